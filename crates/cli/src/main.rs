@@ -1,0 +1,36 @@
+//! The `quorate` program: a server, a cluster to play with, and a client.
+
+mod playground;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A replicated key-value store that speaks the etcd v3 API.
+#[derive(Parser, Debug)]
+#[command(name = "quorate", version, about, arg_required_else_help = true)]
+struct Quorate {
+    #[command(subcommand)]
+    program: Program,
+}
+
+#[derive(Subcommand, Debug)]
+enum Program {
+    /// Runs one node; without flags a durable one on etcd's default ports
+    ///
+    /// Every flag can also be set by a variable (--foo-bar by QUORATE_FOO_BAR, or ETCD_FOO_BAR as in
+    /// unit files for etcd) or in the file that --config-file names. The command line comes first,
+    /// then QUORATE_, then ETCD_, then the file.
+    Serve(serve::ServeArgs),
+    /// Runs a cluster of several durable nodes on this machine until Ctrl-C
+    Playground(playground::PlaygroundArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = serve::with_two_dashes(std::env::args_os());
+    match Quorate::parse_from(arguments).program {
+        Program::Serve(args) => serve::run(args),
+        Program::Playground(args) => playground::run(&args),
+    }
+}

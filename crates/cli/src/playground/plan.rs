@@ -1,0 +1,257 @@
+//! Which nodes there are, where, and with which flags.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+const NODES_DEFAULT: u16 = 3;
+const NODES_MAX: u16 = 5;
+const CLIENT_PORT: u16 = 2379;
+const PORT_STEP: u16 = 10_000;
+/// What the directory remembers.
+const FILE: &str = "playground.toml";
+
+/// A cluster on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) nodes: u16,
+    offset: u16,
+    dir: PathBuf,
+}
+
+impl Plan {
+    /// What was asked for, and what the directory remembers where nothing was.
+    pub(super) fn make(
+        nodes: Option<u16>,
+        offset: Option<u16>,
+        dir: &Path,
+    ) -> Result<Plan, String> {
+        let (saved_nodes, saved_offset) = saved(dir)?.unzip();
+        let plan = Plan {
+            nodes: agree("--nodes", nodes, saved_nodes, NODES_DEFAULT, dir)?,
+            offset: agree("--offset", offset, saved_offset, 0, dir)?,
+            dir: dir.to_owned(),
+        };
+        if !(1..=NODES_MAX).contains(&plan.nodes) {
+            return Err(format!(
+                "--nodes is {}; use 1 to {NODES_MAX}: each node's ports are {PORT_STEP} above the \
+                 one before, and ports end at 65535",
+                plan.nodes
+            ));
+        }
+        let highest = u32::from(CLIENT_PORT + PORT_STEP * (plan.nodes - 1)) + 1;
+        if u32::from(u16::MAX) < highest + u32::from(plan.offset) {
+            return Err(format!(
+                "--offset is {}; with {} nodes use at most {}, since ports end at 65535",
+                plan.offset,
+                plan.nodes,
+                u32::from(u16::MAX) - highest
+            ));
+        }
+        Ok(plan)
+    }
+
+    /// Whether every port is free. Another process may still be faster.
+    pub(super) fn check_ports(&self) -> Result<(), String> {
+        let mut taken = Vec::new();
+        for number in 0..self.nodes {
+            for (port, whom) in
+                [(self.client_port(number), "clients"), (self.peer_port(number), "peers")]
+            {
+                if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                    let name = self.name(number);
+                    taken.push(format!("port {port} ({whom} of {name}): {error}"));
+                }
+            }
+        }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{}; stop what listens there (another playground?), or move all ports with --offset",
+            taken.join(", ")
+        ))
+    }
+
+    /// Writes down what the next start has to find.
+    pub(super) fn save(&self) -> Result<(), String> {
+        let path = self.dir.join(FILE);
+        let failed = |error| format!("cannot write {}: {error}", path.display());
+        std::fs::create_dir_all(&self.dir).map_err(failed)?;
+        let text = format!("nodes = {}\noffset = {}\n", self.nodes, self.offset);
+        std::fs::write(&path, text).map_err(failed)
+    }
+
+    pub(super) fn name(&self, number: u16) -> String {
+        format!("n{}", number + 1)
+    }
+
+    pub(super) fn client_url(&self, number: u16) -> String {
+        format!("http://127.0.0.1:{}", self.client_port(number))
+    }
+
+    fn peer_url(&self, number: u16) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port(number))
+    }
+
+    fn client_port(&self, number: u16) -> u16 {
+        CLIENT_PORT + PORT_STEP * number + self.offset
+    }
+
+    fn peer_port(&self, number: u16) -> u16 {
+        self.client_port(number) + 1
+    }
+
+    /// The flags of one node.
+    pub(super) fn flags(&self, number: u16) -> Vec<String> {
+        let name = self.name(number);
+        let (client, peer) = (self.client_url(number), self.peer_url(number));
+        let cluster: Vec<String> = (0..self.nodes)
+            .map(|number| format!("{}={}", self.name(number), self.peer_url(number)))
+            .collect();
+        let data = self.dir.join(&name).to_string_lossy().into_owned();
+        [
+            ("name", name),
+            ("data-dir", data),
+            ("listen-client-urls", client.clone()),
+            ("advertise-client-urls", client),
+            ("listen-peer-urls", peer.clone()),
+            ("initial-advertise-peer-urls", peer),
+            ("initial-cluster", cluster.join(",")),
+            ("initial-cluster-token", "quorate-playground".to_owned()),
+        ]
+        .into_iter()
+        .map(|(flag, value)| format!("--{flag}={value}"))
+        .collect()
+    }
+
+    /// What a user wants to know once the cluster is there.
+    pub(super) fn greeting(&self) -> String {
+        let endpoints: Vec<String> = (0..self.nodes).map(|number| self.client_url(number)).collect();
+        let endpoints = endpoints.join(",");
+        let data = self.dir.display();
+        format!(
+            "cluster is ready: {} nodes, data in {data}\n\
+             endpoints: {endpoints}\n\
+             try:\n  \
+               etcdctl --endpoints {endpoints} put greeting hello\n  \
+               etcdctl --endpoints {endpoints} get greeting\n  \
+               etcdctl --endpoints {endpoints} endpoint status -w table\n\
+             Ctrl-C stops the nodes; the next start finds their data again",
+            self.nodes
+        )
+    }
+}
+
+/// What the directory remembers, if anything.
+fn saved(dir: &Path) -> Result<Option<(u16, u16)>, String> {
+    let path = dir.join(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let number = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+        line.and_then(|value| value.trim().parse::<u16>().ok())
+    };
+    match (number("nodes"), number("offset")) {
+        (Some(nodes), Some(offset)) => Ok(Some((nodes, offset))),
+        _ => Err(format!(
+            "{} does not say how many nodes there are; repair it (nodes = 3, offset = 0), or use \
+             another --dir",
+            path.display()
+        )),
+    }
+}
+
+/// A cluster keeps its shape: what is asked for has to be what is there.
+fn agree(
+    flag: &str,
+    asked: Option<u16>,
+    saved: Option<u16>,
+    default: u16,
+    dir: &Path,
+) -> Result<u16, String> {
+    match (asked, saved) {
+        (Some(asked), Some(saved)) if asked != saved => Err(format!(
+            "{} holds a cluster with {flag} {saved}, not {asked}; leave {flag} out to start it \
+             again, or use another --dir",
+            dir.display()
+        )),
+        (asked, saved) => Ok(asked.or(saved).unwrap_or(default)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("quorate-plan-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        dir
+    }
+
+    #[test]
+    fn shapes_that_cannot_work_are_refused() {
+        let dir = scratch("shapes");
+        for (nodes, offset, want) in [
+            (None, None, Ok((3, 12379))),
+            (Some(1), Some(7), Ok((1, 12386))),
+            (Some(5), Some(23_155), Ok((5, 35_534))),
+            (Some(0), None, Err("use 1 to 5")),
+            (Some(6), None, Err("use 1 to 5")),
+            (Some(5), Some(23_156), Err("use at most 23155")),
+            (Some(3), Some(65_535), Err("use at most 43155")),
+        ] {
+            match (Plan::make(nodes, offset, &dir), want) {
+                (Ok(plan), Ok((count, second_port))) => {
+                    assert_eq!((plan.nodes, plan.client_port(1)), (count, second_port));
+                }
+                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+                (got, want) => panic!("{nodes:?} {offset:?}: got {got:?}, want {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_shape() {
+        let dir = scratch("kept");
+        Plan::make(Some(2), Some(5), &dir).unwrap().save().unwrap();
+        let again = Plan::make(None, None, &dir).unwrap();
+        assert_eq!((again.nodes, again.offset), (2, 5));
+        for (nodes, offset) in [(Some(3), None), (None, Some(0))] {
+            let error = Plan::make(nodes, offset, &dir).unwrap_err();
+            assert!(error.contains("holds a cluster with"), "{error}");
+        }
+        std::fs::write(dir.join(FILE), "nodes = many\n").unwrap();
+        assert!(Plan::make(None, None, &dir).unwrap_err().contains("repair it"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn ports_in_use_are_told_before_anything_starts() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let Some(offset) = port.checked_sub(CLIENT_PORT) else { return };
+        let plan = Plan { nodes: 1, offset, dir: scratch("ports") };
+        let error = plan.check_ports().unwrap_err();
+        assert!(error.contains(&format!("port {port} (clients of n1)")), "{error}");
+    }
+
+    #[test]
+    fn every_node_is_told_of_all() {
+        let plan = Plan { nodes: 3, offset: 0, dir: PathBuf::from("d") };
+        let flags = plan.flags(1);
+        for want in [
+            "--name=n2",
+            "--data-dir=d/n2",
+            "--listen-client-urls=http://127.0.0.1:12379",
+            "--initial-cluster=n1=http://127.0.0.1:2380,n2=http://127.0.0.1:12380,\
+             n3=http://127.0.0.1:22380",
+        ] {
+            assert!(flags.iter().any(|flag| flag == want), "{want} in {flags:?}");
+        }
+        assert!(plan.greeting().starts_with("cluster is ready"));
+    }
+}

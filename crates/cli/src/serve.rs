@@ -1,0 +1,239 @@
+//! `quorate serve`: one node of a cluster.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use quorate_server::Server;
+use quorate_server::config::{Config, FLAGS, LogFormat, LogLevel, Sources};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Hidden: stop when standard input ends, so that no child outlives whoever started it.
+pub(crate) const EXIT_WITH_PARENT: &str = "exit-with-parent";
+
+/// The settings of the command line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServeArgs {
+    given: Vec<(&'static str, String)>,
+    exit_with_parent: bool,
+}
+
+impl clap::Args for ServeArgs {
+    fn augment_args(command: Command) -> Command {
+        let flags = FLAGS.iter().map(|flag| {
+            let help = match flag.default {
+                "" => flag.help.to_owned(),
+                default => format!("{} [default: {default}]", flag.help),
+            };
+            Arg::new(flag.name).long(flag.name).value_name(flag.value).help(help)
+                // Sizes may be negative; so may a typing error, which is told by its own text.
+                .allow_hyphen_values(flag.value == "BYTES")
+        });
+        command.args(flags).arg(
+            Arg::new(EXIT_WITH_PARENT)
+                .long(EXIT_WITH_PARENT)
+                .action(ArgAction::SetTrue)
+                .hide(true),
+        )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for ServeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut args = ServeArgs::default();
+        args.update_from_arg_matches(matches)?;
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.given = FLAGS
+            .iter()
+            .filter_map(|flag| Some((flag.name, matches.get_one::<String>(flag.name)?.clone())))
+            .collect();
+        self.exit_with_parent = matches.get_flag(EXIT_WITH_PARENT);
+        Ok(())
+    }
+}
+
+/// etcd takes `-name` for `--name`; so do we.
+pub(crate) fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    if arguments.get(1).is_none_or(|program| program != "serve") {
+        return arguments;
+    }
+    for argument in &mut arguments[2..] {
+        let Some(text) = argument.to_str() else { continue };
+        let Some(rest) = text.strip_prefix('-') else { continue };
+        let name = rest.split('=').next().unwrap_or_default();
+        if FLAGS.iter().any(|flag| flag.name == name) {
+            *argument = format!("--{rest}").into();
+        }
+    }
+    arguments
+}
+
+/// Runs the node until a signal ends it, or until it breaks.
+pub(crate) fn run(args: ServeArgs) -> ExitCode {
+    let config = match settings(&args) {
+        Ok(config) => config,
+        Err(problems) => {
+            for line in problems.lines() {
+                eprintln!("error: {line}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    start_log(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(serve(&config, args.exit_with_parent));
+    runtime.shutdown_background();
+    code
+}
+
+fn settings(args: &ServeArgs) -> Result<Config, String> {
+    let mut sources = Sources::default();
+    for (flag, value) in &args.given {
+        sources.flag(flag, value).map_err(|error| error.to_string())?;
+    }
+    sources.environment(std::env::vars_os());
+    sources.file();
+    sources.config().map_err(|problems| problems.to_string())
+}
+
+async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
+    // Asked for before anything starts: a signal in between must not kill a half-started node.
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("error: cannot listen for signals: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+    let orphaned = exit_with_parent.then(end_of_input);
+    let server = match Server::start(config).await {
+        Ok(server) => server,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let broken = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        () = or_never(orphaned) => None,
+        reason = server.broken() => Some(reason),
+    };
+    let stopped = tokio::select! {
+        () = server.shutdown() => true,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    match (broken, stopped) {
+        (Some(reason), _) => {
+            eprintln!("error: the node has stopped: {reason}");
+            ExitCode::FAILURE
+        }
+        (None, false) => {
+            eprintln!("error: stopped before everything had ended, as a second signal asked");
+            ExitCode::FAILURE
+        }
+        (None, true) => ExitCode::SUCCESS,
+    }
+}
+
+/// Resolves when standard input ends.
+fn end_of_input() -> oneshot::Receiver<()> {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut rest = [0; 256];
+        let mut input = std::io::stdin().lock();
+        while !matches!(input.read(&mut rest), Ok(0) | Err(_)) {}
+        let _ = ended.send(());
+    });
+    end
+}
+
+async fn or_never(end: Option<oneshot::Receiver<()>>) {
+    match end {
+        Some(end) => {
+            let _ = end.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Logs to standard error: our own lines at the level asked for, of others only what may go wrong.
+fn start_log(config: &Config) {
+    let level = match config.log_level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    let others = if level == "error" { "error" } else { "warn" };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(format!("{others},quorate={level}"))
+        .with_writer(std::io::stderr);
+    // Who already has a log has asked for nothing else.
+    let _ = match config.log_format {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => log
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<ServeArgs, clap::Error> {
+        let arguments = with_two_dashes(arguments.iter().map(OsString::from));
+        let program = ServeArgs::augment_args(Command::new("serve"));
+        ServeArgs::from_arg_matches(&program.try_get_matches_from(&arguments[1..])?)
+    }
+
+    #[test]
+    fn flags_are_taken_in_all_spellings() {
+        for arguments in [
+            &["quorate", "serve", "--name", "a", "--max-txn-ops", "7"][..],
+            &["quorate", "serve", "--name=a", "--max-txn-ops=7"],
+            &["quorate", "serve", "-name", "a", "-max-txn-ops=7"],
+        ] {
+            let args = parse(arguments).unwrap();
+            assert_eq!(args.given, [("name", "a".into()), ("max-txn-ops", "7".into())]);
+            assert!(!args.exit_with_parent);
+        }
+        let args = parse(&["quorate", "serve", "--quota-backend-bytes", "-1"]).unwrap();
+        assert_eq!(settings(&args).unwrap().quota_bytes_max, None);
+        assert!(parse(&["quorate", "serve", "--exit-with-parent"]).unwrap().exit_with_parent);
+    }
+
+    #[test]
+    fn what_is_not_known_ends_with_status_2() {
+        for arguments in [
+            &["quorate", "serve", "--colour", "x"][..],
+            &["quorate", "serve", "stray"],
+            &["quorate", "serve", "-nme", "x"],
+            &["quorate", "serve", "--name"],
+        ] {
+            assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

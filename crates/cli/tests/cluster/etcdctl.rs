@@ -1,0 +1,128 @@
+//! An unchanged `etcdctl` against each member.
+
+use std::process::Command;
+
+use crate::harness::Cluster;
+
+/// Runs etcdctl against one member; returns (whether it succeeded, standard output, standard error).
+fn etcdctl(endpoint: &str, arguments: &[&str], input: Option<&str>) -> (bool, String, String) {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut child = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .arg(format!("--endpoints={endpoint}"))
+        .args(["--command-timeout=20s"])
+        .args(arguments)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    if let Some(input) = input {
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+fn is_installed() -> bool {
+    let found = Command::new("etcdctl").arg("version").output().is_ok();
+    assert!(
+        found || std::env::var_os("QUORATE_TEST_REQUIRE_ETCDCTL").is_none(),
+        "etcdctl is required here and not installed"
+    );
+    if !found {
+        eprintln!("skipped: etcdctl is not installed (Debian's etcd-client)");
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_works_against_each_member() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start(3, &[]).await;
+    for at in 0..3 {
+        let endpoint = cluster.endpoint(at);
+        let ok = |arguments: &[&str], want: &str| {
+            let (succeeded, output, errors) = etcdctl(&endpoint, arguments, None);
+            assert!(succeeded, "etcdctl {arguments:?}: {errors}");
+            assert_eq!(output, want, "etcdctl {arguments:?}");
+        };
+        let fails = |arguments: &[&str], want: &str| {
+            let (succeeded, _, errors) = etcdctl(&endpoint, arguments, None);
+            assert!(!succeeded, "etcdctl {arguments:?} succeeded");
+            assert!(errors.contains(want), "etcdctl {arguments:?}: {errors}");
+        };
+        ok(&["put", "a", "1"], "OK\n");
+        ok(&["put", "b", "2"], "OK\n");
+        ok(&["put", "c", "3"], "OK\n");
+        ok(&["put", "b", "22", "--prev-kv"], "OK\nb\n2\n");
+        ok(&["put", "b", "--ignore-value"], "OK\n");
+        fails(&["put", "absent", "--ignore-value"], "etcdserver: key not found");
+        fails(&["put", "a", "1", "--lease=123"], "etcdserver: requested lease not found");
+        ok(&["get", "a"], "a\n1\n");
+        ok(&["get", "absent"], "");
+        ok(&["get", "a", "c"], "a\n1\nb\n22\n");
+        ok(&["get", "", "--prefix", "--keys-only"], "a\n\nb\n\nc\n\n");
+        ok(&["get", "b", "--from-key", "--print-value-only"], "22\n3\n");
+        ok(&["get", "", "--prefix", "--limit=1"], "a\n1\n");
+        ok(&["get", "", "--prefix", "--order=DESCEND", "--sort-by=KEY"], "c\n3\nb\n22\na\n1\n");
+        ok(&["get", "", "--prefix", "--order=ASCEND", "--sort-by=MODIFY"], "a\n1\nc\n3\nb\n22\n");
+        ok(&["get", "a", "--consistency=s"], "a\n1\n");
+        let (_, fields, _) = etcdctl(&endpoint, &["get", "b", "-w", "fields"], None);
+        let revision = field(&fields, "\"ModRevision\"");
+        assert_eq!(field(&fields, "\"Version\""), 3, "{fields}");
+        ok(&["get", "b", &format!("--rev={}", revision - 2)], "b\n2\n");
+        fails(
+            &["get", "b", "--rev=1000000"],
+            "etcdserver: mvcc: required revision is a future revision",
+        );
+
+        let transaction = "mod(\"a\") > \"0\"\nvalue(\"b\") = \"22\"\n\nput d 4\nget d\n\nput d 5\n\n";
+        let (succeeded, output, errors) = etcdctl(&endpoint, &["txn"], Some(transaction));
+        assert!(succeeded, "{errors}");
+        assert_eq!(output, "SUCCESS\n\nOK\n\nd\n4\n");
+        let twice = "\nput d 4\nput d 5\n\n\n";
+        let (succeeded, _, errors) = etcdctl(&endpoint, &["txn"], Some(twice));
+        assert!(!succeeded && errors.contains("etcdserver: duplicate key given in txn request"), "{errors}");
+
+        ok(&["compaction", &revision.to_string()], &format!("compacted revision {revision}\n"));
+        fails(
+            &["compaction", &revision.to_string()],
+            "etcdserver: mvcc: required revision has been compacted",
+        );
+        fails(
+            &["get", "b", &format!("--rev={}", revision - 1)],
+            "etcdserver: mvcc: required revision has been compacted",
+        );
+        ok(&["del", "d", "--prev-kv"], "1\nd\n4\n");
+        ok(&["del", "", "--prefix"], "3\n");
+        ok(&["del", "", "--prefix"], "0\n");
+
+        let (succeeded, output, errors) = etcdctl(&endpoint, &["endpoint", "status"], None);
+        assert!(succeeded, "{errors}");
+        assert!(output.starts_with(&format!("{endpoint}, ")), "{output}");
+        let (_, output, _) = etcdctl(&endpoint, &["member", "list"], None);
+        assert_eq!(output.lines().count(), 3, "{output}");
+        for name in ["n1", "n2", "n3"] {
+            assert!(output.contains(&format!(", started, {name}, http://127.0.0.1:")), "{output}");
+        }
+        ok(
+            &["endpoint", "health"],
+            "",
+        );
+    }
+}
+
+fn field(fields: &str, name: &str) -> i64 {
+    let line = fields.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| {
+        panic!("no {name} in {fields}");
+    })
+}

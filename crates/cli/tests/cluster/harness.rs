@@ -1,0 +1,271 @@
+//! A cluster of real `quorate serve` processes under a temporary directory.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, StatusRequest, StatusResponse};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long anything that must happen may take on a slow, shared machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
+    process: Option<Child>,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) directory: TempDir,
+    pub(crate) members: Vec<Member>,
+    flags: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts that many members with further flags, and waits until a write went through.
+    pub(crate) async fn start(count: usize, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(count, flags);
+        for at in 0..count {
+            cluster.spawn(at);
+        }
+        cluster.settle().await;
+        cluster
+    }
+
+    /// Chooses ports and directories; starts nothing.
+    pub(crate) fn prepare(count: usize, flags: &[&str]) -> Cluster {
+        let members = (0..count)
+            .map(|at| Member {
+                name: format!("n{}", at + 1),
+                client_port: free_port(),
+                peer_port: free_port(),
+                process: None,
+            })
+            .collect();
+        Cluster {
+            directory: TempDir::with_prefix("quorate-test-").unwrap(),
+            members,
+            flags: flags.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(crate) fn initial_cluster(&self) -> String {
+        let parts: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port))
+            .collect();
+        parts.join(",")
+    }
+
+    /// The command that starts a member, without its standard streams.
+    pub(crate) fn command(&self, at: usize) -> Command {
+        let member = &self.members[at];
+        let client = format!("http://127.0.0.1:{}", member.client_port);
+        let peer = format!("http://127.0.0.1:{}", member.peer_port);
+        let mut command = quorate();
+        command
+            .arg("serve")
+            .args(["--name", &member.name])
+            .arg("--data-dir")
+            .arg(self.data_dir(at))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &self.initial_cluster()])
+            .args(["--initial-cluster-state", "new"])
+            .args(&self.flags)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn data_dir(&self, at: usize) -> PathBuf {
+        self.directory.path().join(&self.members[at].name)
+    }
+
+    pub(crate) fn log_path(&self, at: usize) -> PathBuf {
+        self.directory.path().join(format!("{}.log", self.members[at].name))
+    }
+
+    /// Everything a member has logged, over all its lives.
+    pub(crate) fn log(&self, at: usize) -> String {
+        std::fs::read_to_string(self.log_path(at)).unwrap_or_default()
+    }
+
+    pub(crate) fn spawn(&mut self, at: usize) {
+        let log = File::options().create(true).append(true).open(self.log_path(at)).unwrap();
+        let mut command = self.command(at);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.members[at].process = Some(command.spawn().unwrap());
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self, at: usize) {
+        if let Some(mut process) = self.members[at].process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM, then waits for the end; returns whether it ended well.
+    pub(crate) fn stop(&mut self, at: usize) -> bool {
+        let Some(mut process) = self.members[at].process.take() else { return true };
+        let id = process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(Instant::now() < deadline, "member {at} did not stop on SIGTERM");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn is_running(&mut self, at: usize) -> bool {
+        let process = self.members[at].process.as_mut();
+        process.is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
+    pub(crate) fn endpoint(&self, at: usize) -> String {
+        format!("127.0.0.1:{}", self.members[at].client_port)
+    }
+
+    /// Waits until every running member answers a linearizable read.
+    pub(crate) async fn settle(&mut self) {
+        for at in 0..self.members.len() {
+            if self.members[at].process.is_none() {
+                continue;
+            }
+            let deadline = Instant::now() + PATIENCE;
+            while self.read(at, b"settled", false).await.is_none() {
+                assert!(self.is_running(at), "member {at} ended:\n{}", self.log(at));
+                assert!(Instant::now() < deadline, "member {at} is not ready:\n{}", self.log(at));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    pub(crate) fn channel(&self, at: usize) -> Channel {
+        channel(&self.endpoint(at))
+    }
+
+    /// One key as a member sees it; nothing when it does not answer.
+    pub(crate) async fn read(
+        &self,
+        at: usize,
+        key: &'static [u8],
+        serializable: bool,
+    ) -> Option<RangeResponse> {
+        let request =
+            RangeRequest { key: Bytes::from_static(key), serializable, ..Default::default() };
+        let mut client = KvClient::new(self.channel(at));
+        Some(client.range(request).await.ok()?.into_inner())
+    }
+
+    pub(crate) async fn status(&self, at: usize) -> Option<StatusResponse> {
+        let mut client = MaintenanceClient::new(self.channel(at));
+        Some(client.status(StatusRequest::default()).await.ok()?.into_inner())
+    }
+
+    /// The member that leads, as a running one of them says.
+    pub(crate) async fn leader(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for at in 0..self.members.len() {
+                if let Some(status) = self.status(at).await
+                    && status.leader != 0
+                    && status.header.is_some_and(|header| header.member_id == status.leader)
+                {
+                    return at;
+                }
+            }
+            assert!(Instant::now() < deadline, "no leader");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Writes `count` keys `prefix/<n>` of 100 bytes, many at a time; each is tried until it works.
+    pub(crate) async fn fill(&self, through: &[usize], prefix: &str, count: usize) {
+        let mut tasks = tokio::task::JoinSet::new();
+        for lane in 0..64 {
+            let at = through[lane % through.len()];
+            let (channel, prefix) = (self.channel(at), prefix.to_owned());
+            tasks.spawn(async move {
+                let mut client = KvClient::new(channel);
+                for number in (lane..count).step_by(64) {
+                    let request = PutRequest {
+                        key: Bytes::from(format!("{prefix}/{number:08}")),
+                        value: Bytes::from(vec![b'v'; 100]),
+                        ..Default::default()
+                    };
+                    let deadline = Instant::now() + PATIENCE;
+                    while let Err(error) = client.put(request.clone()).await {
+                        assert!(Instant::now() < deadline, "{error}");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for at in 0..self.members.len() {
+            self.kill(at);
+        }
+        if std::thread::panicking() {
+            for at in 0..self.members.len() {
+                let log = self.log(at);
+                let from = log.len().saturating_sub(3000);
+                let from = (from..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
+                eprintln!("== end of the log of {}\n{}", self.members[at].name, &log[from..]);
+            }
+        }
+    }
+}
+
+pub(crate) fn quorate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    // Settings of whoever runs the tests must not reach the program.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("ETCD") || name.starts_with("QUORATE") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+pub(crate) fn channel(endpoint: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{endpoint}"))
+        .unwrap()
+        .connect_timeout(Duration::from_secs(2))
+        .timeout(Duration::from_secs(15))
+        .connect_lazy()
+}
+
+/// A port that is free now, below the range from which outgoing connections draw theirs, and that
+/// no other test of this process was given.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 14_000 + u16::try_from(std::process::id() % 150).unwrap() * 100;
+    for _ in 0..2000 {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}

@@ -1,0 +1,297 @@
+//! Entries of the log, applied one after the other: a function of the state and the entry, and of
+//! nothing else.
+//!
+//! An entry is checked whole before it changes anything. All changes of one entry stand under one
+//! new revision, which no reader sees before the last of them is made.
+
+use bytes::Bytes;
+use quorate_types::{Index, Term};
+
+use crate::command::Command;
+use crate::error::{KvError, StoreError};
+use crate::interval::Interval;
+use crate::member::MemberChange;
+use crate::read::{Scan, check_range, compares_hold};
+use crate::request::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
+use crate::response::{
+    CompactionResponse, DeleteRangeResponse, KeyValue, PutResponse, RangeResponse, Response,
+    ResponseOp, TxnResponse,
+};
+use crate::revision::Revision;
+use crate::row;
+use crate::state::State;
+
+/// One committed entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the log.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// What it asks for.
+    pub what: Apply,
+}
+
+/// What an entry asks of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Apply {
+    /// A [`Command`], as bytes.
+    Command(Bytes),
+    /// Nothing, as the first entry of each leader.
+    Empty,
+    /// A change of membership that the engine has made.
+    Membership {
+        /// The membership after it, in the engine's bytes.
+        conf_state: Bytes,
+        /// What it does to the list of members, if anything.
+        change: Option<MemberChange>,
+    },
+}
+
+/// What applying some entries came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// One answer for each entry, in their order.
+    pub responses: Vec<Result<Response, KvError>>,
+    /// Whether the list of members may differ from before.
+    pub members_changed: bool,
+}
+
+/// An answer to a client, or the reason why there can be none.
+type Answer<T> = Result<Result<T, KvError>, StoreError>;
+
+impl State {
+    pub(crate) fn apply_command(&mut self, command: &Command) -> Answer<Response> {
+        Ok(match command {
+            Command::Put(put) => self.put(put)?.map(Response::Put),
+            Command::DeleteRange(delete) => {
+                let mut change = Change::new(self);
+                let response = change.delete_range(delete)?;
+                change.finish();
+                Ok(Response::DeleteRange(response))
+            }
+            Command::Txn(txn) => self.txn(txn)?.map(Response::Txn),
+            Command::Compact(compact) => self.compact(*compact).map(Response::Compact),
+            Command::PublishMember { id, name, client_urls } => {
+                let published = self.members.publish(*id, name, client_urls);
+                published.map(|()| Response::Members(self.members.list()))
+            }
+        })
+    }
+
+    pub(crate) fn apply_membership(
+        &mut self,
+        conf_state: &Bytes,
+        change: Option<&MemberChange>,
+    ) -> Result<Response, KvError> {
+        // Out of the entry, which would otherwise stay in memory whole.
+        self.meta.applied.conf_state = Bytes::copy_from_slice(conf_state);
+        if let Some(change) = change {
+            self.members.change(change)?;
+        }
+        Ok(Response::Members(self.members.list()))
+    }
+
+    fn put(&mut self, put: &PutRequest) -> Answer<PutResponse> {
+        if let Err(refused) = check_put(self, put) {
+            return Ok(Err(refused));
+        }
+        let mut change = Change::new(self);
+        let response = change.put(put)?;
+        change.finish();
+        Ok(Ok(response))
+    }
+
+    fn txn(&mut self, txn: &TxnRequest) -> Answer<TxnResponse> {
+        let mut choices = Vec::new();
+        choose(self, txn, &mut choices)?;
+        if let Err(refused) = check_ops(self, txn, &mut choices.iter()) {
+            return Ok(Err(refused));
+        }
+        let mut change = Change::new(self);
+        let mut response = change.txn(txn, &mut choices.iter())?;
+        response.revision = change.revision();
+        change.finish();
+        Ok(Ok(response))
+    }
+
+    fn compact(&mut self, compact: CompactionRequest) -> Result<CompactionResponse, KvError> {
+        if self.meta.revision < compact.revision {
+            return Err(KvError::FutureRev);
+        }
+        if compact.revision <= self.meta.compacted {
+            return Err(KvError::Compacted);
+        }
+        self.meta.compacted = compact.revision;
+        Ok(CompactionResponse { revision: self.meta.revision })
+    }
+}
+
+/// Notes which list each transaction runs, outermost first, each before those within it. Every
+/// compare looks at the state as it was before the outermost one.
+fn choose(state: &State, txn: &TxnRequest, choices: &mut Vec<bool>) -> Result<(), StoreError> {
+    let succeeded = compares_hold(state, &txn.compare, state.meta.revision)?;
+    choices.push(succeeded);
+    for op in chosen(txn, succeeded) {
+        if let RequestOp::Txn(inner) = op {
+            choose(state, inner, choices)?;
+        }
+    }
+    Ok(())
+}
+
+fn chosen(txn: &TxnRequest, succeeded: bool) -> &[RequestOp] {
+    if succeeded { &txn.success } else { &txn.failure }
+}
+
+/// Checks all that will run, against the state as it was before any of it.
+fn check_ops(
+    state: &State,
+    txn: &TxnRequest,
+    choices: &mut std::slice::Iter<'_, bool>,
+) -> Result<(), KvError> {
+    for op in chosen(txn, next(choices)) {
+        match op {
+            RequestOp::Empty => return Err(KvError::KeyNotFound),
+            RequestOp::Range(range) => {
+                range.validate()?;
+                check_range(range, state.meta.revision, state.meta.compacted)?;
+            }
+            RequestOp::Put(put) => check_put(state, put)?,
+            RequestOp::DeleteRange(_) => {}
+            RequestOp::Txn(inner) => check_ops(state, inner, choices)?,
+        }
+    }
+    Ok(())
+}
+
+fn next(choices: &mut std::slice::Iter<'_, bool>) -> bool {
+    *choices.next().expect("each transaction that runs has chosen")
+}
+
+fn check_put(state: &State, put: &PutRequest) -> Result<(), KvError> {
+    // No command grants leases, so there are none.
+    if put.lease != 0 {
+        return Err(KvError::LeaseNotFound);
+    }
+    let keeps = put.ignore_value || put.ignore_lease;
+    if keeps && state.index.at(&put.key, state.meta.revision).is_none() {
+        return Err(KvError::KeyNotFound);
+    }
+    Ok(())
+}
+
+/// The changes of one entry, all under one revision. It fails only when storage fails, and then the
+/// member stops: what was changed so far is above the current revision and is never flushed.
+struct Change<'a> {
+    state: &'a mut State,
+    next: Revision,
+}
+
+impl<'a> Change<'a> {
+    fn new(state: &'a mut State) -> Self {
+        let next = Revision { main: state.meta.revision + 1, sub: 0 };
+        Change { state, next }
+    }
+
+    /// The new revision, if anything was changed by now, or else the current one.
+    fn revision(&self) -> i64 {
+        if self.next.sub == 0 { self.state.meta.revision } else { self.next.main }
+    }
+
+    /// Shows the new revision to readers.
+    fn finish(self) {
+        self.state.meta.revision = self.revision();
+    }
+
+    fn put(&mut self, put: &PutRequest) -> Result<PutResponse, StoreError> {
+        let wants_old = put.prev_kv || put.ignore_value || put.ignore_lease;
+        let old = if wants_old { self.old(&put.key)? } else { None };
+        let kept = |wanted: bool| old.as_ref().filter(|_| wanted);
+        let value = kept(put.ignore_value).map_or(&put.value, |old| &old.value).clone();
+        let lease = kept(put.ignore_lease).map_or(put.lease, |old| old.lease);
+        let revision = self.draw();
+        let stamp = self.state.index.put(&put.key, revision);
+        let row = row::put(&KeyValue {
+            key: put.key.clone(),
+            create_revision: stamp.created,
+            mod_revision: revision.main,
+            version: stamp.version,
+            value,
+            lease,
+        });
+        self.state.overlay.push(revision, row);
+        Ok(PutResponse { revision: revision.main, prev_kv: old.filter(|_| put.prev_kv) })
+    }
+
+    fn delete_range(
+        &mut self,
+        delete: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, StoreError> {
+        let interval = Interval::new(&delete.key, &delete.range_end);
+        let mut found = Vec::new();
+        self.state.index.walk(interval, None, self.next.main, usize::MAX, |key, stamp| {
+            found.push((Box::<[u8]>::from(key), *stamp));
+            std::ops::ControlFlow::Continue(())
+        });
+        let mut prev_kvs = Vec::new();
+        if delete.prev_kv {
+            let pairs = found.iter().map(|(_, stamp)| self.state.pair(stamp));
+            prev_kvs = pairs.collect::<Result<_, _>>()?;
+        }
+        for (key, _) in &found {
+            let revision = self.draw();
+            self.state.index.delete(key, revision);
+            self.state.overlay.push(revision, row::tombstone(key));
+        }
+        let deleted = found.len() as i64;
+        Ok(DeleteRangeResponse { revision: self.revision(), deleted, prev_kvs })
+    }
+
+    fn range(&mut self, range: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        // What this entry has written is seen; a state of the past is what it was.
+        let main = if 0 < range.revision { range.revision } else { self.next.main };
+        let mut scan = Scan::new(range, main);
+        let mut budget = usize::MAX;
+        let done = scan.step(self.state, &mut budget);
+        assert!(done, "a walk without a limit ends");
+        scan.finish(&self.state.rows(), self.revision())
+    }
+
+    fn txn(
+        &mut self,
+        txn: &TxnRequest,
+        choices: &mut std::slice::Iter<'_, bool>,
+    ) -> Result<TxnResponse, StoreError> {
+        let succeeded = next(choices);
+        let ops = chosen(txn, succeeded);
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(match op {
+                RequestOp::Empty => unreachable!("an empty operation was refused before"),
+                RequestOp::Range(range) => ResponseOp::Range(self.range(range)?),
+                RequestOp::Put(put) => ResponseOp::Put(self.put(put)?),
+                RequestOp::DeleteRange(delete) => {
+                    ResponseOp::DeleteRange(self.delete_range(delete)?)
+                }
+                RequestOp::Txn(inner) => ResponseOp::Txn(self.txn(inner, choices)?),
+            });
+        }
+        // The header of a nested answer is empty; the outermost one is filled by the caller.
+        Ok(TxnResponse { revision: 0, succeeded, responses })
+    }
+
+    fn draw(&mut self) -> Revision {
+        let revision = self.next;
+        self.next.sub = revision.sub.checked_add(1).expect("fewer changes than keys in memory");
+        revision
+    }
+
+    fn old(&self, key: &[u8]) -> Result<Option<KeyValue>, StoreError> {
+        let stamp = self.state.index.at(key, self.next.main);
+        stamp.map(|stamp| self.state.pair(&stamp)).transpose()
+    }
+}

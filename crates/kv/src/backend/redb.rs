@@ -1,0 +1,233 @@
+//! Rows in `redb`, over any storage that reads, writes and syncs.
+//!
+//! Every commit is durable when it returns, and written in two phases with the allocator's state,
+//! so that opening after a crash needs no walk over the whole file.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use redb::{
+    CompactionError, Database, ReadOnlyTable, ReadableDatabase, ReadableTable as _, StorageBackend,
+    TableDefinition, WriteTransaction,
+};
+
+use super::{Backend, BackendError, Batch, Table, View};
+use crate::revision::KEY_BYTES;
+
+/// Revisions have keys of one length, which `redb` stores without offsets.
+const REVISIONS: TableDefinition<'_, &[u8; KEY_BYTES], &[u8]> = TableDefinition::new("key");
+const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+const MEMBERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("member");
+/// The backend's own: bytes of all rows of the other tables.
+const USE: TableDefinition<'_, (), u64> = TableDefinition::new("use");
+
+/// Rows in `redb`.
+#[derive(Debug)]
+pub struct RedbBackend {
+    database: Database,
+    size_bytes: Arc<AtomicU64>,
+    in_use_bytes: u64,
+}
+
+impl RedbBackend {
+    /// Opens what `storage` holds; empty storage becomes an empty database. Up to `cache_bytes` of
+    /// pages are kept in memory.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails, is in use, or holds something else.
+    pub fn open(storage: impl StorageBackend, cache_bytes: usize) -> Result<Self, BackendError> {
+        let size_bytes = Arc::new(AtomicU64::new(storage.len().map_err(failed)?));
+        let storage = Measured { storage, size_bytes: Arc::clone(&size_bytes) };
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes);
+        let database = builder.create_with_backend(storage).map_err(failed)?;
+        // A view opens every table, so they have to be there from the start.
+        let transaction = begin(&database)?;
+        let in_use_bytes = {
+            transaction.open_table(REVISIONS).map_err(failed)?;
+            transaction.open_table(META).map_err(failed)?;
+            transaction.open_table(MEMBERS).map_err(failed)?;
+            let mut used = transaction.open_table(USE).map_err(failed)?;
+            let known = used.get(()).map_err(failed)?.map(|bytes| bytes.value());
+            if known.is_none() {
+                used.insert((), 0).map_err(failed)?;
+            }
+            known
+        };
+        if in_use_bytes.is_some() {
+            transaction.abort().map_err(failed)?;
+        } else {
+            transaction.commit().map_err(failed)?;
+        }
+        Ok(RedbBackend { database, size_bytes, in_use_bytes: in_use_bytes.unwrap_or(0) })
+    }
+}
+
+impl Backend for RedbBackend {
+    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        Ok(Arc::new(RedbView {
+            revisions: transaction.open_table(REVISIONS).map_err(failed)?,
+            meta: transaction.open_table(META).map_err(failed)?,
+            members: transaction.open_table(MEMBERS).map_err(failed)?,
+        }))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
+        let transaction = begin(&self.database)?;
+        let in_use_bytes = write(&transaction, batch, self.in_use_bytes)?;
+        transaction.commit().map_err(failed)?;
+        self.in_use_bytes = in_use_bytes;
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    fn in_use_bytes(&self) -> u64 {
+        self.in_use_bytes
+    }
+
+    fn defragment(&mut self) -> Result<(), BackendError> {
+        match self.database.compact() {
+            Ok(_) => Ok(()),
+            Err(CompactionError::TransactionInProgress) => Err(BackendError::Busy),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, BackendError> {
+    let mut transaction = database.begin_write().map_err(failed)?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// Writes the batch, and returns how many bytes of rows there are after it.
+fn write(
+    transaction: &WriteTransaction,
+    batch: &Batch,
+    mut in_use_bytes: u64,
+) -> Result<u64, BackendError> {
+    let mut revisions = transaction.open_table(REVISIONS).map_err(failed)?;
+    let mut meta = transaction.open_table(META).map_err(failed)?;
+    let mut members = transaction.open_table(MEMBERS).map_err(failed)?;
+    for (table, key, value) in batch.puts() {
+        let old = match table {
+            Table::Key => revisions.insert(revision_key(key)?, value),
+            Table::Meta => meta.insert(key, value),
+            Table::Member => members.insert(key, value),
+        };
+        let old = old.map_err(failed)?.map_or(0, |old| key.len() + old.value().len());
+        in_use_bytes = in_use_bytes + (key.len() + value.len()) as u64 - old as u64;
+    }
+    for (table, key) in batch.deletes() {
+        let old = match table {
+            Table::Key => revisions.remove(revision_key(key)?),
+            Table::Meta => meta.remove(key),
+            Table::Member => members.remove(key),
+        };
+        let old = old.map_err(failed)?.map_or(0, |old| key.len() + old.value().len());
+        in_use_bytes -= old as u64;
+    }
+    let mut used = transaction.open_table(USE).map_err(failed)?;
+    used.insert((), in_use_bytes).map_err(failed)?;
+    Ok(in_use_bytes)
+}
+
+struct RedbView {
+    revisions: ReadOnlyTable<&'static [u8; KEY_BYTES], &'static [u8]>,
+    meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    members: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl View for RedbView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        let row = match table {
+            Table::Key => self.revisions.get(revision_key(key)?),
+            Table::Meta => self.meta.get(key),
+            Table::Member => self.members.get(key),
+        };
+        Ok(row.map_err(failed)?.map(|row| Bytes::copy_from_slice(row.value())))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BackendError> {
+        let table = match table {
+            Table::Key => {
+                // The shortest key at or after `from`: a longer one is after its own beginning.
+                let mut first = [0; KEY_BYTES];
+                let length = from.len().min(KEY_BYTES);
+                first[..length].copy_from_slice(&from[..length]);
+                for row in self.revisions.range::<&[u8; KEY_BYTES]>(&first..).map_err(failed)? {
+                    let (key, value) = row.map_err(failed)?;
+                    if visit(key.value(), value.value()).is_break() {
+                        break;
+                    }
+                }
+                return Ok(());
+            }
+            Table::Meta => &self.meta,
+            Table::Member => &self.members,
+        };
+        for row in table.range::<&[u8]>(from..).map_err(failed)? {
+            let (key, value) = row.map_err(failed)?;
+            if visit(key.value(), value.value()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The storage below, with its length at hand.
+#[derive(Debug)]
+struct Measured<S> {
+    storage: S,
+    size_bytes: Arc<AtomicU64>,
+}
+
+impl<S: StorageBackend> StorageBackend for Measured<S> {
+    fn len(&self) -> io::Result<u64> {
+        self.storage.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.storage.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.storage.set_len(len)?;
+        self.size_bytes.store(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.storage.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.storage.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.storage.close()
+    }
+}
+
+fn revision_key(key: &[u8]) -> Result<&[u8; KEY_BYTES], BackendError> {
+    key.try_into().map_err(|_| failed("a revision's key of another length"))
+}
+
+fn failed(error: impl std::fmt::Display) -> BackendError {
+    BackendError::Failed(error.to_string())
+}

@@ -1,0 +1,57 @@
+//! etcd's key-value state machine: every version of every key under one counter of revisions, with
+//! ranges, transactions and compaction; and the list of members.
+//!
+//! ```text
+//! apply ─► index (which versions, in memory) + overlay (rows not yet flushed)
+//! flush ─► backend (rows, applied index, members: one durable transaction)
+//! range ─► index at a pinned revision ─► rows from overlay or backend
+//! ```
+//! Pure: it opens no file, reads no clock, starts no thread. What it writes goes to a [`Backend`]
+//! that its caller gives it; when to flush, to compact and to snapshot is the caller's to decide.
+//!
+//! Where to look: [`Store`] is the whole of it. `request.rs` and `response.rs` hold etcd's messages
+//! as our own types, `validate.rs` the checks before the log, `apply.rs` what an entry does,
+//! `read.rs` reading, `index.rs` versions and compaction, `snapshot.rs` the state as a stream.
+
+mod apply;
+mod backend;
+mod command;
+mod error;
+mod hash;
+mod index;
+mod interval;
+mod member;
+mod meta;
+mod overlay;
+mod read;
+mod request;
+mod response;
+mod revision;
+mod row;
+mod snapshot;
+mod state;
+mod store;
+mod validate;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use apply::{Apply, Entry, Outcome};
+pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View};
+pub use command::{Command, CommandError, TXN_DEPTH_MAX};
+pub use error::{KvError, StoreError};
+pub use member::{Member, MemberChange};
+pub use meta::Applied;
+pub use request::{
+    CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest,
+    RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
+};
+pub use response::{
+    CompactionResponse, DeleteRangeResponse, HashKvResponse, KeyValue, PutResponse, RangeResponse,
+    Response, ResponseOp, TxnResponse,
+};
+pub use snapshot::{Snapshot, SnapshotReader, restore};
+pub use store::{Initial, Store};
+pub use validate::{Limits, PAIR_BYTES_MAX};
+pub use wire::Malformed;

@@ -1,0 +1,264 @@
+//! Who is in the cluster, as clients see it: names and URLs beside the engine's ids.
+//!
+//! The list is replicated state. An id that was removed is remembered for ever, so that it can
+//! never come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::KvError;
+use crate::wire::{Malformed, Reader, put_bytes, put_str, put_strings, put_varint};
+
+/// One member. etcd's `Member`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Who; never 0.
+    pub id: u64,
+    /// Its name; empty until it has started and published itself.
+    pub name: String,
+    /// Where peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it; empty until it has published itself.
+    pub client_urls: Vec<String>,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+}
+
+/// What a change of membership does to the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemberChange {
+    /// A new member.
+    Add(Member),
+    /// A member goes, for ever.
+    Remove(u64),
+    /// Its peer URLs change; nothing else does.
+    UpdatePeerUrls {
+        /// Who.
+        id: u64,
+        /// The new URLs.
+        peer_urls: Vec<String>,
+    },
+    /// A learner becomes a voter.
+    Promote(u64),
+}
+
+/// The list, with what was removed from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Members {
+    present: BTreeMap<u64, Member>,
+    removed: BTreeSet<u64>,
+    /// Ids whose row in storage is out of date.
+    changed: BTreeSet<u64>,
+}
+
+/// One row of the table: a member, or the mark of a removed one.
+const ROW_MEMBER: u64 = 1;
+const ROW_REMOVED: u64 = 2;
+
+impl Members {
+    pub(crate) fn new(members: Vec<Member>) -> Self {
+        let changed = members.iter().map(|member| member.id).collect();
+        let present = members.into_iter().map(|member| (member.id, member)).collect();
+        Members { present, removed: BTreeSet::new(), changed }
+    }
+
+    /// Takes a change that consensus has agreed on.
+    pub(crate) fn change(&mut self, change: &MemberChange) -> Result<(), KvError> {
+        match change {
+            MemberChange::Add(member) => {
+                if self.present.contains_key(&member.id) || self.removed.contains(&member.id) {
+                    return Err(KvError::MemberExist);
+                }
+                self.free(&member.peer_urls, member.id)?;
+                self.present.insert(member.id, member.clone());
+                self.changed.insert(member.id);
+            }
+            MemberChange::Remove(id) => {
+                self.present.remove(id).ok_or(KvError::MemberNotFound)?;
+                self.removed.insert(*id);
+                self.changed.insert(*id);
+            }
+            MemberChange::UpdatePeerUrls { id, peer_urls } => {
+                if !self.present.contains_key(id) {
+                    return Err(KvError::MemberNotFound);
+                }
+                self.free(peer_urls, *id)?;
+                self.update(*id)?.peer_urls.clone_from(peer_urls);
+            }
+            MemberChange::Promote(id) => {
+                if !self.present.get(id).ok_or(KvError::MemberNotFound)?.is_learner {
+                    return Err(KvError::MemberNotLearner);
+                }
+                self.update(*id)?.is_learner = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a member says of itself.
+    pub(crate) fn publish(
+        &mut self,
+        id: u64,
+        name: &str,
+        client_urls: &[String],
+    ) -> Result<(), KvError> {
+        let member = self.update(id)?;
+        name.clone_into(&mut member.name);
+        client_urls.clone_into(&mut member.client_urls);
+        Ok(())
+    }
+
+    /// By id.
+    pub(crate) fn list(&self) -> Vec<Member> {
+        self.present.values().cloned().collect()
+    }
+
+    pub(crate) fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// The rows to write, which count as written from now on.
+    pub(crate) fn take_changed(&mut self) -> Vec<([u8; 8], Vec<u8>)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().map(|id| (id.to_be_bytes(), self.row(id))).collect()
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Takes one row of the table.
+    pub(crate) fn load(&mut self, key: &[u8], row: &[u8]) -> Result<(), Malformed> {
+        let id = u64::from_be_bytes(key.try_into().map_err(|_| Malformed("member id"))?);
+        let mut reader = Reader::new(Bytes::copy_from_slice(row));
+        match reader.varint()? {
+            ROW_MEMBER => {
+                let member = decode_member(&mut reader)?;
+                if member.id != id {
+                    return Err(Malformed("a member under another id"));
+                }
+                self.present.insert(id, member);
+            }
+            ROW_REMOVED => {
+                self.removed.insert(id);
+            }
+            _ => return Err(Malformed("kind of member row")),
+        }
+        reader.end()
+    }
+
+    fn row(&self, id: u64) -> Vec<u8> {
+        let mut row = BytesMut::new();
+        match self.present.get(&id) {
+            Some(member) => {
+                put_varint(&mut row, ROW_MEMBER);
+                encode_member(member, &mut row);
+            }
+            None => put_varint(&mut row, ROW_REMOVED),
+        }
+        row.to_vec()
+    }
+
+    fn update(&mut self, id: u64) -> Result<&mut Member, KvError> {
+        let member = self.present.get_mut(&id).ok_or(KvError::MemberNotFound)?;
+        self.changed.insert(id);
+        Ok(member)
+    }
+
+    fn free(&self, peer_urls: &[String], besides: u64) -> Result<(), KvError> {
+        let taken = self
+            .present
+            .values()
+            .filter(|member| member.id != besides)
+            .any(|member| member.peer_urls.iter().any(|url| peer_urls.contains(url)));
+        if taken { Err(KvError::PeerURLExist) } else { Ok(()) }
+    }
+}
+
+fn encode_member(member: &Member, out: &mut BytesMut) {
+    put_varint(out, member.id);
+    put_str(out, &member.name);
+    put_strings(out, &member.peer_urls);
+    put_strings(out, &member.client_urls);
+    put_bytes(out, &[u8::from(member.is_learner)]);
+}
+
+fn decode_member(reader: &mut Reader) -> Result<Member, Malformed> {
+    let id = reader.varint()?;
+    let name = reader.string()?;
+    let peer_urls = reader.strings()?;
+    let client_urls = reader.strings()?;
+    let is_learner = match reader.bytes()?.as_ref() {
+        [0] => false,
+        [1] => true,
+        _ => return Err(Malformed("learner mark")),
+    };
+    Ok(Member { id, name, peer_urls, client_urls, is_learner })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KvError, Member, MemberChange, Members};
+
+    fn member(id: u64) -> Member {
+        Member { id, peer_urls: vec![format!("http://10.0.0.{id}:2380")], ..Member::default() }
+    }
+
+    fn members() -> Members {
+        let learner = Member { is_learner: true, ..member(3) };
+        Members::new(vec![member(2), learner, member(1)])
+    }
+
+    #[test]
+    fn changes_are_checked() {
+        for (change, want) in [
+            (MemberChange::Add(member(4)), Ok(())),
+            (MemberChange::Add(member(2)), Err(KvError::MemberExist)),
+            (MemberChange::Add(Member { id: 9, ..member(2) }), Err(KvError::PeerURLExist)),
+            (MemberChange::Remove(1), Ok(())),
+            (MemberChange::Remove(7), Err(KvError::MemberNotFound)),
+            (MemberChange::Promote(3), Ok(())),
+            (MemberChange::Promote(1), Err(KvError::MemberNotLearner)),
+            (MemberChange::Promote(7), Err(KvError::MemberNotFound)),
+            (
+                MemberChange::UpdatePeerUrls { id: 1, peer_urls: member(2).peer_urls },
+                Err(KvError::PeerURLExist),
+            ),
+            (MemberChange::UpdatePeerUrls { id: 1, peer_urls: member(1).peer_urls }, Ok(())),
+            (
+                MemberChange::UpdatePeerUrls { id: 7, peer_urls: Vec::new() },
+                Err(KvError::MemberNotFound),
+            ),
+        ] {
+            let mut members = members();
+            let before = members.list();
+            assert_eq!(members.change(&change), want, "{change:?}");
+            assert!(want.is_ok() || members.list() == before, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_removed_id_never_comes_back() {
+        let mut members = members();
+        members.change(&MemberChange::Remove(2)).unwrap();
+        assert!(members.is_removed(2));
+        assert_eq!(members.change(&MemberChange::Add(member(2))), Err(KvError::MemberExist));
+        assert_eq!(members.publish(2, "two", &[]), Err(KvError::MemberNotFound));
+    }
+
+    #[test]
+    fn rows_bring_the_list_back() {
+        let mut members = members();
+        members.publish(1, "one", &["http://c1".to_owned()]).unwrap();
+        members.change(&MemberChange::Remove(2)).unwrap();
+        let mut again = Members::default();
+        for (key, row) in members.take_changed() {
+            again.load(&key, &row).unwrap();
+        }
+        assert_eq!(again, members);
+        assert_eq!(again.list().iter().map(|member| member.id).collect::<Vec<_>>(), [1, 3]);
+        assert!(again.load(&[0; 8], &[7]).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! What storage says of the state as a whole: the rows of the table `meta`.
+//!
+//! They are written together, in every commit, so that the applied index always stands beside the
+//! effects of exactly the entries up to it.
+
+use bytes::{Bytes, BytesMut};
+use quorate_types::{Index, Term};
+
+use crate::backend::{Batch, Table, View};
+use crate::error::StoreError;
+use crate::wire::{Malformed, Reader, put_bytes, put_signed, put_varint};
+
+/// The format of all tables. A higher one is refused.
+const FORMAT: u64 = 1;
+
+const ROW_FORMAT: &[u8] = b"format";
+const ROW_STATE: &[u8] = b"state";
+const ROW_RESTORING: &[u8] = b"restoring";
+
+/// Up to where the log is applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last applied entry.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// The membership as of it, in the engine's bytes.
+    pub conf_state: Bytes,
+}
+
+/// The state as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) cluster_id: u64,
+    pub(crate) applied: Applied,
+    /// The current revision: never less than any ever answered.
+    pub(crate) revision: i64,
+    /// History below it is gone for readers; -1 before the first compaction.
+    pub(crate) compacted: i64,
+    /// The last compaction whose data is gone from the tables.
+    pub(crate) removed: i64,
+}
+
+impl Meta {
+    pub(crate) fn write(&self, batch: &mut Batch) {
+        let mut format = BytesMut::new();
+        put_varint(&mut format, FORMAT);
+        batch.put(Table::Meta, ROW_FORMAT, &format);
+        let mut state = BytesMut::new();
+        put_varint(&mut state, self.cluster_id);
+        put_varint(&mut state, self.applied.index.0);
+        put_varint(&mut state, self.applied.term.0);
+        put_bytes(&mut state, &self.applied.conf_state);
+        put_signed(&mut state, self.revision);
+        put_signed(&mut state, self.compacted);
+        put_signed(&mut state, self.removed);
+        batch.put(Table::Meta, ROW_STATE, &state);
+    }
+
+    pub(crate) fn read(view: &dyn View) -> Result<Meta, StoreError> {
+        if is_restoring(view)? {
+            return Err(StoreError::Incomplete);
+        }
+        Meta::from_rows(|row| Ok(view.get(Table::Meta, row)?))
+    }
+
+    /// Reads the rows that `row` gives.
+    pub(crate) fn from_rows(
+        row: impl Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
+    ) -> Result<Meta, StoreError> {
+        let format = row(ROW_FORMAT)?.ok_or(StoreError::Missing)?;
+        let found = Reader::new(format).varint().map_err(damaged)?;
+        if found != FORMAT {
+            return Err(StoreError::Format { found, known: FORMAT });
+        }
+        let state = row(ROW_STATE)?;
+        let state = state.ok_or_else(|| StoreError::Damaged("no applied index".to_owned()))?;
+        let meta = Meta::decode(state).map_err(damaged)?;
+        if meta.revision < 1 || meta.revision < meta.compacted || meta.compacted < meta.removed {
+            return Err(StoreError::Damaged(format!("impossible revisions in {meta:?}")));
+        }
+        Ok(meta)
+    }
+
+    fn decode(row: Bytes) -> Result<Meta, Malformed> {
+        let mut reader = Reader::new(row);
+        let cluster_id = reader.varint()?;
+        let index = Index(reader.varint()?);
+        let term = Term(reader.varint()?);
+        // Out of the row, which would otherwise stay in memory whole.
+        let conf_state = Bytes::copy_from_slice(&reader.bytes()?);
+        let applied = Applied { index, term, conf_state };
+        let revision = reader.signed()?;
+        let compacted = reader.signed()?;
+        let removed = reader.signed()?;
+        reader.end()?;
+        Ok(Meta { cluster_id, applied, revision, compacted, removed })
+    }
+}
+
+/// Whether the storage holds nothing, not even half of something.
+pub(crate) fn is_empty(view: &dyn View) -> Result<bool, StoreError> {
+    let mut empty = true;
+    for table in Table::ALL {
+        view.scan(table, &[], &mut |_, _| {
+            empty = false;
+            std::ops::ControlFlow::Break(())
+        })?;
+    }
+    Ok(empty)
+}
+
+fn is_restoring(view: &dyn View) -> Result<bool, StoreError> {
+    Ok(view.get(Table::Meta, ROW_RESTORING)?.is_some())
+}
+
+/// Marks the storage as half restored, until [`end_restore`].
+pub(crate) fn begin_restore(batch: &mut Batch) {
+    batch.put(Table::Meta, ROW_RESTORING, b"1");
+}
+
+pub(crate) fn end_restore(batch: &mut Batch) {
+    batch.delete(Table::Meta, ROW_RESTORING);
+}
+
+fn damaged(error: Malformed) -> StoreError {
+    StoreError::Damaged(format!("the state row is {error}"))
+}

@@ -1,0 +1,338 @@
+//! Reads at one revision while entries go on being applied.
+//!
+//! A read pins a revision and walks the index in steps, giving the lock back between them, so that
+//! a long one holds nobody up. At the end it fetches rows from where the last step saw them, outside
+//! the lock. Only a compaction past the pinned revision can disturb it; then it starts over, and
+//! after a few such misfortunes keeps the lock.
+
+use std::ops::ControlFlow;
+use std::sync::RwLockReadGuard;
+
+use bytes::Bytes;
+
+use crate::error::{KvError, StoreError};
+use crate::index::Stamp;
+use crate::interval::Interval;
+use crate::request::{
+    Compare, CompareResult, CompareTarget, RangeRequest, RequestOp, SortOrder, SortTarget,
+    TxnRequest,
+};
+use crate::response::{KeyValue, RangeResponse, ResponseOp, TxnResponse};
+use crate::state::{Rows, State};
+use crate::store::Store;
+
+/// Keys looked at between two chances for others to take the lock.
+pub(crate) const STEP_KEYS: usize = 1000;
+/// Reads that a compaction has overtaken this often keep the lock.
+pub(crate) const OVERTAKEN_MAX: usize = 3;
+
+impl Store {
+    /// Reads the keys of an interval, now or at a revision of the past.
+    ///
+    /// The answer is as of what is applied here; whether that is recent enough is the caller's
+    /// concern.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RangeRequest::validate`]; `FutureRev` and `Compacted`. When the storage fails,
+    /// `Corrupt`, and [`Store::failure`] says why.
+    ///
+    /// Source: etcd's `Range`.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        request.validate()?;
+        self.read(|state| {
+            check_range(request, state.meta.revision, state.meta.compacted)?;
+            Ok(((), vec![request]))
+        })
+        .map(|((), mut responses)| responses.remove(0))
+    }
+
+    /// Runs a transaction that holds nothing but ranges, all of them on one state.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::range`].
+    ///
+    /// # Panics
+    ///
+    /// If the transaction is not [`TxnRequest::is_read_only`].
+    pub fn read_txn(&self, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
+        assert!(txn.is_read_only(), "what writes goes through the log");
+        let ((succeeded, revision), responses) = self.read(|state| {
+            let revision = state.meta.revision;
+            let succeeded =
+                compares_hold(state, &txn.compare, revision).map_err(ReadError::Storage)?;
+            let mut ranges = Vec::new();
+            for op in if succeeded { &txn.success } else { &txn.failure } {
+                let RequestOp::Range(range) = op else { continue };
+                range.validate()?;
+                check_range(range, revision, state.meta.compacted)?;
+                ranges.push(range);
+            }
+            Ok(((succeeded, revision), ranges))
+        })?;
+        let responses = responses.into_iter().map(ResponseOp::Range).collect();
+        Ok(TxnResponse { revision, succeeded, responses })
+    }
+
+    /// Reads the ranges that `plan` asks for, all on the state that `plan` sees.
+    fn read<'r, T>(
+        &self,
+        plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
+    ) -> Result<(T, Vec<RangeResponse>), KvError> {
+        for tries in 0.. {
+            match self.try_read(&plan, tries == OVERTAKEN_MAX) {
+                Ok(done) => return Ok(done),
+                Err(ReadError::Overtaken) => {}
+                Err(ReadError::Refused(refused)) => return Err(refused),
+                Err(ReadError::Storage(error)) => return Err(self.failed_read(error)),
+            }
+        }
+        unreachable!("a read that keeps the lock is not overtaken")
+    }
+
+    fn try_read<'r, T>(
+        &self,
+        plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
+        keeps_lock: bool,
+    ) -> Result<(T, Vec<RangeResponse>), ReadError> {
+        let mut state = self.state()?;
+        let revision = state.meta.revision;
+        let (planned, requests) = plan(&state)?;
+        let mut budget = if keeps_lock { usize::MAX } else { STEP_KEYS };
+        let mut scans = Vec::with_capacity(requests.len());
+        for request in requests {
+            let main = if 0 < request.revision { request.revision } else { revision };
+            let mut scan = Scan::new(request, main);
+            while !scan.step(&state, &mut budget) {
+                state = self.let_others(state)?;
+                budget = STEP_KEYS;
+                let compacted = state.meta.compacted;
+                if scans.iter().chain([&scan]).any(|scan| scan.main < compacted) {
+                    return Err(ReadError::Overtaken);
+                }
+            }
+            scans.push(scan);
+        }
+        // What an earlier scan found is still there: no compaction has passed it.
+        let rows = state.rows();
+        drop(state);
+        let finish = |scan: Scan<'_>| scan.finish(&rows, revision).map_err(ReadError::Storage);
+        let responses = scans.into_iter().map(finish).collect::<Result<_, _>>()?;
+        Ok((planned, responses))
+    }
+
+    /// Gives the lock back and takes it again.
+    fn let_others<'s>(
+        &'s self,
+        held: RwLockReadGuard<'s, State>,
+    ) -> Result<RwLockReadGuard<'s, State>, KvError> {
+        drop(held);
+        self.state()
+    }
+}
+
+/// Why a read has no answer yet.
+enum ReadError {
+    Refused(KvError),
+    Overtaken,
+    Storage(StoreError),
+}
+
+impl From<KvError> for ReadError {
+    fn from(refused: KvError) -> Self {
+        ReadError::Refused(refused)
+    }
+}
+
+/// Whether a range's revision may be read.
+pub(crate) fn check_range(
+    range: &RangeRequest,
+    current: i64,
+    compacted: i64,
+) -> Result<(), KvError> {
+    if current < range.revision {
+        return Err(KvError::FutureRev);
+    }
+    if 0 < range.revision && range.revision < compacted {
+        return Err(KvError::Compacted);
+    }
+    Ok(())
+}
+
+/// A range on its way through the index, at one revision.
+pub(crate) struct Scan<'r> {
+    request: &'r RangeRequest,
+    main: i64,
+    after: Option<Box<[u8]>>,
+    /// Keys in the interval.
+    count: i64,
+    /// Keys of those that pass the filters.
+    matched: usize,
+    /// As many of those as can be in the answer, with the row if the overlay had it.
+    found: Vec<(Stamp, Option<Bytes>)>,
+    found_max: usize,
+}
+
+impl<'r> Scan<'r> {
+    pub(crate) fn new(request: &'r RangeRequest, main: i64) -> Self {
+        let found_max = if request.count_only {
+            0
+        } else if is_key_ascending(request) {
+            limit(request)
+        } else {
+            usize::MAX // the limit is for what is first after sorting
+        };
+        Scan { request, main, after: None, count: 0, matched: 0, found: Vec::new(), found_max }
+    }
+
+    /// Goes on, for at most `budget` keys, which it takes from. True when the walk is over.
+    pub(crate) fn step(&mut self, state: &State, budget: &mut usize) -> bool {
+        let request = self.request;
+        let interval = Interval::new(&request.key, &request.range_end);
+        let after = self.after.take();
+        let before = self.count;
+        self.after =
+            state.index.walk(interval, after.as_deref(), self.main, (*budget).max(1), |_, stamp| {
+                self.count += 1;
+                if passes(request, stamp) {
+                    self.matched += 1;
+                    if self.found.len() < self.found_max {
+                        self.found.push((*stamp, state.overlay.row(stamp.revision).cloned()));
+                    }
+                }
+                ControlFlow::Continue(())
+            });
+        let used = if self.after.is_some() { *budget } else { (self.count - before) as usize };
+        *budget = budget.saturating_sub(used);
+        self.after.is_none()
+    }
+
+    /// The answer, with rows from where the last step saw them.
+    pub(crate) fn finish(
+        mut self,
+        rows: &Rows,
+        revision: i64,
+    ) -> Result<RangeResponse, StoreError> {
+        let request = self.request;
+        let limit = limit(request);
+        let descending = request.sort_order == SortOrder::Descend;
+        let by_value = request.sort_target == SortTarget::Value;
+        if !by_value {
+            sort(&mut self.found, request.sort_target, descending);
+            self.found.truncate(limit);
+        }
+        let pairs = self.found.into_iter().map(|(stamp, row)| rows.pair(&stamp, row));
+        let mut kvs = pairs.collect::<Result<Vec<KeyValue>, _>>()?;
+        if by_value {
+            kvs.sort_by(|one, other| one.value.cmp(&other.value));
+            if descending {
+                kvs.reverse();
+            }
+            kvs.truncate(limit);
+        }
+        if request.keys_only {
+            for kv in &mut kvs {
+                // The key alone: a slice would keep its value in memory.
+                kv.key = Bytes::copy_from_slice(&kv.key);
+                kv.value = Bytes::new();
+            }
+        }
+        let more = !request.count_only && limit < self.matched;
+        Ok(RangeResponse { revision, kvs, more, count: self.count })
+    }
+}
+
+fn limit(request: &RangeRequest) -> usize {
+    if 0 < request.limit {
+        usize::try_from(request.limit).unwrap_or(usize::MAX)
+    } else {
+        usize::MAX
+    }
+}
+
+fn is_key_ascending(request: &RangeRequest) -> bool {
+    request.sort_target == SortTarget::Key && request.sort_order != SortOrder::Descend
+}
+
+fn passes(request: &RangeRequest, stamp: &Stamp) -> bool {
+    let within = |revision: i64, min: i64, max: i64| {
+        (min == 0 || min <= revision) && (max == 0 || revision <= max)
+    };
+    within(stamp.revision.main, request.min_mod_revision, request.max_mod_revision)
+        && within(stamp.created, request.min_create_revision, request.max_create_revision)
+}
+
+/// Sorts what was found in key order.
+fn sort(found: &mut [(Stamp, Option<Bytes>)], target: SortTarget, descending: bool) {
+    match target {
+        SortTarget::Key | SortTarget::Value | SortTarget::Unknown(_) => {}
+        SortTarget::Version => found.sort_by_key(|(stamp, _)| stamp.version),
+        SortTarget::Create => found.sort_by_key(|(stamp, _)| stamp.created),
+        SortTarget::Mod => found.sort_by_key(|(stamp, _)| stamp.revision.main),
+    }
+    if descending {
+        found.reverse();
+    }
+}
+
+/// Whether all compares hold at revision `main`.
+pub(crate) fn compares_hold(
+    state: &State,
+    compares: &[Compare],
+    main: i64,
+) -> Result<bool, StoreError> {
+    for compare in compares {
+        if !holds(state, compare, main)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn holds(state: &State, compare: &Compare, main: i64) -> Result<bool, StoreError> {
+    let interval = Interval::new(&compare.key, &compare.range_end);
+    let mut outcome = None;
+    state.index.walk(interval, None, main, usize::MAX, |_, stamp| {
+        let held = holds_for(state, compare, stamp);
+        let go_on = matches!(held, Ok(true));
+        outcome = Some(held);
+        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    outcome.unwrap_or_else(|| Ok(holds_for_absent(compare)))
+}
+
+fn holds_for(state: &State, compare: &Compare, stamp: &Stamp) -> Result<bool, StoreError> {
+    let relation = match &compare.target {
+        CompareTarget::Version(given) => stamp.version.cmp(given),
+        CompareTarget::Create(given) => stamp.created.cmp(given),
+        CompareTarget::Mod(given) => stamp.revision.main.cmp(given),
+        CompareTarget::Value(given) => state.pair(stamp)?.value.cmp(given),
+        CompareTarget::Lease(given) => state.pair(stamp)?.lease.cmp(given),
+        CompareTarget::Unknown(_) => std::cmp::Ordering::Equal,
+    };
+    Ok(fits(compare.result, relation))
+}
+
+/// An absent key has every number at 0. It has no value, and nothing holds of that.
+fn holds_for_absent(compare: &Compare) -> bool {
+    let relation = match &compare.target {
+        CompareTarget::Value(_) => return false,
+        CompareTarget::Version(given)
+        | CompareTarget::Create(given)
+        | CompareTarget::Mod(given)
+        | CompareTarget::Lease(given) => 0.cmp(given),
+        CompareTarget::Unknown(_) => std::cmp::Ordering::Equal,
+    };
+    fits(compare.result, relation)
+}
+
+fn fits(result: CompareResult, relation: std::cmp::Ordering) -> bool {
+    match result {
+        CompareResult::Equal => relation.is_eq(),
+        CompareResult::NotEqual => relation.is_ne(),
+        CompareResult::Greater => relation.is_gt(),
+        CompareResult::Less => relation.is_lt(),
+        CompareResult::Unknown(_) => true,
+    }
+}

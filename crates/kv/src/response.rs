@@ -1,0 +1,122 @@
+//! What the machine answers, in etcd's terms but our own types.
+//!
+//! `revision` is what goes into the answer's header. Inside a transaction's answer it is what goes
+//! into the inner header, which carries nothing else.
+
+use bytes::Bytes;
+
+use crate::member::Member;
+
+/// A stored pair. etcd's `mvccpb.KeyValue`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Bytes,
+    /// Revision that created it this time.
+    pub create_revision: i64,
+    /// Revision that changed it last.
+    pub mod_revision: i64,
+    /// 1 when created, one more with each put.
+    pub version: i64,
+    /// The value; empty in a keys-only answer.
+    pub value: Bytes,
+    /// The lease it belongs to; 0: none.
+    pub lease: i64,
+}
+
+/// Answer to a range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResponse {
+    /// Current revision as of the read.
+    pub revision: i64,
+    /// The pairs.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the limit left any out.
+    pub more: bool,
+    /// Keys in the interval, before filters and limit.
+    pub count: i64,
+}
+
+/// Answer to a put.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutResponse {
+    /// The revision it made.
+    pub revision: i64,
+    /// The pair as it was, if asked for and there was one.
+    pub prev_kv: Option<KeyValue>,
+}
+
+/// Answer to a deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteRangeResponse {
+    /// The revision it made, or the current one if there was nothing to delete.
+    pub revision: i64,
+    /// How many keys are gone.
+    pub deleted: i64,
+    /// The pairs as they were, in key order, if asked for.
+    pub prev_kvs: Vec<KeyValue>,
+}
+
+/// Answer to a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TxnResponse {
+    /// The revision it made, or the current one if it changed nothing. 0 in a nested answer,
+    /// whose header is present but empty.
+    pub revision: i64,
+    /// Which list was done.
+    pub succeeded: bool,
+    /// One answer for each operation of that list.
+    pub responses: Vec<ResponseOp>,
+}
+
+/// Answer to one operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResponseOp {
+    /// To a range.
+    Range(RangeResponse),
+    /// To a put.
+    Put(PutResponse),
+    /// To a deletion.
+    DeleteRange(DeleteRangeResponse),
+    /// To a nested transaction.
+    Txn(TxnResponse),
+}
+
+/// Answer to a compaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionResponse {
+    /// The current revision.
+    pub revision: i64,
+}
+
+/// Answer to `hash_kv`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HashKvResponse {
+    /// The current revision.
+    pub revision: i64,
+    /// CRC-32C over the retained history up to `hash_revision`.
+    pub hash: u32,
+    /// The compacted revision; -1 when nothing was ever compacted.
+    pub compact_revision: i64,
+    /// Up to where history was hashed.
+    pub hash_revision: i64,
+}
+
+/// What applying one entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Response {
+    /// The entry asked for nothing: an empty one, or one that was applied before and is only
+    /// replayed.
+    Nothing,
+    /// To a put.
+    Put(PutResponse),
+    /// To a deletion.
+    DeleteRange(DeleteRangeResponse),
+    /// To a transaction.
+    Txn(TxnResponse),
+    /// To a compaction. Data goes from storage by [`crate::Store::compact_step`].
+    Compact(CompactionResponse),
+    /// The members after a change of membership or of a member's own data, by id.
+    Members(Vec<Member>),
+}

@@ -1,0 +1,282 @@
+//! Everything that is applied, as one thread may change it and many may read it.
+//!
+//! ```text
+//! storage (view)  ◄─ being flushed  ◄─ overlay            rows, oldest to newest
+//! flushed         <=                   applied            marks in the log
+//! compacted       <=                   current            revisions
+//! ```
+//! A row is in exactly one of the three places, or in the first two while a flush ends. A stamp in
+//! the index stands for a row that is in one of them.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_types::Index as LogIndex;
+
+use crate::backend::{Backend, Batch, Table, View};
+use crate::error::StoreError;
+use crate::index::{Index, Stamp};
+use crate::member::Members;
+use crate::meta::Meta;
+use crate::overlay::Overlay;
+use crate::response::KeyValue;
+use crate::revision::Revision;
+use crate::row::{self, Row};
+
+pub(crate) struct State {
+    pub(crate) index: Index,
+    pub(crate) members: Members,
+    /// As it is now; storage has it as of the last flush.
+    pub(crate) meta: Meta,
+    pub(crate) overlay: Overlay,
+    flushing: Option<Arc<Overlay>>,
+    view: Arc<dyn View>,
+    flushed: LogIndex,
+    /// The last compaction whose removal is durable.
+    removed_durably: i64,
+    /// Rows that compaction has forgotten and storage still has.
+    forgotten: Vec<Revision>,
+    walk: Option<Walk>,
+}
+
+/// Compaction on its way through the keys.
+struct Walk {
+    target: i64,
+    /// The last key it looked at.
+    after: Option<Box<[u8]>>,
+}
+
+/// Where rows are that are not in the overlay. Stays right however long it is held.
+#[derive(Clone)]
+pub(crate) struct Rows {
+    flushing: Option<Arc<Overlay>>,
+    view: Arc<dyn View>,
+}
+
+/// A flush under way: what is committed.
+pub(crate) struct Flush {
+    overlay: Arc<Overlay>,
+    meta: Meta,
+    members: Vec<([u8; 8], Vec<u8>)>,
+    forgotten: Vec<Revision>,
+}
+
+impl State {
+    /// Reads all keys and members from storage.
+    pub(crate) fn load(backend: &dyn Backend) -> Result<State, StoreError> {
+        let view = backend.view()?;
+        let meta = Meta::read(&*view)?;
+        let index = load_index(&*view, meta.revision)?;
+        let members = load_members(&*view)?;
+        let (flushed, removed_durably) = (meta.applied.index, meta.removed);
+        Ok(State {
+            index,
+            members,
+            meta,
+            overlay: Overlay::default(),
+            flushing: None,
+            view,
+            flushed,
+            removed_durably,
+            forgotten: Vec::new(),
+            walk: None,
+        })
+    }
+
+    pub(crate) fn flushed(&self) -> LogIndex {
+        self.flushed
+    }
+
+    pub(crate) fn removed_durably(&self) -> i64 {
+        self.removed_durably
+    }
+
+    /// Memory of what is not in storage yet.
+    pub(crate) fn overlay_bytes(&self) -> usize {
+        let flushing = self.flushing.as_ref().map_or(0, |overlay| overlay.bytes());
+        self.overlay.bytes() + flushing + self.forgotten.len() * size_of::<Revision>()
+    }
+
+    /// Changes that are not in storage yet.
+    pub(crate) fn overlay_count(&self) -> usize {
+        let flushing = self.flushing.as_ref().map_or(0, |overlay| overlay.count());
+        self.overlay.count() + flushing + self.forgotten.len()
+    }
+
+    /// Where the rows outside the overlay are.
+    pub(crate) fn rows(&self) -> Rows {
+        Rows { flushing: self.flushing.clone(), view: Arc::clone(&self.view) }
+    }
+
+    /// The pair that was put at `stamp`.
+    pub(crate) fn pair(&self, stamp: &Stamp) -> Result<KeyValue, StoreError> {
+        match self.overlay.row(stamp.revision) {
+            Some(row) => pair(stamp.revision, row.clone()),
+            None => pair(stamp.revision, find(self.flushing.as_deref(), &*self.view, stamp)?),
+        }
+    }
+
+    /// Begins to make everything durable; nothing, if all of it is.
+    pub(crate) fn begin_flush(&mut self) -> Option<Flush> {
+        assert!(self.flushing.is_none(), "one flush at a time, under the backend's lock");
+        let is_clean = self.meta.applied.index == self.flushed
+            && self.forgotten.is_empty()
+            && self.meta.removed == self.removed_durably
+            && !self.members.has_changed();
+        if is_clean {
+            return None;
+        }
+        let overlay = Arc::new(std::mem::take(&mut self.overlay));
+        self.flushing = Some(Arc::clone(&overlay));
+        Some(Flush {
+            overlay,
+            meta: self.meta.clone(),
+            members: self.members.take_changed(),
+            forgotten: std::mem::take(&mut self.forgotten),
+        })
+    }
+
+    /// The flush is durable, and `view` shows it.
+    pub(crate) fn finish_flush(&mut self, flush: &Flush, view: Arc<dyn View>) {
+        assert!(self.flushed <= flush.meta.applied.index, "what is flushed never goes back");
+        self.flushed = flush.meta.applied.index;
+        self.removed_durably = flush.meta.removed;
+        self.view = view;
+        self.flushing = None;
+    }
+
+    /// Takes the view away, so that nothing keeps storage from being rearranged.
+    pub(crate) fn let_go(&mut self, instead: Arc<dyn View>) {
+        assert!(self.flushing.is_none(), "no flush runs under the backend's lock");
+        self.view = instead;
+    }
+
+    /// Goes on with compaction: looks at `keys_max` keys. True when nothing is left to do.
+    pub(crate) fn compact_step(&mut self, keys_max: usize) -> bool {
+        let compacted = self.meta.compacted;
+        if self.walk.is_none() && self.meta.removed < compacted {
+            self.walk = Some(Walk { target: compacted, after: None });
+        }
+        let Some(walk) = &mut self.walk else { return true };
+        let from = walk.after.take();
+        let forgotten = &mut self.forgotten;
+        walk.after = self.index.compact(from.as_deref(), walk.target, keys_max, forgotten);
+        if walk.after.is_some() {
+            return false;
+        }
+        // A walk is finished before the next begins, however fast compactions come.
+        self.meta.removed = walk.target;
+        self.walk = None;
+        self.meta.removed == compacted
+    }
+}
+
+impl Flush {
+    /// Commits it, in one durable transaction, and returns the view after it.
+    pub(crate) fn run(&self, backend: &mut dyn Backend) -> Result<Arc<dyn View>, StoreError> {
+        let mut batch = Batch::default();
+        for (revision, row) in self.overlay.rows() {
+            batch.put(Table::Key, &revision.to_key(), row);
+        }
+        for (id, row) in &self.members {
+            batch.put(Table::Member, id, row);
+        }
+        self.meta.write(&mut batch);
+        for revision in &self.forgotten {
+            batch.delete(Table::Key, &revision.to_key());
+        }
+        backend.commit(&batch)?;
+        let view = backend.view()?;
+        // The index and its effects in one transaction: read back, not trusted.
+        if cfg!(debug_assertions) {
+            assert_eq!(Meta::read(&*view)?, self.meta, "a commit holds what was committed");
+        }
+        Ok(view)
+    }
+}
+
+impl Rows {
+    /// What storage has.
+    pub(crate) fn into_view(self) -> Arc<dyn View> {
+        self.view
+    }
+
+    /// The pair that was put at `stamp`, given what the overlay had of it.
+    pub(crate) fn pair(&self, stamp: &Stamp, row: Option<Bytes>) -> Result<KeyValue, StoreError> {
+        pair(stamp.revision, self.row(stamp, row)?)
+    }
+
+    /// The row at `stamp`, given what the overlay had of it.
+    pub(crate) fn row(&self, stamp: &Stamp, row: Option<Bytes>) -> Result<Bytes, StoreError> {
+        row.map_or_else(|| find(self.flushing.as_deref(), &*self.view, stamp), Ok)
+    }
+}
+
+fn find(
+    flushing: Option<&Overlay>,
+    view: &dyn View,
+    stamp: &Stamp,
+) -> Result<Bytes, StoreError> {
+    let revision = stamp.revision;
+    if let Some(row) = flushing.and_then(|overlay| overlay.row(revision)) {
+        return Ok(row.clone());
+    }
+    let row = view.get(Table::Key, &revision.to_key())?;
+    row.ok_or_else(|| StoreError::Damaged(format!("no row at {}.{}", revision.main, revision.sub)))
+}
+
+fn pair(revision: Revision, bytes: Bytes) -> Result<KeyValue, StoreError> {
+    match row::decode(revision, bytes) {
+        Ok(Row::Put(kv)) => Ok(kv),
+        Ok(Row::Tombstone { .. }) => Err(damaged(revision, "a deletion where a pair should be")),
+        Err(error) => Err(damaged(revision, error)),
+    }
+}
+
+fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
+    let mut index = Index::default();
+    each(view, Table::Key, |key, bytes| {
+        let Some(revision) = Revision::from_key(key) else {
+            return Err(StoreError::Damaged("a row without a revision".to_owned()));
+        };
+        if current < revision.main {
+            return Err(damaged(revision, format!("later than the current one, {current}")));
+        }
+        let row = row::decode(revision, Bytes::copy_from_slice(bytes));
+        let (key, stamp) = match row.map_err(|error| damaged(revision, error))? {
+            Row::Put(kv) => (kv.key, Stamp::put(revision, kv.create_revision, kv.version)),
+            Row::Tombstone { key } => (key, Stamp::tombstone(revision)),
+        };
+        index.load(&key, stamp);
+        Ok(())
+    })?;
+    Ok(index)
+}
+
+fn load_members(view: &dyn View) -> Result<Members, StoreError> {
+    let mut members = Members::default();
+    each(view, Table::Member, |key, row| {
+        let loaded = members.load(key, row);
+        loaded.map_err(|error| StoreError::Damaged(format!("a member's row is {error}")))
+    })?;
+    Ok(members)
+}
+
+/// Walks a table until the first error.
+fn each(
+    view: &dyn View,
+    table: Table,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut outcome = Ok(());
+    view.scan(table, &[], &mut |key, row| {
+        outcome = visit(key, row);
+        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    outcome
+}
+
+fn damaged(revision: Revision, what: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(format!("at {}.{}: {what}", revision.main, revision.sub))
+}

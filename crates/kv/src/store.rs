@@ -1,0 +1,400 @@
+//! The machine as its member holds it: applied by one thread, read by many, flushed by another.
+//!
+//! The log carries durability. What is applied stays in memory until a flush commits it, together
+//! with the applied index, in one transaction; a crash in between loses only what the log replays.
+//!
+//! Locks are taken in this order: backend, state. The backend's is held through a flush, the state's
+//! never while storage is written.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+use bytes::Bytes;
+use quorate_types::{Index, Term};
+
+use crate::apply::{Apply, Entry, Outcome};
+use crate::backend::{Backend, BackendError, Batch, Table, View};
+use crate::command::Command;
+use crate::error::{KvError, StoreError};
+use crate::member::{Member, Members};
+use crate::meta::{self, Applied, Meta};
+use crate::response::Response;
+use crate::state::State;
+
+/// Entries applied between two chances for readers to take the lock.
+const STEP_ENTRIES: usize = 64;
+
+/// etcd's key-value store as a replicated machine.
+///
+/// Shared by `Arc`. Entries are applied by one thread; everything else may be called from any.
+pub struct Store {
+    backend: Mutex<Box<dyn Backend>>,
+    state: RwLock<State>,
+    cluster_id: u64,
+    size_bytes: AtomicU64,
+    in_use_bytes: AtomicU64,
+    /// Why nothing is done any more.
+    failure: OnceLock<String>,
+}
+
+/// What a new member's state begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Initial {
+    /// The cluster it belongs to.
+    pub cluster_id: u64,
+    /// The entry that the state stands for; 0 for a cluster that begins.
+    pub applied: Index,
+    /// Its term.
+    pub term: Term,
+    /// The membership as of it, in the engine's bytes.
+    pub conf_state: Bytes,
+    /// The members as of it.
+    pub members: Vec<Member>,
+}
+
+impl Store {
+    /// Writes a first state into empty storage, durably, and opens it.
+    ///
+    /// # Errors
+    ///
+    /// `NotEmpty` when there is something already.
+    pub fn create(
+        mut backend: impl Backend + 'static,
+        initial: Initial,
+    ) -> Result<Store, StoreError> {
+        if !meta::is_empty(&*backend.view()?)? {
+            return Err(StoreError::NotEmpty);
+        }
+        let Initial { cluster_id, applied: index, term, conf_state, members } = initial;
+        let applied = Applied { index, term, conf_state };
+        let mut batch = Batch::default();
+        for (id, row) in Members::new(members).take_changed() {
+            batch.put(Table::Member, &id, &row);
+        }
+        Meta { cluster_id, applied, revision: 1, compacted: -1, removed: -1 }.write(&mut batch);
+        backend.commit(&batch)?;
+        Store::open(backend)
+    }
+
+    /// Opens what storage holds: the state as of the last flush, whose entries the log replays from
+    /// [`Store::applied`] on. It reads every row once.
+    ///
+    /// # Errors
+    ///
+    /// `Missing` when the storage is empty, `Incomplete` when a restore was cut off, `Format` when
+    /// a newer version wrote it, `Damaged` when it holds nonsense.
+    pub fn open(backend: impl Backend + 'static) -> Result<Store, StoreError> {
+        let state = State::load(&backend)?;
+        let cluster_id = state.meta.cluster_id;
+        let store = Store {
+            size_bytes: AtomicU64::new(0),
+            in_use_bytes: AtomicU64::new(0),
+            backend: Mutex::new(Box::new(backend)),
+            state: RwLock::new(state),
+            cluster_id,
+            failure: OnceLock::new(),
+        };
+        store.measure(&**store.backend()?);
+        Ok(store)
+    }
+
+    /// Applies committed entries, in the order of the log, and answers each. Entries that are
+    /// applied already are passed over and answered with [`Response::Nothing`].
+    ///
+    /// A function of the state and the entries alone: every member answers the same.
+    ///
+    /// # Errors
+    ///
+    /// The member has to stop. `Command` and `Gap` are found before anything is applied.
+    pub fn apply(&self, entries: &[Entry]) -> Result<Outcome, StoreError> {
+        self.check()?;
+        let mut applied = self.any_state().meta.applied.index;
+        let mut commands = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if applied.next() < entry.index {
+                return Err(StoreError::Gap { index: entry.index, applied });
+            }
+            applied = applied.max(entry.index);
+            commands.push(match &entry.what {
+                Apply::Command(bytes) => match Command::decode(bytes.clone()) {
+                    Ok(command) => Some(command),
+                    Err(source) => {
+                        return Err(StoreError::Command { index: entry.index, source });
+                    }
+                },
+                Apply::Empty | Apply::Membership { .. } => None,
+            });
+        }
+        let mut outcome =
+            Outcome { responses: Vec::with_capacity(entries.len()), members_changed: false };
+        for (entries, commands) in entries.chunks(STEP_ENTRIES).zip(commands.chunks(STEP_ENTRIES)) {
+            let mut state = self.state_mut()?;
+            for (entry, command) in entries.iter().zip(commands) {
+                let applied = apply_entry(&mut state, entry, command.as_ref(), &mut outcome);
+                if let Err(error) = applied {
+                    drop(state);
+                    return Err(self.fail(error));
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Makes everything durable that is applied when it begins, in one transaction, and returns
+    /// up to where the log is no longer needed. Entries go on being applied meanwhile. Of two
+    /// flushes at a time the second waits.
+    ///
+    /// # Errors
+    ///
+    /// The member has to stop: no later flush is tried.
+    pub fn flush(&self) -> Result<Index, StoreError> {
+        self.check()?;
+        let mut backend = self.backend()?;
+        let flush = self.state_mut()?.begin_flush();
+        let Some(flush) = flush else { return Ok(self.flushed_index()) };
+        match flush.run(&mut **backend) {
+            Ok(view) => self.state_mut()?.finish_flush(&flush, view),
+            Err(error) => return Err(self.fail(error)),
+        }
+        self.measure(&**backend);
+        drop(backend);
+        // Freed outside every lock: it may be many rows.
+        drop(flush);
+        Ok(self.flushed_index())
+    }
+
+    /// Removes data that compaction has forgotten, looking at `keys_max` keys; true when nothing is
+    /// left to do. What it finds goes from storage with the next flush. Readers and entries wait
+    /// while it runs, so a thousand keys or so at a time is good.
+    ///
+    /// # Errors
+    ///
+    /// When the store has failed before.
+    pub fn compact_step(&self, keys_max: usize) -> Result<bool, StoreError> {
+        self.check()?;
+        Ok(self.state_mut()?.compact_step(keys_max.max(1)))
+    }
+
+    /// The last compaction whose data is gone from storage, durably: a physical compaction to this
+    /// revision or less may be answered. -1 before the first.
+    pub fn removed_revision(&self) -> i64 {
+        self.any_state().removed_durably()
+    }
+
+    /// Puts another state in the place of this one, which a snapshot restored into `backend` is.
+    /// Readers that hold the old state finish on it. Returns the old backend.
+    ///
+    /// # Errors
+    ///
+    /// `Stale` when the other state is not newer, `Snapshot` when it belongs to another cluster;
+    /// both leave everything as it was. Otherwise as [`Store::open`].
+    pub fn replace(&self, backend: impl Backend + 'static) -> Result<Box<dyn Backend>, StoreError> {
+        self.check()?;
+        let fresh = State::load(&backend)?;
+        if fresh.meta.cluster_id != self.cluster_id {
+            return Err(StoreError::Snapshot("it belongs to another cluster".to_owned()));
+        }
+        let mut current = self.backend()?;
+        let mut state = self.state_mut()?;
+        let (offered, applied) = (fresh.meta.applied.index, state.meta.applied.index);
+        // The index and all that depends on it change together, and only ever upwards.
+        if offered <= applied || fresh.meta.revision < state.meta.revision {
+            return Err(StoreError::Stale { offered, applied });
+        }
+        let old = std::mem::replace(&mut *state, fresh);
+        drop(state);
+        let old_backend = std::mem::replace(&mut *current, Box::new(backend));
+        self.measure(&**current);
+        drop(current);
+        drop(old);
+        Ok(old_backend)
+    }
+
+    /// Gives unused space of the storage back. Everything else waits while it runs, except reads
+    /// under way.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Busy`] while a read under way or a snapshot holds the storage: try again,
+    /// nothing has changed. Any other error is final.
+    pub fn defragment(&self) -> Result<(), StoreError> {
+        self.check()?;
+        let mut backend = self.backend()?;
+        let mut state = self.state_mut()?;
+        state.let_go(Arc::new(Nothing));
+        let outcome = backend.defragment();
+        let view = backend.view().map(|view| state.let_go(view));
+        drop(state);
+        self.measure(&**backend);
+        match (outcome, view) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Err(BackendError::Busy), Ok(())) => Err(StoreError::Backend(BackendError::Busy)),
+            (Err(error), _) | (_, Err(error)) => Err(self.fail(error.into())),
+        }
+    }
+
+    /// The current revision.
+    pub fn revision(&self) -> i64 {
+        self.any_state().meta.revision
+    }
+
+    /// The oldest revision that can be read; -1 before the first compaction.
+    pub fn compact_revision(&self) -> i64 {
+        self.any_state().meta.compacted
+    }
+
+    /// Up to where the log is applied.
+    pub fn applied(&self) -> Applied {
+        self.any_state().meta.applied.clone()
+    }
+
+    /// Up to where the state is durable: the log before it is needed no more.
+    pub fn flushed_index(&self) -> Index {
+        self.any_state().flushed()
+    }
+
+    /// Memory of what waits for a flush, or is being flushed.
+    pub fn overlay_bytes(&self) -> usize {
+        self.any_state().overlay_bytes()
+    }
+
+    /// Changes that wait for a flush, or are being flushed.
+    pub fn overlay_count(&self) -> usize {
+        self.any_state().overlay_count()
+    }
+
+    /// Keys known to the index, deleted ones included until compaction forgets them.
+    pub fn keys_count(&self) -> usize {
+        self.any_state().index.keys_count()
+    }
+
+    /// The members, by id.
+    pub fn members(&self) -> Vec<Member> {
+        self.any_state().members.list()
+    }
+
+    /// Whether a member of this id was removed, so that the id can never come back.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.any_state().members.is_removed(id)
+    }
+
+    /// The cluster the state belongs to.
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
+    /// Bytes the storage takes, as of the last flush.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of those that hold something.
+    pub fn in_use_bytes(&self) -> u64 {
+        self.in_use_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why the store does nothing any more, if so. The member has to stop.
+    pub fn failure(&self) -> Option<String> {
+        if self.state.is_poisoned() || self.backend.is_poisoned() {
+            return Some("a call panicked".to_owned());
+        }
+        self.failure.get().cloned()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match self.failure() {
+            Some(failure) => Err(StoreError::Broken(failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes a failure, after which nothing is done any more.
+    pub(crate) fn fail(&self, error: StoreError) -> StoreError {
+        let _ = self.failure.set(error.to_string());
+        error
+    }
+
+    /// What a client hears when its read met a failure.
+    pub(crate) fn failed_read(&self, error: StoreError) -> KvError {
+        self.fail(error);
+        KvError::Corrupt
+    }
+
+    /// The state, for a read that a client asked for.
+    pub(crate) fn state(&self) -> Result<RwLockReadGuard<'_, State>, KvError> {
+        self.state.read().map_err(|_| KvError::Stopped)
+    }
+
+    /// The state, for figures of it, which are whole even where a call panicked.
+    fn any_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> Result<RwLockWriteGuard<'_, State>, StoreError> {
+        self.state.write().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
+    }
+
+    fn backend(&self) -> Result<MutexGuard<'_, Box<dyn Backend>>, StoreError> {
+        self.backend.lock().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
+    }
+
+    fn measure(&self, backend: &dyn Backend) {
+        self.size_bytes.store(backend.size_bytes(), Ordering::Relaxed);
+        self.in_use_bytes.store(backend.in_use_bytes(), Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("cluster_id", &self.cluster_id).finish_non_exhaustive()
+    }
+}
+
+fn apply_entry(
+    state: &mut State,
+    entry: &Entry,
+    command: Option<&Command>,
+    outcome: &mut Outcome,
+) -> Result<(), StoreError> {
+    if entry.index <= state.meta.applied.index {
+        outcome.responses.push(Ok(Response::Nothing));
+        return Ok(());
+    }
+    let response = match (&entry.what, command) {
+        (Apply::Command(_), Some(command)) => {
+            outcome.members_changed |= matches!(command, Command::PublishMember { .. });
+            state.apply_command(command)?
+        }
+        (Apply::Membership { conf_state, change }, _) => {
+            outcome.members_changed = true;
+            state.apply_membership(conf_state, change.as_ref())
+        }
+        (Apply::Empty, _) => Ok(Response::Nothing),
+        (Apply::Command(_), None) => unreachable!("each command was decoded"),
+    };
+    state.meta.applied.index = entry.index;
+    state.meta.applied.term = entry.term;
+    outcome.responses.push(response);
+    Ok(())
+}
+
+/// Stands in for a view while storage is rearranged. Nobody gets to see it.
+struct Nothing;
+
+impl View for Nothing {
+    fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        Err(BackendError::Busy)
+    }
+
+    fn scan(
+        &self,
+        _: Table,
+        _: &[u8],
+        _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BackendError> {
+        Err(BackendError::Busy)
+    }
+}

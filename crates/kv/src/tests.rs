@@ -1,0 +1,136 @@
+//! What the crate promises, seen from outside: rule by rule, and against a model.
+
+mod commands;
+mod crash;
+mod durability;
+mod model;
+mod random;
+mod readers;
+mod rules;
+mod snapshots;
+mod txns;
+
+use bytes::{Bytes, BytesMut};
+use quorate_types::{Index, Term};
+
+use crate::*;
+
+/// A store with a log: each call is one entry.
+struct Node {
+    store: Store,
+    log: Vec<Entry>,
+}
+
+impl Node {
+    fn new() -> Self {
+        Node::on(MemoryBackend::new())
+    }
+
+    fn on(backend: impl Backend + 'static) -> Self {
+        Node { store: Store::create(backend, initial()).unwrap(), log: Vec::new() }
+    }
+
+    fn run(&mut self, command: &Command) -> Result<Response, KvError> {
+        let entry = entry(self.log.len() as u64 + 1, command);
+        self.log.push(entry.clone());
+        let mut outcome = self.store.apply(&[entry]).unwrap();
+        assert_eq!(outcome.responses.len(), 1);
+        outcome.responses.remove(0)
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> i64 {
+        match self.run(&Command::Put(put(key, value))) {
+            Ok(Response::Put(response)) => response.revision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn delete(&mut self, key: &str, end: &str) -> DeleteRangeResponse {
+        let delete = DeleteRangeRequest { key: bytes(key), range_end: bytes(end), prev_kv: true };
+        match self.run(&Command::DeleteRange(delete)) {
+            Ok(Response::DeleteRange(response)) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn txn(&mut self, txn: TxnRequest) -> Result<TxnResponse, KvError> {
+        match self.run(&Command::Txn(txn))? {
+            Response::Txn(response) => Ok(response),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<i64, KvError> {
+        let compact = CompactionRequest { revision, physical: false };
+        match self.run(&Command::Compact(compact))? {
+            Response::Compact(response) => Ok(response.revision),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        self.store.range(&request)
+    }
+
+    /// `key=value` of all pairs, at a revision.
+    fn all_at(&self, revision: i64) -> Result<Vec<String>, KvError> {
+        let answer = self.range(RangeRequest { revision, ..range("\0", "\0") })?;
+        Ok(pairs(&answer.kvs))
+    }
+}
+
+fn initial() -> Initial {
+    let member = Member { id: 1, peer_urls: vec!["http://p1".to_owned()], ..Member::default() };
+    let conf_state = Bytes::from_static(b"conf");
+    let members = vec![member];
+    Initial { cluster_id: 77, applied: Index(0), term: Term(0), conf_state, members }
+}
+
+fn entry(index: u64, command: &Command) -> Entry {
+    let mut bytes = BytesMut::new();
+    command.encode(&mut bytes);
+    let what = Apply::Command(bytes.freeze());
+    Entry { index: Index(index), term: Term(3), what }
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn put(key: &str, value: &str) -> PutRequest {
+    PutRequest { key: bytes(key), value: bytes(value), ..PutRequest::default() }
+}
+
+fn range(key: &str, end: &str) -> RangeRequest {
+    RangeRequest { key: bytes(key), range_end: bytes(end), ..RangeRequest::default() }
+}
+
+fn delete(key: &str, end: &str) -> DeleteRangeRequest {
+    DeleteRangeRequest { key: bytes(key), range_end: bytes(end), prev_kv: false }
+}
+
+fn pairs(kvs: &[KeyValue]) -> Vec<String> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    kvs.iter().map(|kv| format!("{}={}", text(&kv.key), text(&kv.value))).collect()
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
+    }
+
+    fn one_in(&mut self, sides: u64) -> bool {
+        self.roll(sides) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.roll(from.len() as u64) as usize]
+    }
+}

@@ -1,0 +1,109 @@
+//! Commands as bytes and back.
+
+use bytes::{Bytes, BytesMut};
+
+use super::random::command;
+use super::{Dice, bytes, put};
+use crate::*;
+
+fn encoded(command: &Command) -> Bytes {
+    let mut out = BytesMut::new();
+    command.encode(&mut out);
+    assert_eq!(out.len(), command.encoded_len(), "{command:?}");
+    out.freeze()
+}
+
+#[test]
+fn commands_come_back() {
+    let mut dice = Dice(11);
+    for _ in 0..2000 {
+        let command = command(&mut dice, 30);
+        assert_eq!(Command::decode(encoded(&command)), Ok(command));
+    }
+    let publish = Command::PublishMember {
+        id: u64::MAX,
+        name: "näme".to_owned(),
+        client_urls: vec!["http://a".to_owned(), String::new()],
+    };
+    assert_eq!(Command::decode(encoded(&publish)), Ok(publish));
+}
+
+#[test]
+fn bytes_of_old_logs_are_still_read() {
+    // version 1, put: key, value, lease -1, prev_kv and ignore_lease
+    let put = Bytes::from_static(&[1, 1, 1, b'k', 2, b'v', b'w', 1, 0b101]);
+    let want = PutRequest { lease: -1, prev_kv: true, ignore_lease: true, ..super::put("k", "vw") };
+    assert_eq!(Command::decode(put), Ok(Command::Put(want)));
+    // version 1, compaction to 300, physical
+    let compact = Bytes::from_static(&[1, 4, 0xd8, 4, 1]);
+    let want = CompactionRequest { revision: 300, physical: true };
+    assert_eq!(Command::decode(compact), Ok(Command::Compact(want)));
+}
+
+#[test]
+fn values_are_slices() {
+    let bytes = encoded(&Command::Put(put("key", &"v".repeat(1000))));
+    let Ok(Command::Put(put)) = Command::decode(bytes.clone()) else { panic!() };
+    let (whole, value) = (bytes.as_ptr_range(), put.value.as_ptr_range());
+    assert!(whole.start <= value.start && value.end <= whole.end, "the value was copied");
+}
+
+#[test]
+fn nonsense_is_refused_and_named() {
+    for (bytes, want) in [
+        (&[][..], CommandError::Malformed(Malformed("cut off"))),
+        (&[1], CommandError::Malformed(Malformed("cut off"))),
+        (&[2, 1], CommandError::UnknownVersion(2)),
+        (&[1, 0], CommandError::UnknownKind(0)),
+        (&[1, 200, 1, 2, 3], CommandError::UnknownKind(200)),
+        (&[1, 4, 2, 2], CommandError::Malformed(Malformed("a flag nobody knows"))),
+        (&[1, 4, 2, 1, 0], CommandError::Malformed(Malformed("bytes left over"))),
+        (&[1, 3, 99], CommandError::Malformed(Malformed("more items than bytes"))),
+    ] {
+        assert_eq!(Command::decode(Bytes::copy_from_slice(bytes)), Err(want), "{bytes:?}");
+    }
+}
+
+#[test]
+fn no_bytes_panic() {
+    let mut dice = Dice(5);
+    for _ in 0..3000 {
+        let mut bytes = encoded(&command(&mut dice, 30)).to_vec();
+        for _ in 0..=dice.roll(3) {
+            let place = dice.roll(bytes.len() as u64) as usize;
+            bytes[place] = dice.roll(256) as u8;
+        }
+        bytes.truncate(dice.roll(bytes.len() as u64 + 1) as usize);
+        let _ = Command::decode(Bytes::from(bytes));
+    }
+}
+
+#[test]
+fn depth_is_bounded_in_reading_and_checking() {
+    let nested = |depth| {
+        let innermost = TxnRequest::default();
+        (1..depth).fold(innermost, |inner, _| TxnRequest {
+            success: vec![RequestOp::Txn(inner)],
+            ..TxnRequest::default()
+        })
+    };
+    let limits = Limits { txn_ops_max: 100_000 };
+    let deepest = Command::Txn(nested(TXN_DEPTH_MAX));
+    assert_eq!(deepest.validate(&limits), Ok(()));
+    assert_eq!(Command::decode(encoded(&deepest)), Ok(deepest));
+    let deeper = Command::Txn(nested(TXN_DEPTH_MAX + 1));
+    assert_eq!(deeper.validate(&limits), Err(KvError::TooManyOps));
+    assert!(Command::decode(encoded(&deeper)).is_err());
+}
+
+#[test]
+fn a_target_made_by_hand_stays_unknown() {
+    let compare = Compare {
+        target: CompareTarget::Unknown(3),
+        key: bytes("k"),
+        ..Compare::default()
+    };
+    let txn = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
+    let Ok(Command::Txn(txn)) = Command::decode(encoded(&Command::Txn(txn))) else { panic!() };
+    assert_eq!(txn.compare[0].target, CompareTarget::Unknown(-1));
+}

@@ -1,0 +1,239 @@
+//! The machine as one would explain it: a list of all states there ever were. It shares no code
+//! with the machine but the types of questions and answers.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::*;
+
+type Pairs = BTreeMap<Bytes, KeyValue>;
+
+#[derive(Default)]
+pub(super) struct Model {
+    /// `states[n]` is the state after revision n + 1.
+    states: Vec<Pairs>,
+    compacted: i64,
+}
+
+impl Model {
+    pub(super) fn new() -> Self {
+        Model { states: vec![Pairs::new()], compacted: -1 }
+    }
+
+    pub(super) fn revision(&self) -> i64 {
+        self.states.len() as i64
+    }
+
+    pub(super) fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    pub(super) fn apply(&mut self, command: &Command) -> Result<Response, KvError> {
+        let before = self.states.last().cloned().unwrap_or_default();
+        let mut work = Work { model: self, after: before.clone(), before, written: false };
+        let response = match command {
+            Command::Put(put) => work.put(put).map(Response::Put)?,
+            Command::DeleteRange(delete) => Response::DeleteRange(work.delete(delete)),
+            Command::Txn(txn) => {
+                let answer = work.txn(txn)?;
+                let revision = work.revision();
+                Response::Txn(TxnResponse { revision, ..answer })
+            }
+            Command::Compact(compact) => {
+                let revision = self.revision();
+                if compact.revision > revision {
+                    return Err(KvError::FutureRev);
+                }
+                if compact.revision <= self.compacted {
+                    return Err(KvError::Compacted);
+                }
+                self.compacted = compact.revision;
+                return Ok(Response::Compact(CompactionResponse { revision }));
+            }
+            Command::PublishMember { .. } => unreachable!("not asked of the model"),
+        };
+        let Work { after, written, .. } = work;
+        if written {
+            self.states.push(after);
+        }
+        Ok(response)
+    }
+
+    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        self.readable(request)?;
+        let place = if request.revision <= 0 { self.revision() } else { request.revision };
+        Ok(answer(request, &self.states[place as usize - 1], self.revision()))
+    }
+
+    fn readable(&self, request: &RangeRequest) -> Result<(), KvError> {
+        if request.revision > self.revision() {
+            return Err(KvError::FutureRev);
+        }
+        if request.revision > 0 && request.revision < self.compacted {
+            return Err(KvError::Compacted);
+        }
+        Ok(())
+    }
+}
+
+struct Work<'a> {
+    model: &'a Model,
+    before: Pairs,
+    after: Pairs,
+    written: bool,
+}
+
+impl Work<'_> {
+    fn revision(&self) -> i64 {
+        self.model.revision() + i64::from(self.written)
+    }
+
+    fn put(&mut self, put: &PutRequest) -> Result<PutResponse, KvError> {
+        if put.lease != 0 {
+            return Err(KvError::LeaseNotFound);
+        }
+        if (put.ignore_value || put.ignore_lease) && !self.before.contains_key(&put.key) {
+            return Err(KvError::KeyNotFound);
+        }
+        self.written = true;
+        let revision = self.revision();
+        let old = self.after.get(&put.key).cloned();
+        let mut kv = old.clone().unwrap_or(KeyValue {
+            key: put.key.clone(),
+            create_revision: revision,
+            ..KeyValue::default()
+        });
+        kv.mod_revision = revision;
+        kv.version += 1;
+        if !put.ignore_value {
+            kv.value = put.value.clone();
+        }
+        self.after.insert(put.key.clone(), kv);
+        Ok(PutResponse { revision, prev_kv: if put.prev_kv { old } else { None } })
+    }
+
+    fn delete(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
+        let gone: Vec<KeyValue> = self
+            .after
+            .values()
+            .filter(|kv| within(&kv.key, &delete.key, &delete.range_end))
+            .cloned()
+            .collect();
+        self.written |= !gone.is_empty();
+        for kv in &gone {
+            self.after.remove(&kv.key);
+        }
+        DeleteRangeResponse {
+            revision: self.revision(),
+            deleted: gone.len() as i64,
+            prev_kvs: if delete.prev_kv { gone } else { Vec::new() },
+        }
+    }
+
+    fn txn(&mut self, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let mut responses = Vec::new();
+        for op in ops {
+            responses.push(match op {
+                RequestOp::Empty => return Err(KvError::KeyNotFound),
+                RequestOp::Put(put) => ResponseOp::Put(self.put(put)?),
+                RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete(delete)),
+                RequestOp::Txn(inner) => ResponseOp::Txn(self.txn(inner)?),
+                RequestOp::Range(range) => {
+                    self.model.readable(range)?;
+                    let state = match range.revision {
+                        ..=0 => &self.after,
+                        past => &self.model.states[past as usize - 1],
+                    };
+                    ResponseOp::Range(answer(range, state, self.revision()))
+                }
+            });
+        }
+        Ok(TxnResponse { revision: 0, succeeded, responses })
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let absent = KeyValue::default();
+        let mut kvs: Vec<&KeyValue> = self
+            .before
+            .values()
+            .filter(|kv| within(&kv.key, &compare.key, &compare.range_end))
+            .collect();
+        if kvs.is_empty() {
+            if matches!(compare.target, CompareTarget::Value(_)) {
+                return false;
+            }
+            kvs.push(&absent);
+        }
+        kvs.iter().all(|kv| {
+            let relation = match &compare.target {
+                CompareTarget::Version(given) => kv.version.cmp(given),
+                CompareTarget::Create(given) => kv.create_revision.cmp(given),
+                CompareTarget::Mod(given) => kv.mod_revision.cmp(given),
+                CompareTarget::Lease(given) => kv.lease.cmp(given),
+                CompareTarget::Value(given) => kv.value.cmp(given),
+                CompareTarget::Unknown(_) => Ordering::Equal,
+            };
+            match compare.result {
+                CompareResult::Equal => relation == Ordering::Equal,
+                CompareResult::NotEqual => relation != Ordering::Equal,
+                CompareResult::Greater => relation == Ordering::Greater,
+                CompareResult::Less => relation == Ordering::Less,
+                CompareResult::Unknown(_) => true,
+            }
+        })
+    }
+}
+
+fn within(key: &[u8], first: &[u8], end: &[u8]) -> bool {
+    match end {
+        [] => key == first,
+        [0] => key >= first,
+        end => key >= first && key < end,
+    }
+}
+
+fn answer(request: &RangeRequest, state: &Pairs, revision: i64) -> RangeResponse {
+    let mut kvs: Vec<KeyValue> = state
+        .values()
+        .filter(|kv| within(&kv.key, &request.key, &request.range_end))
+        .cloned()
+        .collect();
+    let count = kvs.len() as i64;
+    if request.count_only {
+        return RangeResponse { revision, kvs: Vec::new(), more: false, count };
+    }
+    kvs.retain(|kv| {
+        (request.min_mod_revision == 0 || kv.mod_revision >= request.min_mod_revision)
+            && (request.max_mod_revision == 0 || kv.mod_revision <= request.max_mod_revision)
+            && (request.min_create_revision == 0
+                || kv.create_revision >= request.min_create_revision)
+            && (request.max_create_revision == 0
+                || kv.create_revision <= request.max_create_revision)
+    });
+    // Equal ones by key, so that there is one right answer.
+    kvs.sort_by(|one, other| {
+        let relation = match request.sort_target {
+            SortTarget::Key | SortTarget::Unknown(_) => Ordering::Equal,
+            SortTarget::Version => one.version.cmp(&other.version),
+            SortTarget::Create => one.create_revision.cmp(&other.create_revision),
+            SortTarget::Mod => one.mod_revision.cmp(&other.mod_revision),
+            SortTarget::Value => one.value.cmp(&other.value),
+        };
+        let relation = relation.then_with(|| one.key.cmp(&other.key));
+        if request.sort_order == SortOrder::Descend { relation.reverse() } else { relation }
+    });
+    let more = request.limit > 0 && kvs.len() as i64 > request.limit;
+    if more {
+        kvs.truncate(request.limit as usize);
+    }
+    if request.keys_only {
+        for kv in &mut kvs {
+            kv.value = Bytes::new();
+        }
+    }
+    RangeResponse { revision, kvs, more, count }
+}

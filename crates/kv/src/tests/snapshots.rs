@@ -1,0 +1,130 @@
+//! The state as a stream: whole, or refused.
+
+use super::*;
+
+/// Restores a snapshot, in pieces of awkward sizes.
+pub(super) fn copy(snapshot: &Snapshot, backend: &mut dyn Backend) {
+    let mut reader = snapshot.reader();
+    let mut dice = Dice(3);
+    let applied =
+        restore(backend, || Ok(reader.read(1 + dice.roll(5000) as usize).unwrap())).unwrap();
+    assert_eq!(&applied, snapshot.applied());
+}
+
+fn sample() -> Node {
+    let mut node = Node::new();
+    for number in 0..30 {
+        node.put(&format!("k{}", number % 7), &"v".repeat(100 * number));
+    }
+    node.delete("k3", "");
+    let big = "v".repeat(200_000);
+    for _ in 0..30 {
+        node.put("big", &big);
+    }
+    node.compact(10).unwrap();
+    node
+}
+
+fn stream(snapshot: &Snapshot, piece: usize) -> Vec<u8> {
+    let mut reader = snapshot.reader();
+    let mut stream = Vec::new();
+    loop {
+        let bytes = reader.read(piece).unwrap();
+        assert!(bytes.len() <= piece);
+        if bytes.is_empty() {
+            return stream;
+        }
+        stream.extend_from_slice(&bytes);
+    }
+}
+
+fn restored(stream: &[u8]) -> Result<MemoryBackend, StoreError> {
+    let disk = MemoryBackend::new();
+    let mut pieces = stream.chunks(70_000);
+    let piece = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
+    restore(&mut disk.clone(), piece).map(|_| disk)
+}
+
+#[test]
+fn a_snapshot_is_the_state_when_it_was_taken() {
+    let mut node = sample();
+    let snapshot = node.store.snapshot().unwrap();
+    let hash = node.store.hash_kv(0).unwrap();
+    assert_eq!(snapshot.applied(), &node.store.applied());
+    node.put("later", "1");
+    node.store.flush().unwrap();
+    let whole = stream(&snapshot, 1 << 20);
+    assert_eq!(stream(&snapshot, 777), whole, "whatever the size of pieces");
+    let store = Store::open(restored(&whole).unwrap()).unwrap();
+    assert_eq!(store.hash_kv(0).unwrap(), hash);
+    assert_eq!(store.applied(), *snapshot.applied());
+    assert_eq!((store.revision(), store.compact_revision()), (62, 10));
+    assert_eq!(store.members(), node.store.members());
+    assert_eq!(store.range(&range("later", "")).unwrap().count, 0);
+    // It goes on as the others do.
+    store.apply(&node.log).unwrap();
+    assert_eq!(store.hash_kv(0).unwrap(), node.store.hash_kv(0).unwrap());
+}
+
+#[test]
+fn a_stream_that_is_not_whole_is_refused() {
+    let mut node = Node::new();
+    for number in 0..300 {
+        node.put(&format!("k{number}"), &"v".repeat(300));
+    }
+    let whole = stream(&node.store.snapshot().unwrap(), 4096);
+    assert!(restored(&whole).is_ok());
+    let refused = |stream: &[u8], what: &str| {
+        let got = restored(stream);
+        assert!(matches!(got, Err(StoreError::Snapshot(_))), "{what}: {got:?}");
+    };
+    for cut in (0..whole.len()).step_by(997).chain([whole.len() - 1]) {
+        refused(&whole[..cut], &format!("cut at {cut}"));
+    }
+    for place in (0..whole.len()).step_by(499) {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 0x10;
+        refused(&flipped, &format!("flipped at {place}"));
+    }
+    refused(&[&whole[..], b"x"].concat(), "bytes after the end");
+    // Blocks, as they stand after the magic: header, rows..., end.
+    let mut blocks = Vec::new();
+    let mut rest = &whole[8..];
+    while !rest.is_empty() {
+        let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize + 13;
+        blocks.push(&rest[..length]);
+        rest = &rest[length..];
+    }
+    assert!(4 < blocks.len(), "{} blocks", blocks.len());
+    for (left_out, block) in blocks.iter().enumerate() {
+        let others = blocks.iter().enumerate().filter(|(place, _)| *place != left_out);
+        let kept: Vec<u8> = others.flat_map(|(_, block)| block.iter().copied()).collect();
+        refused(&[b"QKVSNAP1", &kept[..]].concat(), &format!("without block {left_out}"));
+        let twice = [&whole[..8], block, &whole[8..]].concat();
+        refused(&twice, &format!("block {left_out} first"));
+    }
+    let mut swapped = blocks.clone();
+    swapped.swap(2, 3);
+    refused(&[b"QKVSNAP1", &swapped.concat()[..]].concat(), "rows out of order");
+}
+
+#[test]
+fn half_a_restore_is_no_state() {
+    let node = sample();
+    let whole = stream(&node.store.snapshot().unwrap(), 4096);
+    let disk = MemoryBackend::new();
+    let mut pieces = whole[..whole.len() - 10].chunks(4096);
+    let piece = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
+    assert!(restore(&mut disk.clone(), piece).is_err());
+    assert!(1 << 20 < disk.in_use_bytes(), "some of it was committed");
+    assert!(matches!(Store::open(disk.clone()), Err(StoreError::Incomplete)));
+    let again = restore(&mut disk.clone(), || Ok(Bytes::new()));
+    assert!(matches!(again, Err(StoreError::NotEmpty)), "{again:?}");
+}
+
+#[test]
+fn a_source_that_fails_is_told() {
+    let failing = || Err(std::io::Error::other("no such file"));
+    let got = restore(&mut MemoryBackend::new(), failing);
+    assert!(matches!(got, Err(StoreError::Snapshot(why)) if why == "no such file"));
+}

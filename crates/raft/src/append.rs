@@ -1,0 +1,116 @@
+//! How a leader's log gets to its peers: appends, snapshots in place of what is compacted, and
+//! heartbeats.
+//!
+//! Each peer's [`Progress`](crate::Progress) says what may be sent to it now. Appends carry the
+//! leader's commit index as it is, heartbeats no more than the peer is known to hold, since a
+//! heartbeat does not check that the logs agree. All loops over peers run in ascending order.
+//!
+//! Source: etcd's `maybeSendAppend` and its callers.
+
+use bytes::Bytes;
+use quorate_types::{EntryId, NodeId};
+
+use crate::core::Core;
+use crate::log::LogError;
+use crate::note::Note;
+use crate::{Body, Fatal, ProgressState, Storage, StorageError, payload_size};
+
+/// Whether an append is worth sending that carries nothing but the commit index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenEmpty {
+    Send,
+    Skip,
+}
+
+impl<S: Storage> Core<S> {
+    /// Sends every peer an append, unless it is paused.
+    pub(crate) fn broadcast_append(&mut self, when_empty: WhenEmpty) -> Result<(), Fatal> {
+        let mut place = 0;
+        while let Some(peer) = self.tracker.progress.id_at(place) {
+            if peer != self.id {
+                self.send_append(peer, when_empty)?;
+            }
+            place += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends `peer` the entries it needs next, or a snapshot if those are not there any more.
+    /// Says whether anything was sent.
+    pub(crate) fn send_append(
+        &mut self,
+        peer: NodeId,
+        when_empty: WhenEmpty,
+    ) -> Result<bool, Fatal> {
+        let Some(progress) = self.tracker.progress.get_mut(peer) else { return Ok(false) };
+        if progress.is_paused() {
+            return Ok(false);
+        }
+        let index = progress.next.prev();
+        let term = match self.log.term(index) {
+            Ok(term) => term,
+            Err(LogError::Compacted | LogError::Unavailable) => return self.send_snapshot(peer),
+            Err(LogError::Fatal(fatal)) => return Err(fatal),
+        };
+        // While the window is full, only an empty append goes out: its answer frees the window if
+        // what filled it was lost.
+        let is_throttled =
+            progress.state == ProgressState::Replicate && progress.inflights.is_full();
+        let entries = if is_throttled {
+            Ok(Vec::new())
+        } else {
+            self.log.entries(progress.next, self.config.max_size_per_msg)
+        };
+        let entries = match entries {
+            Ok(entries) if entries.is_empty() && when_empty == WhenEmpty::Skip => return Ok(false),
+            Ok(entries) => entries,
+            Err(LogError::Fatal(fatal)) => return Err(fatal),
+            Err(_) if when_empty == WhenEmpty::Skip => return Ok(false),
+            Err(_) => return self.send_snapshot(peer),
+        };
+
+        let commit = self.log.committed();
+        progress.sent_entries(entries.len() as u64, payload_size(&entries));
+        progress.sent_commit(commit);
+        self.send(peer, Body::Append { prev: EntryId { term, index }, entries, commit });
+        Ok(true)
+    }
+
+    /// Sends `peer` a snapshot, if it can be reached and one is ready. Says whether it did.
+    fn send_snapshot(&mut self, peer: NodeId) -> Result<bool, Fatal> {
+        let Some(progress) = self.tracker.progress.get_mut(peer) else { return Ok(false) };
+        if !progress.recent_active {
+            return Ok(false);
+        }
+        let snapshot = match self.log.snapshot() {
+            Ok(snapshot) if snapshot.is_empty() => return Err(Fatal::EmptySnapshot),
+            Ok(snapshot) => snapshot,
+            Err(StorageError::SnapshotTemporarilyUnavailable) => {
+                self.note(Note::SnapshotNotReady { peer });
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        progress.become_snapshot(snapshot.metadata.index);
+        self.note(Note::SnapshotSent { peer, snapshot: snapshot.id() });
+        self.send(peer, Body::Snapshot { snapshot: Box::new(snapshot) });
+        Ok(true)
+    }
+
+    /// Sends every peer a heartbeat.
+    pub(crate) fn broadcast_heartbeat(&mut self, context: &Bytes) {
+        let committed = self.log.committed();
+        let mut place = 0;
+        while let Some(peer) = self.tracker.progress.id_at(place) {
+            place += 1;
+            if peer == self.id {
+                continue;
+            }
+            let Some(progress) = self.tracker.progress.get_mut(peer) else { continue };
+            // Its log may differ from ours beyond what matches.
+            let commit = committed.min(progress.matched);
+            progress.sent_commit(commit);
+            self.send(peer, Body::Heartbeat { commit, context: context.clone() });
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The options of one node, checked once, when it is built.
+//!
+//! Names and defaults are etcd's, including its use of 0 for "not given". What Quorate adds stands
+//! last and is, by default, such that a node does what etcd's does.
+
+use quorate_types::{Index, NodeId};
+
+use crate::is_local_target;
+
+/// How a leader makes sure that it still leads before it lets a read be served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReadOnlyOption {
+    /// It asks a quorum, with one round of heartbeats. Needs no clock.
+    #[default]
+    Safe,
+    /// It trusts that no other leader arose within an election timeout. Correct only while clocks
+    /// drift less than that, and only with [`Config::check_quorum`].
+    LeaseBased,
+}
+
+/// All options of one node. Start from [`Config::new`] or [`Config::default`] and set what differs.
+///
+/// Source: etcd's `raft.Config`; the storage is an argument of its own here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who this node is. An id names one node for all time and is never given to another.
+    pub id: NodeId,
+    /// Base of the election timeout, in ticks: a follower that hears nothing for a number of ticks
+    /// drawn from this one up to twice as many campaigns. Ten times the heartbeat is a good value.
+    pub election_tick: u32,
+    /// A leader sends heartbeats every so many ticks.
+    pub heartbeat_tick: u32,
+    /// Highest index that the application has applied already, after a restart; 0 if it does not
+    /// know. Nothing up to it is handed out again.
+    pub applied: Index,
+    /// Most bytes that the entries of one append take encoded. 0 means one entry an append,
+    /// `u64::MAX` no limit. One entry always goes.
+    pub max_size_per_msg: u64,
+    /// Most bytes that entries handed out for application and not yet acknowledged take encoded.
+    /// 0 means as much as [`Config::max_size_per_msg`]. One entry is always handed out.
+    pub max_committed_size_per_ready: u64,
+    /// Most bytes of payload that a leader lets wait for a quorum before it refuses proposals. 0
+    /// means no limit. A single proposal of any size is taken when nothing waits.
+    pub max_uncommitted_entries_size: u64,
+    /// Most appends under way to one peer.
+    pub max_inflight_msgs: usize,
+    /// Most bytes of payload under way to one peer, which a single append may overshoot. 0 means no
+    /// limit.
+    pub max_inflight_bytes: u64,
+    /// Whether a leader steps down when it hears from no quorum for an election timeout, and voters
+    /// ignore candidates while they hear from a leader.
+    pub check_quorum: bool,
+    /// Whether elections have a first phase that disturbs nobody.
+    pub pre_vote: bool,
+    /// How reads are confirmed.
+    pub read_only_option: ReadOnlyOption,
+    /// Whether storage is written by messages to the two storage threads, instead of by
+    /// [`Ready`](crate::Ready) and `advance`.
+    pub async_storage_writes: bool,
+    /// Whether followers refuse proposals instead of forwarding them to the leader.
+    pub disable_proposal_forwarding: bool,
+    /// Whether a leader takes any proposed membership change, even one that cannot work now.
+    pub disable_conf_change_validation: bool,
+    /// Whether a leader that was removed or made a learner steps down.
+    pub step_down_on_removal: bool,
+
+    /// Where this node's chance starts. Together with its id and its inputs it decides everything
+    /// the node does; nodes of one group may share a seed.
+    pub seed: u64,
+    /// Whether a read of this node whose answer can no longer come is reported in
+    /// [`Ready::lost_reads`](crate::Ready::lost_reads), and forgotten. etcd's library keeps a read
+    /// that was asked before the leader's first commit for a later leadership, and forgets others
+    /// silently.
+    pub report_lost_reads: bool,
+    /// Whether even a leader without other voters lets reads wait until it has committed in its
+    /// term. Without it, a read after a crash may be served below what was acknowledged before it.
+    pub postpone_single_voter_reads: bool,
+    /// Most reads that wait for an answer on a leader; further ones are dropped.
+    pub reads_max: usize,
+    /// Most notes kept between two Readies; further ones are counted only.
+    pub notes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            id: NodeId::NONE,
+            election_tick: 0,
+            heartbeat_tick: 0,
+            applied: Index(0),
+            max_size_per_msg: 0,
+            max_committed_size_per_ready: 0,
+            max_uncommitted_entries_size: 0,
+            max_inflight_msgs: 0,
+            max_inflight_bytes: 0,
+            check_quorum: false,
+            pre_vote: false,
+            read_only_option: ReadOnlyOption::Safe,
+            async_storage_writes: false,
+            disable_proposal_forwarding: false,
+            disable_conf_change_validation: false,
+            step_down_on_removal: false,
+            seed: 0,
+            report_lost_reads: false,
+            postpone_single_voter_reads: false,
+            reads_max: 65_536,
+            notes_max: 256,
+        }
+    }
+}
+
+/// Why a node cannot be built with these options. The texts are etcd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The id is 0.
+    #[error("cannot use none as id")]
+    IdNone,
+    /// The id is that of a storage thread.
+    #[error("cannot use local target as id")]
+    IdLocalTarget,
+    /// The heartbeat interval is 0.
+    #[error("heartbeat tick must be greater than 0")]
+    HeartbeatTick,
+    /// The election timeout is not above the heartbeat interval.
+    #[error("election tick must be greater than heartbeat tick")]
+    ElectionTick,
+    /// No append may be under way.
+    #[error("max inflight messages must be greater than 0")]
+    MaxInflightMsgs,
+    /// The window has no room for a full append.
+    #[error("max inflight bytes must be >= max message size")]
+    MaxInflightBytes,
+    /// A lease without the check that it rests on.
+    #[error("CheckQuorum must be enabled when ReadOnlyOption is ReadOnlyLeaseBased")]
+    LeaseWithoutCheckQuorum,
+}
+
+impl Config {
+    /// A node with settings that suit most: an election timeout of ten ticks and heartbeats every
+    /// tick, appends of up to 1 MiB and 256 of them under way, a check of the quorum and pre-votes.
+    pub fn new(id: NodeId) -> Self {
+        Config {
+            id,
+            election_tick: 10,
+            heartbeat_tick: 1,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            ..Config::default()
+        }
+    }
+
+    /// Whether a node can be built with these options.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, in the order of [`ConfigError`]'s variants.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.id.is_none() {
+            return Err(ConfigError::IdNone);
+        }
+        if is_local_target(self.id) {
+            return Err(ConfigError::IdLocalTarget);
+        }
+        if self.heartbeat_tick == 0 {
+            return Err(ConfigError::HeartbeatTick);
+        }
+        if self.election_tick <= self.heartbeat_tick {
+            return Err(ConfigError::ElectionTick);
+        }
+        if self.max_inflight_msgs == 0 {
+            return Err(ConfigError::MaxInflightMsgs);
+        }
+        if self.max_inflight_bytes != 0 && self.max_inflight_bytes < self.max_size_per_msg {
+            return Err(ConfigError::MaxInflightBytes);
+        }
+        if self.read_only_option == ReadOnlyOption::LeaseBased && !self.check_quorum {
+            return Err(ConfigError::LeaseWithoutCheckQuorum);
+        }
+        Ok(())
+    }
+
+    /// [`Config::max_committed_size_per_ready`] with its default filled in.
+    pub(crate) fn applying_bytes_max(&self) -> u64 {
+        match self.max_committed_size_per_ready {
+            0 => self.max_size_per_msg,
+            bytes => bytes,
+        }
+    }
+
+    /// [`Config::max_uncommitted_entries_size`] with its default filled in.
+    pub(crate) fn uncommitted_bytes_max(&self) -> u64 {
+        match self.max_uncommitted_entries_size {
+            0 => u64::MAX,
+            bytes => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD};
+
+    #[test]
+    fn the_first_wrong_option_is_named() {
+        let good = Config::new(NodeId(1));
+        assert_eq!(good.validate(), Ok(()));
+        assert_eq!(Config::default().validate(), Err(ConfigError::IdNone));
+
+        let with = |change: fn(&mut Config)| {
+            let mut config = good.clone();
+            change(&mut config);
+            config.validate().expect_err("it is wrong").to_string()
+        };
+        for (change, want) in [
+            ((|config| config.id = NodeId::NONE) as fn(&mut Config), "cannot use none as id"),
+            (|config| config.id = LOCAL_APPEND_THREAD, "cannot use local target as id"),
+            (|config| config.id = LOCAL_APPLY_THREAD, "cannot use local target as id"),
+            (|config| config.heartbeat_tick = 0, "heartbeat tick must be greater than 0"),
+            (
+                |config| config.election_tick = 1,
+                "election tick must be greater than heartbeat tick",
+            ),
+            (|config| config.max_inflight_msgs = 0, "max inflight messages must be greater than 0"),
+            (
+                |config| config.max_inflight_bytes = 1,
+                "max inflight bytes must be >= max message size",
+            ),
+            (
+                |config| {
+                    config.check_quorum = false;
+                    config.read_only_option = ReadOnlyOption::LeaseBased;
+                },
+                "CheckQuorum must be enabled when ReadOnlyOption is ReadOnlyLeaseBased",
+            ),
+            // Two are wrong: the earlier check wins.
+            (
+                |config| {
+                    config.heartbeat_tick = 0;
+                    config.max_inflight_msgs = 0;
+                },
+                "heartbeat tick must be greater than 0",
+            ),
+        ] {
+            assert_eq!(with(change), want);
+        }
+    }
+
+    #[test]
+    fn limits_fall_back_on_others() {
+        for (per_ready, per_msg, want) in [(0, 0, 0), (0, 9, 9), (4, 9, 4)] {
+            let config = Config {
+                max_committed_size_per_ready: per_ready,
+                max_size_per_msg: per_msg,
+                ..Config::default()
+            };
+            assert_eq!(config.applying_bytes_max(), want);
+        }
+    }
+}

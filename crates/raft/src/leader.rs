@@ -1,0 +1,565 @@
+//! A leader: appends proposals, moves the commit index, and keeps its followers.
+//!
+//! What a leadership needs lives here and ends with it; what the leader knows about its peers is in
+//! the membership, since it changes with it.
+//!
+//! Not here: how entries get to a peer (`append.rs`), reads that wait for a quorum (`reads.rs`).
+
+use quorate_types::{EntryId, Index, NodeId};
+
+use crate::append::WhenEmpty;
+use crate::change_wire::decode_conf_change;
+use crate::core::Core;
+use crate::note::{MessageFault, Note};
+use crate::raft::Next;
+use crate::reads::{ReadRequest, Reads};
+use crate::{
+    AnyConfChange, Body, ChangeRefusal, DropReason, Entry, EntryType, Error, Message, MessageType,
+    ProgressState, ReadOnlyOption, Storage, payload_size,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Leader {
+    heartbeat_elapsed: u32,
+    /// Whom leadership is being handed to; [`NodeId::NONE`] for nobody.
+    transferee: NodeId,
+    /// The last membership change that may not be applied yet stands at or before this index.
+    pending_change: Index,
+    /// Payload of this term's entries that are not applied: an estimate, never too high for long.
+    uncommitted_bytes: u64,
+    reads: Reads,
+}
+
+impl Leader {
+    /// Takes office at the present term: the candidate's work is done, and an empty entry opens
+    /// the term, since only with it what earlier leaders left can be committed.
+    pub(crate) fn take_office<S: Storage>(core: &mut Core<S>) -> Result<Self, Error> {
+        core.reset(core.term);
+        core.lead = core.id;
+        if let Some(own) = core.tracker.progress.get_mut(core.id) {
+            own.become_replicate();
+            own.recent_active = true;
+        }
+        // Somewhere in what is already there a change may stand; looking for it is not worth it.
+        let pending_change = core.log.last_index();
+        let mut leader = Leader { pending_change, ..Leader::default() };
+        leader.append(core, vec![Entry::default()])?;
+        Ok(leader)
+    }
+
+    /// Leaves office.
+    pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>) {
+        let mut count = 0;
+        for request in self.reads.take_all() {
+            count += 1;
+            core.lose_read(&request);
+        }
+        if core.config.report_lost_reads {
+            for request in std::mem::take(&mut core.postponed) {
+                count += 1;
+                core.lose_read(&request);
+            }
+        }
+        if count > 0 {
+            core.note(Note::ReadsLost { count });
+        }
+        self.abandon_transfer(core);
+    }
+
+    pub(crate) fn step<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        message: Message,
+    ) -> Result<Next, Error> {
+        let (from, kind) = (message.from, message.message_type());
+        match message.body {
+            Body::AppendReply { index } => self.on_append_reply(core, from, index)?,
+            Body::AppendRefusal { index, hint } => on_append_refusal(core, from, index, hint)?,
+            Body::HeartbeatReply { context } => self.on_heartbeat_reply(core, from, &context)?,
+            Body::ReadIndex { entries } => self.on_read(core, ReadRequest { from, entries }),
+            Body::Beat => self.beat(core),
+            Body::CheckQuorum => return Ok(check_quorum(core)),
+            Body::Unreachable => on_unreachable(core, from),
+            Body::SnapshotStatus { reject } => on_snapshot_status(core, from, reject),
+            Body::TransferLeader => self.on_transfer(core, from)?,
+            // A second leader in one term cannot be.
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. } => {
+                core.dropped(kind, from, MessageFault::Role);
+            }
+            // Late votes, and what only followers do.
+            Body::VoteReply { .. }
+            | Body::PreVoteReply { .. }
+            | Body::TimeoutNow
+            | Body::ReadIndexReply { .. }
+            | Body::ForgetLeader => {}
+            // Handled before the role is looked at, or by storage.
+            Body::Hup
+            | Body::Propose { .. }
+            | Body::Vote { .. }
+            | Body::PreVote { .. }
+            | Body::StorageAppend { .. }
+            | Body::StorageAppendReply { .. }
+            | Body::StorageApply { .. }
+            | Body::StorageApplyReply { .. } => {}
+        }
+        Ok(Next::Stay)
+    }
+
+    // The clock.
+
+    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
+        self.heartbeat_elapsed = self.heartbeat_elapsed.saturating_add(1);
+        core.election_elapsed = core.election_elapsed.saturating_add(1);
+        if core.config.election_tick <= core.election_elapsed {
+            core.election_elapsed = 0;
+            if core.config.check_quorum {
+                let next = check_quorum(core);
+                if !matches!(next, Next::Stay) {
+                    return Ok(next);
+                }
+            }
+            self.abandon_transfer(core);
+        }
+        if core.config.heartbeat_tick <= self.heartbeat_elapsed {
+            self.heartbeat_elapsed = 0;
+            self.beat(core);
+        }
+        Ok(Next::Stay)
+    }
+
+    fn beat<S: Storage>(&mut self, core: &mut Core<S>) {
+        core.broadcast_heartbeat(&self.reads.context());
+    }
+
+    // Proposals.
+
+    /// Appends proposals, or none of them. Says where the first one stands.
+    pub(crate) fn propose<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        mut entries: Vec<Entry>,
+    ) -> Result<EntryId, Error> {
+        if entries.is_empty() {
+            return Err(Error::ProposalDropped(DropReason::Malformed));
+        }
+        if !core.tracker.progress.contains(core.id) {
+            return Err(Error::ProposalDropped(DropReason::NotMember));
+        }
+        if !self.transferee.is_none() {
+            return Err(Error::ProposalDropped(DropReason::TransferPending));
+        }
+        let before = self.pending_change;
+        let first =
+            self.admit_changes(core, &mut entries).and_then(|()| self.append(core, entries));
+        if first.is_err() {
+            self.pending_change = before;
+        }
+        let first = first?;
+        core.broadcast_append(WhenEmpty::Send)?;
+        Ok(first)
+    }
+
+    /// Why a membership change cannot be proposed now.
+    pub(crate) fn change_refusal<S: Storage>(
+        &self,
+        core: &Core<S>,
+        change: &AnyConfChange,
+    ) -> Option<ChangeRefusal> {
+        let is_joint = core.tracker.config.is_joint();
+        if core.config.disable_conf_change_validation {
+            None
+        } else if core.log.applied() < self.pending_change {
+            Some(ChangeRefusal::Unapplied)
+        } else if is_joint && !change.is_empty() {
+            Some(ChangeRefusal::StillJoint)
+        } else if !is_joint && change.is_empty() {
+            Some(ChangeRefusal::NotJoint)
+        } else {
+            None
+        }
+    }
+
+    /// Replaces membership changes that cannot work now by empty entries, so that at most one is
+    /// between proposal and application.
+    fn admit_changes<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        entries: &mut [Entry],
+    ) -> Result<(), Error> {
+        let mut index = core.log.last_index();
+        for entry in entries {
+            index = index.next();
+            let kind = entry.entry_type();
+            if kind == EntryType::Normal {
+                continue;
+            }
+            let Ok(change) = decode_conf_change(kind, entry.payload()) else {
+                return Err(Error::ProposalDropped(DropReason::Malformed));
+            };
+            if let Some(why) = self.change_refusal(core, &change) {
+                core.note(Note::ChangeRefused { index, why });
+                *entry = Entry { kind: Some(EntryType::Normal), ..Entry::default() };
+            } else {
+                self.pending_change = index;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends entries of this term. This node's own copy counts once it is durable.
+    fn append<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        mut entries: Vec<Entry>,
+    ) -> Result<EntryId, Error> {
+        let bytes = payload_size(&entries);
+        let total = self.uncommitted_bytes.saturating_add(bytes);
+        // One of any size passes when nothing waits, or it never would.
+        if bytes > 0 && self.uncommitted_bytes > 0 && core.config.uncommitted_bytes_max() < total {
+            return Err(Error::ProposalDropped(DropReason::Uncommitted));
+        }
+        self.uncommitted_bytes = total;
+
+        let first = EntryId { term: core.term, index: core.log.last_index().next() };
+        let mut index = first.index;
+        for entry in &mut entries {
+            entry.term = core.term;
+            entry.index = index;
+            index = index.next();
+        }
+        let last = core.log.append(entries)?;
+        core.send(core.id, Body::AppendReply { index: last });
+        Ok(first)
+    }
+
+    /// The application took in so many bytes of payload more.
+    pub(crate) fn on_applied<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        payload_bytes: u64,
+    ) -> Result<(), Error> {
+        if core.tracker.config.auto_leave && self.pending_change <= core.log.applied() {
+            let leave = Entry { kind: Some(EntryType::ConfChangeV2), ..Entry::default() };
+            match self.propose(core, vec![leave]) {
+                Ok(id) => core.note(Note::LeavingJoint { index: id.index }),
+                // Tried again at the next acknowledgement.
+                Err(Error::ProposalDropped(why)) => core.note(Note::ProposalDropped { why }),
+                Err(error) => return Err(error),
+            }
+        }
+        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(payload_bytes);
+        Ok(())
+    }
+
+    // Answers of followers.
+
+    /// The log of `from` matches ours up to `index`, durably.
+    fn on_append_reply<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        from: NodeId,
+        index: Index,
+    ) -> Result<(), Error> {
+        let last = core.log.last_index();
+        let Some(progress) = core.tracker.progress.get_mut(from) else {
+            core.dropped(MessageType::MsgAppResp, from, MessageFault::NotMember);
+            return Ok(());
+        };
+        progress.recent_active = true;
+        if last < index {
+            core.dropped(MessageType::MsgAppResp, from, MessageFault::Malformed);
+            return Ok(());
+        }
+        // A peer that is probed although it has everything has nothing new to tell.
+        let is_probed_out = progress.state == ProgressState::Probe && progress.matched == index;
+        if !progress.maybe_update(index) && !is_probed_out {
+            return Ok(());
+        }
+        match progress.state {
+            ProgressState::Probe => progress.become_replicate(),
+            ProgressState::Snapshot => {
+                // Whichever snapshot it got: what follows is in the log.
+                if core.log.first_index()? <= progress.matched.next() {
+                    progress.become_probe();
+                    progress.become_replicate();
+                }
+            }
+            ProgressState::Replicate => progress.inflights.free_le(index),
+        }
+        let (has_all, is_behind) =
+            (progress.matched == last, progress.can_bump_commit(core.log.committed()));
+
+        if self.advance_commit(core)? {
+            core.broadcast_append(WhenEmpty::Send)?;
+        } else if from != core.id && is_behind {
+            core.send_append(from, WhenEmpty::Send)?;
+        }
+        if from != core.id {
+            // There may be room in its window for more than one append now.
+            while core.send_append(from, WhenEmpty::Skip)? {}
+        }
+        if from == self.transferee && has_all {
+            order_campaign(core, from);
+        }
+        Ok(())
+    }
+
+    fn on_heartbeat_reply<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        from: NodeId,
+        context: &[u8],
+    ) -> Result<(), Error> {
+        let last = core.log.last_index();
+        let Some(progress) = core.tracker.progress.get_mut(from) else {
+            core.dropped(MessageType::MsgHeartbeatResp, from, MessageFault::NotMember);
+            return Ok(());
+        };
+        progress.recent_active = true;
+        progress.msg_app_flow_paused = false;
+        // An append that was lost is not answered; this makes up for it. A peer that was probed
+        // without need gets the chance to say so.
+        if progress.matched < last || progress.state == ProgressState::Probe {
+            core.send_append(from, WhenEmpty::Send)?;
+        }
+        if core.config.read_only_option == ReadOnlyOption::Safe && !context.is_empty() {
+            if self.reads.acknowledge(from, context) {
+                self.answer_confirmed_reads(core);
+            } else {
+                core.dropped(MessageType::MsgHeartbeatResp, from, MessageFault::Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what a quorum holds, if it is of this term. Says whether the commit index moved.
+    fn advance_commit<S: Storage>(&mut self, core: &mut Core<S>) -> Result<bool, Error> {
+        let quorum_holds = EntryId { term: core.term, index: core.tracker.committed() };
+        if !core.log.maybe_commit(quorum_holds)? {
+            return Ok(false);
+        }
+        self.release_postponed_reads(core);
+        Ok(true)
+    }
+
+    // Reads.
+
+    fn on_read<S: Storage>(&mut self, core: &mut Core<S>, request: ReadRequest) {
+        let has_room = self.reads.len() + core.postponed.len() < core.config.reads_max;
+        let fault = match (request.entries.len(), has_room) {
+            (1, true) => None,
+            (1, false) => Some(MessageFault::TooManyReads),
+            _ => Some(MessageFault::Malformed),
+        };
+        if let Some(why) = fault {
+            core.lose_read(&request);
+            core.dropped(MessageType::MsgReadIndex, request.from, why);
+            return;
+        }
+        // Without other voters nobody else can lead.
+        let is_alone = core.tracker.is_singleton() && !core.config.postpone_single_voter_reads;
+        if !is_alone && !has_committed_in_term(core) {
+            // What earlier leaders committed may reach further than this node knows yet.
+            core.postponed.push_back(request);
+        } else if self.take_read(core, request) {
+            self.beat(core);
+        }
+    }
+
+    /// Answers a read, or lets it wait for a quorum. Says whether a quorum must be asked.
+    fn take_read<S: Storage>(&mut self, core: &mut Core<S>, request: ReadRequest) -> bool {
+        let index = core.log.committed();
+        let is_certain = core.tracker.is_singleton()
+            || core.config.read_only_option == ReadOnlyOption::LeaseBased;
+        if is_certain {
+            core.answer_read(request, index);
+        } else {
+            self.reads.push(core.id, request, index);
+        }
+        !is_certain
+    }
+
+    fn release_postponed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+        let mut must_ask = false;
+        for request in std::mem::take(&mut core.postponed) {
+            must_ask |= self.take_read(core, request);
+        }
+        if must_ask {
+            self.beat(core);
+        }
+    }
+
+    fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+        let mut confirmed = self.reads.take_confirmed(&core.tracker.config.voters);
+        // Most answers of followers confirm nothing new.
+        let Some(first) = confirmed.next() else { return };
+        let confirmed: Vec<_> = std::iter::once(first).chain(confirmed).collect();
+        for (request, index) in confirmed {
+            core.answer_read(request, index);
+        }
+    }
+
+    // Membership.
+
+    /// Another membership is in force.
+    pub(crate) fn on_membership<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
+        if core.is_learner || !core.tracker.progress.contains(core.id) {
+            if core.config.step_down_on_removal {
+                return Ok(Next::Follow { term: core.term, lead: NodeId::NONE });
+            }
+            return Ok(Next::Stay);
+        }
+        if core.tracker.config.voters.incoming.0.is_empty() {
+            return Ok(Next::Stay);
+        }
+        // The quorum may be smaller now.
+        let when_empty = match self.advance_commit(core)? {
+            true => WhenEmpty::Send,
+            // New members are probed at once.
+            false => WhenEmpty::Skip,
+        };
+        core.broadcast_append(when_empty)?;
+        self.answer_confirmed_reads(core);
+        if !core.tracker.config.voters.contains(self.transferee) {
+            self.abandon_transfer(core);
+        }
+        Ok(Next::Stay)
+    }
+
+    // Transfer.
+
+    fn on_transfer<S: Storage>(&mut self, core: &mut Core<S>, to: NodeId) -> Result<(), Error> {
+        let last = core.log.last_index();
+        let Some(progress) = core.tracker.progress.get(to) else {
+            core.note(Note::TransferRefused { to });
+            return Ok(());
+        };
+        if progress.is_learner {
+            core.note(Note::TransferRefused { to });
+            return Ok(());
+        }
+        let has_all = progress.matched == last;
+        if self.transferee == to {
+            // Under way already; asking again does not prolong it.
+            return Ok(());
+        }
+        self.abandon_transfer(core);
+        if to == core.id {
+            core.note(Note::TransferRefused { to });
+            return Ok(());
+        }
+        // It has one election timeout to succeed.
+        core.election_elapsed = 0;
+        self.transferee = to;
+        core.note(Note::TransferStarted { to });
+        if has_all {
+            order_campaign(core, to);
+        } else {
+            core.send_append(to, WhenEmpty::Send)?;
+        }
+        Ok(())
+    }
+
+    fn abandon_transfer<S: Storage>(&mut self, core: &mut Core<S>) {
+        if let Some(to) = std::mem::take(&mut self.transferee).known() {
+            core.note(Note::TransferAbandoned { to });
+        }
+    }
+
+    // Questions.
+
+    pub(crate) fn transferee(&self) -> NodeId {
+        self.transferee
+    }
+
+    pub(crate) fn pending_change(&self) -> Index {
+        self.pending_change
+    }
+
+    pub(crate) fn uncommitted_bytes(&self) -> u64 {
+        self.uncommitted_bytes
+    }
+
+    pub(crate) fn reads_waiting(&self) -> usize {
+        self.reads.len()
+    }
+}
+
+/// The log of `from` does not connect after `index`, and perhaps does after `hint`.
+fn on_append_refusal<S: Storage>(
+    core: &mut Core<S>,
+    from: NodeId,
+    index: Index,
+    hint: EntryId,
+) -> Result<(), Error> {
+    let Some(progress) = core.tracker.progress.get_mut(from) else {
+        core.dropped(MessageType::MsgAppResp, from, MessageFault::NotMember);
+        return Ok(());
+    };
+    progress.recent_active = true;
+    // Where its log has terms that ours does not, skip all of them at once.
+    let mut guess = hint.index;
+    if hint.term.0 > 0 {
+        guess = core.log.find_conflict_by_term(hint.index, hint.term)?.index;
+    }
+    if !progress.maybe_decr_to(index, guess) {
+        return Ok(());
+    }
+    let next = progress.next;
+    if progress.state == ProgressState::Replicate {
+        progress.become_probe();
+    }
+    core.note(Note::PeerDiverged { peer: from, refused: index, next });
+    core.send_append(from, WhenEmpty::Send)?;
+    Ok(())
+}
+
+/// Steps down if no quorum was heard from since the last time, and starts listening anew.
+fn check_quorum<S: Storage>(core: &mut Core<S>) -> Next {
+    let is_active = core.tracker.quorum_active();
+    for (id, progress) in core.tracker.progress.iter_mut() {
+        if id != core.id {
+            progress.recent_active = false;
+        }
+    }
+    if is_active {
+        return Next::Stay;
+    }
+    core.note(Note::QuorumLost { term: core.term });
+    Next::Follow { term: core.term, lead: NodeId::NONE }
+}
+
+fn on_unreachable<S: Storage>(core: &mut Core<S>, peer: NodeId) {
+    let Some(progress) = core.tracker.progress.get_mut(peer) else { return };
+    // What is under way is probably lost.
+    if progress.state == ProgressState::Replicate {
+        progress.become_probe();
+    }
+    core.note(Note::PeerUnreachable { peer });
+}
+
+fn on_snapshot_status<S: Storage>(core: &mut Core<S>, peer: NodeId, failed: bool) {
+    let Some(progress) = core.tracker.progress.get_mut(peer) else { return };
+    if progress.state != ProgressState::Snapshot {
+        return;
+    }
+    if failed {
+        // Back to before the snapshot.
+        progress.pending_snapshot = Index(0);
+    }
+    progress.become_probe();
+    // Until it answers, or a heartbeat does: it may need a while to install it.
+    progress.msg_app_flow_paused = true;
+    core.note(Note::SnapshotReported { peer, failed });
+}
+
+/// Whether the commit index stands on an entry of this term, so that no earlier leader can have
+/// committed beyond it.
+fn has_committed_in_term<S: Storage>(core: &Core<S>) -> bool {
+    core.log.term(core.log.committed()).is_ok_and(|term| term == core.term)
+}
+
+fn order_campaign<S: Storage>(core: &mut Core<S>, to: NodeId) {
+    core.send(to, Body::TimeoutNow);
+    core.note(Note::TransferOrdered { to });
+}

@@ -1,0 +1,256 @@
+//! What the engine would have logged, as values.
+//!
+//! Notes come with each `Ready`, at most [`Config::notes_max`](crate::Config::notes_max) of them;
+//! nothing depends on whether anybody reads them. Nothing is noted on the path of an ordinary
+//! entry, heartbeat or read.
+
+use std::fmt;
+
+use quorate_types::{EntryId, Index, NodeId, Term};
+
+use crate::{CampaignType, ChangeRefusal, DropReason, MessageType, Role};
+
+/// Something worth telling an operator, or a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named by the sentences they stand in")]
+pub enum Note {
+    /// The node took a role, perhaps the same as before in another term.
+    Became { role: Role, term: Term, leader: NodeId },
+    /// A follower learned who leads.
+    LeaderKnown { leader: NodeId, term: Term },
+    /// A follower was told to forget its leader.
+    LeaderForgotten { leader: NodeId, term: Term },
+    /// A follower was told to forget its leader, and may not, because reads rest on its lease.
+    ForgetRefused,
+    /// The node asks for votes.
+    Campaigning { kind: CampaignType, term: Term },
+    /// The node was to campaign and does not.
+    CampaignRefused { why: CampaignRefusal },
+    /// A vote was given, or promised.
+    VoteGranted { candidate: NodeId, term: Term, pre_vote: bool },
+    /// A vote was refused.
+    VoteRefused { candidate: NodeId, term: Term, pre_vote: bool },
+    /// A candidate was ignored, because this node heard from its leader lately.
+    LeaseHeld { candidate: NodeId, leader: NodeId },
+    /// An answer to a campaign was counted.
+    VoteCounted { from: NodeId, granted: bool },
+    /// A leader heard from no quorum for an election timeout, and steps down.
+    QuorumLost { term: Term },
+    /// A message was not handled.
+    Dropped { kind: MessageType, from: NodeId, why: MessageFault },
+    /// A proposal was not taken.
+    ProposalDropped { why: DropReason },
+    /// A membership change was replaced by an empty entry.
+    ChangeRefused { index: Index, why: ChangeRefusal },
+    /// A joint change is over, and the leader proposed to leave it.
+    LeavingJoint { index: Index },
+    /// Another membership is in force.
+    MembershipChanged { voters: usize, outgoing: usize, learners: usize },
+    /// A follower's log does not connect to an append.
+    AppendRefused { leader: NodeId, at: EntryId, hint: EntryId },
+    /// A peer's log did not connect; the leader goes back.
+    PeerDiverged { peer: NodeId, refused: Index, next: Index },
+    /// A peer could not be reached.
+    PeerUnreachable { peer: NodeId },
+    /// A peer needs entries that are compacted and gets a snapshot.
+    SnapshotSent { peer: NodeId, snapshot: EntryId },
+    /// A peer needs a snapshot, but none is ready.
+    SnapshotNotReady { peer: NodeId },
+    /// The application told what became of a snapshot.
+    SnapshotReported { peer: NodeId, failed: bool },
+    /// A snapshot replaces the log.
+    SnapshotRestored { snapshot: EntryId },
+    /// A snapshot was not needed, or not usable.
+    SnapshotIgnored { snapshot: EntryId, why: SnapshotFault },
+    /// Leadership is handed over.
+    TransferStarted { to: NodeId },
+    /// The next leader has the whole log and was told to campaign.
+    TransferOrdered { to: NodeId },
+    /// Leadership is not handed over after all.
+    TransferAbandoned { to: NodeId },
+    /// Leadership cannot be handed to this node.
+    TransferRefused { to: NodeId },
+    /// Reads can no longer be answered.
+    ReadsLost { count: usize },
+    /// So many notes found no room.
+    Missed { count: u64 },
+}
+
+/// Why a node does not campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum CampaignRefusal {
+    /// It leads.
+    Leader,
+    /// It is no voter, or has a snapshot to install first.
+    NotPromotable,
+    /// A committed membership change is not applied yet.
+    UnappliedChange,
+    /// There is no higher term.
+    LastTerm,
+}
+
+/// Why a message was not handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum MessageFault {
+    /// It is of an earlier term.
+    OldTerm,
+    /// It has no term, no sender, or a sender who cannot have sent it.
+    Envelope,
+    /// What it says contradicts itself or what is known.
+    Malformed,
+    /// The sender is not a member.
+    NotMember,
+    /// The node's role has no use for it.
+    Role,
+    /// It would have to go on to a leader, and none is known.
+    NoLeader,
+    /// It leads to a message to the node itself, or to nobody.
+    NoRecipient,
+    /// Too many reads wait already.
+    TooManyReads,
+}
+
+/// Why a snapshot was not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum SnapshotFault {
+    /// All of it is committed here.
+    Old,
+    /// The log reaches as far already; only the commit index moved.
+    Known,
+    /// This node is no member in it.
+    NotMember,
+    /// Its membership is none.
+    Membership,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Note::Became { role, term, leader } => {
+                write!(f, "became {} at term {term}", word(role))?;
+                match leader.known() {
+                    Some(leader) if role == Role::Follower => write!(f, ", following {leader}"),
+                    _ => Ok(()),
+                }
+            }
+            Note::LeaderKnown { leader, term } => write!(f, "follows {leader} at term {term}"),
+            Note::LeaderForgotten { leader, term } => {
+                write!(f, "forgets leader {leader} at term {term}")
+            }
+            Note::ForgetRefused => {
+                write!(f, "keeps its leader, because reads rest on the leader's lease")
+            }
+            Note::Campaigning { kind, term } => {
+                let kind = match kind {
+                    CampaignType::PreElection => "pre-votes",
+                    CampaignType::Election => "votes",
+                    CampaignType::Transfer => "votes, by order of the leader,",
+                };
+                write!(f, "asks for {kind} for term {term}")
+            }
+            Note::CampaignRefused { why } => write!(f, "does not campaign: {why}"),
+            Note::VoteGranted { candidate, term, pre_vote } => {
+                write!(f, "gives {candidate} its {} for term {term}", ballot(pre_vote))
+            }
+            Note::VoteRefused { candidate, term, pre_vote } => {
+                write!(f, "refuses {candidate} its {} for term {term}", ballot(pre_vote))
+            }
+            Note::LeaseHeld { candidate, leader } => {
+                write!(f, "ignores candidate {candidate}: leader {leader} was heard from lately")
+            }
+            Note::VoteCounted { from, granted } => {
+                write!(f, "{from} says {}", if granted { "yes" } else { "no" })
+            }
+            Note::QuorumLost { term } => write!(f, "heard from no quorum at term {term}"),
+            Note::Dropped { kind, from, why } => write!(f, "dropped {kind:?} from {from}: {why}"),
+            Note::ProposalDropped { why } => write!(f, "dropped a proposal: {why}"),
+            Note::ChangeRefused { index, why } => {
+                write!(f, "refused the membership change at {index}: {why}")
+            }
+            Note::LeavingJoint { index } => write!(f, "leaves the joint membership by {index}"),
+            Note::MembershipChanged { voters, outgoing, learners } => {
+                write!(f, "has {voters} voters, {outgoing} outgoing, {learners} learners")
+            }
+            Note::AppendRefused { leader, at, hint } => {
+                write!(f, "refused to append after {at} from {leader}: perhaps after {hint}")
+            }
+            Note::PeerDiverged { peer, refused, next } => {
+                write!(f, "{peer} refused to append after {refused}: next is {next}")
+            }
+            Note::PeerUnreachable { peer } => write!(f, "{peer} could not be reached"),
+            Note::SnapshotSent { peer, snapshot } => {
+                write!(f, "sent snapshot {snapshot} to {peer}")
+            }
+            Note::SnapshotNotReady { peer } => write!(f, "no snapshot is ready for {peer}"),
+            Note::SnapshotReported { peer, failed } => {
+                write!(f, "snapshot to {peer} {}", if failed { "failed" } else { "was sent" })
+            }
+            Note::SnapshotRestored { snapshot } => {
+                write!(f, "starts over from snapshot {snapshot}")
+            }
+            Note::SnapshotIgnored { snapshot, why } => {
+                write!(f, "ignored snapshot {snapshot}: {why}")
+            }
+            Note::TransferStarted { to } => write!(f, "hands leadership to {to}"),
+            Note::TransferOrdered { to } => write!(f, "told {to} to campaign"),
+            Note::TransferAbandoned { to } => write!(f, "no longer hands leadership to {to}"),
+            Note::TransferRefused { to } => write!(f, "cannot hand leadership to {to}"),
+            Note::ReadsLost { count } => write!(f, "cannot answer {count} reads"),
+            Note::Missed { count } => write!(f, "{count} more notes"),
+        }
+    }
+}
+
+impl fmt::Display for CampaignRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CampaignRefusal::Leader => "it leads",
+            CampaignRefusal::NotPromotable => "it may not be elected now",
+            CampaignRefusal::UnappliedChange => "a committed membership change is not applied yet",
+            CampaignRefusal::LastTerm => "there is no higher term",
+        })
+    }
+}
+
+impl fmt::Display for MessageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MessageFault::OldTerm => "old term",
+            MessageFault::Envelope => "bad envelope",
+            MessageFault::Malformed => "malformed",
+            MessageFault::NotMember => "not a member",
+            MessageFault::Role => "not in this role",
+            MessageFault::NoLeader => "no leader",
+            MessageFault::NoRecipient => "no recipient",
+            MessageFault::TooManyReads => "too many reads wait",
+        })
+    }
+}
+
+impl fmt::Display for SnapshotFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SnapshotFault::Old => "it is committed here already",
+            SnapshotFault::Known => "the log has it already",
+            SnapshotFault::NotMember => "this node is not in it",
+            SnapshotFault::Membership => "its membership is none",
+        })
+    }
+}
+
+fn word(role: Role) -> &'static str {
+    match role {
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+        Role::PreCandidate => "pre-candidate",
+    }
+}
+
+fn ballot(pre_vote: bool) -> &'static str {
+    if pre_vote { "pre-vote" } else { "vote" }
+}

@@ -1,0 +1,749 @@
+//! The face of the engine: a node without threads, driven by its owner.
+//!
+//! Inputs go in ([`RawNode::tick`], [`RawNode::step`], [`RawNode::propose`], ...), work comes out
+//! ([`RawNode::ready`]). Two ways of driving it exist, and both let a message that vouches for a
+//! write go only once that write is durable:
+//!
+//! - *synchronous*: the driver writes what a [`Ready`] holds, then sends its messages, then calls
+//!   [`RawNode::advance`]. What the node owes itself (its own vote, its own copy of an entry) counts
+//!   from then on.
+//! - *asynchronous* ([`Config::async_storage_writes`]): a Ready's messages to
+//!   [`LOCAL_APPEND_THREAD`] and [`LOCAL_APPLY_THREAD`] carry the work and the answers to deliver
+//!   when it is done; the next Ready need not wait for it.
+//!
+//! Once a [`Fatal`] happened, every call fails with it and no work comes out any more.
+//!
+//! Source: etcd's `raft.RawNode`.
+
+use bytes::Bytes;
+use quorate_types::{EntryId, Index, NodeId, Term};
+
+use crate::change_wire::encode_conf_change;
+use crate::raft::Raft;
+use crate::{
+    AnyConfChange, BasicStatus, Body, ConfChange, ConfChangeType, ConfState, Config, Entry, Error,
+    Fatal, HardState, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, Note, Peer, Progress,
+    Ready, ReplicaKind, Role, SnapshotStatus, SoftState, Status, Storage, encoded_size,
+    is_local_target, must_sync, payload_size,
+};
+
+/// One node of one group. See the module's comment.
+#[derive(Debug)]
+pub struct RawNode<S> {
+    raft: Raft<S>,
+    /// As last handed out.
+    soft_state: SoftState,
+    /// As last handed out.
+    hard_state: HardState,
+    on_advance: OnAdvance,
+    fatal: Option<Fatal>,
+}
+
+/// What [`RawNode::advance`] reports, in this order.
+#[derive(Debug, Default)]
+struct OnAdvance {
+    is_due: bool,
+    /// What the node says to itself once its writes are durable.
+    own: Vec<Message>,
+    stored: Option<Stored>,
+    applied: Option<Applied>,
+}
+
+/// A write under way, as it was when it was issued.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    term: Term,
+    stable: Option<EntryId>,
+    snapshot: Option<Index>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    index: Index,
+    encoded_bytes: u64,
+    payload_bytes: u64,
+}
+
+impl<S: Storage> RawNode<S> {
+    /// A node that goes on from what `storage` holds.
+    ///
+    /// # Errors
+    ///
+    /// When the options do not fit together, storage fails, or what it holds is damaged.
+    pub fn new(config: Config, storage: S) -> Result<Self, Error> {
+        config.validate()?;
+        let raft = Raft::new(config, storage)?;
+        Ok(RawNode {
+            soft_state: raft.soft_state(),
+            hard_state: raft.core.hard_state(),
+            raft,
+            on_advance: OnAdvance::default(),
+            fatal: None,
+        })
+    }
+
+    /// Gives an empty log its first membership: a committed entry for each of `peers`, in force at
+    /// once, so that the node can campaign. All first members must be given the same peers.
+    ///
+    /// Preferable is a storage that starts with a snapshot of the first membership.
+    ///
+    /// # Errors
+    ///
+    /// Without peers, on a log that is not empty, and when storage fails.
+    pub fn bootstrap(&mut self, peers: &[Peer]) -> Result<(), Error> {
+        self.run(|node| {
+            if peers.is_empty() {
+                return Err(Error::BootstrapWithoutPeers);
+            }
+            let raft = &mut node.raft;
+            let stored = raft.core.log.storage().last_index()?;
+            if stored != Index(0) || raft.core.log.last_index() != Index(0) {
+                return Err(Error::BootstrapNonempty);
+            }
+            // So that the first Ready tells the application to store the term and the commit index.
+            node.hard_state = HardState::default();
+            raft.follow(Term(1), NodeId::NONE);
+            let add = |peer: &Peer| {
+                AnyConfChange::V1(ConfChange {
+                    id: 0,
+                    change_type: ConfChangeType::AddNode,
+                    node_id: peer.id,
+                    context: peer.context.clone(),
+                })
+            };
+            let entry = |(peer, index)| {
+                let (kind, data) = encode_conf_change(&add(peer));
+                Entry { term: Term(1), index: Index(index), kind: Some(kind), data }
+            };
+            raft.core.log.append(peers.iter().zip(1..).map(entry).collect())?;
+            raft.core.log.commit_to(Index(peers.len() as u64))?;
+            for peer in peers {
+                raft.apply_conf_change(&add(peer))?;
+            }
+            Ok(())
+        })
+    }
+
+    // Inputs.
+
+    /// One tick of the clock. Allocates nothing while nothing is due.
+    ///
+    /// # Errors
+    ///
+    /// Only a [`Fatal`].
+    pub fn tick(&mut self) -> Result<(), Error> {
+        self.run(|node| node.raft.tick())
+    }
+
+    /// Lets time pass for a group that is known to be quiet: the node grows impatient, and does
+    /// nothing about it. etcd's library has this method only for old users.
+    pub fn tick_quiesced(&mut self) {
+        let elapsed = &mut self.raft.core.election_elapsed;
+        *elapsed = elapsed.saturating_add(1);
+    }
+
+    /// Campaigns, unless something speaks against it.
+    ///
+    /// # Errors
+    ///
+    /// Only a [`Fatal`].
+    pub fn campaign(&mut self) -> Result<(), Error> {
+        self.run(|node| node.raft.step(Message::new(NodeId::NONE, Body::Hup)))
+    }
+
+    /// Proposes that `data` be appended to the log. Taking it is no promise that it will be
+    /// committed; on a follower it only means that it was sent on to the leader.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ProposalDropped`] when it was not taken.
+    pub fn propose(&mut self, data: impl Into<Bytes>) -> Result<(), Error> {
+        self.propose_at(data).map(drop)
+    }
+
+    /// As [`RawNode::propose`]; says where the entry stands if this node leads. Exactly when an
+    /// entry of this term is committed at this index, it is this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ProposalDropped`] when it was not taken.
+    pub fn propose_at(&mut self, data: impl Into<Bytes>) -> Result<Option<EntryId>, Error> {
+        let entry = Entry { data: Some(data.into()), ..Entry::default() };
+        self.propose_entries(vec![entry])
+    }
+
+    /// Proposes several entries (type and data only) at once, all of which are taken or none. They
+    /// travel in one append. Says where the first stands if this node leads; the others follow it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ProposalDropped`] when they were not taken, and when there are none.
+    pub fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<Option<EntryId>, Error> {
+        let id = self.id();
+        self.run(|node| node.raft.propose(id, entries))
+    }
+
+    /// Proposes a membership change. One that cannot work now becomes an empty entry, and the
+    /// proposal succeeds all the same; see [`RawNode::check_conf_change`] and
+    /// [`Note::ChangeRefused`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ProposalDropped`] when it was not taken.
+    pub fn propose_conf_change(&mut self, change: impl Into<AnyConfChange>) -> Result<(), Error> {
+        self.propose_conf_change_at(change).map(drop)
+    }
+
+    /// As [`RawNode::propose_conf_change`]; says where the entry stands if this node leads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ProposalDropped`] when it was not taken.
+    pub fn propose_conf_change_at(
+        &mut self,
+        change: impl Into<AnyConfChange>,
+    ) -> Result<Option<EntryId>, Error> {
+        let (kind, data) = encode_conf_change(&change.into());
+        self.propose_entries(vec![Entry { kind: Some(kind), data, ..Entry::default() }])
+    }
+
+    /// Whether this leader would append `change` as it is. Who asks first gets a verdict that
+    /// [`RawNode::propose_conf_change`] does not give.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ChangeRefused`] with the reason; [`Error::ProposalDropped`] when this node does not
+    /// lead.
+    pub fn check_conf_change(&self, change: &AnyConfChange) -> Result<(), Error> {
+        let Some(leader) = self.raft.leader() else {
+            return Err(Error::ProposalDropped(crate::DropReason::NoLeader));
+        };
+        match leader.change_refusal(&self.raft.core, change) {
+            Some(why) => Err(Error::ChangeRefused(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a committed membership change in force. The application calls it once for each
+    /// membership entry it applies, unless it rejects the change. The membership it returns belongs
+    /// into the next snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Change`] when the change cannot be carried out; the membership stays as it was, on
+    /// every node alike.
+    pub fn apply_conf_change(&mut self, change: &AnyConfChange) -> Result<ConfState, Error> {
+        self.run(|node| node.raft.apply_conf_change(change))
+    }
+
+    /// Gives the node a message, of a peer or of a storage thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StepLocalMsg`] for a message that no peer may send, [`Error::StepPeerNotFound`] for
+    /// an answer of a node that is no member, [`Error::ProposalDropped`] for a proposal that was
+    /// not taken. All of them may be ignored; a [`Fatal`] may not.
+    pub fn step(&mut self, message: Message) -> Result<(), Error> {
+        self.run(|node| {
+            let kind = message.message_type();
+            if !is_local_target(message.from) {
+                if kind.is_local() {
+                    return Err(Error::StepLocalMsg);
+                }
+                let progress = &node.raft.core.tracker.progress;
+                if kind.is_response() && !progress.contains(message.from) {
+                    return Err(Error::StepPeerNotFound);
+                }
+            }
+            node.raft.step(message)
+        })
+    }
+
+    /// Tells a leader that `peer` could not be reached by the last message.
+    pub fn report_unreachable(&mut self, peer: NodeId) {
+        self.tell(peer, Body::Unreachable);
+    }
+
+    /// Tells a leader what became of the snapshot it sent to `peer`. It must always be told: until
+    /// then the peer gets no entries.
+    pub fn report_snapshot(&mut self, peer: NodeId, status: SnapshotStatus) {
+        let reject = status == SnapshotStatus::Failure;
+        self.tell(peer, Body::SnapshotStatus { reject });
+    }
+
+    /// Asks the leader to hand leadership to `transferee`, or, given the leader itself, to keep it.
+    pub fn transfer_leader(&mut self, transferee: NodeId) {
+        self.tell(transferee, Body::TransferLeader);
+    }
+
+    /// Asks at which index a read that arrives now may be served. The answer comes in
+    /// [`Ready::read_states`] with the same `context`; serve the read once that index is applied.
+    ///
+    /// A request may be lost on its way. Its answer costs the leader a round of heartbeats, and no
+    /// disk write.
+    ///
+    /// Source: thesis 6.4; etcd's `MsgReadIndex`.
+    pub fn read_index(&mut self, context: impl Into<Bytes>) {
+        let entry = Entry { data: Some(context.into()), ..Entry::default() };
+        self.tell(NodeId::NONE, Body::ReadIndex { entries: vec![entry] });
+    }
+
+    /// Makes a follower forget its leader, so that it votes for another at once.
+    ///
+    /// # Errors
+    ///
+    /// Only a [`Fatal`].
+    pub fn forget_leader(&mut self) -> Result<(), Error> {
+        self.run(|node| node.raft.step(Message::new(NodeId::NONE, Body::ForgetLeader)))
+    }
+
+    // Outputs.
+
+    /// Takes out the work there is. Nothing when a [`Fatal`] happened; see [`RawNode::fatal`].
+    pub fn ready(&mut self) -> Ready {
+        self.run(|node| {
+            node.check_advanced()?;
+            let mut ready = node.gather()?;
+            let core = &mut node.raft.core;
+            ready.messages = std::mem::take(&mut core.messages);
+            ready.read_states = std::mem::take(&mut core.read_states);
+            ready.lost_reads = std::mem::take(&mut core.lost_reads);
+            ready.notes = core.take_notes();
+            let held = std::mem::take(&mut core.held);
+            node.render(&mut ready, held);
+            node.accept_marks(&ready)?;
+            Ok(ready)
+        })
+        .unwrap_or_default()
+    }
+
+    /// Computes the work there is and leaves it there. Notes are left out. For those who accept
+    /// work later than they look at it; [`RawNode::ready`] is cheaper.
+    pub fn ready_without_accept(&self) -> Ready {
+        if self.fatal.is_some() {
+            return Ready::default();
+        }
+        // A failure will show again where it can be kept.
+        let Ok(mut ready) = self.gather() else { return Ready::default() };
+        let core = &self.raft.core;
+        ready.messages.clone_from(&core.messages);
+        ready.read_states.clone_from(&core.read_states);
+        ready.lost_reads.clone_from(&core.lost_reads);
+        let mut held = core.held.clone();
+        if !core.config.async_storage_writes {
+            held.retain(|message| message.to != core.id);
+            ready.messages.append(&mut held);
+        } else {
+            ready.messages.extend(self.storage_append(&ready, held));
+            ready.messages.extend(self.storage_apply(&ready));
+        }
+        ready
+    }
+
+    /// Takes out the work that [`RawNode::ready_without_accept`] computed. Nothing else may have
+    /// happened to the node in between.
+    ///
+    /// # Errors
+    ///
+    /// Only a [`Fatal`]: among others when something happened in between.
+    pub fn accept_ready(&mut self, ready: &Ready) -> Result<(), Error> {
+        self.run(|node| {
+            node.check_advanced()?;
+            let mut now = node.ready_without_accept();
+            now.notes.clone_from(&ready.notes);
+            if now != *ready {
+                return Err(Fatal::StaleReady.into());
+            }
+            let core = &mut node.raft.core;
+            core.messages.clear();
+            core.read_states.clear();
+            core.lost_reads.clear();
+            let held = std::mem::take(&mut core.held);
+            if !core.config.async_storage_writes {
+                let id = core.id;
+                node.on_advance.own = held.into_iter().filter(|held| held.to == id).collect();
+            }
+            node.accept_marks(ready)
+        })
+    }
+
+    /// Whether there is work. Agrees with what [`RawNode::ready`] would give, but for notes, which
+    /// are no work.
+    pub fn has_ready(&self) -> bool {
+        if self.fatal.is_some() {
+            return false;
+        }
+        let core = &self.raft.core;
+        let hard_state = core.hard_state();
+        !core.messages.is_empty()
+            || !core.held.is_empty()
+            || core.log.has_next_unstable_ents()
+            || core.log.has_next_committed_ents(self.may_apply_unstable())
+            || (hard_state != self.hard_state && !hard_state.is_empty())
+            || self.raft.soft_state() != self.soft_state
+            || core.log.next_unstable_snapshot().is_some()
+            || !core.read_states.is_empty()
+            || !core.lost_reads.is_empty()
+    }
+
+    /// Reports the work of the last Ready done: written, and applied or on its way to be. Only with
+    /// synchronous storage writes.
+    ///
+    /// # Errors
+    ///
+    /// Only a [`Fatal`].
+    pub fn advance(&mut self) -> Result<(), Error> {
+        self.run(|node| {
+            if node.raft.core.config.async_storage_writes {
+                return Err(Fatal::AdvanceWithAsyncWrites.into());
+            }
+            let OnAdvance { own, stored, applied, .. } = std::mem::take(&mut node.on_advance);
+            for message in own {
+                match node.raft.step(message) {
+                    Err(Error::Fatal(fatal)) => return Err(fatal.into()),
+                    // Answers are never refused in a way that matters to their sender.
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            if let Some(Stored { term, stable, snapshot }) = stored {
+                node.raft.on_stored(term, stable, snapshot)?;
+            }
+            if let Some(Applied { index, encoded_bytes, payload_bytes }) = applied {
+                node.raft.on_applied(index, encoded_bytes, payload_bytes)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes out what was noted since the last Ready.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        self.raft.core.take_notes()
+    }
+
+    // Questions.
+
+    /// What made the node unusable, if anything did.
+    pub fn fatal(&self) -> Option<&Fatal> {
+        self.fatal.as_ref()
+    }
+
+    /// The node's state without its peers; allocates nothing.
+    pub fn basic_status(&self) -> BasicStatus {
+        let core = &self.raft.core;
+        BasicStatus {
+            id: core.id,
+            hard_state: core.hard_state(),
+            soft_state: self.raft.soft_state(),
+            applied: core.log.applied(),
+            lead_transferee: self.raft.leader().map_or(NodeId::NONE, |leader| leader.transferee()),
+        }
+    }
+
+    /// The node's state, with its membership and, on a leader, its peers.
+    pub fn status(&self) -> Status {
+        let tracker = &self.raft.core.tracker;
+        let progress = match self.raft.leader() {
+            Some(_) => tracker.progress.clone(),
+            None => crate::ProgressMap::new(),
+        };
+        Status { basic: self.basic_status(), config: tracker.config.clone(), progress }
+    }
+
+    /// Shows `visit` every tracked node, ascending. Allocates nothing. etcd's `WithProgress`.
+    pub fn for_each_progress(&self, mut visit: impl FnMut(NodeId, ReplicaKind, &Progress)) {
+        for (id, progress) in self.raft.core.tracker.progress.iter() {
+            let kind = match progress.is_learner {
+                true => ReplicaKind::Learner,
+                false => ReplicaKind::Peer,
+            };
+            visit(id, kind, progress);
+        }
+    }
+
+    /// The node.
+    pub fn id(&self) -> NodeId {
+        self.raft.core.id
+    }
+
+    /// Its options.
+    pub fn config(&self) -> &Config {
+        &self.raft.core.config
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.raft.core.term
+    }
+
+    /// The leader of this term, as far as known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.core.lead.known()
+    }
+
+    /// What it is.
+    pub fn role(&self) -> Role {
+        self.raft.role.name()
+    }
+
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        self.raft.leader().is_some()
+    }
+
+    /// Whether it is a learner in its own membership.
+    pub fn is_learner(&self) -> bool {
+        self.raft.core.is_learner
+    }
+
+    /// Whether it could be elected: it is a voter in its own membership, and no snapshot waits to
+    /// be installed.
+    pub fn is_promotable(&self) -> bool {
+        self.raft.core.is_promotable()
+    }
+
+    /// Last index of the log, stored or not.
+    pub fn last_index(&self) -> Index {
+        self.raft.core.log.last_index()
+    }
+
+    /// Highest index known to be committed.
+    pub fn committed(&self) -> Index {
+        self.raft.core.log.committed()
+    }
+
+    /// Highest index whose application was acknowledged.
+    pub fn applied(&self) -> Index {
+        self.raft.core.log.applied()
+    }
+
+    /// Term of the entry at `index`, if that is known.
+    pub fn entry_term(&self, index: Index) -> Option<Term> {
+        self.raft.core.log.term(index).ok()
+    }
+
+    /// What the log is stored in.
+    pub fn storage(&self) -> &S {
+        self.raft.core.log.storage()
+    }
+
+    /// What the log is stored in, for a driver that keeps its storage inside the node. It may write
+    /// what a Ready asked for, and compact what is applied; nothing else.
+    pub fn storage_mut(&mut self) -> &mut S {
+        self.raft.core.log.storage_mut()
+    }
+
+    /// The membership in force.
+    pub fn conf_state(&self) -> ConfState {
+        self.raft.core.tracker.conf_state()
+    }
+
+    /// The index up to which a membership change may wait for application; 0 unless the node leads.
+    pub fn pending_conf_index(&self) -> Index {
+        self.raft.leader().map_or(Index(0), |leader| leader.pending_change())
+    }
+
+    /// Payload bytes of a leader's entries that are not applied yet; 0 unless the node leads.
+    pub fn uncommitted_size(&self) -> u64 {
+        self.raft.leader().map_or(0, |leader| leader.uncommitted_bytes())
+    }
+
+    /// How many reads wait on this node: for a quorum, or for the leader's first commit.
+    pub fn pending_reads(&self) -> usize {
+        let waiting = self.raft.leader().map_or(0, |leader| leader.reads_waiting());
+        waiting + self.raft.core.postponed.len()
+    }
+
+    /// Ticks since the last sign of a leader or, on a leader, since the last check of its quorum.
+    pub fn election_elapsed(&self) -> u32 {
+        self.raft.core.election_elapsed
+    }
+
+    /// How many ticks without a leader make this node campaign.
+    pub fn randomized_election_timeout(&self) -> u32 {
+        self.raft.core.election_timeout
+    }
+
+    /// Fixes that number until the node's role changes next. For tests and scripts.
+    pub fn set_randomized_election_timeout(&mut self, ticks: u32) {
+        self.raft.core.election_timeout = ticks.max(1);
+    }
+
+    /// Asserts what holds between any two calls. Costs about as much as a heartbeat round.
+    pub fn check(&self) {
+        self.raft.check();
+    }
+
+    // Inside.
+
+    /// Does `work` unless the node is unusable, and makes it so if the work says so.
+    fn run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        if let Some(fatal) = &self.fatal {
+            return Err(fatal.clone().into());
+        }
+        let result = work(self);
+        match &result {
+            Err(Error::Fatal(fatal)) => self.fatal = Some(fatal.clone()),
+            Err(_) | Ok(_) => {
+                if cfg!(debug_assertions) {
+                    self.check();
+                }
+            }
+        }
+        result
+    }
+
+    /// Steps a message that only this node makes; only a fatal condition could be an error.
+    fn tell(&mut self, from: NodeId, body: Body) {
+        let message = Message { from, ..Message::new(NodeId::NONE, body) };
+        // What is fatal is kept, and shows with the next call.
+        let _ = self.run(|node| node.raft.step(message));
+    }
+
+    fn may_apply_unstable(&self) -> bool {
+        // Written by another thread, an entry may be applied only once it is stable; otherwise the
+        // driver writes it first.
+        !self.raft.core.config.async_storage_writes
+    }
+
+    fn check_advanced(&self) -> Result<(), Error> {
+        match self.on_advance.is_due {
+            true => Err(Fatal::ReadyWithoutAdvance.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// A Ready without what the core queues.
+    fn gather(&self) -> Result<Ready, Error> {
+        let core = &self.raft.core;
+        let entries = core.log.next_unstable_ents();
+        let committed_entries = core.log.next_committed_ents(self.may_apply_unstable())?;
+        let (soft_state, hard_state) = (self.raft.soft_state(), core.hard_state());
+        Ok(Ready {
+            soft_state: (soft_state != self.soft_state).then_some(soft_state),
+            hard_state: (hard_state != self.hard_state).then_some(hard_state),
+            snapshot: core.log.next_unstable_snapshot().cloned(),
+            must_sync: must_sync(&hard_state, &self.hard_state, entries.len()),
+            entries,
+            committed_entries,
+            ..Ready::default()
+        })
+    }
+
+    /// Gives the messages that vouch for this Ready's write the place they have in this way of
+    /// driving: after the write, or as answers to it.
+    fn render(&mut self, ready: &mut Ready, held: Vec<Message>) {
+        if self.raft.core.config.async_storage_writes {
+            ready.messages.extend(self.storage_append(ready, held));
+            ready.messages.extend(self.storage_apply(ready));
+            return;
+        }
+        let id = self.raft.core.id;
+        for message in held {
+            if message.to == id {
+                self.on_advance.own.push(message);
+            } else {
+                ready.messages.push(message);
+            }
+        }
+    }
+
+    /// Remembers what was handed out.
+    fn accept_marks(&mut self, ready: &Ready) -> Result<(), Error> {
+        if let Some(soft_state) = ready.soft_state {
+            self.soft_state = soft_state;
+        }
+        if let Some(hard_state) = ready.hard_state {
+            self.hard_state = hard_state;
+        }
+        let may_apply_unstable = self.may_apply_unstable();
+        let applied = ready.committed_entries.last().map(|last| Applied {
+            index: last.index,
+            encoded_bytes: encoded_size(&ready.committed_entries),
+            payload_bytes: payload_size(&ready.committed_entries),
+        });
+        if may_apply_unstable {
+            self.on_advance.stored = self.storage_append_reply(ready);
+            self.on_advance.applied = applied;
+            self.on_advance.is_due = !self.on_advance.own.is_empty()
+                || self.on_advance.stored.is_some()
+                || self.on_advance.applied.is_some();
+        }
+        let log = &mut self.raft.core.log;
+        log.accept_unstable();
+        if let Some(Applied { index, encoded_bytes, .. }) = applied {
+            log.accept_applying(index, encoded_bytes, may_apply_unstable)?;
+        }
+        Ok(())
+    }
+
+    /// The work for the append thread, if there is any. `held` goes out when it is done.
+    fn storage_append(&self, ready: &Ready, held: Vec<Message>) -> Option<Message> {
+        let is_needed = !ready.entries.is_empty()
+            || ready.hard_state.is_some()
+            || ready.snapshot.is_some()
+            || !held.is_empty();
+        if !is_needed {
+            return None;
+        }
+        let id = self.raft.core.id;
+        let snapshot = || ready.snapshot.clone().map(Box::new);
+        let mut responses = held;
+        if let Some(Stored { term, stable, .. }) = self.storage_append_reply(ready) {
+            responses.push(Message {
+                to: id,
+                from: LOCAL_APPEND_THREAD,
+                term,
+                body: Body::StorageAppendReply { stable, snapshot: snapshot() },
+            });
+        }
+        Some(Message {
+            to: LOCAL_APPEND_THREAD,
+            from: id,
+            term: ready.hard_state.map_or(Term(0), |hard_state| hard_state.term),
+            body: Body::StorageAppend {
+                hard_state: ready.hard_state,
+                entries: ready.entries.clone(),
+                snapshot: snapshot(),
+                responses,
+            },
+        })
+    }
+
+    /// What to report once the writes issued with `ready` are durable. While anything is unstable,
+    /// every write is acknowledged, for the whole log: an acknowledgement of an earlier term does
+    /// not count, and this makes up for it.
+    fn storage_append_reply(&self, ready: &Ready) -> Option<Stored> {
+        let core = &self.raft.core;
+        let stable = match core.log.has_unstable_ents() {
+            true => core.log.last_entry_id().ok(),
+            false => None,
+        };
+        let snapshot = ready.snapshot.as_ref().map(|snapshot| snapshot.metadata.index);
+        (stable.is_some() || snapshot.is_some()).then_some(Stored {
+            term: core.term,
+            stable,
+            snapshot,
+        })
+    }
+
+    /// The work for the apply thread, if there is any.
+    fn storage_apply(&self, ready: &Ready) -> Option<Message> {
+        if ready.committed_entries.is_empty() {
+            return None;
+        }
+        let id = self.raft.core.id;
+        let entries = || ready.committed_entries.clone();
+        let reply = Message {
+            to: id,
+            from: LOCAL_APPLY_THREAD,
+            term: Term(0),
+            body: Body::StorageApplyReply { entries: entries() },
+        };
+        Some(Message {
+            to: LOCAL_APPLY_THREAD,
+            from: id,
+            term: Term(0),
+            body: Body::StorageApply { entries: entries(), responses: vec![reply] },
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! The engine through its public face: each file is one subject of the Raft core's contract.
+
+mod elections;
+mod flow;
+mod leases;
+mod membership;
+mod model;
+mod net;
+mod raw_node;
+mod reads;
+mod replication;
+mod robust;
+mod snapshots;
+mod transfer;

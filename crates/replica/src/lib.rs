@@ -1,0 +1,32 @@
+//! One member of one group, as a pure state machine: events in, effects out.
+//!
+//! A [`Replica`] puts around the engine what every replicated service needs and what must be the
+//! same in production and in the simulator: proposals with an outcome, linearizable reads, the
+//! order "disk before word", the window of entries being applied, when state is flushed, when the
+//! log is compacted, and how a lagging peer gets a snapshot.
+//!
+//! ```text
+//!   Event ──► handle() ──► engine ──► ready() ──► Effects
+//!     ▲                                              │ messages: send them now
+//!     │                                              │ writes:   make them durable, in order
+//!     └── Persisted, Applied, Flushed, ... ◄─────────┘ apply:    give them to the machine, in order
+//! ```
+//!
+//! Nothing here reads a clock (time arrives as [`Event::Tick`]), touches a disk or a socket, or
+//! draws from hidden chance: a run is a function of the configuration and the events.
+
+mod config;
+mod envelope;
+mod event;
+mod proposals;
+mod reads;
+mod replica;
+mod snapshots;
+mod storage;
+
+pub use config::{Config, ConfigError};
+pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, seal};
+pub use event::{
+    Applying, Effects, Event, Fatal, Initial, ReadFailure, ReadId, Refusal, Write, WriteId,
+};
+pub use replica::{Glance, Replica, StartError, Status};

@@ -1,0 +1,218 @@
+//! The fate of each proposal between its arrival and its place in the log.
+//!
+//! A proposal is *parked* while no leader is known, *staged* until the end of the turn (all of one
+//! turn go to the engine as one batch), and, when this node leads, *placed*: its index and term are
+//! remembered, so that an entry of another leader at that index tells it was superseded. A proposal
+//! that was forwarded to another leader may be lost on the way: the caller's deadline ends it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use quorate_raft::{AnyConfChange, Entry, encode_conf_change};
+use quorate_types::{EntryId, Index, Term};
+
+use crate::{Config, Refusal, RequestId};
+
+/// Proposals of this node that are not applied yet.
+#[derive(Debug, Default)]
+pub(crate) struct Proposals {
+    parked: VecDeque<Parked>,
+    parked_bytes: u64,
+    staged: Vec<(RequestId, Entry)>,
+    /// In log order; only entries this node appended as leader.
+    placed: VecDeque<(EntryId, RequestId)>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    request: RequestId,
+    entry: Entry,
+    deadline_ticks: u64,
+}
+
+impl Proposals {
+    /// Takes a command in.
+    pub(crate) fn stage(&mut self, request: RequestId, entry: Bytes) {
+        self.staged.push((request, Entry { data: Some(entry), ..Entry::default() }));
+    }
+
+    /// Takes a membership change in.
+    pub(crate) fn stage_change(&mut self, request: RequestId, change: &AnyConfChange) {
+        let (kind, data) = encode_conf_change(change);
+        self.staged.push((request, Entry { kind: Some(kind), data, ..Entry::default() }));
+    }
+
+    /// Whether the turn has anything for the engine.
+    pub(crate) fn has_staged(&self) -> bool {
+        !self.staged.is_empty()
+    }
+
+    /// All of the turn, for one batch.
+    pub(crate) fn take_staged(&mut self) -> Vec<(RequestId, Entry)> {
+        std::mem::take(&mut self.staged)
+    }
+
+    /// Lays the turn's proposals aside until a leader is known.
+    pub(crate) fn park(
+        &mut self,
+        config: &Config,
+        now_ticks: u64,
+        refused: &mut Vec<(RequestId, Refusal)>,
+    ) {
+        for (request, entry) in std::mem::take(&mut self.staged) {
+            let bytes = entry.payload_size();
+            if config.parked_count_max <= self.parked.len()
+                || config.parked_bytes_max < self.parked_bytes + bytes
+            {
+                refused.push((request, Refusal::Busy));
+                continue;
+            }
+            self.parked_bytes += bytes;
+            let deadline_ticks = now_ticks + config.parked_ticks_max;
+            self.parked.push_back(Parked { request, entry, deadline_ticks });
+        }
+    }
+
+    /// A leader is known: what was parked goes first, in the order it came.
+    pub(crate) fn unpark(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut staged: Vec<_> =
+            self.parked.drain(..).map(|parked| (parked.request, parked.entry)).collect();
+        staged.append(&mut self.staged);
+        self.staged = staged;
+        self.parked_bytes = 0;
+    }
+
+    /// Refuses what waited too long for a leader.
+    pub(crate) fn expire(&mut self, now_ticks: u64, refused: &mut Vec<(RequestId, Refusal)>) {
+        while self.parked.front().is_some_and(|parked| parked.deadline_ticks <= now_ticks) {
+            let Some(parked) = self.parked.pop_front() else { return };
+            self.parked_bytes -= parked.entry.payload_size();
+            refused.push((parked.request, Refusal::NoLeader));
+        }
+    }
+
+    /// This node appended a batch as leader of `term`; its last entry stands at `last`.
+    pub(crate) fn placed(&mut self, term: Term, last: Index, requests: &[RequestId]) {
+        let first = last - (requests.len() as u64).saturating_sub(1);
+        // A later reign of this node may overwrite places that it filled in an earlier one; those
+        // stay in the list until the entry that took the place is committed.
+        for (offset, request) in requests.iter().enumerate() {
+            self.placed.push_back((EntryId { term, index: first + offset as u64 }, *request));
+        }
+    }
+
+    /// The entry `committed` is committed: whatever else had been placed there never will be.
+    pub(crate) fn settle(
+        &mut self,
+        committed: EntryId,
+        refused: &mut Vec<(RequestId, Refusal)>,
+    ) {
+        if self.placed.is_empty() {
+            return;
+        }
+        // Entries of an earlier reign may stand behind later ones with lower indexes, so that the
+        // list is ordered only within one reign; it is short and mostly settled from its front.
+        if self.placed.front().is_some_and(|(id, _)| *id == committed) {
+            self.placed.pop_front();
+            return;
+        }
+        self.placed.retain(|(id, request)| {
+            // Terms never decrease along a log: what has a lower term than a committed entry and
+            // does not stand before it has been replaced.
+            let superseded = id.term < committed.term && committed.index <= id.index;
+            if superseded {
+                refused.push((*request, Refusal::Superseded));
+            }
+            !superseded && committed.index < id.index
+        });
+    }
+
+    /// A snapshot stands for everything up to `index`: the fate of what was placed there is unknown.
+    pub(crate) fn forget_through(&mut self, index: Index) {
+        self.placed.retain(|(id, _)| index < id.index);
+    }
+
+    /// How many wait for a leader.
+    pub(crate) fn parked_count(&self) -> usize {
+        self.parked.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::NodeId;
+
+    use super::*;
+
+    fn entry(bytes: usize) -> Bytes {
+        Bytes::from(vec![0; bytes])
+    }
+
+    #[test]
+    fn parked_proposals_are_bounded_and_expire() {
+        let config = Config {
+            parked_count_max: 3,
+            parked_bytes_max: 20,
+            parked_ticks_max: 5,
+            ..Config::new(NodeId(1), 1)
+        };
+        let mut proposals = Proposals::default();
+        let mut refused = Vec::new();
+        proposals.stage(RequestId(1), entry(10));
+        proposals.stage(RequestId(2), entry(11));
+        proposals.stage(RequestId(3), entry(10));
+        proposals.park(&config, 100, &mut refused);
+        assert_eq!(refused, [(RequestId(2), Refusal::Busy)], "by bytes");
+        proposals.stage(RequestId(4), entry(0));
+        proposals.stage(RequestId(5), entry(0));
+        proposals.park(&config, 102, &mut refused);
+        assert_eq!(refused.pop(), Some((RequestId(5), Refusal::Busy)), "by count");
+
+        refused.clear();
+        proposals.expire(104, &mut refused);
+        assert_eq!(refused, []);
+        proposals.expire(105, &mut refused);
+        assert_eq!(
+            refused,
+            [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]
+        );
+        proposals.stage(RequestId(6), entry(1));
+        proposals.unpark();
+        let order: Vec<_> = proposals.take_staged().iter().map(|(request, _)| request.0).collect();
+        assert_eq!(order, [4, 6], "what waited goes first");
+        assert_eq!((proposals.parked_count(), proposals.parked_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_another_leader_overwrote_is_refused() {
+        let mut proposals = Proposals::default();
+        let mut refused = Vec::new();
+        proposals.placed(Term(2), Index(12), &[RequestId(10), RequestId(11), RequestId(12)]);
+        proposals.settle(EntryId::new(2, 10), &mut refused);
+        assert_eq!(refused, [], "committed as placed");
+        proposals.settle(EntryId::new(3, 11), &mut refused);
+        assert_eq!(
+            refused,
+            [(RequestId(11), Refusal::Superseded), (RequestId(12), Refusal::Superseded)],
+            "a later term at 11 means that 12 of the old one is gone as well"
+        );
+        assert!(proposals.placed.is_empty());
+    }
+
+    #[test]
+    fn a_second_reign_settles_what_the_first_left() {
+        let mut proposals = Proposals::default();
+        let mut refused = Vec::new();
+        proposals.placed(Term(2), Index(12), &[RequestId(11), RequestId(12)]);
+        proposals.placed(Term(4), Index(12), &[RequestId(21)]);
+        // 11 of the first reign survived into the second; 12 did not.
+        proposals.settle(EntryId::new(2, 11), &mut refused);
+        assert_eq!(refused, []);
+        proposals.settle(EntryId::new(4, 12), &mut refused);
+        assert_eq!(refused, [(RequestId(12), Refusal::Superseded)]);
+        assert!(proposals.placed.is_empty());
+    }
+}

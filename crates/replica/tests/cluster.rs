@@ -1,0 +1,490 @@
+//! Replicas in a small world made of one thread and one seed: messages are lost, delayed and
+//! reordered, disks forget what was not synced, nodes crash at any step. After every step the
+//! promises are checked; at the end the world heals and everything must go on.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{BufMut, BytesMut};
+use quorate_raft::{Body, ConfState, Entry, HardState, Message, Role, Snapshot, SnapshotMetadata};
+use quorate_replica::{
+    Applying, Config, Effects, Event, Initial, ReadId, Replica, RequestId, Write, open, seal,
+};
+use quorate_types::{Index, Mark, NodeId, Term};
+
+/// A small generator of chance (xorshift64*).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+
+    fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// What a machine holds: every request it applied, in order, and how far it has come.
+#[derive(Clone, Default, Debug, PartialEq)]
+struct Machine {
+    applied: Index,
+    term: Term,
+    conf_state: ConfState,
+    requests: Vec<RequestId>,
+}
+
+/// What survives a crash.
+#[derive(Clone, Default)]
+struct Disk {
+    mark: Mark,
+    entries: Vec<Entry>,
+    hard_state: HardState,
+    machine: Machine,
+}
+
+impl Disk {
+    fn write(&mut self, write: &Write) {
+        if let Some(snapshot) = &write.install {
+            let metadata = &snapshot.metadata;
+            let connects = self.term(metadata.index) == Some(metadata.term);
+            self.entries.retain(|entry| connects && metadata.index < entry.index);
+            self.mark = Mark {
+                index: metadata.index,
+                stamp: metadata.term.0,
+                ..Mark::default()
+            };
+        }
+        for entry in &write.entries {
+            if entry.index <= self.mark.index {
+                continue;
+            }
+            self.entries.truncate((entry.index - self.mark.index) as usize - 1);
+            self.entries.push(entry.clone());
+        }
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+    }
+
+    fn compact(&mut self, mark: &Mark) {
+        self.entries.retain(|entry| mark.index < entry.index);
+        self.mark = mark.clone();
+    }
+
+    fn term(&self, index: Index) -> Option<Term> {
+        if index == self.mark.index {
+            return Some(Term(self.mark.stamp));
+        }
+        self.entries.iter().find(|entry| entry.index == index).map(|entry| entry.term)
+    }
+}
+
+enum DiskWork {
+    Write(Write),
+    Compact(Mark),
+}
+
+struct Node {
+    id: NodeId,
+    replica: Option<Replica>,
+    disk: Disk,
+    machine: Machine,
+    writes: VecDeque<DiskWork>,
+    applies: VecDeque<Applying>,
+    flushing: Option<Machine>,
+    kept: Option<Machine>,
+    received: Vec<Machine>,
+}
+
+struct World {
+    seed: u64,
+    chance: Chance,
+    nodes: Vec<Node>,
+    /// With the machine's state, when the message is a snapshot.
+    network: Vec<(Message, Option<Machine>)>,
+    next_request: u64,
+    next_read: u64,
+    /// Which log entry was committed where; all nodes must agree.
+    committed: BTreeMap<Index, (Term, Option<RequestId>)>,
+    /// Requests that a node's machine applied while it waited for them.
+    acknowledged: BTreeSet<RequestId>,
+    refused: BTreeSet<RequestId>,
+    /// Reads: how many acknowledged requests each must see.
+    reads: BTreeMap<ReadId, (usize, BTreeSet<RequestId>)>,
+    reads_answered: usize,
+    snapshots_installed: usize,
+    restarts: usize,
+    healed: bool,
+}
+
+fn config(id: NodeId, seed: u64) -> Config {
+    Config {
+        election_ticks: 10,
+        flush_entries: 20,
+        tail_entries: 10,
+        message_bytes_max: 200,
+        inflight_bytes_max: 1000,
+        inflight_count_max: 4,
+        applying_bytes_max: 200,
+        uncommitted_bytes_max: 2000,
+        parked_count_max: 5,
+        ..Config::new(id, seed)
+    }
+}
+
+impl World {
+    fn new(seed: u64, size: u64) -> World {
+        let voters: Vec<_> = (1..=size).map(NodeId).collect();
+        let conf_state = ConfState { voters: voters.clone(), ..ConfState::default() };
+        let machine =
+            Machine { applied: Index(1), term: Term(1), conf_state, requests: Vec::new() };
+        let disk = Disk {
+            mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
+            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+            machine: machine.clone(),
+            entries: Vec::new(),
+        };
+        let nodes = voters
+            .into_iter()
+            .map(|id| Node {
+                id,
+                replica: None,
+                disk: disk.clone(),
+                machine: machine.clone(),
+                writes: VecDeque::new(),
+                applies: VecDeque::new(),
+                flushing: None,
+                kept: None,
+                received: Vec::new(),
+            })
+            .collect();
+        let mut world = World {
+            seed,
+            chance: Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            nodes,
+            network: Vec::new(),
+            next_request: 0,
+            next_read: 0,
+            committed: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            reads: BTreeMap::new(),
+            reads_answered: 0,
+            snapshots_installed: 0,
+            restarts: 0,
+            healed: false,
+        };
+        for at in 0..world.nodes.len() {
+            world.restart(at);
+        }
+        world
+    }
+
+    /// Starts from what the disk holds. A received snapshot that the log names is installed first.
+    fn restart(&mut self, at: usize) {
+        let seed = self.chance.below(1 << 30) as u64;
+        let node = &mut self.nodes[at];
+        let disk = &mut node.disk;
+        if disk.machine.applied < disk.mark.index {
+            let whole = node.received.iter().find(|machine| machine.applied == disk.mark.index);
+            disk.machine = whole.expect("a mark in the log rests on a durable file").clone();
+        }
+        node.machine = disk.machine.clone();
+        let initial = Initial {
+            mark: disk.mark.clone(),
+            entries: disk.entries.clone(),
+            hard_state: disk.hard_state,
+            applied: disk.machine.applied,
+            conf_state: disk.machine.conf_state.clone(),
+        };
+        node.replica = Some(Replica::new(config(node.id, seed), initial).unwrap());
+        self.drain(at);
+    }
+
+    fn crash(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.replica = None;
+        // Unsynced writes reach the disk up to some point, in order, or not at all.
+        let kept = self.chance.below(node.writes.len() + 1);
+        for work in node.writes.drain(..).take(kept) {
+            match work {
+                DiskWork::Write(write) => {
+                    let stop = write.install.is_some();
+                    node.disk.write(&write);
+                    if stop {
+                        break;
+                    }
+                }
+                DiskWork::Compact(mark) => node.disk.compact(&mark),
+            }
+        }
+        node.applies.clear();
+        node.flushing = None;
+        node.kept = None;
+        self.reads.retain(|_, (asked, _)| *asked != at);
+    }
+
+    fn handle(&mut self, at: usize, event: Event) {
+        let Some(replica) = &mut self.nodes[at].replica else { return };
+        replica.handle(event).unwrap();
+        self.drain(at);
+    }
+
+    fn drain(&mut self, at: usize) {
+        while let Some(effects) = self.nodes[at].replica.as_mut().unwrap().ready().unwrap() {
+            self.carry_out(at, effects);
+        }
+        self.nodes[at].replica.as_ref().unwrap().check();
+    }
+
+    fn carry_out(&mut self, at: usize, effects: Effects) {
+        let node = &mut self.nodes[at];
+        self.network.extend(effects.messages.into_iter().map(|message| (message, None)));
+        let mut failed = Vec::new();
+        for message in effects.snapshots {
+            match &node.kept {
+                Some(machine) => self.network.push((message, Some(machine.clone()))),
+                None => failed.push(message.to),
+            }
+        }
+        node.writes.extend(effects.writes.into_iter().map(DiskWork::Write));
+        node.writes.extend(effects.compact.map(DiskWork::Compact));
+        node.applies.extend(effects.apply);
+        if effects.flush {
+            node.flushing = Some(node.machine.clone());
+        }
+        if effects.drop_snapshot {
+            node.kept = None;
+        }
+        for (request, _) in effects.refused {
+            assert!(self.refused.insert(request), "refused twice");
+            assert!(!self.acknowledged.contains(&request), "refused after it was applied");
+        }
+        let requests: BTreeSet<_> = match effects.reads.is_empty() {
+            true => BTreeSet::new(),
+            false => node.machine.requests.iter().copied().collect(),
+        };
+        for (read, outcome) in effects.reads {
+            let Some((asked, must_see)) = self.reads.remove(&read) else { panic!("whose read?") };
+            assert_eq!(asked, at);
+            if outcome.is_ok() {
+                self.reads_answered += 1;
+                let missing = must_see.difference(&requests).next();
+                assert_eq!(missing, None, "seed {}: a stale read", self.seed);
+            }
+        }
+        let made = effects.make_snapshot.then(|| node.machine.clone());
+        if let Some(machine) = made {
+            let metadata = SnapshotMetadata {
+                conf_state: machine.conf_state.clone(),
+                index: machine.applied,
+                term: machine.term,
+            };
+            node.kept = Some(machine);
+            let snapshot = Snapshot { metadata, ..Snapshot::default() };
+            node.replica.as_mut().unwrap().handle(Event::SnapshotMade(snapshot)).unwrap();
+        }
+        for to in failed {
+            let event = Event::SnapshotSent { to, ok: false };
+            self.nodes[at].replica.as_mut().unwrap().handle(event).unwrap();
+        }
+    }
+
+    /// The disk finishes its oldest work.
+    fn persist(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        match node.writes.pop_front() {
+            None => {}
+            Some(DiskWork::Compact(mark)) => node.disk.compact(&mark),
+            Some(DiskWork::Write(write)) => {
+                node.disk.write(&write);
+                if let Some(snapshot) = &write.install {
+                    let index = snapshot.metadata.index;
+                    let machine =
+                        node.received.iter().find(|machine| machine.applied == index).unwrap();
+                    node.machine = machine.clone();
+                    node.disk.machine = machine.clone();
+                    node.applies.clear();
+                    self.snapshots_installed += 1;
+                }
+                self.handle(at, Event::Persisted(write.id));
+            }
+        }
+    }
+
+    /// The machine applies its oldest entry.
+    fn apply(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(applying) = node.applies.pop_front() else { return };
+        let (index, term, request) = match applying {
+            Applying::Command { index, term, entry } => (index, term, Some(open(entry).unwrap().0)),
+            Applying::Empty { index, term } => (index, term, None),
+            Applying::Membership { .. } => unreachable!("none is proposed here"),
+        };
+        assert_eq!(index, node.machine.applied.next(), "each entry once, in order");
+        node.machine.applied = index;
+        node.machine.term = term;
+        let known = self.committed.entry(index).or_insert((term, request));
+        assert_eq!(*known, (term, request), "seed {}: two entries at {index}", self.seed);
+        if let Some(request) = request {
+            assert!(!node.machine.requests.contains(&request), "applied twice");
+            node.machine.requests.push(request);
+            assert!(!self.refused.contains(&request), "seed {}: refused and applied", self.seed);
+            self.acknowledged.insert(request);
+        }
+        self.handle(at, Event::Applied(index));
+    }
+
+    fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        let which = if self.healed { 0 } else { self.chance.below(self.network.len()) };
+        let (message, machine) = self.network.remove(which);
+        let lost = !self.healed && self.chance.one_in(10);
+        // The transport never delivers a message twice; the engine copes with it all the same, but
+        // for a forwarded proposal, which would be proposed twice.
+        let is_proposal = matches!(message.body, Body::Propose { .. });
+        if !self.healed && machine.is_none() && !is_proposal && self.chance.one_in(20) {
+            self.network.push((message.clone(), None)); // delivered twice
+        }
+        let to = message.to.0 as usize - 1;
+        let from = message.from.0 as usize - 1;
+        let up = self.nodes[to].replica.is_some();
+        if let Some(machine) = machine {
+            let ok = up && !lost;
+            if ok {
+                self.nodes[to].received.push(machine);
+                self.handle(to, Event::Message(message));
+            }
+            self.handle(from, Event::SnapshotSent { to: NodeId(to as u64 + 1), ok });
+        } else if up && !lost {
+            self.handle(to, Event::Message(message));
+        }
+    }
+
+    fn propose(&mut self, at: usize) {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        let mut entry = BytesMut::new();
+        seal(request, &mut entry);
+        entry.put_bytes(b'x', self.chance.below(60));
+        self.handle(at, Event::Propose { request, entry: entry.freeze() });
+    }
+
+    fn read(&mut self, at: usize) {
+        if self.nodes[at].replica.is_none() {
+            return;
+        }
+        self.next_read += 1;
+        let read = ReadId(self.next_read);
+        self.reads.insert(read, (at, self.acknowledged.clone()));
+        self.handle(at, Event::Read(read));
+    }
+
+    fn step(&mut self) {
+        let at = self.chance.below(self.nodes.len());
+        match self.chance.below(100) {
+            0..12 => self.handle(at, Event::Tick),
+            12..55 => self.deliver(),
+            55..70 => self.persist(at),
+            70..85 => self.apply(at),
+            85..93 => self.propose(at),
+            93..96 => self.read(at),
+            96 => {
+                if let Some(machine) = self.nodes[at].flushing.take() {
+                    let node = &mut self.nodes[at];
+                    if node.disk.machine.applied < machine.applied {
+                        node.disk.machine = machine.clone();
+                    }
+                    self.handle(at, Event::Flushed(machine.applied));
+                }
+            }
+            97 => {
+                let to = NodeId(self.chance.below(self.nodes.len()) as u64 + 1);
+                let event = if self.chance.one_in(2) { Event::Transfer(to) } else { Event::Unreachable(to) };
+                self.handle(at, event);
+            }
+            98 if !self.healed && self.chance.one_in(8) && self.nodes[at].replica.is_some() => {
+                self.crash(at);
+            }
+            _ if self.nodes[at].replica.is_none() => {
+                self.restarts += 1;
+                self.restart(at);
+            }
+            _ => {}
+        }
+    }
+
+    fn leaders(&self) -> usize {
+        let live = self.nodes.iter().filter_map(|node| node.replica.as_ref());
+        live.filter(|replica| replica.glance().role == Role::Leader).count()
+    }
+}
+
+fn run(seed: u64, size: u64) -> World {
+    let mut world = World::new(seed, size);
+    for _ in 0..6000 {
+        world.step();
+    }
+    world.healed = true;
+    for _ in 0..6000 {
+        world.step();
+    }
+    // Everything in flight comes to its end.
+    for _ in 0..400 {
+        for at in 0..world.nodes.len() {
+            if world.nodes[at].replica.is_none() {
+                world.restart(at);
+            }
+            world.handle(at, Event::Tick);
+            while !world.network.is_empty() {
+                world.deliver();
+                for at in 0..world.nodes.len() {
+                    while !world.nodes[at].writes.is_empty() {
+                        world.persist(at);
+                    }
+                    while !world.nodes[at].applies.is_empty() {
+                        world.apply(at);
+                    }
+                    if let Some(machine) = world.nodes[at].flushing.take() {
+                        world.nodes[at].disk.machine = machine.clone();
+                        world.handle(at, Event::Flushed(machine.applied));
+                    }
+                }
+            }
+        }
+    }
+    world
+}
+
+#[test]
+fn promises_hold_under_faults_and_work_goes_on_after_them() {
+    let (mut acknowledged, mut reads, mut snapshots, mut restarts) = (0, 0, 0, 0);
+    for seed in 1..=40 {
+        let size = if seed % 4 == 0 { 5 } else { 3 };
+        let world = run(seed, size);
+        assert_eq!(world.leaders(), 1, "seed {seed}: one leader at the end");
+        let first = &world.nodes[0].machine;
+        for node in &world.nodes {
+            assert_eq!(node.machine, *first, "seed {seed}: machines differ at the end");
+        }
+        let held: BTreeSet<_> = first.requests.iter().copied().collect();
+        assert_eq!(held.len(), first.requests.len(), "seed {seed}: a request was applied twice");
+        let lost = world.acknowledged.difference(&held).next();
+        assert_eq!(lost, None, "seed {seed}: an acknowledged request is gone");
+        assert!(world.reads.is_empty(), "seed {seed}: reads without an answer: {:?}", world.reads.len());
+        acknowledged += world.acknowledged.len();
+        reads += world.reads_answered;
+        snapshots += world.snapshots_installed;
+        restarts += world.restarts;
+    }
+    // A run in which nothing happened shows nothing.
+    assert!(4000 < acknowledged, "{acknowledged} requests");
+    assert!(1000 < reads, "{reads} reads");
+    assert!(10 < snapshots, "{snapshots} snapshots installed");
+    assert!(100 < restarts, "{restarts} restarts");
+}

@@ -1,0 +1,267 @@
+//! The apply thread: gives committed entries to the machine, in order, and answers who waits.
+//!
+//! Everything that changes the machine as a whole (flush, snapshot, install) goes through the same
+//! inbox as entries, so it falls between two entries by construction.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::time::Instant;
+
+use quorate_codec as codec;
+use quorate_kv::{Apply, Entry, Store};
+use quorate_raft::{Message, Snapshot, SnapshotMetadata};
+use quorate_replica::{Applying, RequestId, open};
+use quorate_types::Index;
+use tokio::sync::mpsc;
+
+use crate::machine;
+use crate::metrics::Metrics;
+use crate::node::{Answer, FatalError};
+use crate::snapshot::{Source, described};
+use crate::waiters::Waiters;
+
+/// Entries given to the machine in one call.
+const BATCH_MAX: usize = 4096;
+
+/// Keys looked at in one step of removing what compaction has forgotten.
+const COMPACT_KEYS: usize = 1000;
+
+/// Work for the apply thread, in order.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Apply these.
+    Apply(Vec<Applying>),
+    /// Make the state durable.
+    Flush,
+    /// Keep a view of the state ready to be sent.
+    MakeSnapshot,
+    /// Replace the state by a received one.
+    Install {
+        /// Which.
+        snapshot: Snapshot,
+    },
+}
+
+/// What came of it, and of what other threads do for the loop.
+pub(crate) enum Done {
+    /// Everything up to here is applied.
+    Applied {
+        /// The last index.
+        through: Index,
+        /// Whether the list of members may differ.
+        members_changed: bool,
+    },
+    /// Everything up to here is durable in the state.
+    Flushed(Index),
+    /// A view is ready.
+    SnapshotMade(Made),
+    /// A snapshot was received whole; this is its message.
+    SnapshotReceived(Message),
+    /// The received state is in place.
+    Installed,
+    /// The machine cannot go on.
+    Failed(FatalError),
+}
+
+/// A view of the state that can be read any number of times.
+pub(crate) struct Made {
+    /// What it stands for.
+    pub(crate) snapshot: Snapshot,
+    /// Starts reading it.
+    pub(crate) open: Box<dyn Fn() -> io::Result<Source> + Send>,
+}
+
+/// What the thread works with.
+pub(crate) struct Applier {
+    pub(crate) store: Arc<Store>,
+    pub(crate) waiters: Arc<Waiters<Answer>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) kv_path: PathBuf,
+    pub(crate) snap_dir: PathBuf,
+    pub(crate) cache_bytes: usize,
+    pub(crate) done: mpsc::UnboundedSender<Done>,
+}
+
+impl Applier {
+    /// Runs until its inbox closes; then makes the state durable. A failure is final.
+    pub(crate) fn run(self, inbox: blocking::Receiver<Work>) {
+        // What compaction has forgotten is removed in small steps between other work; a restart
+        // resumes it.
+        let mut removing = true;
+        let mut compacted = self.store.compact_revision();
+        let mut next = None;
+        loop {
+            let work = match next.take() {
+                Some(work) => work,
+                None if removing => match inbox.try_recv() {
+                    Ok(work) => work,
+                    Err(blocking::TryRecvError::Disconnected) => break,
+                    Err(blocking::TryRecvError::Empty) => {
+                        removing = !self.remove_some();
+                        continue;
+                    }
+                },
+                None => match inbox.recv() {
+                    Ok(work) => work,
+                    Err(blocking::RecvError) => break,
+                },
+            };
+            let outcome = match work {
+                Work::Apply(entries) => {
+                    let entries = gather(entries, &inbox, &mut next);
+                    self.apply(entries)
+                }
+                Work::Flush => self.begin_flush(),
+                Work::MakeSnapshot => self.make_snapshot(),
+                Work::Install { snapshot } => self.install(&snapshot),
+            };
+            let failed = outcome.is_err();
+            if let Some(done) = outcome.unwrap_or_else(|error| Some(Done::Failed(error)))
+                && self.done.send(done).is_err()
+            {
+                break;
+            }
+            if failed {
+                return;
+            }
+            let now = self.store.compact_revision();
+            removing |= now != compacted;
+            compacted = now;
+        }
+        if let Err(error) = self.store.flush() {
+            tracing::error!(%error, "the state was not flushed; the log is replayed at the next start");
+        }
+    }
+
+    /// One step of removing what compaction has forgotten; true when nothing is left. The end is
+    /// flushed at once, because a physical compaction waits for it.
+    fn remove_some(&self) -> bool {
+        match self.store.compact_step(COMPACT_KEYS) {
+            Ok(false) => false,
+            Ok(true) => {
+                if self.store.removed_revision() < self.store.compact_revision()
+                    && let Err(error) = self.begin_flush()
+                {
+                    let _ = self.done.send(Done::Failed(error));
+                }
+                true
+            }
+            Err(error) => {
+                let _ = self.done.send(Done::Failed(failed(error)));
+                true
+            }
+        }
+    }
+
+    fn apply(&self, entries: Vec<Applying>) -> Result<Option<Done>, FatalError> {
+        let Some(through) = entries.last().map(Applying::index) else { return Ok(None) };
+        let started = Instant::now();
+        let mut members_changed = false;
+        let mut requests: Vec<Option<RequestId>> = Vec::with_capacity(entries.len());
+        let mut batch = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (index, term, what) = match entry {
+                Applying::Command { index, term, entry } => {
+                    let (request, command) = open(entry)
+                        .map_err(|error| FatalError::Machine(format!("at {index}: {error}")))?;
+                    requests.push(Some(request));
+                    (index, term, Apply::Command(command))
+                }
+                Applying::Empty { index, term } => {
+                    requests.push(None);
+                    (index, term, Apply::Empty)
+                }
+                Applying::Membership { index, term, conf_state, .. } => {
+                    members_changed = true;
+                    requests.push(None);
+                    let conf_state = codec::encode_conf_state_record(&conf_state);
+                    (index, term, Apply::Membership { conf_state, change: None })
+                }
+            };
+            batch.push(Entry { index, term, what });
+        }
+        let applied = self.store.apply(&batch).map_err(failed)?;
+        members_changed |= applied.members_changed;
+        let answers = requests
+            .into_iter()
+            .zip(applied.responses)
+            .filter_map(|(request, response)| Some((request?, Answer::Applied(response))))
+            .collect();
+        self.waiters.answer_all(answers);
+        self.metrics.applied_entries.add(batch.len() as u64);
+        self.metrics.apply_batch.observe(started.elapsed());
+        Ok(Some(Done::Applied { through, members_changed }))
+    }
+
+    /// The commit runs on a thread of its own; entries are applied meanwhile.
+    fn begin_flush(&self) -> Result<Option<Done>, FatalError> {
+        let (store, done, metrics) =
+            (Arc::clone(&self.store), self.done.clone(), Arc::clone(&self.metrics));
+        std::thread::Builder::new()
+            .name("quorate-flush".to_owned())
+            .spawn(move || {
+                let started = Instant::now();
+                let outcome = match store.flush() {
+                    Ok(index) => Done::Flushed(index),
+                    Err(error) => Done::Failed(failed(error)),
+                };
+                metrics.flushes.add(1);
+                metrics.flush.observe(started.elapsed());
+                let _ = done.send(outcome);
+            })
+            .map_err(|error| FatalError::Machine(format!("cannot start a thread: {error}")))?;
+        Ok(None)
+    }
+
+    fn make_snapshot(&self) -> Result<Option<Done>, FatalError> {
+        let view = self.store.snapshot().map_err(failed)?;
+        let applied = view.applied();
+        let conf_state = codec::decode_conf_state_record(applied.conf_state.clone())
+            .map_err(|error| FatalError::Machine(error.to_string()))?;
+        let metadata = SnapshotMetadata { conf_state, index: applied.index, term: applied.term };
+        Ok(Some(Done::SnapshotMade(Made {
+            snapshot: described(metadata),
+            open: Box::new(move || Ok(Box::new(machine::Reading::new(view.reader())) as Source)),
+        })))
+    }
+
+    fn install(&self, snapshot: &Snapshot) -> Result<Option<Done>, FatalError> {
+        machine::replace(
+            &self.store,
+            &self.kv_path,
+            &self.snap_dir,
+            &snapshot.metadata,
+            self.cache_bytes,
+        )
+        .map_err(FatalError::Machine)?;
+        crate::snapshot::remove_others(&self.snap_dir, None)
+            .map_err(|error| FatalError::Machine(error.to_string()))?;
+        Ok(Some(Done::Installed))
+    }
+}
+
+/// Adds what came meanwhile to the batch; other work waits its turn.
+fn gather(
+    mut entries: Vec<Applying>,
+    inbox: &blocking::Receiver<Work>,
+    next: &mut Option<Work>,
+) -> Vec<Applying> {
+    while entries.len() < BATCH_MAX {
+        match inbox.try_recv() {
+            Ok(Work::Apply(more)) => entries.extend(more),
+            Ok(other) => {
+                *next = Some(other);
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    entries
+}
+
+fn failed(error: impl std::fmt::Display) -> FatalError {
+    FatalError::Machine(error.to_string())
+}
+

@@ -1,0 +1,93 @@
+//! What other threads may know of the loop: the latest status, refreshed every turn.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quorate_kv::Store;
+use quorate_net::Net;
+use quorate_raft::{ConfState, Role};
+use quorate_replica::Replica;
+use quorate_types::{Index, NodeId, Term};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::node::NodeStatus;
+
+/// Written by the loop, read by everyone.
+pub(crate) struct Board {
+    node: NodeId,
+    cluster: u64,
+    store: Arc<Store>,
+    term: AtomicU64,
+    commit: AtomicU64,
+    applied: AtomicU64,
+    is_leader: AtomicBool,
+    /// The known leader (0: none), watched by whoever waits for one.
+    leader: watch::Sender<NodeId>,
+    membership: Mutex<(u64, ConfState)>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Board {
+    pub(crate) fn new(node: NodeId, cluster: u64, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
+        Board {
+            node,
+            cluster,
+            store,
+            term: AtomicU64::new(0),
+            commit: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            is_leader: AtomicBool::new(false),
+            leader: watch::Sender::new(NodeId::NONE),
+            membership: Mutex::new((0, ConfState::default())),
+            metrics,
+        }
+    }
+
+    /// Takes the replica's picture.
+    pub(crate) fn publish(&self, replica: &Replica) {
+        let picture = replica.glance();
+        self.term.store(picture.term.0, Ordering::Relaxed);
+        self.commit.store(picture.commit.0, Ordering::Relaxed);
+        self.applied.store(picture.applied.0, Ordering::Relaxed);
+        self.is_leader.store(picture.role == Role::Leader, Ordering::Relaxed);
+        let leader = picture.leader;
+        let changed = self.leader.send_if_modified(|known| {
+            let changed = *known != leader;
+            *known = leader;
+            changed
+        });
+        if changed {
+            self.metrics.leader_changes.add(u64::from(!leader.is_none()));
+        }
+        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        if membership.0 != picture.memberships {
+            *membership = (picture.memberships, replica.status().conf_state);
+        }
+    }
+
+    /// Tells the transport who the peers are, as the machine knows them.
+    pub(crate) fn members_changed(&self, net: &Net) {
+        crate::node::point_at_peers(net, self.node, &self.store.members());
+    }
+
+    pub(crate) fn leader(&self) -> watch::Receiver<NodeId> {
+        self.leader.subscribe()
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        NodeStatus {
+            node: self.node,
+            cluster: self.cluster,
+            leader: self.leader.borrow().known(),
+            is_leader: self.is_leader.load(Ordering::Relaxed),
+            is_learner: membership.1.learners.contains(&self.node),
+            term: Term(self.term.load(Ordering::Relaxed)),
+            commit: Index(self.commit.load(Ordering::Relaxed)),
+            applied: Index(self.applied.load(Ordering::Relaxed)),
+            db_bytes: self.store.size_bytes(),
+            db_in_use_bytes: self.store.in_use_bytes(),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The one loop: one event in, all effects out.
+//!
+//! ```text
+//!   calls (bounded) ───┐                       ┌──► net      messages, at once
+//!   net (bounded)   ───┼──► Replica::handle ───┼──► disk     one group at a time
+//!   disk, apply     ───┤    Replica::ready     ├──► apply    bounded by bytes in the replica
+//!   clock           ───┘                       └──► callers  refusals and reads
+//! ```
+//! It runs on a thread of its own, so that nothing a client asks for can delay a heartbeat. It
+//! decides nothing about consensus: that is the replica's. It keeps two orders: a write with a
+//! snapshot counts as durable only once the machine has installed it, and what was queued behind it
+//! is written after that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_codec as codec;
+use quorate_net::{Net, NetEvent};
+use quorate_raft::{Message, Snapshot};
+use quorate_replica::{Effects, Event, ReadFailure, ReadId, Replica, Write, WriteId};
+use quorate_types::NodeId;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::apply::{Done, Work};
+use crate::board::Board;
+use crate::disk::{Group, Written};
+use crate::node::{Answer, FatalError};
+use crate::notes;
+use crate::snapshot::{Receiver, Sender};
+use crate::waiters::Waiters;
+
+/// Events taken from one queue in one turn, so that no queue starves another.
+const BATCH_MAX: usize = 1024;
+
+/// What a handle asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// A command.
+    Propose { request: quorate_replica::RequestId, entry: Bytes },
+    /// A linearizable read.
+    Read(oneshot::Sender<Result<(), ReadFailure>>),
+    /// Hand leadership to a node.
+    Transfer(NodeId),
+    /// Hand leadership to whoever is best prepared, if this node leads.
+    HandOver,
+    /// End.
+    Stop,
+}
+
+/// Everything the loop holds.
+pub(crate) struct Driver {
+    pub(crate) node: NodeId,
+    pub(crate) replica: Replica,
+    pub(crate) tick: Duration,
+    pub(crate) net: Net,
+    pub(crate) board: Arc<Board>,
+    pub(crate) waiters: Arc<Waiters<Answer>>,
+    pub(crate) calls: mpsc::Receiver<Call>,
+    pub(crate) net_events: mpsc::Receiver<NetEvent>,
+    pub(crate) written: mpsc::UnboundedReceiver<Written>,
+    pub(crate) done: mpsc::UnboundedReceiver<Done>,
+    pub(crate) disk: blocking::Sender<Group>,
+    pub(crate) apply: blocking::Sender<Work>,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    pub(crate) writing: Writing,
+    pub(crate) reads: HashMap<ReadId, oneshot::Sender<Result<(), ReadFailure>>>,
+    pub(crate) next_read: u64,
+}
+
+/// What the disk has and what waits for it.
+#[derive(Default)]
+pub(crate) struct Writing {
+    /// The last write of the group at the disk, and the snapshot that ends it, if one does.
+    at_disk: Option<(Option<WriteId>, Option<Snapshot>)>,
+    /// Installed by the apply thread; the write counts as durable after that.
+    installing: Option<WriteId>,
+    queued: Vec<Write>,
+    compact: Option<quorate_types::Mark>,
+}
+
+impl Driver {
+    /// Runs until it is told to stop or the node breaks.
+    pub(crate) async fn run(mut self) -> Result<(), FatalError> {
+        let mut clock = crate::clock::ticks(self.tick);
+        // What storage held may already ask for something.
+        self.carry_out_all()?;
+        loop {
+            self.board.metrics.turns.add(1);
+            tokio::select! {
+                _ = clock.tick() => self.on_event(Event::Tick)?,
+                written = self.written.recv() => match written {
+                    Some(written) => self.on_written(written)?,
+                    None => return Err(FatalError::Thread("the disk thread has ended")),
+                },
+                done = self.done.recv() => match done {
+                    Some(done) => self.on_done(done)?,
+                    None => return Err(FatalError::Thread("the apply thread has ended")),
+                },
+                Some(event) = self.net_events.recv() => self.on_net(event)?,
+                call = self.calls.recv() => match call {
+                    None | Some(Call::Stop) => return Ok(()),
+                    Some(call) => self.on_call(call)?,
+                },
+            }
+            // Whatever came meanwhile shares the turn: larger batches under load.
+            while let Ok(written) = self.written.try_recv() {
+                self.on_written(written)?;
+            }
+            while let Ok(done) = self.done.try_recv() {
+                self.on_done(done)?;
+            }
+            for _ in 0..BATCH_MAX {
+                let Ok(event) = self.net_events.try_recv() else { break };
+                self.on_net(event)?;
+            }
+            for _ in 0..BATCH_MAX {
+                match self.calls.try_recv() {
+                    Ok(Call::Stop) => return Ok(()),
+                    Ok(call) => self.on_call(call)?,
+                    Err(_) => break,
+                }
+            }
+            self.carry_out_all()?;
+            if cfg!(debug_assertions) {
+                self.replica.check();
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), FatalError> {
+        self.board.metrics.events.add(1);
+        Ok(self.replica.handle(event)?)
+    }
+
+    fn on_call(&mut self, call: Call) -> Result<(), FatalError> {
+        match call {
+            Call::Propose { request, entry } => self.on_event(Event::Propose { request, entry }),
+            Call::Read(answer) => {
+                self.next_read += 1;
+                let read = ReadId(self.next_read);
+                self.reads.insert(read, answer);
+                self.on_event(Event::Read(read))
+            }
+            Call::Transfer(target) => self.on_event(Event::Transfer(target)),
+            Call::HandOver => self.on_event(Event::HandOver),
+            Call::Stop => Ok(()),
+        }
+    }
+
+    fn on_net(&mut self, event: NetEvent) -> Result<(), FatalError> {
+        match event {
+            NetEvent::Message { from, payload } => match codec::decode_message(payload) {
+                // Who sent it and for whom it is meant was settled when the connection was made;
+                // a peer speaks only for itself.
+                Ok(message) if message.to == self.node && speaks_for(&message, from) => {
+                    self.on_event(Event::Message(message))
+                }
+                Ok(_) | Err(_) => {
+                    self.board.metrics.messages_malformed.add(1);
+                    Ok(())
+                }
+            },
+            NetEvent::Snapshot { from, header, stream } => {
+                self.receiver.begin(self.node, from, header, stream);
+                Ok(())
+            }
+            NetEvent::SnapshotSent { to, result, .. } => {
+                match &result {
+                    Ok(()) => {
+                        self.board.metrics.snapshots_sent.add(1);
+                        tracing::info!(peer = %format_args!("{to:x}"), "snapshot delivered");
+                    }
+                    Err(error) => {
+                        tracing::warn!(peer = %format_args!("{to:x}"), %error, "snapshot not delivered");
+                    }
+                }
+                self.on_event(Event::SnapshotSent { to, ok: result.is_ok() })
+            }
+            NetEvent::Unreachable { to } => self.on_event(Event::Unreachable(to)),
+            NetEvent::Connected { peer, inbound, .. } => {
+                tracing::info!(peer = %format_args!("{peer:x}"), inbound, "peer connected");
+                Ok(())
+            }
+            NetEvent::Refused { peer, address, by, reason, suppressed } => {
+                tracing::warn!(
+                    peer = peer.map(|peer| format!("{peer:x}")),
+                    address = address.map(|address| address.to_string()),
+                    ?by,
+                    suppressed,
+                    "connection refused: {reason}"
+                );
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_written(&mut self, written: Written) -> Result<(), FatalError> {
+        written.map_err(FatalError::Log)?;
+        let Some((last, install)) = self.writing.at_disk.take() else { return Ok(()) };
+        match (last, install) {
+            (Some(id), Some(snapshot)) => {
+                self.writing.installing = Some(id);
+                self.to_apply(Work::Install { snapshot })
+            }
+            (Some(id), None) => self.on_event(Event::Persisted(id)),
+            (None, _) => Ok(()),
+        }?;
+        self.feed_disk()
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), FatalError> {
+        match done {
+            Done::Applied { through, members_changed } => {
+                if members_changed {
+                    self.board.members_changed(&self.net);
+                }
+                self.on_event(Event::Applied(through))
+            }
+            Done::Flushed(index) => self.on_event(Event::Flushed(index)),
+            Done::SnapshotMade(made) => {
+                let snapshot = made.snapshot.clone();
+                self.sender.keep(made);
+                self.on_event(Event::SnapshotMade(snapshot))
+            }
+            Done::SnapshotReceived(message) => self.on_event(Event::Message(message)),
+            Done::Installed => {
+                self.board.metrics.snapshots_installed.add(1);
+                self.board.members_changed(&self.net);
+                if let Some(id) = self.writing.installing.take() {
+                    self.on_event(Event::Persisted(id))?;
+                }
+                self.feed_disk()
+            }
+            Done::Failed(error) => Err(error),
+        }
+    }
+
+    fn carry_out_all(&mut self) -> Result<(), FatalError> {
+        while let Some(effects) = self.replica.ready()? {
+            self.carry_out(effects)?;
+        }
+        self.board.publish(&self.replica);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effects: Effects) -> Result<(), FatalError> {
+        for message in effects.messages {
+            self.send(message)?;
+        }
+        for message in effects.snapshots {
+            if let Some(event) = self.sender.send(&self.net, message) {
+                self.on_event(event)?;
+            }
+        }
+        self.writing.queued.extend(effects.writes);
+        if effects.compact.is_some() {
+            self.writing.compact = effects.compact;
+        }
+        self.feed_disk()?;
+        if !effects.apply.is_empty() {
+            self.to_apply(Work::Apply(effects.apply))?;
+        }
+        for (request, refusal) in effects.refused {
+            self.board.metrics.refused.add(1);
+            self.waiters.answer(request, Answer::Refused(refusal));
+        }
+        for (read, outcome) in effects.reads {
+            if let Some(answer) = self.reads.remove(&read) {
+                let _ = answer.send(outcome);
+            }
+        }
+        if effects.flush {
+            self.to_apply(Work::Flush)?;
+        }
+        if effects.make_snapshot {
+            self.to_apply(Work::MakeSnapshot)?;
+        }
+        if effects.drop_snapshot {
+            self.sender.drop_kept();
+        }
+        for note in effects.notes {
+            notes::trace(&note);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, message: Message) -> Result<(), FatalError> {
+        if self.net.send(message.to, codec::encode_message(&message)).is_err() {
+            // The transport tells of lost connections itself; the engine repeats what matters.
+            self.board.metrics.messages_dropped.add(1);
+        }
+        Ok(())
+    }
+
+    /// Hands the disk everything that waits, if it is idle.
+    fn feed_disk(&mut self) -> Result<(), FatalError> {
+        let writing = &mut self.writing;
+        if writing.at_disk.is_some() || writing.installing.is_some() {
+            return Ok(());
+        }
+        if writing.queued.is_empty() && writing.compact.is_none() {
+            return Ok(());
+        }
+        let through = writing
+            .queued
+            .iter()
+            .position(|write| write.install.is_some())
+            .map_or(writing.queued.len(), |at| at + 1);
+        let rest = writing.queued.split_off(through);
+        let group = std::mem::replace(&mut writing.queued, rest);
+        let install = group.last().and_then(|write| write.install.clone());
+        // A compaction waits for all writes before it.
+        let compact =
+            if writing.queued.is_empty() { writing.compact.take() } else { None };
+        writing.at_disk = Some((group.last().map(|write| write.id), install));
+        let writes = group.into_iter().map(durable_write).collect();
+        self.disk
+            .send(Group { writes, compact })
+            .map_err(|_| FatalError::Thread("the disk thread has ended"))
+    }
+
+    fn to_apply(&mut self, work: Work) -> Result<(), FatalError> {
+        self.apply.send(work).map_err(|_| FatalError::Thread("the apply thread has ended"))
+    }
+}
+
+/// Whether `from` may send this message: its own, or one it passes on for another node.
+fn speaks_for(message: &Message, from: NodeId) -> bool {
+    use quorate_raft::MessageType;
+    message.from == from
+        || matches!(
+            message.message_type(),
+            MessageType::MsgProp | MessageType::MsgReadIndex | MessageType::MsgTransferLeader
+        )
+}
+
+/// A write as the durable log takes it.
+fn durable_write(write: Write) -> quorate_wal::Write {
+    quorate_wal::Write {
+        hard_state: write.hard_state.map(|hard_state| codec::encode_hard_state_record(&hard_state)),
+        entries: write.entries.iter().map(codec::to_log_entry).collect(),
+        install: write.install.map(|snapshot| codec::to_mark(&snapshot.metadata)),
+        must_sync: write.must_sync,
+    }
+}

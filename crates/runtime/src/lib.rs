@@ -1,0 +1,28 @@
+//! tokio, threads and files around a [`Replica`](quorate_replica::Replica): one running node.
+//!
+//! ```text
+//!   Node (handle) ─ calls ─► drive.rs: the one loop ─► disk.rs:  one write and one sync a group
+//!        ▲                        ▲    │     └───────► apply.rs: the machine, answers
+//!        └──── answers ───────────┼────┴─────────────► net:      peers
+//!                                 └─ persisted, applied, flushed, messages, ticks
+//! ```
+//! The loop carries and decides nothing about consensus; what could be wrong about consensus lives
+//! in the pure crates below. No blocking file operation happens on the loop or on a tokio worker.
+
+mod apply;
+mod board;
+mod clock;
+mod disk;
+mod drive;
+mod machine;
+mod metrics;
+mod node;
+mod notes;
+mod snapshot;
+mod start;
+mod waiters;
+
+pub use metrics::{BUCKETS, Counter, Gauge, Histogram, Metrics};
+pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError};
+pub use quorate_replica::{ReadFailure, Refusal};
+pub use start::{StartError, inspect};

@@ -1,0 +1,143 @@
+//! The machine's state as a file: made, opened, and replaced by a received snapshot.
+//!
+//! A new file is always built under another name, complete and synced, then renamed over the old
+//! one; the directory is synced after that. So the name stands for a whole state at every moment.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_kv::{Initial, RedbBackend, SnapshotReader, Store};
+use quorate_net::SnapshotSource;
+use quorate_raft::SnapshotMetadata;
+use quorate_types::{Index, Term};
+use redb::backends::FileBackend;
+
+use crate::node::NodeConfig;
+use crate::snapshot::{Chunks, sync_directory};
+
+/// Makes the state of a new member of a new cluster, in place of whatever unfinished one is there.
+pub(crate) fn create(path: &Path, config: &NodeConfig, conf_state: Bytes) -> Result<(), String> {
+    let fresh = unfinished(path);
+    remove(&fresh)?;
+    let initial = Initial {
+        cluster_id: config.cluster,
+        // The first place of every log: all members begin with the same state.
+        applied: Index(1),
+        term: Term(1),
+        conf_state,
+        members: config.members.clone(),
+    };
+    let store = Store::create(backend(&fresh, config.cache_bytes)?, initial).map_err(text)?;
+    drop(store);
+    put_in_place(&fresh, path).map_err(text)
+}
+
+/// Opens the state that is there.
+pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Store, String> {
+    Store::open(backend(path, cache_bytes)?).map_err(text)
+}
+
+/// Restores a received snapshot in place of the state, which nobody has open, and opens it.
+pub(crate) fn install(
+    path: &Path,
+    snap_dir: &Path,
+    metadata: &SnapshotMetadata,
+    cache_bytes: usize,
+) -> Result<Store, String> {
+    let fresh = restored(path, snap_dir, metadata, cache_bytes)?;
+    drop(fresh);
+    put_in_place(&unfinished(path), path).map_err(text)?;
+    open(path, cache_bytes)
+}
+
+/// Restores a received snapshot in place of the state of a running store. Readers of the old state
+/// finish on it.
+pub(crate) fn replace(
+    store: &Arc<Store>,
+    path: &Path,
+    snap_dir: &Path,
+    metadata: &SnapshotMetadata,
+    cache_bytes: usize,
+) -> Result<(), String> {
+    let fresh = restored(path, snap_dir, metadata, cache_bytes)?;
+    // The open file goes with its name; a crash from here on finds either state whole.
+    put_in_place(&unfinished(path), path).map_err(text)?;
+    store.replace(fresh).map_err(text).map(drop)
+}
+
+fn restored(
+    path: &Path,
+    snap_dir: &Path,
+    metadata: &SnapshotMetadata,
+    cache_bytes: usize,
+) -> Result<RedbBackend, String> {
+    let fresh = unfinished(path);
+    remove(&fresh)?;
+    let mut backend = backend(&fresh, cache_bytes)?;
+    let mut chunks = Chunks::open(snap_dir, metadata).map_err(text)?;
+    let applied = quorate_kv::restore(&mut backend, || chunks.next()).map_err(text)?;
+    if applied.index != metadata.index {
+        return Err(format!(
+            "the received snapshot reaches index {}, its message said {}",
+            applied.index, metadata.index
+        ));
+    }
+    Ok(backend)
+}
+
+fn backend(path: &Path, cache_bytes: usize) -> Result<RedbBackend, String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(text)?;
+    RedbBackend::open(FileBackend::new(file).map_err(text)?, cache_bytes).map_err(text)
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(text(error)),
+        _ => Ok(()),
+    }
+}
+
+fn put_in_place(fresh: &Path, path: &Path) -> io::Result<()> {
+    File::open(fresh)?.sync_all()?;
+    fs::rename(fresh, path)?;
+    match path.parent() {
+        Some(directory) => sync_directory(directory),
+        None => Ok(()),
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The machine's state as the transport reads it.
+pub(crate) struct Reading {
+    reader: SnapshotReader,
+}
+
+impl Reading {
+    pub(crate) fn new(reader: SnapshotReader) -> Self {
+        Reading { reader }
+    }
+}
+
+impl SnapshotSource for Reading {
+    fn read(&mut self, max: usize) -> io::Result<Bytes> {
+        self.reader.read(max).map_err(io::Error::other)
+    }
+}

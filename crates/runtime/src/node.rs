@@ -1,0 +1,372 @@
+//! A handle to one running node.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quorate_kv::{Command, KvError, Member, Response, Store};
+use quorate_net::Net;
+use quorate_replica::{Fatal, ReadFailure, Refusal, RequestIds, seal};
+use quorate_types::{Index, NodeId, Term};
+use quorate_wal::WalError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::board::Board;
+use crate::drive::Call;
+use crate::metrics::Metrics;
+use crate::waiters::Waiters;
+
+/// How one node is set up.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Who this is; never the id of another node, past ones included.
+    pub node: NodeId,
+    /// The cluster it belongs to.
+    pub cluster: u64,
+    /// Where its log and state live. Created if it is missing, for its owner only.
+    pub data_dir: PathBuf,
+    /// The members of a new cluster, this node among them. Ignored where data is present.
+    pub members: Vec<Member>,
+    /// Where peers connect.
+    pub peer_listeners: Vec<TcpListener>,
+    /// Heartbeat interval, which is also the tick.
+    pub heartbeat_ms: u64,
+    /// Election timeout; at least twice the heartbeat interval.
+    pub election_ms: u64,
+    /// State is flushed, and the log compacted, every so many applied entries.
+    pub snapshot_count: u64,
+    /// The longest command.
+    pub request_bytes_max: u64,
+    /// Memory for pages of stored values.
+    pub cache_bytes: usize,
+    /// Requests that wait for their answer, over which further ones are refused as busy.
+    pub requests_max: usize,
+}
+
+impl NodeConfig {
+    /// A node with etcd's default times and limits.
+    pub fn new(node: NodeId, cluster: u64, data_dir: PathBuf) -> Self {
+        NodeConfig {
+            node,
+            cluster,
+            data_dir,
+            members: Vec::new(),
+            peer_listeners: Vec::new(),
+            heartbeat_ms: 100,
+            election_ms: 1000,
+            snapshot_count: 10_000,
+            request_bytes_max: 1536 * 1024,
+            cache_bytes: 64 << 20,
+            requests_max: 20_000,
+        }
+    }
+}
+
+/// One running node. Cheap to clone; the node runs until [`Node::shutdown`].
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) calls: mpsc::Sender<Call>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) waiters: Arc<Waiters<Answer>>,
+    pub(crate) ids: Mutex<RequestIds>,
+    pub(crate) net: Net,
+    pub(crate) stopped: watch::Receiver<Option<String>>,
+    pub(crate) threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    pub(crate) request_bytes_max: u64,
+    pub(crate) request_timeout: Duration,
+    pub(crate) election_timeout: Duration,
+}
+
+/// What ends a proposal's wait.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The machine applied it.
+    Applied(Result<Response, KvError>),
+    /// It will never be applied.
+    Refused(Refusal),
+}
+
+/// A picture of a node, taken a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Who it is.
+    pub node: NodeId,
+    /// The cluster it belongs to.
+    pub cluster: u64,
+    /// Whom it believes to lead.
+    pub leader: Option<NodeId>,
+    /// Whether it leads, as far as it knows.
+    pub is_leader: bool,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// Its term.
+    pub term: Term,
+    /// Highest index it knows to be committed.
+    pub commit: Index,
+    /// Highest index its machine has applied.
+    pub applied: Index,
+    /// Bytes its state takes on disk.
+    pub db_bytes: u64,
+    /// Bytes of those that hold something.
+    pub db_in_use_bytes: u64,
+}
+
+/// Why a proposal has no answer of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// It was not taken and never will be: safe to try again.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The disk has no space left: it was not taken. Reads go on.
+    #[error("no space left on the disk; free some and try again")]
+    DiskFull,
+    /// Its fate is unknown: it may still be applied, at most once.
+    #[error("no answer in time; the request may or may not take effect")]
+    Timeout,
+    /// The node is stopping; the fate of the request is unknown.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+/// Why a read was not confirmed. Reads have no effect: safe to try again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// See [`ReadFailure`].
+    #[error(transparent)]
+    Failed(#[from] ReadFailure),
+    /// No leader confirmed it in time.
+    #[error("no leader confirmed the read in time")]
+    Timeout,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+/// Why a node broke. It takes part in nothing any more; its data is as safe as its disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum FatalError {
+    /// The log refuses further writes.
+    #[error("the log failed: {0}")]
+    Log(#[from] WalError),
+    /// The engine found its own storage contradicting itself.
+    #[error("the replica stopped: {0}")]
+    Replica(#[from] Fatal),
+    /// The machine failed.
+    #[error("the state machine failed: {0}")]
+    Machine(String),
+    /// A thread is gone.
+    #[error("{0}")]
+    Thread(&'static str),
+}
+
+impl Node {
+    /// Asks for a command and waits until this node's machine has applied it.
+    ///
+    /// # Errors
+    ///
+    /// The outer error says whether the command was refused (safe to try again) or its fate is
+    /// unknown. The inner one is the machine's answer.
+    pub async fn propose(
+        &self,
+        command: &Command,
+    ) -> Result<Result<Response, KvError>, ProposeError> {
+        let inner = &*self.inner;
+        let request = inner.ids.lock().unwrap_or_else(PoisonError::into_inner).draw();
+        let mut entry = BytesMut::with_capacity(
+            quorate_replica::ENVELOPE_BYTES + command.encoded_len(),
+        );
+        seal(request, &mut entry);
+        command.encode(&mut entry);
+        let bytes = (entry.len() - quorate_replica::ENVELOPE_BYTES) as u64;
+        if inner.request_bytes_max < bytes {
+            let bytes_max = inner.request_bytes_max;
+            return Err(Refusal::TooLarge { bytes, bytes_max }.into());
+        }
+        if inner.board.metrics.disk_full.value() != 0 {
+            return Err(ProposeError::DiskFull);
+        }
+        let Some(answer) = inner.waiters.wait(request) else {
+            return Err(Refusal::Busy.into());
+        };
+        // The waiter goes however this ends: answered, out of time, or the caller gone.
+        let forget = Forget { waiters: &inner.waiters, request };
+        let call = Call::Propose { request, entry: entry.freeze() };
+        let outcome = tokio::time::timeout(inner.request_timeout, async {
+            inner.calls.send(call).await.map_err(|_| ProposeError::Stopped)?;
+            match answer.await {
+                Ok(Answer::Applied(result)) => Ok(result),
+                Ok(Answer::Refused(refusal)) => Err(refusal.into()),
+                Err(_) => Err(ProposeError::Stopped),
+            }
+        })
+        .await;
+        drop(forget);
+        outcome.unwrap_or_else(|_| {
+            inner.board.metrics.unknown.add(1);
+            Err(ProposeError::Timeout)
+        })
+    }
+
+    /// Waits until this node's state holds everything that was answered before the call: after it,
+    /// what [`Node::store`] answers is linearizable.
+    ///
+    /// It costs a share of one round of heartbeats and no disk write.
+    ///
+    /// # Errors
+    ///
+    /// When no leader confirmed it in time, or the leader changed meanwhile. Safe to try again.
+    pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        let inner = &*self.inner;
+        tokio::time::timeout(inner.request_timeout, async {
+            let (answer, confirmed) = oneshot::channel();
+            inner.calls.send(Call::Read(answer)).await.map_err(|_| ReadError::Stopped)?;
+            match confirmed.await {
+                Ok(outcome) => Ok(outcome?),
+                Err(_) => Err(ReadError::Stopped),
+            }
+        })
+        .await
+        .unwrap_or(Err(ReadError::Timeout))
+    }
+
+    /// The machine's state, as of what is applied here.
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.inner.store)
+    }
+
+    /// A picture of the node.
+    pub fn status(&self) -> NodeStatus {
+        self.inner.board.status()
+    }
+
+    /// Its figures.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.inner.board.metrics)
+    }
+
+    /// Its connections to peers.
+    pub fn peers(&self) -> Vec<quorate_net::PeerStatus> {
+        self.inner.net.peers()
+    }
+
+    /// How many requests wait for their answer.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiters.count()
+    }
+
+    /// The longest command, in bytes.
+    pub fn request_bytes_max(&self) -> u64 {
+        self.inner.request_bytes_max
+    }
+
+    /// Waits until a leader is known.
+    pub async fn leader_known(&self) -> NodeId {
+        let mut leader = self.inner.board.leader();
+        match leader.wait_for(|leader| !leader.is_none()).await {
+            Ok(leader) => *leader,
+            Err(_) => NodeId::NONE,
+        }
+    }
+
+    /// Asks the leader, if this node is it, to hand over to `target`.
+    ///
+    /// # Errors
+    ///
+    /// When the node is stopping.
+    pub async fn transfer(&self, target: NodeId) -> Result<(), ProposeError> {
+        self.inner.calls.send(Call::Transfer(target)).await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Waits until the node has stopped by itself, which it does only when it broke; says why.
+    pub async fn stopped(&self) -> String {
+        let mut stopped = self.inner.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the node has stopped".to_owned(),
+        }
+    }
+
+    /// Stops the node: leadership is handed over if others can take it, state is flushed, threads
+    /// end. Whoever still waits learns that the node is stopping.
+    pub async fn shutdown(&self) {
+        let inner = &*self.inner;
+        if self.status().is_leader {
+            let me = self.status().node;
+            let mut leader = inner.board.leader();
+            let _ = inner.calls.send(Call::HandOver).await;
+            let handed_over = leader.wait_for(|leader| *leader != me && !leader.is_none());
+            let _ = tokio::time::timeout(inner.election_timeout, handed_over).await;
+        }
+        let _ = inner.calls.send(Call::Stop).await;
+        let threads = std::mem::take(
+            &mut *inner.threads.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+        inner.waiters.close();
+        inner.net.clone().shutdown().await;
+    }
+}
+
+/// Takes a waiter away when the caller's future ends or is dropped.
+struct Forget<'a> {
+    waiters: &'a Waiters<Answer>,
+    request: quorate_replica::RequestId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waiters.forget(self.request);
+    }
+}
+
+/// Tells the transport where everyone but `node` listens.
+pub(crate) fn point_at_peers(net: &Net, node: NodeId, members: &[Member]) {
+    for peer in net.peers() {
+        if !members.iter().any(|member| member.id == peer.id.0) {
+            net.remove_peer(peer.id);
+        }
+    }
+    for member in members.iter().filter(|member| member.id != node.0) {
+        let addresses = member.peer_urls.iter().filter_map(|url| address(url)).collect();
+        net.set_peer(NodeId(member.id), addresses);
+    }
+}
+
+/// `host:port` of a URL, for the transport to resolve.
+fn address(url: &str) -> Option<String> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn addresses_come_from_urls() {
+        for (url, want) in [
+            ("http://127.0.0.1:2380", Some("127.0.0.1:2380")),
+            ("http://[::1]:2380/", Some("[::1]:2380")),
+            ("node-1:2380", Some("node-1:2380")),
+            ("http://", None),
+        ] {
+            assert_eq!(address(url).as_deref(), want, "{url}");
+        }
+    }
+}

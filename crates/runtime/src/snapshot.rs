@@ -1,0 +1,257 @@
+//! Snapshots on their way out and in.
+//!
+//! Out: the apply thread keeps one view of the machine ready; each lagging peer gets a stream read
+//! from it. In: the stream goes to a file under a temporary name, which is synced and renamed before
+//! the engine hears of it. So the engine's promise to a leader, and the mark in the log, always rest
+//! on a file that is whole and durable:
+//!
+//! ```text
+//! receive ─► snap/<index>-<term>.tmp ─► sync, rename, sync directory ─► engine ─► mark in the log
+//!         ─► machine installs it ─► the write counts as durable ─► the file is removed
+//! ```
+//! After a crash anywhere in between, start-up installs what the mark names, or removes what no mark
+//! names.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use quorate_codec as codec;
+use quorate_net::{IncomingSnapshot, Net, SnapshotSource};
+use quorate_raft::{Body, Message, Snapshot, SnapshotMetadata};
+use quorate_replica::Event;
+use quorate_types::{EntryId, NodeId};
+use tokio::sync::mpsc;
+
+use crate::apply::{Done, Made};
+
+const SUFFIX: &str = "snap";
+const TEMPORARY: &str = "tmp";
+
+/// Sends snapshots from the view that is kept ready.
+#[derive(Default)]
+pub(crate) struct Sender {
+    kept: Option<Made>,
+}
+
+impl Sender {
+    /// A view to send from.
+    pub(crate) fn keep(&mut self, made: Made) {
+        self.kept = Some(made);
+    }
+
+    /// Nobody needs it any more.
+    pub(crate) fn drop_kept(&mut self) {
+        self.kept = None;
+    }
+
+    /// Starts sending. Returns the failure to report if that is not possible; otherwise the
+    /// transport reports the outcome.
+    pub(crate) fn send(&mut self, net: &Net, message: Message) -> Option<Event> {
+        let to = message.to;
+        let failed = Some(Event::SnapshotSent { to, ok: false });
+        let Body::Snapshot { snapshot } = &message.body else { return failed };
+        let Some(kept) = &self.kept else { return failed };
+        if kept.snapshot.metadata != snapshot.metadata {
+            return failed;
+        }
+        let source = match (kept.open)() {
+            Ok(source) => source,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the machine's state for a snapshot");
+                return failed;
+            }
+        };
+        let header: Vec<u8> = codec::encode_message(&message).concat();
+        tracing::info!(
+            peer = %format_args!("{to:x}"),
+            index = snapshot.metadata.index.0,
+            "sending a snapshot"
+        );
+        match net.send_snapshot(to, Bytes::from(header), source) {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(peer = %format_args!("{to:x}"), %error, "cannot send a snapshot");
+                failed
+            }
+        }
+    }
+}
+
+/// A reader of the machine's state as the transport takes it.
+pub(crate) type Source = Box<dyn SnapshotSource>;
+
+/// Receives snapshots into files, one at a time.
+pub(crate) struct Receiver {
+    directory: PathBuf,
+    done: mpsc::UnboundedSender<Done>,
+    busy: Arc<AtomicBool>,
+    spawner: tokio::runtime::Handle,
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        directory: PathBuf,
+        done: mpsc::UnboundedSender<Done>,
+        spawner: tokio::runtime::Handle,
+    ) -> Self {
+        Receiver { directory, done, busy: Arc::default(), spawner }
+    }
+
+    /// Begins to receive one; declines it (by dropping the stream) while another is under way.
+    pub(crate) fn begin(
+        &self,
+        node: NodeId,
+        from: NodeId,
+        header: Bytes,
+        stream: IncomingSnapshot,
+    ) {
+        let message = match codec::decode_message(header) {
+            Ok(message) if message.to == node && message.from == from => message,
+            _ => {
+                tracing::warn!(peer = %format_args!("{from:x}"), "snapshot with a nonsense header");
+                return;
+            }
+        };
+        let Body::Snapshot { snapshot } = &message.body else { return };
+        let id = snapshot.id();
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::info!(peer = %format_args!("{from:x}"), index = id.index.0, "receiving a snapshot");
+        let (directory, done, busy) =
+            (self.directory.clone(), self.done.clone(), Arc::clone(&self.busy));
+        self.spawner.spawn(async move {
+            match receive(&directory, id, stream).await {
+                Ok(bytes) => {
+                    tracing::info!(index = id.index.0, bytes, "snapshot received");
+                    let _ = done.send(Done::SnapshotReceived(message));
+                }
+                Err(error) => tracing::warn!(%error, "snapshot not received"),
+            }
+            busy.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// Takes the stream into its file. Whatever goes wrong, no file under the final name is left.
+async fn receive(
+    directory: &Path,
+    id: EntryId,
+    mut stream: IncomingSnapshot,
+) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    let temporary = path(directory, id).with_extension(TEMPORARY);
+    let last = path(directory, id);
+    let (chunks, mut inbox) = mpsc::channel::<Bytes>(4);
+    let file = temporary.clone();
+    let writer = tokio::task::spawn_blocking(move || -> io::Result<File> {
+        let mut file = create(&file)?;
+        while let Some(chunk) = inbox.blocking_recv() {
+            file.write_all(&chunk)?;
+        }
+        Ok(file)
+    });
+    let mut bytes = 0;
+    let mut failure = None;
+    loop {
+        match stream.next_chunk().await {
+            Ok(Some(chunk)) => {
+                bytes += chunk.len() as u64;
+                if chunks.send(chunk).await.is_err() {
+                    break; // the writer has failed and says why below
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
+    drop(chunks);
+    let written = writer.await?;
+    if let Some(error) = failure {
+        let _ = fs::remove_file(&temporary);
+        return Err(error.into());
+    }
+    let directory = directory.to_owned();
+    tokio::task::spawn_blocking(move || -> io::Result<()> {
+        let finished = written.and_then(|file| {
+            file.sync_all()?;
+            fs::rename(&temporary, &last)?;
+            sync_directory(&directory)
+        });
+        if finished.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        finished
+    })
+    .await??;
+    Ok(bytes)
+}
+
+/// The file of the snapshot that ends with `id`.
+pub(crate) fn path(directory: &Path, id: EntryId) -> PathBuf {
+    directory.join(format!("{:016x}-{:016x}.{SUFFIX}", id.index.0, id.term.0))
+}
+
+/// Removes every file but the one named, temporary ones included.
+pub(crate) fn remove_others(directory: &Path, keep: Option<EntryId>) -> io::Result<()> {
+    let keep = keep.map(|id| path(directory, id));
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let ours =
+            path.extension().is_some_and(|extension| extension == SUFFIX || extension == TEMPORARY);
+        if ours && keep.as_ref() != Some(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    sync_directory(directory)
+}
+
+/// Reads a received file in pieces.
+pub(crate) struct Chunks {
+    file: File,
+}
+
+impl Chunks {
+    pub(crate) fn open(directory: &Path, metadata: &SnapshotMetadata) -> io::Result<Self> {
+        let id = EntryId { term: metadata.term, index: metadata.index };
+        Ok(Chunks { file: File::open(path(directory, id))? })
+    }
+
+    /// The next piece; empty at the end.
+    pub(crate) fn next(&mut self) -> io::Result<Bytes> {
+        let mut buffer = vec![0; 256 * 1024];
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(Bytes::from(buffer))
+    }
+}
+
+/// A new file for its owner only.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// An empty snapshot message's metadata as the engine wants it.
+pub(crate) fn described(metadata: SnapshotMetadata) -> Snapshot {
+    Snapshot { data: Bytes::new(), metadata }
+}

@@ -1,0 +1,521 @@
+//! From a directory to a running node, and what each state of the directory means.
+//!
+//! ```text
+//! <data-dir>/lock        held while the process lives
+//!            kv.redb     the machine's state as of its last flush
+//!            wal/        the log; made last, so its presence means "complete"
+//!            snap/       snapshots being received
+//! ```
+//! | log | state | means |
+//! | --- | --- | --- |
+//! | absent | absent, or never started | a new node: both are made, the log last |
+//! | absent | with history | the log is lost: refuse, since what was acknowledged may be gone |
+//! | present | absent or behind the log's mark | a snapshot was being installed: install it, or refuse |
+//! | present | at or after the mark | replay the log after the state |
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use quorate_codec as codec;
+use quorate_kv::Store;
+use quorate_net::{Net, NetConfig};
+use quorate_raft::{ConfState, HardState, SnapshotMetadata};
+use quorate_replica::{Config, Initial, Replica, RequestIds};
+use quorate_types::{EntryId, GroupId, Index, Mark, NodeId, Term};
+use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
+use tokio::sync::{mpsc, watch};
+
+use crate::board::Board;
+use crate::drive::{Driver, Writing};
+use crate::machine;
+use crate::metrics::Metrics;
+use crate::node::{Inner, Node, NodeConfig, point_at_peers};
+use crate::snapshot::{self, Receiver, Sender};
+use crate::waiters::Waiters;
+use crate::{apply, disk};
+
+/// The only group of a node so far.
+const GROUP: GroupId = GroupId(1);
+
+/// Why a node did not start. Nothing was changed unless the text says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another process has it.
+    #[error(
+        "data directory {} is in use by another process; stop that one, or give this node a \
+         directory of its own", path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("{what} {}: {error}; is the directory there and writable by this user?", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// How it failed.
+        error: io::Error,
+    },
+    /// It holds the data of someone else.
+    #[error(
+        "data directory {} belongs to member {found_node:x} of cluster {found_cluster:x}, not to \
+         member {node:x} of cluster {cluster:x}; use the directory of this member, or an empty one",
+        path.display()
+    )]
+    OtherMember {
+        /// The directory.
+        path: PathBuf,
+        /// Whose data it holds.
+        found_node: NodeId,
+        /// Of which cluster.
+        found_cluster: u64,
+        /// Who was to start.
+        node: NodeId,
+        /// Of which cluster.
+        cluster: u64,
+    },
+    /// Nothing is there and no members were named.
+    #[error("data directory {} is empty and no members of a new cluster were named", path.display())]
+    NoMembers {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The state is there, but its log is not.
+    #[error(
+        "{} holds state up to log index {applied}, but its log is missing: what this member \
+         acknowledged may be lost. Restore the log directory, or remove the member from the \
+         cluster and add it anew with an empty directory", path.display()
+    )]
+    LogMissing {
+        /// The directory.
+        path: PathBuf,
+        /// What the state covers.
+        applied: Index,
+    },
+    /// The log begins after what the state covers.
+    #[error(
+        "the log in {} begins after index {mark}, but the state reaches only {applied} and no \
+         received snapshot is there: remove the member from the cluster and add it anew with an \
+         empty directory", path.display()
+    )]
+    StateMissing {
+        /// The directory.
+        path: PathBuf,
+        /// Where the log begins.
+        mark: Index,
+        /// What the state covers.
+        applied: Index,
+    },
+    /// The log cannot be used.
+    #[error("the log in {}: {error}", path.display())]
+    Log {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: WalError,
+    },
+    /// The state cannot be used.
+    #[error("the state in {}: {why}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Log and state are readable and contradict each other, or the settings do not fit together.
+    #[error(transparent)]
+    Replica(#[from] quorate_replica::StartError),
+    /// The transport's settings or sockets.
+    #[error("transport: {0}")]
+    Net(String),
+}
+
+/// Whose data a directory holds, if anyone's.
+///
+/// # Errors
+///
+/// When the directory cannot be read or its log is damaged.
+pub fn inspect(data_dir: &Path) -> Result<Option<Identity>, StartError> {
+    let path = Layout::new(data_dir).wal;
+    let found = || {
+        if !Wal::exists(&RealDisk, &path)? {
+            return Ok(None);
+        }
+        Ok(Some(Wal::inspect(&RealDisk, &path, &mut |_, _| {})?.identity))
+    };
+    found().map_err(|error| StartError::Log { path: path.clone(), error })
+}
+
+struct Layout {
+    root: PathBuf,
+    wal: PathBuf,
+    kv: PathBuf,
+    snap: PathBuf,
+}
+
+impl Layout {
+    fn new(root: &Path) -> Self {
+        Layout {
+            root: root.to_owned(),
+            wal: root.join("wal"),
+            kv: root.join("kv.redb"),
+            snap: root.join("snap"),
+        }
+    }
+}
+
+/// What storage gave back.
+struct Opened {
+    wal: Wal,
+    store: Store,
+    initial: Initial,
+    lock: File,
+}
+
+impl Node {
+    /// Starts a node from its directory, or makes a new one there. Must be called on a tokio
+    /// runtime, which then carries the transport.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`]; nothing listens or runs after an error.
+    pub async fn start(mut config: NodeConfig) -> Result<Node, StartError> {
+        let listeners = std::mem::take(&mut config.peer_listeners);
+        let config = Arc::new(config);
+        let settings = Arc::clone(&config);
+        let opened = tokio::task::spawn_blocking(move || open(&settings))
+            .await
+            .map_err(|error| StartError::Net(error.to_string()))??;
+        run(&config, opened, listeners)
+    }
+}
+
+fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+    let layout = Layout::new(&config.data_dir);
+    make_directory(&layout.root)?;
+    let lock = lock(&layout.root)?;
+    make_directory(&layout.snap)?;
+    let log_error = |error| StartError::Log { path: layout.wal.clone(), error };
+    let disk = Arc::new(RealDisk);
+
+    if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
+        bootstrap(config, &layout)?;
+        let first = Mark { index: Index(1), stamp: 1, data: Bytes::new() };
+        let identity = Identity { cluster: config.cluster, node: config.node, group: GROUP };
+        let hard_state =
+            HardState { term: Term(1), commit: Index(1), ..HardState::default() };
+        Wal::create(
+            disk.clone(),
+            &layout.wal,
+            identity,
+            Options::default(),
+            &first,
+            Some(codec::encode_hard_state_record(&hard_state)),
+        )
+        .map_err(log_error)?;
+    }
+
+    let mut told = std::time::Instant::now();
+    let mut progress = |done: u64, total: u64| {
+        if Duration::from_secs(2) <= told.elapsed() {
+            told = std::time::Instant::now();
+            tracing::info!(done, total, "reading the log");
+        }
+    };
+    let (wal, recovered) = Wal::open(disk, &layout.wal, Options::default(), &mut progress)
+        .map_err(log_error)?;
+    let found = &recovered.identity;
+    if found.node != config.node || found.cluster != config.cluster {
+        return Err(StartError::OtherMember {
+            path: layout.root,
+            found_node: found.node,
+            found_cluster: found.cluster,
+            node: config.node,
+            cluster: config.cluster,
+        });
+    }
+    if let Some(torn) = &recovered.torn {
+        tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
+    }
+    let store = open_state(config, &layout, &recovered.mark)?;
+    let initial = initial(&layout, recovered, &store)?;
+    snapshot::remove_others(&layout.snap, None).map_err(io_error("clean", &layout.snap))?;
+    Ok(Opened { wal, store, initial, lock })
+}
+
+/// Makes the state of a new member. Doing it twice is harmless: the log, made after it, decides.
+fn bootstrap(config: &NodeConfig, layout: &Layout) -> Result<(), StartError> {
+    if layout.kv.exists() {
+        let applied = machine::open(&layout.kv, config.cache_bytes)
+            .map(|store| store.applied().index)
+            .unwrap_or_default();
+        if Index(1) < applied {
+            return Err(StartError::LogMissing { path: layout.root.clone(), applied });
+        }
+    }
+    if config.members.is_empty() {
+        return Err(StartError::NoMembers { path: layout.root.clone() });
+    }
+    let mut voters: Vec<NodeId> =
+        config.members.iter().map(|member| NodeId(member.id)).collect();
+    voters.sort_unstable();
+    let conf_state = ConfState { voters, ..ConfState::default() };
+    machine::create(&layout.kv, config, codec::encode_conf_state_record(&conf_state))
+        .map_err(|why| StartError::State { path: layout.kv.clone(), why })
+}
+
+/// The state, brought up to the log's mark by a received snapshot if it is behind it.
+fn open_state(config: &NodeConfig, layout: &Layout, mark: &Mark) -> Result<Store, StartError> {
+    let state_error = |why| StartError::State { path: layout.kv.clone(), why };
+    let applied = if layout.kv.exists() {
+        let store = machine::open(&layout.kv, config.cache_bytes).map_err(state_error)?;
+        if mark.index <= store.applied().index {
+            return Ok(store);
+        }
+        store.applied().index
+    } else {
+        Index(0)
+    };
+    let id = EntryId { term: Term(mark.stamp), index: mark.index };
+    let file = snapshot::path(&layout.snap, id);
+    if !file.exists() {
+        return Err(StartError::StateMissing {
+            path: layout.root.clone(),
+            mark: mark.index,
+            applied,
+        });
+    }
+    tracing::info!(index = mark.index.0, "installing the snapshot that was received last");
+    let metadata =
+        SnapshotMetadata { index: id.index, term: id.term, conf_state: ConfState::default() };
+    machine::install(&layout.kv, &layout.snap, &metadata, config.cache_bytes)
+        .map_err(state_error)
+}
+
+fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initial, StartError> {
+    let damaged = |why: String| StartError::State { path: layout.wal.clone(), why };
+    let applied = store.applied();
+    let conf_state =
+        codec::decode_conf_state_record(applied.conf_state.clone()).map_err(|error| damaged(error.to_string()))?;
+    let hard_state = match &recovered.hard_state {
+        Some(bytes) => {
+            codec::decode_hard_state_record(bytes.clone()).map_err(|error| damaged(error.to_string()))?
+        }
+        None => HardState::default(),
+    };
+    let entries = recovered
+        .entries
+        .into_iter()
+        .map(|entry| codec::from_log_entry(entry).map_err(|error| damaged(error.to_string())))
+        .collect::<Result<_, _>>()?;
+    Ok(Initial {
+        mark: recovered.mark,
+        entries,
+        hard_state,
+        applied: applied.index,
+        conf_state,
+    })
+}
+
+/// Starts the transport, the three threads, and the loop.
+fn run(
+    config: &NodeConfig,
+    opened: Opened,
+    listeners: Vec<std::net::TcpListener>,
+) -> Result<Node, StartError> {
+    let Opened { wal, store, initial, lock } = opened;
+    let started_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let store = Arc::new(store);
+    let metrics = Arc::new(Metrics::default());
+    let waiters = Arc::new(Waiters::new(config.requests_max));
+
+    let net_error = |error: &dyn std::fmt::Display| StartError::Net(error.to_string());
+    let listeners = listeners
+        .into_iter()
+        .map(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        })
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|error| net_error(&error))?;
+    let mut net_config = NetConfig::new(config.cluster, config.node);
+    net_config.incarnation = started_ms;
+    net_config.check().map_err(|error| net_error(&error))?;
+
+    let replica = Replica::new(replica_config(config, started_ms), initial)?;
+
+    let (net_sender, net_events) = mpsc::channel(4096);
+    let net = Net::start(net_config, listeners, net_sender);
+    point_at_peers(&net, config.node, &store.members());
+
+    let board =
+        Arc::new(Board::new(config.node, config.cluster, Arc::clone(&store), metrics.clone()));
+    let (calls_sender, calls) = mpsc::channel(4096);
+    let (written_sender, written) = mpsc::unbounded_channel();
+    let (done_sender, done) = mpsc::unbounded_channel();
+    let (disk_sender, disk_inbox) = blocking::channel();
+    let (apply_sender, apply_inbox) = blocking::channel();
+    let (stopped_sender, stopped) = watch::channel(None);
+    let layout = Layout::new(&config.data_dir);
+
+    let driver = Driver {
+        node: config.node,
+        replica,
+        tick: Duration::from_millis(config.heartbeat_ms),
+        net: net.clone(),
+        board: Arc::clone(&board),
+        waiters: Arc::clone(&waiters),
+        calls,
+        net_events,
+        written,
+        done,
+        disk: disk_sender,
+        apply: apply_sender,
+        sender: Sender::default(),
+        receiver: Receiver::new(
+            layout.snap.clone(),
+            done_sender.clone(),
+            tokio::runtime::Handle::current(),
+        ),
+        writing: Writing::default(),
+        reads: HashMap::new(),
+        next_read: 0,
+    };
+    let applier = apply::Applier {
+        store: Arc::clone(&store),
+        waiters: Arc::clone(&waiters),
+        metrics: Arc::clone(&metrics),
+        kv_path: layout.kv,
+        snap_dir: layout.snap,
+        cache_bytes: config.cache_bytes,
+        done: done_sender,
+    };
+
+    let threads = vec![
+        spawn("quorate-disk", move || disk::run(wal, disk_inbox, written_sender, metrics))?,
+        spawn("quorate-apply", move || applier.run(apply_inbox))?,
+        spawn("quorate-loop", {
+            let waiters = Arc::clone(&waiters);
+            move || {
+                let reason = drive(driver);
+                if let Some(reason) = &reason {
+                    tracing::error!("this node has stopped: {reason}");
+                }
+                waiters.close();
+                let _ = stopped_sender.send(reason);
+                drop(lock);
+            }
+        })?,
+    ];
+    Ok(Node {
+        inner: Arc::new(Inner {
+            calls: calls_sender,
+            board,
+            store,
+            waiters,
+            ids: Mutex::new(RequestIds::new(config.node, started_ms)),
+            net,
+            stopped,
+            threads: Mutex::new(threads),
+            request_bytes_max: config.request_bytes_max,
+            request_timeout: Duration::from_millis(5000 + 2 * config.election_ms),
+            election_timeout: Duration::from_millis(config.election_ms),
+        }),
+    })
+}
+
+/// Runs the loop to its end on this thread; says why if it broke.
+fn drive(driver: Driver) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(driver.run()).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| StartError::Net(format!("cannot start a thread: {error}")))
+}
+
+fn replica_config(config: &NodeConfig, seed: u64) -> Config {
+    let election_ticks = config.election_ms.div_ceil(config.heartbeat_ms.max(1));
+    let request_ticks = (5000 + 2 * config.election_ms).div_ceil(config.heartbeat_ms.max(1));
+    let second = 1000_u64.div_ceil(config.heartbeat_ms.max(1));
+    Config {
+        election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
+        command_bytes_max: config.request_bytes_max,
+        parked_count_max: config.requests_max,
+        parked_ticks_max: request_ticks,
+        read_retry_ticks: (second / 2).max(1),
+        flush_entries: config.snapshot_count.max(1),
+        flush_ticks: 30 * second,
+        ..Config::new(config.node, seed ^ config.node.0.rotate_left(32))
+    }
+}
+
+/// Makes a directory for its owner only; narrows one that others may enter, and says so.
+fn make_directory(path: &Path) -> Result<(), StartError> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => Err(StartError::Io {
+            what: "cannot use",
+            path: path.to_owned(),
+            error: io::Error::from(io::ErrorKind::NotADirectory),
+        }),
+        Ok(metadata) => {
+            if metadata.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+                    .map_err(io_error("cannot narrow the permissions of", path))?;
+                tracing::warn!(
+                    path = %path.display(),
+                    "the data directory was open to others; it is its owner's alone now"
+                );
+            }
+            Ok(())
+        }
+        Err(_) => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io_error("cannot create", path)),
+    }
+}
+
+fn lock(root: &Path) -> Result<File, StartError> {
+    let path = root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error("cannot open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: root.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io_error("cannot lock", &path)(error)),
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |error| StartError::Io { what, path, error }
+}

@@ -1,0 +1,24 @@
+//! Scripts that say what the Raft engine is to do, in the languages of etcd's own test files.
+//!
+//! ```text
+//! campaign 1                        a command
+//! ----
+//! ok                                what it is to print
+//! ```
+//!
+//! Three languages share one file format: whole clusters ([`run_raft`]), the arithmetic of quorums
+//! ([`run_quorum`]) and changes of membership ([`run_confchange`]). Each runs a script from an empty
+//! state and returns an [`Outcome`]: where it printed something else than it should, and the script
+//! with what it did print, for a person to read and keep. A run depends on nothing but the text.
+
+mod cluster;
+mod confchange;
+mod file;
+mod quorum;
+mod run;
+
+pub use cluster::run_raft;
+pub use confchange::run_confchange;
+pub use file::{FileError, FileErrorReason, is_script_name};
+pub use quorum::run_quorum;
+pub use run::{Diff, Outcome};

@@ -1,0 +1,102 @@
+//! Every script of this crate prints what it says, and so does every script of etcd's that is at
+//! hand.
+//!
+//! With `QUORATE_REWRITE=1` in the environment, this crate's own scripts are rewritten with what
+//! they print, to be read before they are kept.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use quorate_script::{FileError, Outcome, is_script_name, run_confchange, run_quorum, run_raft};
+
+type Run = fn(&str) -> Result<Outcome, FileError>;
+
+#[test]
+fn clusters() {
+    run_all(&own("raft"), run_raft, Kept::Here);
+    run_all(&upstream("testdata"), run_raft, Kept::Elsewhere);
+}
+
+#[test]
+fn quorums() {
+    run_all(&own("quorum"), run_quorum, Kept::Here);
+    run_all(&upstream("quorum/testdata"), run_quorum, Kept::Elsewhere);
+}
+
+#[test]
+fn membership_changes() {
+    run_all(&own("confchange"), run_confchange, Kept::Here);
+    run_all(&upstream("confchange/testdata"), run_confchange, Kept::Elsewhere);
+}
+
+/// Where scripts are kept.
+#[derive(Clone, Copy, PartialEq)]
+enum Kept {
+    /// In this crate: they must be there, and may be rewritten.
+    Here,
+    /// Beside the workspace: they may be missing, and are only read.
+    Elsewhere,
+}
+
+fn own(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(folder)
+}
+
+fn upstream(folder: &str) -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    workspace.join("../shared/conformance/etcd-raft").join(folder)
+}
+
+fn run_all(folder: &Path, run: Run, kept: Kept) {
+    let mut files = Vec::new();
+    collect(folder, &mut files);
+    if files.is_empty() {
+        assert!(kept == Kept::Elsewhere, "no scripts in {}", folder.display());
+        // Past the test harness, which keeps to itself what a passing test prints.
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "SKIPPED: etcd's scripts are not at {}", folder.display());
+        return;
+    }
+    files.sort();
+    let mut failed = 0;
+    for file in &files {
+        let text = fs::read_to_string(file).expect("a script can be read");
+        let outcome = run(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        if outcome.diffs.is_empty() {
+            assert_eq!(outcome.rewritten, text, "{} would be rewritten", file.display());
+            continue;
+        }
+        if kept == Kept::Here && is_rewrite() {
+            fs::write(file, outcome.rewritten).expect("a script can be written");
+            continue;
+        }
+        failed += 1;
+        eprintln!("{} differs:", file.display());
+        for diff in &outcome.diffs {
+            eprintln!("{diff}");
+        }
+    }
+    assert_eq!(failed, 0, "of {} scripts in {}", files.len(), folder.display());
+}
+
+/// All scripts in `folder` and the folders in it.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let entry = entry.expect("a folder can be read");
+        if !entry.file_name().to_str().is_some_and(is_script_name) {
+            continue;
+        }
+        if entry.path().is_dir() {
+            collect(&entry.path(), files);
+        } else {
+            files.push(entry.path());
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how the test is run is for its caller to say")]
+fn is_rewrite() -> bool {
+    std::env::var("QUORATE_REWRITE").is_ok_and(|value| value == "1")
+}

@@ -1,0 +1,562 @@
+//! Settings of `quorate serve`: read from four places, checked together, before any data is touched.
+//!
+//! Every setting is one of [`FLAGS`] and has one name. `--foo-bar` on the command line is
+//! `QUORATE_FOO_BAR` in the environment, `ETCD_FOO_BAR` for unit files written for etcd, and `foo-bar`
+//! in the TOML file that `--config-file` names. The first of these that has it wins:
+//!
+//! ```text
+//! command line  >  QUORATE_ variable  >  ETCD_ variable  >  file  >  default
+//! ```
+//!
+//! (etcd refuses a flag that is also in the environment, and with a file ignores all the rest; a
+//! fixed order surprises less.) An empty variable counts as absent. An `ETCD_` variable without a
+//! meaning here is warned about; an unknown flag or key is an error.
+//!
+//! [`Config`] holds only settings that fit together: [`Sources::config`] names everything that does
+//! not, at once.
+
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+pub use sources::{FLAGS, Flag, Sources};
+
+use crate::urls::{Url, UrlError};
+
+/// Election timeouts above this make a cluster that seems dead.
+const ELECTION_MS_MAX: u64 = 50_000;
+/// Election timeout, in heartbeats, below which a few late ones would cost the leader its office.
+const ELECTION_HEARTBEATS_MIN: u64 = 5;
+/// A command must fit into one message between nodes, with room to spare.
+const REQUEST_BYTES_CEILING: u64 = 10 << 20;
+/// Below this not even a key fits.
+const REQUEST_BYTES_FLOOR: u64 = 1 << 10;
+const TXN_OPS_CEILING: u64 = 100_000;
+const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+const NAME_BYTES_MAX: usize = 255;
+
+/// Checked settings of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the member, and its key in `initial_cluster`.
+    pub name: String,
+    /// Where log and state live.
+    pub data_dir: PathBuf,
+    /// Where clients connect.
+    pub listen_client_urls: Vec<Url>,
+    /// What clients are told to connect to.
+    pub advertise_client_urls: Vec<Url>,
+    /// Where peers connect.
+    pub listen_peer_urls: Vec<Url>,
+    /// What peers are told to connect to.
+    pub initial_advertise_peer_urls: Vec<Url>,
+    /// The members of a new cluster: name and peer URLs, this node among them.
+    pub initial_cluster: BTreeMap<String, Vec<Url>>,
+    /// Whether the cluster is to be founded or runs already.
+    pub initial_cluster_state: ClusterState,
+    /// Keeps clusters apart that have the same URLs: part of all ids.
+    pub initial_cluster_token: String,
+    /// Whether one of the settings that name the cluster was given, rather than left at its default.
+    pub describes_cluster: bool,
+    /// Heartbeat interval.
+    pub heartbeat_ms: u64,
+    /// Election timeout; at least five heartbeats.
+    pub election_ms: u64,
+    /// Applied entries between snapshots.
+    pub snapshot_count: u64,
+    /// Size of the state over which writes are refused; `None` is no quota.
+    pub quota_bytes_max: Option<u64>,
+    /// The longest command.
+    pub request_bytes_max: u64,
+    /// Operations in each list of a transaction.
+    pub txn_ops_max: usize,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// What works, and may not be meant.
+    pub warnings: Vec<String>,
+}
+
+/// Whether a member without data founds a cluster or joins one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// Founds it, with the others of `--initial-cluster`.
+    New,
+    /// Joins it.
+    Existing,
+}
+
+/// The least important lines that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What a developer asks for.
+    Debug,
+    /// What an operator wants to see.
+    Info,
+    /// What may go wrong.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Why settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No such setting.
+    #[error("{origin}: no setting {name:?}{}", hint.map(|hint| format!("; did you mean {hint:?}?")).unwrap_or_default())]
+    Unknown {
+        /// Where it was given.
+        origin: String,
+        /// Its name.
+        name: String,
+        /// A setting that is called almost so.
+        hint: Option<&'static str>,
+    },
+    /// A value of another type.
+    #[error("{origin}: {value:?} is not {want}")]
+    NotA {
+        /// Where it was given.
+        origin: String,
+        /// What was given.
+        value: String,
+        /// What is needed.
+        want: &'static str,
+    },
+    /// A number that cannot work.
+    #[error("{origin}: {value} is out of range; use {min} to {max}")]
+    OutOfRange {
+        /// Where it was given.
+        origin: String,
+        /// What was given.
+        value: u64,
+        /// The least that works.
+        min: u64,
+        /// The most that works.
+        max: u64,
+    },
+    /// A URL that cannot be used.
+    #[error("{origin}: {error}")]
+    Url {
+        /// Where it was given.
+        origin: String,
+        /// What is wrong with it.
+        error: UrlError,
+    },
+    /// One URL twice in one list.
+    #[error("{origin}: {url} is there twice")]
+    UrlTwice {
+        /// Where it was given.
+        origin: String,
+        /// The URL.
+        url: String,
+    },
+    /// Clients and peers on one port.
+    #[error("--listen-client-urls and --listen-peer-urls both name {url}; use two ports")]
+    SharedListener {
+        /// The URL.
+        url: String,
+    },
+    /// Clients would be told the default, where nobody may listen.
+    #[error(
+        "--listen-client-urls is given without --advertise-client-urls: what should clients be told \
+         to connect to? Try --advertise-client-urls {listen}"
+    )]
+    AdvertiseMissing {
+        /// What is listened on.
+        listen: String,
+    },
+    /// Elections before a leader can show itself.
+    #[error(
+        "--election-timeout is {election} ms, --heartbeat-interval {heartbeat} ms: a few late \
+         heartbeats would start an election; make the timeout at least {} ms",
+        heartbeat.saturating_mul(ELECTION_HEARTBEATS_MIN)
+    )]
+    ElectionTooSoon {
+        /// Election timeout in ms.
+        election: u64,
+        /// Heartbeat interval in ms.
+        heartbeat: u64,
+    },
+    /// A name that cannot stand in `--initial-cluster`, or in a path.
+    #[error("{origin}: {name:?} cannot be a member's name: {why}")]
+    Name {
+        /// Where it was given.
+        origin: String,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An element of `--initial-cluster` without a name.
+    #[error("{origin}: {part:?} is not NAME=URL; write the list as n1=http://h1:2380,n2=http://h2:2380")]
+    ClusterSyntax {
+        /// Where it was given.
+        origin: String,
+        /// The element.
+        part: String,
+    },
+    /// This node is not in its own cluster.
+    #[error(
+        "--initial-cluster names {names}, and not this member, {name:?}; add {name}=<its peer URL>, \
+         or set --name"
+    )]
+    ClusterWithoutSelf {
+        /// The names in it.
+        names: String,
+        /// This node's.
+        name: String,
+    },
+    /// Others would be told one address, and this node another.
+    #[error(
+        "--initial-cluster gives {name} the peer URLs {listed}, --initial-advertise-peer-urls says \
+         {advertised}; they must be the same"
+    )]
+    ClusterUrlsDiffer {
+        /// This node's name.
+        name: String,
+        /// Its URLs in the list.
+        listed: String,
+        /// The URLs it advertises.
+        advertised: String,
+    },
+    /// The file cannot be used.
+    #[error("config file {path}: {why}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Everything that is wrong with the settings; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<ConfigError>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if at == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Config {
+    /// Relations between settings; single values were checked when they were read.
+    fn check(&self, sources: &Sources, problems: &mut Vec<ConfigError>) {
+        if self.election_ms < self.heartbeat_ms.saturating_mul(ELECTION_HEARTBEATS_MIN) {
+            problems.push(ConfigError::ElectionTooSoon {
+                election: self.election_ms,
+                heartbeat: self.heartbeat_ms,
+            });
+        }
+        if sources.is_given("listen-client-urls") && !sources.is_given("advertise-client-urls") {
+            problems.push(ConfigError::AdvertiseMissing { listen: join(&self.listen_client_urls) });
+        }
+        for url in &self.listen_client_urls {
+            // Port 0 asks for any free port, each time another one.
+            let is_shared = |peer: &Url| (peer.host(), peer.port()) == (url.host(), url.port());
+            if url.port() != 0 && self.listen_peer_urls.iter().any(is_shared) {
+                problems.push(ConfigError::SharedListener { url: url.to_string() });
+            }
+        }
+        self.check_cluster(problems);
+    }
+
+    fn check_cluster(&self, problems: &mut Vec<ConfigError>) {
+        let mut seen = BTreeSet::new();
+        for url in self.initial_cluster.values().flatten() {
+            if !seen.insert(url.as_str()) {
+                problems.push(ConfigError::UrlTwice {
+                    origin: "--initial-cluster".to_owned(),
+                    url: url.to_string(),
+                });
+            }
+        }
+        let Some(listed) = self.initial_cluster.get(&self.name) else {
+            problems.push(ConfigError::ClusterWithoutSelf {
+                names: self.initial_cluster.keys().cloned().collect::<Vec<_>>().join(", "),
+                name: self.name.clone(),
+            });
+            return;
+        };
+        let set = |urls: &[Url]| urls.iter().cloned().collect::<BTreeSet<_>>();
+        if set(listed) != set(&self.initial_advertise_peer_urls) {
+            problems.push(ConfigError::ClusterUrlsDiffer {
+                name: self.name.clone(),
+                listed: join(listed),
+                advertised: join(&self.initial_advertise_peer_urls),
+            });
+        }
+    }
+
+    fn warn(&mut self) {
+        for (flag, urls) in [
+            ("advertise-client-urls", &self.advertise_client_urls),
+            ("initial-advertise-peer-urls", &self.initial_advertise_peer_urls),
+        ] {
+            for url in urls.iter().filter(|url| url.is_wildcard()) {
+                self.warnings.push(format!("--{flag} {url}: nobody can connect to that address"));
+            }
+        }
+        if self.initial_cluster.len().is_multiple_of(2) {
+            let count = self.initial_cluster.len();
+            self.warnings.push(format!(
+                "--initial-cluster has {count} members: as many failures are survived with {}",
+                count - 1
+            ));
+        }
+    }
+}
+
+/// URLs as a flag takes them.
+pub(crate) fn join(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}
+
+impl Sources {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    ///
+    /// All problems at once.
+    pub fn config(&self) -> Result<Config, Problems> {
+        let mut read = Reader { sources: self, problems: self.problems().to_vec() };
+        let name = read.name();
+        let initial_advertise_peer_urls = read.urls("initial-advertise-peer-urls");
+        let mut config = Config {
+            data_dir: read.data_dir(&name),
+            listen_client_urls: read.listeners("listen-client-urls"),
+            advertise_client_urls: read.urls("advertise-client-urls"),
+            listen_peer_urls: read.listeners("listen-peer-urls"),
+            initial_cluster: read.cluster(&name, &initial_advertise_peer_urls),
+            initial_cluster_state: read.choice(
+                "initial-cluster-state",
+                "new or existing",
+                &[("new", ClusterState::New), ("existing", ClusterState::Existing)],
+            ),
+            initial_cluster_token: self.value("initial-cluster-token").to_owned(),
+            describes_cluster: [
+                "initial-cluster",
+                "initial-cluster-token",
+                "initial-advertise-peer-urls",
+            ]
+            .iter()
+            .any(|flag| self.is_given(flag)),
+            heartbeat_ms: read.number("heartbeat-interval", 1, ELECTION_MS_MAX),
+            election_ms: read.number("election-timeout", 1, ELECTION_MS_MAX),
+            snapshot_count: read.number("snapshot-count", 1, u64::MAX),
+            quota_bytes_max: read.quota(),
+            request_bytes_max: read.number(
+                "max-request-bytes",
+                REQUEST_BYTES_FLOOR,
+                REQUEST_BYTES_CEILING,
+            ),
+            txn_ops_max: usize::try_from(read.number("max-txn-ops", 1, TXN_OPS_CEILING))
+                .unwrap_or(usize::MAX),
+            log_level: read.choice(
+                "log-level",
+                "trace, debug, info, warn or error",
+                &[
+                    ("info", LogLevel::Info),
+                    ("trace", LogLevel::Trace),
+                    ("debug", LogLevel::Debug),
+                    ("warn", LogLevel::Warn),
+                    ("error", LogLevel::Error),
+                    // etcd's two more have nothing of their own here.
+                    ("panic", LogLevel::Error),
+                    ("fatal", LogLevel::Error),
+                ],
+            ),
+            log_format: read.choice(
+                "log-format",
+                "json or text",
+                &[
+                    ("text", LogFormat::Text),
+                    ("json", LogFormat::Json),
+                    ("console", LogFormat::Text),
+                ],
+            ),
+            warnings: self.warnings().to_vec(),
+            name,
+            initial_advertise_peer_urls,
+        };
+        let mut problems = read.problems;
+        // What could not be read was replaced by something: its relations would only confuse.
+        if problems.is_empty() {
+            config.check(self, &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        config.warn();
+        Ok(config)
+    }
+}
+
+/// Reads single settings, and keeps a list of what is wrong with them.
+struct Reader<'a> {
+    sources: &'a Sources,
+    problems: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn origin(&self, flag: &str) -> String {
+        self.sources.origin(flag)
+    }
+
+    fn number(&mut self, flag: &'static str, min: u64, max: u64) -> u64 {
+        let text = self.sources.value(flag);
+        match text.trim().parse::<u64>() {
+            Ok(value) if min <= value && value <= max => value,
+            Ok(value) => {
+                let origin = self.origin(flag);
+                self.problems.push(ConfigError::OutOfRange { origin, value, min, max });
+                min
+            }
+            Err(_) => {
+                self.not_a(flag, "a whole number");
+                min
+            }
+        }
+    }
+
+    /// 0 is etcd's default; a negative number is no quota.
+    fn quota(&mut self) -> Option<u64> {
+        match self.sources.value("quota-backend-bytes").trim().parse::<i64>() {
+            Ok(0) => Some(QUOTA_BYTES_DEFAULT),
+            Ok(bytes) => u64::try_from(bytes).ok(),
+            Err(_) => {
+                self.not_a("quota-backend-bytes", "a whole number of bytes");
+                None
+            }
+        }
+    }
+
+    /// The first choice stands for one that could not be read.
+    fn choice<T: Copy>(
+        &mut self,
+        flag: &'static str,
+        want: &'static str,
+        choices: &[(&str, T)],
+    ) -> T {
+        let text = self.sources.value(flag).trim().to_ascii_lowercase();
+        match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => *value,
+            None => {
+                self.not_a(flag, want);
+                choices[0].1
+            }
+        }
+    }
+
+    fn not_a(&mut self, flag: &'static str, want: &'static str) {
+        let value = self.sources.value(flag).to_owned();
+        let origin = self.origin(flag);
+        self.problems.push(ConfigError::NotA { origin, value, want });
+    }
+
+    fn name(&mut self) -> String {
+        let name = self.sources.value("name").to_owned();
+        let why = if name.is_empty() {
+            "it is empty"
+        } else if NAME_BYTES_MAX < name.len() {
+            "it is longer than 255 bytes"
+        } else if name.contains(['=', ',']) {
+            "= and , have a meaning in --initial-cluster"
+        } else if name.chars().any(char::is_control) {
+            "it has control characters"
+        } else {
+            return name;
+        };
+        let origin = self.origin("name");
+        self.problems.push(ConfigError::Name { origin, name: name.clone(), why });
+        name
+    }
+
+    fn data_dir(&mut self, name: &str) -> PathBuf {
+        if self.sources.is_given("data-dir") {
+            return PathBuf::from(self.sources.value("data-dir"));
+        }
+        if name.contains('/') {
+            self.problems.push(ConfigError::Name {
+                origin: self.origin("name"),
+                name: name.to_owned(),
+                why: "the data directory would be called after it; set --data-dir",
+            });
+        }
+        PathBuf::from(format!("{name}.etcd"))
+    }
+
+    fn urls(&mut self, flag: &'static str) -> Vec<Url> {
+        let urls = match Url::parse_list(self.sources.value(flag)) {
+            Ok(urls) => urls,
+            Err(error) => {
+                let origin = self.origin(flag);
+                self.problems.push(ConfigError::Url { origin, error });
+                return Vec::new();
+            }
+        };
+        for (at, url) in urls.iter().enumerate() {
+            if urls[..at].contains(url) {
+                let origin = self.origin(flag);
+                self.problems.push(ConfigError::UrlTwice { origin, url: url.to_string() });
+            }
+        }
+        urls
+    }
+
+    fn listeners(&mut self, flag: &'static str) -> Vec<Url> {
+        let urls = self.urls(flag);
+        for url in &urls {
+            if let Err(error) = url.bind_address() {
+                let origin = self.origin(flag);
+                self.problems.push(ConfigError::Url { origin, error });
+            }
+        }
+        urls
+    }
+
+    /// `name=url,...`; a name may repeat. By default this member alone.
+    fn cluster(&mut self, name: &str, advertised: &[Url]) -> BTreeMap<String, Vec<Url>> {
+        let mut cluster: BTreeMap<String, Vec<Url>> = BTreeMap::new();
+        if !self.sources.is_given("initial-cluster") {
+            cluster.insert(name.to_owned(), advertised.to_vec());
+            return cluster;
+        }
+        for part in self.sources.value("initial-cluster").split(',') {
+            let origin = self.origin("initial-cluster");
+            match part.trim().split_once('=') {
+                Some((name, url)) if !name.is_empty() => match Url::parse(url) {
+                    Ok(url) => cluster.entry(name.to_owned()).or_default().push(url),
+                    Err(error) => self.problems.push(ConfigError::Url { origin, error }),
+                },
+                _ => {
+                    let part = part.to_owned();
+                    self.problems.push(ConfigError::ClusterSyntax { origin, part });
+                }
+            }
+        }
+        cluster
+    }
+}

@@ -1,0 +1,270 @@
+//! Where settings come from. They stay text until all of them are known.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::ConfigError;
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Its name on the command line without the dashes, and in a file.
+    pub name: &'static str,
+    /// What stands for its value in a help text.
+    pub value: &'static str,
+    /// Its default; empty where it follows from other settings.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+const fn flag(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { name, value, default, help }
+}
+
+/// Every setting, in the order in which a help text lists them.
+pub const FLAGS: &[Flag] = &[
+    flag("name", "NAME", "default", "Name of this member, and its key in --initial-cluster"),
+    flag("data-dir", "DIR", "", "Directory of log and state [default: <name>.etcd]"),
+    flag(
+        "listen-client-urls",
+        "URLS",
+        "http://localhost:2379",
+        "Where clients connect, comma separated; IP addresses or localhost",
+    ),
+    flag(
+        "advertise-client-urls",
+        "URLS",
+        "http://localhost:2379",
+        "What clients are told to connect to; needed with --listen-client-urls",
+    ),
+    flag(
+        "listen-peer-urls",
+        "URLS",
+        "http://localhost:2380",
+        "Where other members connect, comma separated; IP addresses or localhost",
+    ),
+    flag(
+        "initial-advertise-peer-urls",
+        "URLS",
+        "http://localhost:2380",
+        "What other members are told to connect to",
+    ),
+    flag(
+        "initial-cluster",
+        "LIST",
+        "",
+        "Members of a new cluster, this one among them: n1=http://h1:2380,n2=http://h2:2380 \
+         [default: this member alone]",
+    ),
+    flag(
+        "initial-cluster-state",
+        "STATE",
+        "new",
+        "`new` founds a cluster, `existing` goes on with the member in the data directory",
+    ),
+    flag(
+        "initial-cluster-token",
+        "TEXT",
+        "etcd-cluster",
+        "Keeps clusters apart that have the same URLs; the same on all members",
+    ),
+    flag("heartbeat-interval", "MS", "100", "How often a leader shows itself, in milliseconds"),
+    flag(
+        "election-timeout",
+        "MS",
+        "1000",
+        "How long without a leader until an election, in milliseconds; 5 heartbeats or more",
+    ),
+    flag("snapshot-count", "COUNT", "10000", "Applied entries between snapshots"),
+    flag(
+        "quota-backend-bytes",
+        "BYTES",
+        "0",
+        "Size of the state over which writes are refused; 0 is 2 GiB, negative is no quota",
+    ),
+    flag("max-request-bytes", "BYTES", "1572864", "The longest request that is replicated"),
+    flag("max-txn-ops", "COUNT", "128", "Operations in each list of a transaction"),
+    flag("log-level", "LEVEL", "info", "trace, debug, info, warn or error"),
+    flag("log-format", "FORMAT", "text", "text or json, on standard error"),
+    flag("config-file", "FILE", "", "TOML file with these flags' names as keys"),
+];
+
+/// A place that settings come from; a later one beats an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    File,
+    EtcdVariable,
+    QuorateVariable,
+    CommandLine,
+}
+
+/// Settings as they were given, and by whom.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    given: BTreeMap<&'static str, (Origin, String)>,
+    problems: Vec<ConfigError>,
+    warnings: Vec<String>,
+}
+
+impl Sources {
+    /// Takes a flag of the command line.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` if there is no such flag.
+    pub fn flag(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let flag = known(name).ok_or_else(|| unknown("command line".to_owned(), name))?;
+        self.put(flag, Origin::CommandLine, value.to_owned());
+        Ok(())
+    }
+
+    /// Takes all variables that mean something here.
+    pub fn environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
+        for (name, value) in variables {
+            let Some(name) = name.to_str() else { continue };
+            let (origin, rest) = match (name.strip_prefix("QUORATE_"), name.strip_prefix("ETCD_")) {
+                (Some(rest), _) => (Origin::QuorateVariable, rest),
+                (_, Some(rest)) => (Origin::EtcdVariable, rest),
+                _ => continue,
+            };
+            if value.is_empty() {
+                continue;
+            }
+            let Some(flag) = known(&rest.to_ascii_lowercase().replace('_', "-")) else {
+                // Our own client has variables too, which are none of this program's business.
+                if origin == Origin::EtcdVariable {
+                    let text = format!("{name} is set and has no meaning here");
+                    self.warnings.push(text);
+                }
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => self.put(flag, origin, value),
+                Err(value) => self.problems.push(ConfigError::NotA {
+                    origin: name.to_owned(),
+                    value: value.to_string_lossy().into_owned(),
+                    want: "text in UTF-8",
+                }),
+            }
+        }
+    }
+
+    /// Reads the file that `--config-file` or its variable names, if one does. Call it last.
+    pub fn file(&mut self) {
+        if !self.is_given("config-file") {
+            return;
+        }
+        let path = self.value("config-file").to_owned();
+        match std::fs::read_to_string(Path::new(&path)) {
+            Ok(text) => self.toml(&path, &text),
+            Err(error) => {
+                self.problems.push(ConfigError::File { path, why: error.to_string() });
+            }
+        }
+    }
+
+    /// Takes the settings in `text`, which came from the file at `path`.
+    pub(super) fn toml(&mut self, path: &str, text: &str) {
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                let why = format!(
+                    "not TOML ({}); write one setting a line, as in: name = \"n1\"",
+                    error.to_string().trim().replace('\n', " ")
+                );
+                self.problems.push(ConfigError::File { path: path.to_owned(), why });
+                return;
+            }
+        };
+        for (key, value) in table {
+            let Some(flag) = known(&key).filter(|flag| *flag != "config-file") else {
+                self.problems.push(unknown(format!("config file {path}"), &key));
+                continue;
+            };
+            match plain(flag, &value) {
+                Some(value) => self.put(flag, Origin::File, value),
+                None => self.problems.push(ConfigError::NotA {
+                    origin: format!("config file {path}, {key}"),
+                    value: format!("a {}", value.type_str()),
+                    want: "text, number or list of texts",
+                }),
+            }
+        }
+    }
+
+    /// Whether anyone gave it.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// What was given, or the default.
+    pub(super) fn value(&self, name: &str) -> &str {
+        match self.given.get(name) {
+            Some((_, value)) => value,
+            None => FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default),
+        }
+    }
+
+    /// Who gave it, for error texts.
+    pub(super) fn origin(&self, name: &str) -> String {
+        let variable = || name.to_ascii_uppercase().replace('-', "_");
+        match self.given.get(name) {
+            Some((Origin::QuorateVariable, _)) => format!("QUORATE_{}", variable()),
+            Some((Origin::EtcdVariable, _)) => format!("ETCD_{}", variable()),
+            Some((Origin::File, _)) => format!("{name} in {}", self.value("config-file")),
+            Some((Origin::CommandLine, _)) | None => format!("--{name}"),
+        }
+    }
+
+    pub(super) fn problems(&self) -> &[ConfigError] {
+        &self.problems
+    }
+
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn put(&mut self, name: &'static str, origin: Origin, value: String) {
+        let beaten = self.given.get(name).is_none_or(|(held, _)| *held <= origin);
+        if beaten {
+            self.given.insert(name, (origin, value));
+        }
+    }
+}
+
+fn known(name: &str) -> Option<&'static str> {
+    FLAGS.iter().map(|flag| flag.name).find(|known| *known == name)
+}
+
+fn unknown(origin: String, name: &str) -> ConfigError {
+    let hint = known(&name.trim_start_matches('-').to_ascii_lowercase().replace('_', "-"));
+    ConfigError::Unknown { origin, name: name.to_owned(), hint }
+}
+
+/// A value as the command line would have it. `initial-cluster` may be a table of names.
+fn plain(flag: &str, value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Array(parts) => {
+            let parts: Option<Vec<&str>> = parts.iter().map(toml::Value::as_str).collect();
+            parts.map(|parts| parts.join(","))
+        }
+        toml::Value::Table(members) if flag == "initial-cluster" => {
+            let mut parts = Vec::new();
+            for (name, urls) in members {
+                let urls = plain("", urls)?;
+                parts.extend(urls.split(',').map(|url| format!("{name}={url}")));
+            }
+            Some(parts.join(","))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,77 @@
+//! The gRPC services of the client port, and what is asked of every call before its service sees it.
+//!
+//! Services and methods that are not here answer `Unimplemented`, as for an unknown name.
+
+mod cluster;
+mod health;
+mod kv;
+mod maintenance;
+
+use std::pin::Pin;
+
+use quorate_kv::KvError;
+use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
+use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_proto::health::health_server::HealthServer;
+use tokio_stream::Stream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
+use tonic::{Request, Status};
+
+use crate::local::Local;
+use crate::status;
+
+/// Room for the rest of a message beside the command in it, as etcd grants it.
+const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// A streamed answer.
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// All services; `request_bytes_max` is the limit of a command.
+pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {
+    let message_bytes_max = usize::try_from(request_bytes_max)
+        .unwrap_or(usize::MAX)
+        .saturating_add(MESSAGE_OVERHEAD_BYTES);
+    let door = Door { local: local.clone() };
+    let kv = KvServer::new(kv::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        // Reads are not limited; the wire format ends here.
+        .max_encoding_message_size(i32::MAX as usize);
+    let cluster = ClusterServer::new(cluster::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max);
+    let maintenance = MaintenanceServer::new(maintenance::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max);
+    Routes::new(InterceptedService::new(kv, door.clone()))
+        .add_service(InterceptedService::new(cluster, door.clone()))
+        .add_service(InterceptedService::new(maintenance, door))
+        .add_service(HealthServer::new(health::Service))
+}
+
+/// Checks the metadata of a call.
+#[derive(Clone)]
+struct Door {
+    local: Local,
+}
+
+impl Interceptor for Door {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let headers = request.metadata();
+        // Not for the version's sake: whoever counts calls by it needs a text.
+        if let Some(version) = headers.get("client-api-version")
+            && std::str::from_utf8(version.as_bytes()).is_err()
+        {
+            return Err(status::of_kv(KvError::InvalidClientAPIVersion));
+        }
+        let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        if wants_leader && self.local.leader().is_none() {
+            return Err(status::of_kv(KvError::NoLeader));
+        }
+        Ok(request)
+    }
+}
+
+/// What a method answers that is not there yet.
+fn not_yet<T>(method: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("{method} is not supported yet")))
+}

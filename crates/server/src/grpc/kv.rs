@@ -1,0 +1,137 @@
+//! Keys and values. A change goes through the log; a read is confirmed by the leader and then
+//! answered from this member's own store.
+
+use quorate_kv as kv;
+use quorate_kv::{Command, KvError};
+use quorate_proto::etcdserverpb::kv_server::Kv;
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Streamed, not_yet};
+use crate::local::Local;
+use crate::{convert, status};
+
+pub(super) struct Service {
+    local: Local,
+    limits: kv::Limits,
+}
+
+impl Service {
+    pub(super) fn new(local: Local) -> Self {
+        let limits = kv::Limits { txn_ops_max: local.txn_ops_max() };
+        Service { local, limits }
+    }
+
+    /// Checks a change and takes it through the log.
+    async fn change(&self, command: &Command) -> Result<kv::Response, Status> {
+        command.validate(&self.limits).map_err(status::of_kv)?;
+        self.local.check_quota(command)?;
+        self.local.propose(command).await
+    }
+
+    /// A transaction that only reads needs no place in the log.
+    async fn read_txn(&self, txn: kv::TxnRequest) -> Result<kv::TxnResponse, Status> {
+        txn.validate(&self.limits).map_err(status::of_kv)?;
+        if !txn.is_serializable() {
+            self.local.read_barrier().await?;
+        }
+        self.local.read(move |store| store.read_txn(&txn)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let range = convert::range_request(request.into_inner());
+        range.validate().map_err(status::of_kv)?;
+        if !range.serializable {
+            self.local.read_barrier().await?;
+        }
+        let answer = if range.range_end.is_empty() {
+            self.local.store().range(&range).map_err(status::of_kv)?
+        } else {
+            self.local.read(move |store| store.range(&range)).await?
+        };
+        let header = self.local.header(answer.revision);
+        Ok(Response::new(convert::range_response(answer, header)))
+    }
+
+    type RangeStreamStream = Streamed<RangeStreamResponse>;
+
+    async fn range_stream(
+        &self,
+        _: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        not_yet("RangeStream")
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let command = Command::Put(convert::put_request(request.into_inner()));
+        match self.change(&command).await? {
+            kv::Response::Put(answer) => {
+                let header = self.local.header(answer.revision);
+                Ok(Response::new(convert::put_response(answer, header)))
+            }
+            other => Err(mismatched("a put", &other)),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let command = Command::DeleteRange(convert::delete_range_request(request.into_inner()));
+        match self.change(&command).await? {
+            kv::Response::DeleteRange(answer) => {
+                let header = self.local.header(answer.revision);
+                Ok(Response::new(convert::delete_range_response(answer, header)))
+            }
+            other => Err(mismatched("a deletion", &other)),
+        }
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let txn = convert::txn_request(request.into_inner());
+        let answer = if txn.is_read_only() {
+            self.read_txn(txn).await?
+        } else {
+            match self.change(&Command::Txn(txn)).await? {
+                kv::Response::Txn(answer) => answer,
+                other => return Err(mismatched("a transaction", &other)),
+            }
+        };
+        let header = self.local.header(answer.revision);
+        Ok(Response::new(convert::txn_response(answer, header)))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let CompactionRequest { revision, physical } = request.into_inner();
+        let command = Command::Compact(kv::CompactionRequest { revision, physical });
+        match self.change(&command).await? {
+            kv::Response::Compact(answer) => {
+                if physical {
+                    self.local.removed(revision).await?;
+                }
+                let header = Some(self.local.header(answer.revision));
+                Ok(Response::new(CompactionResponse { header }))
+            }
+            other => Err(mismatched("a compaction", &other)),
+        }
+    }
+}
+
+/// The machine answered something else than was asked. The change may have taken effect, so this
+/// is nothing to try again.
+fn mismatched(asked: &str, answer: &kv::Response) -> Status {
+    tracing::error!(?answer, "the machine gave no answer to {asked}");
+    status::of_kv(KvError::Corrupt)
+}

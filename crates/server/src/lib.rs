@@ -1,0 +1,27 @@
+//! The etcd-compatible server process.
+//!
+//! ```text
+//! config, urls, identity   what was asked for, whether it can work, and who this member is
+//! serve                    a running server: what starts and stops in which order
+//! http, grpc               the client port
+//! convert, status          etcd's messages and words <-> the machine's types and errors
+//! local, leadership        this member as the services see it
+//! ```
+//! Nothing here decides about consensus or data: that is the runtime's and the machine's business.
+
+mod accept;
+pub mod config;
+mod convert;
+mod grpc;
+mod http;
+pub mod identity;
+mod leadership;
+mod local;
+mod quota;
+mod serve;
+mod status;
+pub mod urls;
+mod version;
+
+pub use serve::{ServeError, Server};
+pub use version::{ETCD_VERSION, QUORATE_VERSION};

@@ -1,0 +1,148 @@
+//! This member as the services see it: proposals, confirmed reads and headers, with failures
+//! already in etcd's words.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use quorate_kv::{Command, KvError, Response, Store};
+use quorate_proto::etcdserverpb::ResponseHeader;
+use quorate_runtime::{Node, NodeStatus};
+use quorate_types::NodeId;
+use tonic::Status;
+
+use crate::config::Config;
+use crate::leadership::Leadership;
+use crate::{quota, status};
+
+/// How often to see whether compacted data is gone.
+const REMOVED_POLL: Duration = Duration::from_millis(20);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Local {
+    node: Node,
+    store: Arc<Store>,
+    leadership: Arc<Leadership>,
+    used_bytes: Arc<AtomicU64>,
+    txn_ops_max: usize,
+    quota_bytes_max: Option<u64>,
+    look_every: Duration,
+    request_timeout: Duration,
+}
+
+impl Local {
+    pub(crate) fn new(node: Node, config: &Config) -> Self {
+        Local {
+            store: node.store(),
+            node,
+            leadership: Arc::new(Leadership::new(Duration::from_millis(config.election_ms))),
+            used_bytes: Arc::default(),
+            txn_ops_max: config.txn_ops_max,
+            quota_bytes_max: config.quota_bytes_max,
+            look_every: Duration::from_millis(config.heartbeat_ms),
+            request_timeout: Duration::from_millis(5000 + 2 * config.election_ms),
+        }
+    }
+
+    /// Keeps an eye on who leads and on how much the state holds; never returns.
+    pub(crate) async fn keep_watch(&self) {
+        loop {
+            self.leadership.look(self.node.status().leader, Instant::now());
+            // What waits for a flush is not in the storage's own count yet.
+            let used = self.store.in_use_bytes() + self.store.overlay_bytes() as u64;
+            self.used_bytes.store(used, Ordering::Relaxed);
+            tokio::time::sleep(self.look_every).await;
+        }
+    }
+
+    /// Refuses a change that the quota has no room for.
+    ///
+    /// What counts is what the state holds, not what its file takes: deleting and compacting makes
+    /// room again without more ado.
+    pub(crate) fn check_quota(&self, command: &Command) -> Result<(), Status> {
+        let Some(quota) = self.quota_bytes_max else { return Ok(()) };
+        let Some(cost) = quota::cost_bytes(command) else { return Ok(()) };
+        if self.used_bytes.load(Ordering::Relaxed).saturating_add(cost) < quota {
+            return Ok(());
+        }
+        Err(status::of_kv(KvError::NoSpace))
+    }
+
+    /// The answer of this member's machine to a command, once it has applied it.
+    pub(crate) async fn propose(&self, command: &Command) -> Result<Response, Status> {
+        let start = Instant::now();
+        match self.node.propose(command).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(status::of_kv(error)),
+            Err(error) => Err(status::of_propose(&error, self.leadership.timeout(start))),
+        }
+    }
+
+    /// After it, what the store answers is linearizable.
+    pub(crate) async fn read_barrier(&self) -> Result<(), Status> {
+        let start = Instant::now();
+        self.node
+            .read_barrier()
+            .await
+            .map_err(|error| status::of_read(&error, self.leadership.timeout(start)))
+    }
+
+    /// Waits until what a compaction forgot is gone from this member's storage, durably.
+    pub(crate) async fn removed(&self, revision: i64) -> Result<(), Status> {
+        let gone = async {
+            while self.store.removed_revision() < revision {
+                tokio::time::sleep(REMOVED_POLL).await;
+            }
+        };
+        tokio::time::timeout(self.request_timeout, gone)
+            .await
+            .map_err(|_| status::of_kv(KvError::Timeout))
+    }
+
+    /// Reads the store on a thread that may take its time: an interval can be long.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || read(&store)).await {
+            Ok(answer) => answer.map_err(status::of_kv),
+            Err(error) => {
+                tracing::error!(%error, "a read did not end");
+                Err(status::of_kv(KvError::Stopped))
+            }
+        }
+    }
+
+    /// A header with this revision.
+    pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
+        let status = self.node.status();
+        ResponseHeader {
+            cluster_id: status.cluster,
+            member_id: status.node.0,
+            revision,
+            raft_term: status.term.0,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.node.status().leader
+    }
+
+    pub(crate) fn txn_ops_max(&self) -> usize {
+        self.txn_ops_max
+    }
+
+    pub(crate) fn quota_bytes_max(&self) -> Option<u64> {
+        self.quota_bytes_max
+    }
+}

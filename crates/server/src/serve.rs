@@ -1,0 +1,305 @@
+//! One server, in the order in which its parts may start and must stop.
+//!
+//! ```text
+//! start   every listener is bound       a port in use is an error before any data is touched
+//!         identity, data directory      a directory mixed up is an error before anything runs
+//!         the node                      from here on it takes part in the cluster
+//!         publish name and client URLs  needs a leader: tried until it works
+//!         client listeners accept       `ready to serve client requests`
+//! stop    the node                      leadership handed over; calls end with `server stopped`
+//!         client connections            closed after what was answered is sent
+//! ```
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use quorate_kv::{Command, Member};
+use quorate_runtime::{Node, NodeConfig, StartError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::accept::Accepting;
+use crate::config::Config;
+use crate::identity::{self, Identity, IdentityError};
+use crate::local::Local;
+use crate::urls::{Url, UrlError};
+use crate::version::{ETCD_VERSION, QUORATE_VERSION};
+use crate::{grpc, http};
+
+/// Wait between two attempts to publish.
+const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+/// Time that connections get to end by themselves when the server stops.
+const LINGER: Duration = Duration::from_secs(2);
+/// Calls that one connection may have open. More wait in the client.
+const STREAMS_MAX: u32 = 4096;
+/// A connection that says nothing is asked for a sign of life this often, as in etcd.
+const PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    node: NodeHandle,
+    identity: Identity,
+    client_addresses: Vec<SocketAddr>,
+    ready: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// Why a server did not start. Nothing listens or runs after it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A listener's address is taken.
+    #[error(
+        "--{flag}: {address} is in use by another process; stop that one, or set --{flag} to \
+         another port"
+    )]
+    PortInUse {
+        /// The setting that names it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A listener cannot be opened.
+    #[error("--{flag}: cannot listen on {address}: {error}{}", hint(error))]
+    Listen {
+        /// The setting that names it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// A listener's URL names no address.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The data directory belongs to someone else.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] StartError),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        _ => "",
+    }
+}
+
+impl Server {
+    /// Starts a server. Clients are served once a leader is known: see [`Server::ready`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ServeError`].
+    pub async fn start(config: &Config) -> Result<Server, ServeError> {
+        let clients = bind("listen-client-urls", &config.listen_client_urls)?;
+        let peers = bind("listen-peer-urls", &config.listen_peer_urls)?;
+
+        let directory = config.data_dir.clone();
+        let found = tokio::task::spawn_blocking(move || quorate_runtime::inspect(&directory))
+            .await
+            .map_err(|error| StartError::Net(error.to_string()))??;
+        let found = found.map(|identity| (identity.node, identity.cluster));
+        let identity = identity::settle(config, found)?;
+        tracing::info!(
+            name = config.name,
+            member = format!("{:x}", identity.node),
+            cluster = format!("{:x}", identity.cluster),
+            data_dir = %config.data_dir.display(),
+            fresh = found.is_none(),
+            version = QUORATE_VERSION,
+            etcd_version = ETCD_VERSION,
+            "starting"
+        );
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+
+        let node = Node::start(node_config(config, &identity, peers)).await?;
+        let local = Local::new(node.clone(), config);
+        let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
+        let (stop, stopping) = watch::channel(false);
+        let (ready_sender, ready) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn({
+            let (local, mut stopping) = (local.clone(), stopping.clone());
+            async move {
+                tokio::select! {
+                    () = local.keep_watch() => {}
+                    _ = stopping.wait_for(|stop| *stop) => {}
+                }
+            }
+        });
+        tasks.spawn(serve_clients(config.clone(), local, clients, ready_sender, stopping));
+        Ok(Server { node: NodeHandle(node), identity, client_addresses, ready, stop, tasks })
+    }
+
+    /// Waits until clients are served. Never returns if the server is stopped before.
+    pub async fn ready(&self) {
+        let mut ready = self.ready.clone();
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the node has broken, and says why: the process should end with an error.
+    pub async fn broken(&self) -> String {
+        self.node.0.stopped().await
+    }
+
+    /// Where clients connect, in the order of the URLs; real ports where a URL asked for any.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// Who this member is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Stops the server in order. What was answered stays answered.
+    pub async fn shutdown(mut self) {
+        tracing::info!("stopping");
+        self.node.0.shutdown().await;
+        let _ = self.stop.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LINGER, ended).await.is_err() {
+            tracing::info!("closing the connections that are still open");
+            self.tasks.shutdown().await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// `Node` has nothing to show.
+struct NodeHandle(Node);
+
+impl std::fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Node")
+    }
+}
+
+fn node_config(
+    config: &Config,
+    identity: &Identity,
+    peers: Vec<(Url, TcpListener, SocketAddr)>,
+) -> NodeConfig {
+    let text = |urls: &[Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
+    let members = identity
+        .members
+        .iter()
+        .map(|member| Member {
+            id: member.id.0,
+            // Names come with the members' own word that they have started.
+            name: String::new(),
+            peer_urls: text(&member.peer_urls),
+            client_urls: Vec::new(),
+            is_learner: false,
+        })
+        .collect();
+    NodeConfig {
+        members,
+        peer_listeners: peers.into_iter().map(|(_, listener, _)| listener).collect(),
+        heartbeat_ms: config.heartbeat_ms,
+        election_ms: config.election_ms,
+        snapshot_count: config.snapshot_count,
+        request_bytes_max: config.request_bytes_max,
+        ..NodeConfig::new(identity.node, identity.cluster, config.data_dir.clone())
+    }
+}
+
+/// Binds every URL, or none.
+fn bind(
+    flag: &'static str,
+    urls: &[Url],
+) -> Result<Vec<(Url, TcpListener, SocketAddr)>, ServeError> {
+    urls.iter()
+        .map(|url| {
+            let address = url.bind_address()?;
+            let failed = |error: io::Error| match error.kind() {
+                io::ErrorKind::AddrInUse => ServeError::PortInUse { flag, address },
+                _ => ServeError::Listen { flag, address, error },
+            };
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Ok((url.clone(), listener, address))
+        })
+        .collect()
+}
+
+/// Publishes this member, then serves until the server stops.
+async fn serve_clients(
+    config: Config,
+    local: Local,
+    listeners: Vec<(Url, TcpListener, SocketAddr)>,
+    ready: watch::Sender<bool>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    tokio::select! {
+        () = publish(&config, &local) => {}
+        _ = stopping.wait_for(|stop| *stop) => return,
+    }
+    let services = grpc::routes(&local, config.request_bytes_max);
+    let router = http::router(services, local);
+    let mut serving = JoinSet::new();
+    for (url, listener, address) in listeners {
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let incoming = match listener {
+            Ok(listener) => Accepting::new(listener),
+            Err(error) => {
+                tracing::error!(%url, %error, "cannot serve clients on this listener");
+                continue;
+            }
+        };
+        let mut stopping = stopping.clone();
+        let stopped = async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        let server = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .max_concurrent_streams(STREAMS_MAX)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .add_routes(router.clone().into())
+            .serve_with_incoming_shutdown(incoming, stopped);
+        serving.spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%url, %error, "no longer serving clients on this listener");
+            }
+        });
+        tracing::info!(%address, "ready to serve client requests");
+    }
+    let _ = ready.send(true);
+    while serving.join_next().await.is_some() {}
+}
+
+/// Tells the cluster this member's name and where clients reach it, until the cluster knows.
+async fn publish(config: &Config, local: &Local) {
+    let command = Command::PublishMember {
+        id: local.status().node.0,
+        name: config.name.clone(),
+        client_urls: config
+            .advertise_client_urls
+            .iter()
+            .map(|url| url.as_str().to_owned())
+            .collect(),
+    };
+    while let Err(status) = local.propose(&command).await {
+        tracing::warn!(
+            reason = status.message(),
+            "not published yet; is a majority of the members running and reachable?"
+        );
+        tokio::time::sleep(PUBLISH_RETRY).await;
+    }
+    tracing::info!(name = config.name, "published this member's name and client URLs");
+}

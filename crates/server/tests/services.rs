@@ -1,0 +1,421 @@
+//! The services of one real node, asked over a real connection.
+
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{
+    AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
+    MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest, request_op,
+    response_op,
+};
+use quorate_proto::health::HealthCheckRequest;
+use quorate_proto::health::health_client::HealthClient;
+use quorate_server::config::Sources;
+use quorate_server::{ETCD_VERSION, Server};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+/// One server with a directory of its own.
+struct Alone {
+    server: Server,
+    directory: TempDir,
+}
+
+impl Alone {
+    async fn start() -> Alone {
+        Self::with(&[]).await
+    }
+
+    async fn with(flags: &[(&str, &str)]) -> Alone {
+        let directory = TempDir::new().unwrap();
+        let server = start_in(&directory, flags).await;
+        Alone { server, directory }
+    }
+
+    async fn channel(&self) -> Channel {
+        let address = self.server.client_addresses()[0];
+        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+    }
+
+    async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await)
+    }
+
+    /// Answer to a bare HTTP request: status line and headers, and body.
+    async fn http(&self, request: &str) -> (String, String) {
+        let address = self.server.client_addresses()[0];
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+}
+
+async fn start_in(directory: &TempDir, flags: &[(&str, &str)]) -> Server {
+    let data = directory.path().join("data").to_str().unwrap().to_owned();
+    let mut sources = Sources::default();
+    for (flag, value) in [
+        ("name", "n1"),
+        ("data-dir", data.as_str()),
+        ("listen-client-urls", "http://127.0.0.1:0"),
+        ("advertise-client-urls", "http://node-1:2379"),
+        ("listen-peer-urls", "http://127.0.0.1:0"),
+        ("heartbeat-interval", "10"),
+        ("election-timeout", "50"),
+    ]
+    .iter()
+    .chain(flags)
+    {
+        sources.flag(flag, value).unwrap();
+    }
+    let server = Server::start(&sources.config().unwrap()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), server.ready()).await.unwrap();
+    server
+}
+
+fn put(key: &'static str, value: impl Into<bytes::Bytes>) -> PutRequest {
+    PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+}
+
+fn range(key: &'static str) -> RangeRequest {
+    RangeRequest { key: key.into(), ..Default::default() }
+}
+
+fn op(request: request_op::Request) -> RequestOp {
+    RequestOp { request: Some(request) }
+}
+
+fn words(status: Status) -> (Code, String) {
+    (status.code(), status.message().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_is_read_and_headers_tell_who_answered() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    let first = kv.put(put("k", "one")).await.unwrap().into_inner();
+    let header = first.header.unwrap();
+    assert_eq!(header.revision, 2, "a fresh store is at 1");
+    assert_eq!(header.member_id, alone.server.identity().node.0);
+    assert_eq!(header.cluster_id, alone.server.identity().cluster);
+    assert!(0 < header.raft_term);
+    assert_eq!(first.prev_kv, None);
+
+    let second = PutRequest { prev_kv: true, ..put("k", "two") };
+    let second = kv.put(second).await.unwrap().into_inner();
+    assert_eq!(second.header.unwrap().revision, 3);
+    assert_eq!(&second.prev_kv.unwrap().value[..], b"one");
+
+    for serializable in [false, true] {
+        let read = RangeRequest { serializable, ..range("k") };
+        let read = kv.range(read).await.unwrap().into_inner();
+        let pair = &read.kvs[0];
+        assert_eq!((&pair.value[..], pair.create_revision, pair.mod_revision), (&b"two"[..], 2, 3));
+        assert_eq!((read.count, read.more, read.header.unwrap().revision), (1, false, 3));
+    }
+    let old = RangeRequest { revision: 2, ..range("k") };
+    let old = kv.range(old).await.unwrap().into_inner();
+    assert_eq!(&old.kvs[0].value[..], b"one");
+    assert_eq!(old.header.unwrap().revision, 3, "the current one, not the one asked for");
+
+    kv.put(put("l", "")).await.unwrap();
+    let all = RangeRequest { range_end: "\0".into(), limit: 1, ..range("\0") };
+    let all = kv.range(all).await.unwrap().into_inner();
+    assert_eq!((all.kvs.len(), all.count, all.more), (1, 2, true));
+
+    let delete = DeleteRangeRequest { key: "k".into(), range_end: "z".into(), prev_kv: true };
+    let deleted = kv.delete_range(delete.clone()).await.unwrap().into_inner();
+    assert_eq!((deleted.deleted, deleted.prev_kvs.len()), (2, 2));
+    assert_eq!(deleted.header.unwrap().revision, 5);
+    let again = kv.delete_range(delete).await.unwrap().into_inner();
+    assert_eq!((again.deleted, again.header.unwrap().revision), (0, 5), "nothing changed");
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_answer_each_operation() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    let nested = TxnRequest {
+        success: vec![op(request_op::Request::RequestPut(put("b", "2")))],
+        ..Default::default()
+    };
+    let txn = TxnRequest {
+        compare: vec![Compare { key: "a".into(), ..Default::default() }], // version 0: absent
+        success: vec![
+            op(request_op::Request::RequestPut(put("a", "1"))),
+            op(request_op::Request::RequestRange(range("a"))),
+            op(request_op::Request::RequestTxn(nested)),
+        ],
+        failure: vec![op(request_op::Request::RequestRange(range("a")))],
+    };
+    let done = kv.txn(txn.clone()).await.unwrap().into_inner();
+    assert!(done.succeeded);
+    assert_eq!(done.header.unwrap().revision, 2);
+    let responses: Vec<_> = done.responses.into_iter().map(|op| op.response.unwrap()).collect();
+    match &responses[..] {
+        [
+            response_op::Response::ResponsePut(put),
+            response_op::Response::ResponseRange(range),
+            response_op::Response::ResponseTxn(txn),
+        ] => {
+            let header = put.header.unwrap();
+            assert_eq!((header.revision, header.member_id, header.raft_term), (2, 0, 0));
+            assert_eq!(range.kvs.len(), 1);
+            assert_eq!(txn.header, Some(Default::default()));
+        }
+        other => panic!("{other:?}"),
+    }
+    let other = kv.txn(txn).await.unwrap().into_inner();
+    assert!(!other.succeeded);
+    assert_eq!(other.header.unwrap().revision, 2, "only read");
+
+    // Only reads: no place in the log.
+    for serializable in [false, true] {
+        let read = RangeRequest { serializable, ..range("b") };
+        let txn = TxnRequest {
+            success: vec![op(request_op::Request::RequestRange(read))],
+            ..Default::default()
+        };
+        let read = kv.txn(txn).await.unwrap().into_inner();
+        assert!(read.succeeded);
+        assert_eq!(read.header.unwrap().revision, 2);
+    }
+    let nothing = kv.txn(TxnRequest::default()).await.unwrap().into_inner();
+    assert!(nothing.succeeded && nothing.responses.is_empty());
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_have_etcds_code_and_text() {
+    let alone = Alone::with(&[("max-txn-ops", "2")]).await;
+    let mut kv = alone.kv().await;
+    kv.put(put("k", "1")).await.unwrap();
+    kv.put(put("k", "2")).await.unwrap();
+    kv.compact(CompactionRequest { revision: 3, physical: true }).await.unwrap();
+
+    let invalid = Code::InvalidArgument;
+    for (request, code, text) in [
+        (range(""), invalid, "etcdserver: key is not provided"),
+        (RangeRequest { sort_order: 9, ..range("k") }, invalid, "etcdserver: invalid sort option"),
+        (
+            RangeRequest { revision: 9, ..range("k") },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        (
+            RangeRequest { revision: 2, ..range("k") },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision has been compacted",
+        ),
+    ] {
+        let refused = words(kv.range(request.clone()).await.unwrap_err());
+        assert_eq!(refused, (code, text.to_owned()), "{request:?}");
+    }
+    for (request, code, text) in [
+        (put("", "v"), invalid, "etcdserver: key is not provided"),
+        (
+            PutRequest { ignore_value: true, ..put("k", "v") },
+            invalid,
+            "etcdserver: value is provided",
+        ),
+        (
+            PutRequest { ignore_value: true, ..put("absent", "") },
+            invalid,
+            "etcdserver: key not found",
+        ),
+        (
+            PutRequest { lease: 7, ..put("k", "v") },
+            Code::NotFound,
+            "etcdserver: requested lease not found",
+        ),
+    ] {
+        let refused = words(kv.put(request.clone()).await.unwrap_err());
+        assert_eq!(refused, (code, text.to_owned()), "{request:?}");
+    }
+    let one = || op(request_op::Request::RequestPut(put("k", "v")));
+    let read = || op(request_op::Request::RequestRange(range("k")));
+    for (success, text) in [
+        (vec![read(), read(), read()], "etcdserver: too many operations in txn request"),
+        (vec![one(), read(), read()], "etcdserver: too many operations in txn request"),
+        (vec![one(), one()], "etcdserver: duplicate key given in txn request"),
+        (vec![RequestOp::default()], "etcdserver: key not found"),
+    ] {
+        let txn = TxnRequest { success, ..Default::default() };
+        let refused = words(kv.txn(txn.clone()).await.unwrap_err());
+        assert_eq!(refused, (invalid, text.to_owned()), "{txn:?}");
+    }
+    for (revision, text) in [
+        (3, "etcdserver: mvcc: required revision has been compacted"),
+        (9, "etcdserver: mvcc: required revision is a future revision"),
+    ] {
+        let request = CompactionRequest { revision, physical: false };
+        let refused = words(kv.compact(request).await.unwrap_err());
+        assert_eq!(refused, (Code::OutOfRange, text.to_owned()));
+    }
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_requests_are_refused_as_etcd_refuses_them() {
+    const LIMIT: usize = 1_572_864;
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    kv.put(put("k", vec![7; LIMIT - 200])).await.unwrap();
+    let refused = words(kv.put(put("k", vec![7; LIMIT])).await.unwrap_err());
+    assert_eq!(refused, (Code::InvalidArgument, "etcdserver: request is too large".to_owned()));
+    let (code, text) = words(kv.put(put("k", vec![7; 2 << 20])).await.unwrap_err());
+    assert_eq!(code, Code::ResourceExhausted);
+    assert!(text.starts_with("grpc: received message larger than max (20971"), "{text}");
+    assert!(text.ends_with(" vs. 2097152)"), "{text}");
+    // And the connection is as good as before.
+    kv.put(put("k", "short")).await.unwrap();
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_takes_deletions_and_no_puts() {
+    let alone = Alone::with(&[("quota-backend-bytes", "100000")]).await;
+    let mut kv = alone.kv().await;
+    let mut refused = None;
+    for _ in 0..200 {
+        match kv.put(put("k", vec![7; 10_000])).await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(status) => {
+                refused = Some(words(status));
+                break;
+            }
+        }
+    }
+    let no_space = "etcdserver: mvcc: database space exceeded".to_owned();
+    assert_eq!(refused, Some((Code::ResourceExhausted, no_space)));
+    let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
+    assert_eq!(kv.delete_range(delete).await.unwrap().into_inner().deleted, 1);
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_is_checked_before_the_call() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    let mut request = Request::new(range("k"));
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request.metadata_mut().insert("client-api-version", MetadataValue::from_static("3.5.9"));
+    kv.range(request).await.unwrap();
+
+    // Header values may hold any byte from 0x80 on; this is no UTF-8.
+    let mut request = Request::new(range("k"));
+    let strange = http_value(&[0xff, 0xfe]);
+    request.metadata_mut().insert("client-api-version", strange);
+    let refused = words(kv.range(request).await.unwrap_err());
+    let text = "etcdserver: invalid client api version".to_owned();
+    assert_eq!(refused, (Code::InvalidArgument, text));
+    alone.server.shutdown().await;
+}
+
+fn http_value(bytes: &[u8]) -> MetadataValue<tonic::metadata::Ascii> {
+    // Not what a well-meaning client can write: taken from raw headers.
+    let mut headers = axum::http::HeaderMap::new();
+    headers.insert("v", axum::http::HeaderValue::from_bytes(bytes).unwrap());
+    let metadata = tonic::metadata::MetadataMap::from_headers(headers);
+    metadata.get("v").unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_and_status_are_told() {
+    let alone = Alone::start().await;
+    for linearizable in [false, true] {
+        let mut cluster = ClusterClient::new(alone.channel().await);
+        let list = cluster.member_list(MemberListRequest { linearizable }).await.unwrap();
+        let list = list.into_inner();
+        assert_eq!(list.header.unwrap().revision, 0, "no revision here");
+        let member = &list.members[0];
+        assert_eq!(member.id, alone.server.identity().node.0);
+        assert_eq!(member.name, "n1");
+        assert_eq!(member.peer_urls, ["http://localhost:2380"]);
+        assert_eq!(member.client_urls, ["http://node-1:2379"]);
+        assert!(!member.is_learner);
+    }
+    let mut maintenance = MaintenanceClient::new(alone.channel().await);
+    let status = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.version, ETCD_VERSION);
+    assert_eq!(status.leader, alone.server.identity().node.0);
+    assert!(0 < status.db_size && 0 < status.raft_term && !status.is_learner);
+    assert!(0 < status.raft_applied_index && status.raft_applied_index <= status.raft_index);
+    assert_eq!(status.db_size_quota, 2 << 30);
+    assert_eq!(status.storage_version, "3.6.0");
+    assert_eq!(status.errors, [""; 0]);
+    assert!(!status.downgrade_info.unwrap().enabled);
+    assert_eq!(status.header.unwrap().revision, 1);
+    let alarms = maintenance.alarm(AlarmRequest::default()).await.unwrap().into_inner();
+    assert!(alarms.alarms.is_empty());
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_told_in_every_language() {
+    let alone = Alone::start().await;
+    let mut health = HealthClient::new(alone.channel().await);
+    let check = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    assert_eq!(health.check(check("")).await.unwrap().into_inner().status, 1);
+    assert_eq!(health.check(check("x")).await.unwrap_err().code(), Code::NotFound);
+    let mut words = health.watch(check("")).await.unwrap().into_inner();
+    assert_eq!(words.message().await.unwrap().unwrap().status, 1);
+
+    for (request, code, body) in [
+        ("GET /health", "200", r#"{"health":"true","reason":""}"#),
+        ("GET /health?serializable=true", "200", r#"{"health":"true","reason":""}"#),
+        ("POST /health", "405", ""),
+        (
+            "GET /version",
+            "200",
+            r#"{"etcdcluster":"3.6.0","etcdserver":"3.6.0","storage":"3.6.0"}"#,
+        ),
+        ("GET /nothing", "404", ""),
+    ] {
+        let (head, got) = alone.http(request).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {code}")), "{request}: {head}");
+        assert_eq!(got, body, "{request}");
+    }
+    // An open stream does not keep the server from stopping.
+    tokio::time::timeout(Duration::from_secs(10), alone.server.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_unimplemented() {
+    let alone = Alone::start().await;
+    let mut lease = LeaseClient::new(alone.channel().await);
+    let refused = lease.lease_grant(LeaseGrantRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let mut kv = alone.kv().await;
+    assert_eq!(kv.range_stream(range("k")).await.unwrap_err().code(), Code::Unimplemented);
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_server_says_so_and_a_new_start_finds_everything() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    kv.put(put("k", "kept")).await.unwrap();
+    let identity = alone.server.identity().clone();
+    let directory = alone.directory;
+    alone.server.shutdown().await;
+    assert_eq!(kv.put(put("k", "late")).await.unwrap_err().code(), Code::Unavailable);
+
+    // Another name for the flags' cluster: what the directory says stands.
+    let server = start_in(&directory, &[("initial-cluster-state", "existing")]).await;
+    assert_eq!((server.identity().node, server.identity().cluster), (identity.node, identity.cluster));
+    let alone = Alone { server, directory };
+    let read = alone.kv().await.range(range("k")).await.unwrap().into_inner();
+    assert_eq!(&read.kvs[0].value[..], b"kept");
+    alone.server.shutdown().await;
+}

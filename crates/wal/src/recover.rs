@@ -1,0 +1,551 @@
+//! Reading a log back. What was durable comes back byte for byte or not at all: the only thing
+//! that is ever cut off is what an interrupted write left at the very end.
+//!
+//! # What a torn tail is
+//!
+//! A write that power cut short leaves each of its sectors as it was before, which is zeros, or as
+//! it should be. So a record that does not check is taken for torn only if all of this holds:
+//!
+//! - it is in the last segment, behind the base record (both were synced before they had names);
+//! - whole sectors of it are zeros that were not written as zeros (each record says how many it
+//!   has): a flipped bit or a foreign block is damage even in the very last record;
+//! - no record behind it says that it was written after this place was synced. A record behind it
+//!   that does *not* say so may be there: writes of one sync reach the disk in any order.
+//!
+//! Everything else is damage and refused. What remains in doubt is one case: a disk that loses
+//! whole sectors of the last synced group, before any record was written behind it, looks the same
+//! as a write cut short. Telling these apart would take a second write and sync for every group.
+//!
+//! # Replay
+//!
+//! Records are applied one by one in the order they were written, to the same [`Ledger`] that
+//! checked them then, whether or not a later record covers them: an overwrite below a later mark
+//! still takes away what it took away.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use quorate_types::{Index, LogEntry};
+
+use crate::disk::{DiskFile, read_all, write_all};
+use crate::ledger::{Ledger, Segment};
+use crate::record::{
+    Base, FORMAT, HeaderFault, Pen, Record, RecordHeader, SECTOR, SegmentHeader, is_zero,
+    zero_sectors,
+};
+use crate::segment::{self, LOCK, SPARE};
+use crate::{Damage, Disk, Identity, Recovered, TornTail, WalError};
+
+const SECTOR_BYTES: u64 = SECTOR as u64;
+/// How much is read from the disk at once.
+const BLOCK_BYTES: u64 = 1 << 20;
+
+/// A log as it was found, and what is left to do before it may be written to.
+pub(crate) struct Found {
+    pub(crate) recovered: Recovered,
+    pub(crate) ledger: Ledger,
+    /// The last segment.
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) path: PathBuf,
+    /// Behind its last record.
+    pub(crate) pen: Pen,
+    /// All below this offset of it is known to have been synced.
+    floor: u64,
+    /// The segment before it, if the seal of that one must be written (again).
+    seal: Option<(PathBuf, Pen)>,
+}
+
+/// Whether `dir` holds a log.
+pub(crate) fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+    let names = match disk.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(WalError::io("list", dir, error)),
+    };
+    if names.iter().any(|name| segment::parse_name(name).is_some()) {
+        return Ok(true);
+    }
+    // A log gets its directory and its first segment in one step, and always keeps one. To take
+    // this for a new node would make it forget what it promised.
+    if names.iter().any(|name| name == LOCK || name == SPARE) {
+        return Err(WalError::damaged(dir, 0, Damage::NoSegments));
+    }
+    Ok(false)
+}
+
+/// Reads the whole log, changing nothing. The caller holds the lock.
+pub(crate) fn read(
+    disk: &dyn Disk,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Found, WalError> {
+    let mut files = Vec::new();
+    for (sequence, first) in names(disk, dir)? {
+        let path = dir.join(segment::name(sequence, first));
+        let file = disk.open(&path).map_err(|error| WalError::io("open", &path, error))?;
+        let bytes = file.len().map_err(|error| WalError::io("measure", &path, error))?;
+        files.push((Segment::new(sequence, first, bytes), path, file));
+    }
+    let total = files.iter().map(|(segment, ..)| segment.bytes).sum();
+    let last = files.len() - 1;
+    let mut done = 0;
+    progress(0, total);
+
+    let mut replay: Option<Replay> = None;
+    let mut before: Option<Scan> = None;
+    for (number, (segment, path, file)) in files.into_iter().enumerate() {
+        let bytes = segment.bytes;
+        let done_before = done;
+        let mut report = |read| progress(done_before + read, total);
+        let mut reader = Reader::new(file, path, bytes, &mut report);
+        let mut scan = Scan::start(&mut reader, &segment, before.as_ref())?;
+        scan.replay(&mut reader, segment, &mut replay)?;
+        let torn = scan.check_end(&mut reader, number == last)?;
+        if let Some(before) = &before
+            && !before.sealed
+            && (1 < scan.records || torn.is_some())
+        {
+            return Err(before.damaged(Damage::Unsealed));
+        }
+        done += bytes;
+        if number < last {
+            before = Some(scan);
+            continue;
+        }
+        let Reader { file, path, .. } = reader;
+        let replay = replay.expect("a scan begins with a base");
+        return finish(dir, file, path, scan, before, torn, replay);
+    }
+    unreachable!("a log without segments is refused when its names are read")
+}
+
+/// The segments of a log in their order, none missing between the first and the last.
+fn names(disk: &dyn Disk, dir: &Path) -> Result<Vec<(u64, Index)>, WalError> {
+    let names = disk.list(dir).map_err(|error| WalError::io("list", dir, error))?;
+    let mut segments: Vec<_> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+    segments.sort_unstable();
+    if segments.is_empty() {
+        return Err(WalError::damaged(dir, 0, Damage::NoSegments));
+    }
+    for pair in segments.windows(2) {
+        let [(before, _), (sequence, first)] = *pair else { continue };
+        let path = dir.join(segment::name(sequence, first));
+        if sequence == before {
+            return Err(WalError::damaged(&path, 0, Damage::DuplicateSegment { sequence }));
+        }
+        if sequence != before + 1 {
+            let missing = Damage::MissingSegment { sequence: before + 1 };
+            return Err(WalError::damaged(&path, 0, missing));
+        }
+    }
+    Ok(segments)
+}
+
+fn finish(
+    dir: &Path,
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    scan: Scan,
+    before: Option<Scan>,
+    torn: Option<TornTail>,
+    replay: Replay,
+) -> Result<Found, WalError> {
+    let Replay { ledger, entries, hard_state } = replay;
+    if let Some((first, last)) = ledger.missing() {
+        let oldest = &ledger.segments()[0];
+        let oldest = dir.join(segment::name(oldest.sequence, oldest.first));
+        return Err(WalError::damaged(&oldest, 0, Damage::MissingEntries { first, last }));
+    }
+    let mark = ledger.mark().clone();
+    let seal = before.filter(|_| scan.records == 1).map(|before| (before.path, before.pen));
+    let recovered = Recovered {
+        identity: scan.identity,
+        mark,
+        entries: entries.into(),
+        hard_state,
+        torn,
+        loosened: None,
+    };
+    Ok(Found { recovered, ledger, file, path, floor: scan.floor, pen: scan.pen, seal })
+}
+
+impl Found {
+    /// Makes what was read durable, and the log fit to be written to: cuts the torn tail, finishes
+    /// what a crash left half done, and syncs. Only then may anyone act on what was read.
+    pub(crate) fn repair(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |error| WalError::io(doing, &path, error)
+        };
+        if let Some(torn) = &self.recovered.torn {
+            // Zeros, not a shorter file: the space stays reserved, and a tear stays recognisable.
+            let zeros = vec![0; torn.bytes.min(BLOCK_BYTES) as usize];
+            let mut cut = 0;
+            while cut < torn.bytes {
+                let part = zeros.len().min((torn.bytes - cut) as usize);
+                write_all(&*self.file, &zeros[..part], torn.offset + cut)
+                    .map_err(io("cut", &self.path))?;
+                cut += part as u64;
+            }
+            self.file.sync_data().map_err(io("sync", &self.path))?;
+        }
+
+        // A process that died after a failed sync left pages that look written and are not: the
+        // system marks them clean, and to sync them again does nothing. So all that no record
+        // vouches for is written again.
+        let mut block = Vec::new();
+        let mut offset = self.floor;
+        while offset < self.pen.offset {
+            block.resize((self.pen.offset - offset).min(BLOCK_BYTES) as usize, 0);
+            read_all(&*self.file, &mut block, offset).map_err(io("read", &self.path))?;
+            write_all(&*self.file, &block, offset).map_err(io("write", &self.path))?;
+            offset += block.len() as u64;
+        }
+        self.file.sync_all().map_err(io("sync", &self.path))?;
+        self.pen.synced = self.pen.offset;
+        disk.sync_dir(dir).map_err(io("sync", dir))?;
+
+        if let Some((path, mut pen)) = self.seal.take() {
+            let offset = pen.offset;
+            pen.synced = offset;
+            block.clear();
+            pen.seal(&mut block, self.pen.sequence);
+            let file = disk.open(&path).map_err(io("open", &path))?;
+            write_all(&*file, &block, offset).map_err(io("write", &path))?;
+            file.sync_data().map_err(io("sync", &path))?;
+        }
+        Ok(())
+    }
+}
+
+/// One segment as far as it was read.
+struct Scan {
+    identity: Identity,
+    path: PathBuf,
+    /// Behind the last whole record; in a sealed segment, before the seal.
+    pen: Pen,
+    /// All below this offset is known to have been synced.
+    floor: u64,
+    /// How many records there are, the base included, the seal not.
+    records: u64,
+    sealed: bool,
+}
+
+impl Scan {
+    /// Reads the segment's header and checks that the segment belongs behind `before`.
+    fn start(
+        reader: &mut Reader<'_>,
+        segment: &Segment,
+        before: Option<&Scan>,
+    ) -> Result<Self, WalError> {
+        if reader.bytes < SECTOR_BYTES {
+            return Err(reader.damaged(0, Damage::NotSegment));
+        }
+        let (header, crc) = match SegmentHeader::decode(reader.bytes(0, SECTOR_BYTES)?) {
+            Ok(header) => header,
+            Err(HeaderFault::Damaged(damage)) => return Err(reader.damaged(0, damage)),
+            Err(HeaderFault::Format(found)) => {
+                return Err(WalError::Format { file: reader.path.clone(), found, known: FORMAT });
+            }
+        };
+        let SegmentHeader { identity, sequence, first, bytes, before_end, before_crc } = header;
+        if let Some(before) = before
+            && before.identity != identity
+        {
+            let (file, wanted) = (reader.path.clone(), before.identity);
+            return Err(WalError::Foreign { file, found: identity, wanted });
+        }
+        if (sequence, first) != (segment.sequence, segment.first) {
+            return Err(reader.damaged(0, Damage::Misnamed { sequence, first }));
+        }
+        if !(1..u64::MAX).contains(&sequence)
+            || (sequence == 1 && (before_end, before_crc) != (0, 0))
+        {
+            let what = "the header's place in the order of segments is impossible";
+            return Err(reader.damaged(0, Damage::Nonsense { what }));
+        }
+        if bytes != reader.bytes || !bytes.is_multiple_of(SECTOR_BYTES) {
+            let damage = Damage::FileLength { bytes: reader.bytes, wanted: bytes };
+            return Err(reader.damaged(0, damage));
+        }
+        if let Some(before) = before
+            && (before_end, before_crc) != (before.pen.offset, before.pen.chain)
+        {
+            return Err(before.damaged(Damage::Successor { wanted: before_end }));
+        }
+        let pen = Pen::new(sequence, crc);
+        let path = reader.path.clone();
+        Ok(Scan { identity, path, pen, floor: 0, records: 0, sealed: false })
+    }
+
+    /// Reads and applies the segment's records, up to its seal or the first that is not whole.
+    fn replay(
+        &mut self,
+        reader: &mut Reader<'_>,
+        segment: Segment,
+        replay: &mut Option<Replay>,
+    ) -> Result<(), WalError> {
+        let mut segment = Some(segment);
+        while !self.sealed
+            && let Some((header, record)) = self.next(reader)?
+        {
+            let offset = self.pen.offset;
+            let applied = match (record, segment.take(), replay.as_mut()) {
+                (Record::Base(base), Some(segment), _) => Replay::begin(replay, base, segment),
+                (Record::Base(_), None, _) => Err(Damage::Nonsense { what: "a second base" }),
+                (_, Some(_), _) | (_, _, None) => Err(Damage::Nonsense { what: "no base" }),
+                (Record::Seal(next), ..) if next == self.pen.sequence.wrapping_add(1) => {
+                    self.sealed = true;
+                    Ok(())
+                }
+                (Record::Seal(_), ..) => Err(Damage::Nonsense { what: "it seals another segment" }),
+                (record, None, Some(replay)) => replay.apply(record),
+            };
+            applied.map_err(|damage| reader.damaged(offset, damage))?;
+            if !self.sealed {
+                self.records += 1;
+                self.floor = self.floor.max(header.synced);
+                self.pen.chain = header.crc;
+                self.pen.offset += header.record_bytes();
+            }
+            if self.records == 1 {
+                // The base was synced before the segment had its name.
+                self.floor = self.floor.max(self.pen.offset);
+            }
+        }
+        if self.records == 0 {
+            return Err(self.damaged(Damage::Nonsense { what: "no base" }));
+        }
+        Ok(())
+    }
+
+    /// The record at the pen; none where nothing was written, or not all.
+    fn next(
+        &mut self,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<(RecordHeader, Record)>, WalError> {
+        let (offset, left) = (self.pen.offset, reader.bytes - self.pen.offset);
+        if left == 0 {
+            return Ok(None);
+        }
+        let sector = reader.bytes(offset, SECTOR_BYTES)?;
+        if is_zero(sector) {
+            return Ok(None);
+        }
+        let Some(header) = RecordHeader::decode(sector, self.pen.seed) else {
+            return Err(self.damaged(Damage::RecordHeader));
+        };
+        if (header.sequence, header.offset) != (self.pen.sequence, offset) {
+            let RecordHeader { sequence, offset, .. } = header;
+            return Err(self.damaged(Damage::Misplaced { sequence, offset }));
+        }
+        if header.chain != self.pen.chain {
+            return Err(self.damaged(Damage::Chain));
+        }
+        // Before it is used as a size.
+        let bytes = header.record_bytes();
+        if left < bytes {
+            return Err(self.damaged(Damage::TooLong { bytes, left }));
+        }
+        if offset < header.synced || !header.synced.is_multiple_of(SECTOR_BYTES) {
+            let what = "it knows of a sync behind itself";
+            return Err(self.damaged(Damage::Nonsense { what }));
+        }
+        let record = reader.bytes(offset, bytes)?;
+        if !header.holds(record) {
+            if header.zero_sectors < zero_sectors(&record[SECTOR..]) {
+                return Ok(None);
+            }
+            return Err(self.damaged(Damage::RecordBody));
+        }
+        // One copy for all entries of a record; they share it.
+        let body = Bytes::copy_from_slice(header.body(record));
+        let record = Record::decode(header.kind, body).map_err(|damage| self.damaged(damage))?;
+        Ok(Some((header, record)))
+    }
+
+    /// Looks at all that stands behind the last whole record, and judges it.
+    fn check_end(
+        &mut self,
+        reader: &mut Reader<'_>,
+        is_last: bool,
+    ) -> Result<Option<TornTail>, WalError> {
+        let end = self.pen.offset;
+        let behind = if self.sealed { end + SECTOR_BYTES } else { end };
+        let (mut dirt, mut witness) = (None, None);
+        let mut offset = behind;
+        while offset < reader.bytes {
+            let bytes = BLOCK_BYTES.min(reader.bytes - offset);
+            let block = reader.bytes(offset, bytes)?;
+            if !is_zero(block) {
+                for (number, sector) in block.chunks(SECTOR).enumerate() {
+                    if is_zero(sector) {
+                        continue;
+                    }
+                    let place = offset + number as u64 * SECTOR_BYTES;
+                    let (first, _) = dirt.unwrap_or((place, place));
+                    dirt = Some((first, place + SECTOR_BYTES));
+                    let header = RecordHeader::decode(sector, self.pen.seed).filter(|header| {
+                        (header.sequence, header.offset) == (self.pen.sequence, place)
+                    });
+                    if header.is_some_and(|header| end < header.synced) {
+                        witness.get_or_insert(place);
+                    }
+                }
+            }
+            offset += bytes;
+        }
+        if let Some(witness) = witness {
+            return Err(self.damaged(Damage::Lost { witness }));
+        }
+        if (!is_last || self.sealed)
+            && let Some((first, _)) = dirt
+        {
+            let damage = if first == end { Damage::RecordBody } else { Damage::Behind };
+            return Err(reader.damaged(first, damage));
+        }
+        if is_last && self.sealed {
+            let sequence = self.pen.sequence + 1;
+            return Err(self.damaged(Damage::MissingSegment { sequence }));
+        }
+        if is_last && reader.bytes < end + SECTOR_BYTES {
+            let what = "it leaves no room for the end of its segment";
+            return Err(self.damaged(Damage::Nonsense { what }));
+        }
+        Ok(dirt.map(|(_, dirt_end)| TornTail {
+            file: self.path.clone(),
+            offset: end,
+            bytes: dirt_end - end,
+        }))
+    }
+
+    /// Damage where this segment's whole records end.
+    fn damaged(&self, damage: Damage) -> WalError {
+        WalError::damaged(&self.path, self.pen.offset, damage)
+    }
+}
+
+/// The log in the making.
+struct Replay {
+    ledger: Ledger,
+    /// Those behind the mark whose contents are known.
+    entries: VecDeque<LogEntry>,
+    hard_state: Option<Bytes>,
+}
+
+impl Replay {
+    /// A segment begins: the first one sets the log up, the others must agree with it.
+    fn begin(replay: &mut Option<Self>, base: Base, segment: Segment) -> Result<(), Damage> {
+        if segment.first != base.last.next() {
+            return Err(Damage::Base);
+        }
+        let replay = match replay {
+            Some(replay) if replay.base() == base => replay,
+            Some(_) => return Err(Damage::Base),
+            None => {
+                let Base { mark, last, last_stamp, hard_state } = base;
+                let fits = if mark.index == last {
+                    mark.stamp == last_stamp
+                } else {
+                    mark.index < last && mark.stamp <= last_stamp
+                };
+                if !fits {
+                    return Err(Damage::Nonsense { what: "its mark is not in its log" });
+                }
+                let ledger = Ledger::new(mark, last, last_stamp);
+                replay.insert(Replay { ledger, entries: VecDeque::new(), hard_state })
+            }
+        };
+        replay.ledger.begin_segment(segment);
+        Ok(())
+    }
+
+    fn base(&self) -> Base {
+        Base {
+            mark: self.ledger.mark().clone(),
+            last: self.ledger.last(),
+            last_stamp: self.ledger.last_stamp(),
+            hard_state: self.hard_state.clone(),
+        }
+    }
+
+    fn apply(&mut self, record: Record) -> Result<(), Damage> {
+        match record {
+            Record::Write { hard_state, install, entries } => {
+                if let Some((mark, keeps_tail)) = install {
+                    // What was decided then is decided the same way now, where that can be told.
+                    if !self.ledger.is_missing(mark.index)
+                        && keeps_tail != self.ledger.keeps_tail(&mark)
+                    {
+                        let what = "its snapshot meets the log in another way than it says";
+                        return Err(Damage::Nonsense { what });
+                    }
+                    self.ledger.install(&mark, keeps_tail).map_err(Damage::Misfit)?;
+                    if keeps_tail { self.forget_to(mark.index) } else { self.entries.clear() }
+                }
+                self.ledger.append(&entries).map_err(Damage::Misfit)?;
+                if let (Some(first), Some(oldest)) = (entries.first(), self.entries.front()) {
+                    self.entries.truncate((first.index - oldest.index) as usize);
+                }
+                self.entries.extend(entries);
+                self.hard_state = hard_state.or_else(|| self.hard_state.take());
+            }
+            Record::Compact(mark) => {
+                self.ledger.compact(&mark).map_err(Damage::Misfit)?;
+                self.forget_to(mark.index);
+            }
+            Record::Base(_) | Record::Seal(_) => {
+                return Err(Damage::Nonsense { what: "it stands in the middle of a segment" });
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_to(&mut self, index: Index) {
+        while self.entries.front().is_some_and(|entry| entry.index <= index) {
+            self.entries.pop_front();
+        }
+    }
+}
+
+/// A segment's file, read front to back in large blocks.
+struct Reader<'a> {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    bytes: u64,
+    window: Vec<u8>,
+    window_start: u64,
+    report: &'a mut dyn FnMut(u64),
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        file: Box<dyn DiskFile>,
+        path: PathBuf,
+        bytes: u64,
+        report: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        Reader { file, path, bytes, window: Vec::new(), window_start: 0, report }
+    }
+
+    /// These bytes of the file, which must be inside it.
+    fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8], WalError> {
+        assert!(offset + bytes <= self.bytes, "lengths are checked before they are read");
+        let window_end = self.window_start + self.window.len() as u64;
+        if offset < self.window_start || window_end < offset + bytes {
+            let take = bytes.max(BLOCK_BYTES).min(self.bytes - offset);
+            self.window.resize(take as usize, 0);
+            self.window_start = offset;
+            read_all(&*self.file, &mut self.window, offset)
+                .map_err(|error| WalError::io("read", &self.path, error))?;
+            (self.report)(offset + take);
+        }
+        let start = (offset - self.window_start) as usize;
+        Ok(&self.window[start..start + bytes as usize])
+    }
+
+    fn damaged(&self, offset: u64, damage: Damage) -> WalError {
+        WalError::damaged(&self.path, offset, damage)
+    }
+}

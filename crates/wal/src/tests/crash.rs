@@ -1,0 +1,207 @@
+//! Power loss, errors and a full volume at every single operation of a short life.
+
+use bytes::Bytes;
+use quorate_types::Mark;
+
+use super::{DIR, List, SMALL, create, entry, inspect, mark, open, write};
+use crate::testing::{Fault, SimDisk};
+use crate::{Wal, WalError, Write};
+
+enum Step {
+    Append(Vec<Write>),
+    Compact(Mark),
+    Reopen,
+}
+
+/// A life with everything in it: groups, writes that need not be durable, overwrites, rotation,
+/// both kinds of install, compaction that frees segments.
+fn life() -> Vec<Step> {
+    let lazy = |write: Write| Write { must_sync: false, ..write };
+    let state = |text: &'static str| Write {
+        hard_state: Some(Bytes::from_static(text.as_bytes())),
+        ..Write::default()
+    };
+    let install = |at, stamp| Write { install: Some(mark(at, stamp)), ..Write::default() };
+    vec![
+        Step::Append(vec![write(1, 5, 1)]),
+        Step::Append(vec![state("lazy"), lazy(write(6, 6, 1)), state("lazier")]),
+        Step::Append(vec![lazy(write(12, 1, 1)), write(13, 8, 1), write(15, 9, 2)]),
+        Step::Append(vec![lazy(write(24, 10, 2))]),
+        Step::Append(vec![state("before a rotation"), write(34, 12, 2)]),
+        Step::Compact(mark(20, 2)),
+        Step::Append(vec![lazy(write(30, 3, 3)), lazy(write(22, 20, 3))]),
+        Step::Reopen,
+        Step::Append(vec![install(30, 3), write(42, 2, 3)]),
+        Step::Compact(mark(42, 3)),
+        Step::Append(vec![Write { install: Some(mark(90, 7)), ..write(91, 12, 7) }]),
+        Step::Append(vec![lazy(Write { entries: vec![entry(95, 8, 2000)], ..write(95, 0, 8) })]),
+        Step::Append(vec![write(96, 20, 8)]),
+        Step::Compact(mark(115, 8)),
+    ]
+}
+
+/// Lives until something fails. Answers which of `states` is known to be durable, and the last
+/// one that was tried. `states` gets the list after each write.
+fn live(disk: &SimDisk, states: &mut Vec<List>) -> (usize, Result<(), WalError>) {
+    let (mut durable, mut wal) = (0, None);
+    let mut run = || {
+        let (opened, recovered) = open(disk)?;
+        wal = Some(opened);
+        states.push(List::from(&recovered));
+        for step in life() {
+            let mut list = states.last().unwrap().clone();
+            let opened = wal.as_mut().unwrap();
+            match step {
+                Step::Append(group) => {
+                    for write in &group {
+                        list.write(write);
+                        states.push(list.clone());
+                    }
+                    opened.append(&group)?;
+                    if group.iter().any(|write| write.must_sync || write.install.is_some()) {
+                        durable = states.len() - 1;
+                    }
+                }
+                Step::Compact(mark) => {
+                    list.start_after(&mark);
+                    states.push(list);
+                    opened.compact(&mark)?;
+                    durable = states.len() - 1;
+                }
+                Step::Reopen => {
+                    wal = None;
+                    let (opened, recovered) = open(disk)?;
+                    assert_eq!(List::from(&recovered), list);
+                    durable = states.len() - 1;
+                    wal = Some(opened);
+                }
+            }
+        }
+        Ok(())
+    };
+    let result = run();
+    (durable, result)
+}
+
+/// A recovered log takes writes and gives them back.
+fn goes_on(disk: &SimDisk, wal: &mut Wal, mut list: List) {
+    let write = write(list.last().0 + 1, 15, list.last_stamp() + 1);
+    wal.append(std::slice::from_ref(&write)).unwrap();
+    list.write(&write);
+    disk.restart(1);
+    assert_eq!(List::from(&inspect(disk).unwrap()), list);
+}
+
+fn start() -> (SimDisk, u64) {
+    let disk = SimDisk::new();
+    create(&disk, &SMALL).unwrap();
+    let whole = disk.fork();
+    let before = whole.op_count();
+    let mut states = Vec::new();
+    let (durable, result) = live(&whole, &mut states);
+    result.unwrap();
+    let ops = whole.op_count() - before;
+    assert_eq!(durable, states.len() - 1);
+    assert_eq!(List::from(&inspect(&whole).unwrap()), states[durable]);
+    assert!(80 < ops, "{ops} operations are no whole life");
+    (disk, ops)
+}
+
+/// What is found must be a state between the last durable one and the last one tried.
+fn check(states: &[List], durable: usize, found: &List, when: &str) {
+    assert!(
+        states.is_empty() || states[durable..].contains(found),
+        "{when}: at least state {durable} of {} is due: {:?}; found {found:?}",
+        states.len() - 1,
+        states[durable],
+    );
+}
+
+#[test]
+fn power_loss_at_every_operation() {
+    let (start, ops) = start();
+    for op in 0..ops {
+        for seed in 0..24 {
+            let disk = start.fork();
+            disk.fail_in(op, Fault::PowerLoss);
+            let mut states = Vec::new();
+            let (durable, result) = live(&disk, &mut states);
+            assert!(result.is_err() && disk.is_off());
+            let when = format!("op {op}, seed {seed}");
+            disk.restart(seed);
+
+            // Also when it happens again while the log is being opened.
+            if seed % 3 == 0 {
+                disk.fail_in(op % 17, Fault::PowerLoss);
+                if open(&disk).is_err() {
+                    assert!(disk.is_off(), "{when}");
+                    disk.restart(seed + 1);
+                }
+                disk.clear_faults();
+            }
+            let (mut wal, recovered) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
+            let found = List::from(&recovered);
+            check(&states, durable, &found, &when);
+            goes_on(&disk, &mut wal, found);
+        }
+    }
+}
+
+#[test]
+fn an_error_at_every_operation() {
+    let (start, ops) = start();
+    for fault in [Fault::Error, Fault::Full] {
+        for op in 0..ops {
+            let disk = start.fork();
+            disk.fail_in(op, fault);
+            let mut states = Vec::new();
+            let (durable, result) = live(&disk, &mut states);
+            let when = format!("{fault:?} at op {op}");
+            if let Err(error) = &result {
+                match fault {
+                    Fault::Full => assert!(matches!(error, WalError::Full { .. }), "{when}"),
+                    _ => assert!(matches!(error, WalError::Io { .. }), "{when}"),
+                }
+            }
+            disk.clear_faults();
+            disk.kill();
+            let (wal, recovered) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
+            let found = List::from(&recovered);
+            check(&states, durable, &found, &when);
+            drop(wal);
+
+            // What was given out is durable, although a sync of it may have failed before.
+            disk.restart(op);
+            let (mut wal, again) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_eq!(List::from(&again), found, "{when}");
+            goes_on(&disk, &mut wal, found);
+        }
+    }
+}
+
+#[test]
+fn creation_is_whole_or_absent() {
+    let whole = SimDisk::new();
+    create(&whole, &SMALL).unwrap();
+    for op in 0..whole.op_count() {
+        for (seed, fault) in [Fault::Error, Fault::Full, Fault::PowerLoss, Fault::PowerLoss]
+            .into_iter()
+            .cycle()
+            .enumerate()
+            .take(40)
+        {
+            let disk = SimDisk::new();
+            disk.fail_in(op, fault);
+            create(&disk, &SMALL).unwrap_err();
+            disk.restart(seed as u64);
+            let when = format!("{fault:?} at op {op}, seed {seed}");
+            let exists = Wal::exists(&disk, DIR.as_ref()).unwrap_or_else(|e| panic!("{when}: {e}"));
+            if !exists {
+                create(&disk, &SMALL).unwrap_or_else(|e| panic!("{when}: {e}"));
+            }
+            let (mut wal, recovered) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_eq!(recovered.hard_state, Some(Bytes::from_static(b"first")), "{when}");
+            goes_on(&disk, &mut wal, List::from(&recovered));
+        }
+    }
+}

@@ -1,0 +1,629 @@
+//! The log while it is open: every call ends durable, or with an error that says what is known.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_types::{GroupId, Index, LogEntry, Mark, NodeId};
+
+use crate::disk::{DiskFile, DiskLock, write_all};
+use crate::ledger::{Ledger, Segment};
+use crate::record::{
+    self, Base, Pen, SECTOR, SegmentHeader, WRITE_BYTES_MAX, base_bytes, compact_bytes,
+};
+use crate::segment::{self, LOCK, SPARE};
+use crate::{Disk, WalError, recover};
+
+const SECTOR_BYTES: u64 = SECTOR as u64;
+/// How far ahead zeros are written. A sync of bytes that lie on zeros already written changes no
+/// metadata and takes about two thirds of the time of one that does (ext4: 100 and 160 us); a
+/// larger step makes the one append that writes the zeros slower (1 MiB: about 1 ms).
+const ZERO_AHEAD_BYTES: u64 = 1 << 20;
+/// Groups above this size gain less from zeros than these cost.
+const ZERO_GROUP_BYTES_MAX: usize = 64 << 10;
+/// What the buffer for records may keep between two appends.
+const BUFFER_KEEP_BYTES_MAX: usize = 8 << 20;
+
+/// Whose log it is. Stands in every segment, and every record is bound to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster the node is of.
+    pub cluster: u64,
+    /// The node.
+    pub node: NodeId,
+    /// The group whose replica on the node keeps this log.
+    pub group: GroupId,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cluster {:x}, node {:x}, group {:x}", self.cluster, self.node, self.group)
+    }
+}
+
+/// How a log is kept. Nothing in it must stay the same from one start to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long the files are that the log is cut into; they are reserved whole and removed whole.
+    /// At least 4 KiB; an append that needs more gets a longer file. 64 MiB by default.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { segment_bytes: 64 << 20 }
+    }
+}
+
+impl Options {
+    fn segment_bytes(&self) -> u64 {
+        self.segment_bytes.max(4096)
+    }
+
+    /// Room at a segment's end that appends leave, so that a log whose volume is full can still be
+    /// compacted, and every segment sealed.
+    fn reserve_bytes(&self) -> u64 {
+        (self.segment_bytes() / 8).clamp(2 * SECTOR_BYTES, 64 << 10).next_multiple_of(SECTOR_BYTES)
+    }
+}
+
+/// What an engine wants to be durable, in one piece: after a crash all of it is there or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Write {
+    /// The engine's small record of its own, if it changed.
+    pub hard_state: Option<Bytes>,
+    /// Entries without a gap among them. The first may replace one that is in the log; all behind
+    /// that one goes with it.
+    pub entries: Vec<LogEntry>,
+    /// A leader's snapshot was taken in, and stands for everything up to its mark. It comes before
+    /// `entries`. What the log holds behind the mark stays if the log has the entry that the mark
+    /// names, with the same stamp; else all of it goes. Syncs, whatever `must_sync` says.
+    pub install: Option<Mark>,
+    /// Whether `append` returns only when this is durable. If not, it becomes durable with the
+    /// next write that must, or never.
+    pub must_sync: bool,
+}
+
+impl Write {
+    /// Whether nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.hard_state.is_none() && self.entries.is_empty() && self.install.is_none()
+    }
+}
+
+/// What a log held when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Whose log it is. The caller checks that it is its own.
+    pub identity: Identity,
+    /// Where the log starts.
+    pub mark: Mark,
+    /// All entries behind the mark, without a gap.
+    pub entries: Vec<LogEntry>,
+    /// The hard state written last.
+    pub hard_state: Option<Bytes>,
+    /// What a crash had left of an unfinished write, and is cut off now.
+    pub torn: Option<TornTail>,
+    /// The mode bits of the directory, if others than its owner had rights to it. They have been
+    /// taken away; an operator should hear of it.
+    pub loosened: Option<u32>,
+}
+
+/// An unfinished write at the end of a log. It had been vouched for to nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The last segment's file.
+    pub file: PathBuf,
+    /// Where the whole records end, in bytes.
+    pub offset: u64,
+    /// How many bytes from there on were not zeros.
+    pub bytes: u64,
+}
+
+/// An open log. See the crate's documentation for the contract.
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: Options,
+    identity: Identity,
+    ledger: Ledger,
+    hard_state: Option<Bytes>,
+    /// The segment that is written to.
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    file_bytes: u64,
+    pen: Pen,
+    /// Zeros were written up to here.
+    zeroed: u64,
+    buffer: Vec<u8>,
+    /// The next segment's file, with its length.
+    spare: Option<(Box<dyn DiskFile>, u64)>,
+    is_nearly_full: bool,
+    poison: Option<String>,
+    _lock: DiskLock,
+}
+
+impl Wal {
+    /// Whether `dir` holds a log. A directory that is empty or not there holds none.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Damaged`] when `dir` is a log's and its segments are gone: to create a new one
+    /// there would make the node forget its promises.
+    pub fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+        recover::exists(disk, dir)
+    }
+
+    /// Makes a log that starts after `first`, in a directory that is empty or not there, in a
+    /// parent that is. It is built in `<dir>.tmp` and renamed when it is durable, so that a crash
+    /// leaves it complete or absent.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Occupied`] when there is anything in `dir`; [`WalError::Locked`] when another
+    /// process is making the same log; [`WalError::TooLarge`]; [`WalError::Full`] and
+    /// [`WalError::Io`], after which it may be tried again.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: Identity,
+        options: Options,
+        first: &Mark,
+        hard_state: Option<Bytes>,
+    ) -> Result<(), WalError> {
+        let disk = &*disk;
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |error| WalError::io(doing, &path, error)
+        };
+        let base_bytes = base_bytes(first, hard_state.as_ref());
+        check_size(base_bytes)?;
+        if exists_or_occupied(disk, dir)? {
+            return Err(WalError::Occupied { dir: dir.to_owned() });
+        }
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut temporary = dir.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = &*PathBuf::from(temporary);
+
+        match disk.create_dir(temporary) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.map_err(io("create", temporary))?,
+        }
+        disk.restrict_dir(temporary).map_err(io("restrict", temporary))?;
+        let _lock = take_lock(disk, temporary)?;
+        for name in disk.list(temporary).map_err(io("list", temporary))? {
+            let path = temporary.join(&name);
+            if name != LOCK {
+                disk.remove(&path).map_err(io("remove", &path))?;
+            }
+        }
+
+        let need = base_bytes + options.reserve_bytes();
+        let header = SegmentHeader {
+            identity,
+            sequence: 1,
+            first: first.index.next(),
+            bytes: segment::file_bytes(options.segment_bytes(), need),
+            before_end: 0,
+            before_crc: 0,
+        };
+        let base =
+            Base { mark: first.clone(), last: first.index, last_stamp: first.stamp, hard_state };
+        let spare = temporary.join(SPARE);
+        let file = segment::reserve(disk, &spare, header.bytes)?;
+        segment::begin(&*file, &spare, &header, &base)?;
+        file.sync_all().map_err(io("sync", &spare))?;
+        segment::publish(disk, temporary, &spare, &header)?;
+        disk.rename(temporary, dir).map_err(io("rename", temporary))?;
+        disk.sync_dir(parent).map_err(io("sync", parent))
+    }
+
+    /// Opens the log in `dir`, and reads all of it. `progress` hears how many bytes of how many
+    /// are read. What is returned is durable: an unfinished write at the end is cut off for good,
+    /// and everything else synced (again) before this returns.
+    ///
+    /// The log stays locked until the `Wal` is dropped or the process ends.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Absent`], [`WalError::Locked`]; [`WalError::Damaged`], [`WalError::Foreign`],
+    /// [`WalError::Format`], which change nothing on disk; [`WalError::Full`], [`WalError::Io`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Wal, Recovered), WalError> {
+        let lock = lock_existing(&*disk, dir)?;
+        let mut found = recover::read(&*disk, dir, progress)?;
+        found.recovered.loosened =
+            disk.restrict_dir(dir).map_err(|error| WalError::io("restrict", dir, error))?;
+        found.repair(&*disk, dir)?;
+        let spare = dir.join(SPARE);
+        match disk.remove(&spare) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.map_err(|error| WalError::io("remove", &spare, error))?,
+        }
+
+        let recover::Found { recovered, ledger, file, path, pen, .. } = found;
+        let mut wal = Wal {
+            disk,
+            dir: dir.to_owned(),
+            options,
+            identity: recovered.identity,
+            file,
+            path,
+            file_bytes: ledger.segments().back().expect("a log has a segment").bytes,
+            ledger,
+            hard_state: recovered.hard_state.clone(),
+            zeroed: pen.offset,
+            pen,
+            buffer: Vec::new(),
+            spare: None,
+            is_nearly_full: false,
+            poison: None,
+            _lock: lock,
+        };
+        // A crash may have come between a compaction and the removal of what it freed.
+        wal.remove_dead()?;
+        Ok((wal, recovered))
+    }
+
+    /// Reads the log in `dir` as [`open`](Wal::open) does, with the same checks, and changes
+    /// nothing: for tools that verify or show a log that no process has open.
+    ///
+    /// # Errors
+    ///
+    /// As `open`.
+    pub fn inspect(
+        disk: &dyn Disk,
+        dir: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Recovered, WalError> {
+        let _lock = lock_existing(disk, dir)?;
+        Ok(recover::read(disk, dir, progress)?.recovered)
+    }
+
+    /// Appends writes in their order, each of them whole or not at all, all of them in one write
+    /// to the disk; then syncs once if any of them asks for it. When this returns, all that must
+    /// be durable is, and with it all that came before.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::TooLarge`]: nothing was written, the log goes on.
+    /// [`WalError::Full`] when the next segment found no space: nothing was written, and the log
+    /// goes on once there is some. All others are final, and so is a `Full` after which
+    /// [`is_poisoned`](Wal::is_poisoned): what the disk now holds of these writes is unknown, and
+    /// every later call returns [`WalError::Poisoned`] until the log is opened again.
+    pub fn append(&mut self, writes: &[Write]) -> Result<(), WalError> {
+        self.check_alive()?;
+        let mut bytes = 0;
+        let (mut must_sync, mut installs) = (false, false);
+        for write in writes {
+            if !write.is_empty() {
+                let write_bytes = record::write_bytes(write);
+                check_size(write_bytes)?;
+                bytes += write_bytes;
+            }
+            installs |= write.install.is_some();
+            must_sync |= write.must_sync;
+        }
+        if 0 < bytes && self.room() < bytes + self.options.reserve_bytes() {
+            self.rotate(bytes)?;
+        }
+        let result = self.commit(writes, must_sync || installs);
+        self.poison_on_error(result)?;
+        if installs {
+            self.remove_dead()?;
+        }
+        self.reserve_next();
+        Ok(())
+    }
+
+    /// Starts the log after `mark`, an entry of it that a snapshot stands for. The mark is durable
+    /// before anything is removed, and every segment repeats the mark and the hard state it began
+    /// with, so nothing is lost with the segments that go. Entries up to the mark may stay on disk
+    /// for as long as they share a segment with later ones.
+    ///
+    /// A mark below the one the log has changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Misfit`] when the log does not hold that entry: nothing was written, the log
+    /// goes on. [`WalError::Io`] from a removal: the log is compacted, goes on, and tries the
+    /// removal again next time. All others as for [`append`](Wal::append).
+    pub fn compact(&mut self, mark: &Mark) -> Result<(), WalError> {
+        self.check_alive()?;
+        if self.ledger.mark().index <= mark.index && self.ledger.mark() != mark {
+            self.ledger.check_compact(mark).map_err(WalError::Misfit)?;
+            let bytes = compact_bytes(mark);
+            check_size(bytes)?;
+            // The reserve is there for this; only the seal must still find room.
+            if self.room() < bytes + SECTOR_BYTES {
+                self.rotate(bytes)?;
+            }
+            let result = self.commit_compaction(mark);
+            self.poison_on_error(result)?;
+        }
+        self.remove_dead()
+    }
+
+    /// Whose log it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where it starts.
+    pub fn mark(&self) -> &Mark {
+        self.ledger.mark()
+    }
+
+    /// The last index it holds; the mark's when it is empty.
+    pub fn last(&self) -> Index {
+        self.ledger.last()
+    }
+
+    /// What its files take on the volume, reserved space included.
+    pub fn size_bytes(&self) -> u64 {
+        let spare = self.spare.as_ref().map_or(0, |(_, bytes)| *bytes);
+        self.ledger.segments().iter().map(|segment| segment.bytes).sum::<u64>() + spare
+    }
+
+    /// How many files it has, the reserved one not counted.
+    pub fn segment_count(&self) -> usize {
+        self.ledger.segments().len()
+    }
+
+    /// Whether a failure made the log refuse everything until it is opened again.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.is_some()
+    }
+
+    /// Whether the volume had no space for the next segment when it was tried, which is when the
+    /// current one is half full. Writes still succeed until that one is full.
+    pub fn is_nearly_full(&self) -> bool {
+        self.is_nearly_full
+    }
+
+    fn check_alive(&self) -> Result<(), WalError> {
+        match &self.poison {
+            Some(cause) => Err(WalError::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn poison_on_error<T>(&mut self, result: Result<T, WalError>) -> Result<T, WalError> {
+        if let Err(error) = &result {
+            self.poison = Some(error.to_string());
+        }
+        result
+    }
+
+    /// What is left of the current segment.
+    fn room(&self) -> u64 {
+        self.file_bytes.saturating_sub(self.pen.offset)
+    }
+
+    fn commit(&mut self, writes: &[Write], must_sync: bool) -> Result<(), WalError> {
+        let start = self.pen.offset;
+        self.buffer.clear();
+        for write in writes.iter().filter(|write| !write.is_empty()) {
+            let mut keeps_tail = false;
+            if let Some(mark) = &write.install {
+                keeps_tail = self.ledger.keeps_tail(mark);
+                self.ledger.install(mark, keeps_tail).map_err(WalError::Misfit)?;
+            }
+            self.ledger.append(&write.entries).map_err(WalError::Misfit)?;
+            self.pen.write(&mut self.buffer, write, keeps_tail);
+            if write.hard_state.is_some() {
+                self.hard_state.clone_from(&write.hard_state);
+            }
+        }
+        self.write_buffer(start)?;
+        if must_sync { self.sync() } else { Ok(()) }
+    }
+
+    fn commit_compaction(&mut self, mark: &Mark) -> Result<(), WalError> {
+        let start = self.pen.offset;
+        self.buffer.clear();
+        self.ledger.compact(mark).map_err(WalError::Misfit)?;
+        self.pen.compact(&mut self.buffer, mark);
+        self.write_buffer(start)?;
+        self.sync()
+    }
+
+    /// Writes the buffer at `start`, in one call, with zeros behind it where that pays.
+    fn write_buffer(&mut self, start: u64) -> Result<(), WalError> {
+        let end = start + self.buffer.len() as u64;
+        assert!(end + SECTOR_BYTES <= self.file_bytes, "room was made for the write and the seal");
+        if start == end {
+            return Ok(());
+        }
+        if self.zeroed < end {
+            self.zeroed = end;
+            if self.buffer.len() <= ZERO_GROUP_BYTES_MAX {
+                self.zeroed = self.file_bytes.min(end + ZERO_AHEAD_BYTES);
+            }
+            self.buffer.resize((self.zeroed - start) as usize, 0);
+        }
+        let written = write_all(&*self.file, &self.buffer, start)
+            .map_err(|error| WalError::io("write", &self.path, error));
+        if BUFFER_KEEP_BYTES_MAX < self.buffer.capacity() {
+            self.buffer = Vec::new();
+        }
+        written
+    }
+
+    fn sync(&mut self) -> Result<(), WalError> {
+        if self.pen.synced < self.pen.offset {
+            self.file.sync_data().map_err(|error| WalError::io("sync", &self.path, error))?;
+            self.pen.synced = self.pen.offset;
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new segment that has room for `need` bytes. The old one is synced before the
+    /// new one has a name, and sealed before the new one gets its first record. Where space is
+    /// wanting, nothing has happened.
+    fn rotate(&mut self, need: u64) -> Result<(), WalError> {
+        let synced = self.sync();
+        self.poison_on_error(synced)?;
+
+        let base = Base {
+            mark: self.ledger.mark().clone(),
+            last: self.ledger.last(),
+            last_stamp: self.ledger.last_stamp(),
+            hard_state: self.hard_state.clone(),
+        };
+        let need =
+            base_bytes(&base.mark, base.hard_state.as_ref()) + need + self.options.reserve_bytes();
+        let wanted = segment::file_bytes(self.options.segment_bytes(), need);
+        let path = self.dir.join(SPARE);
+        let (file, bytes) = match self.spare.take() {
+            Some((file, bytes)) if wanted <= bytes => (file, bytes),
+            _ => (self.reserve(wanted)?, wanted),
+        };
+        let header = SegmentHeader {
+            identity: self.identity,
+            sequence: self.pen.sequence + 1,
+            first: self.ledger.last().next(),
+            bytes,
+            before_end: self.pen.offset,
+            before_crc: self.pen.chain,
+        };
+        let pen = match segment::begin(&*file, &path, &header, &base) {
+            Ok(pen) => pen,
+            Err(error) => {
+                // Nobody knows of the file yet. If it cannot be removed, the next try does.
+                let _ = self.disk.remove(&path);
+                return Err(error);
+            }
+        };
+        let switched = self.switch(file, &path, pen, &header);
+        self.poison_on_error(switched)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<Box<dyn DiskFile>, WalError> {
+        let reserved = segment::reserve(&*self.disk, &self.dir.join(SPARE), bytes);
+        self.is_nearly_full = matches!(reserved, Err(WalError::Full { .. }));
+        reserved
+    }
+
+    fn switch(
+        &mut self,
+        file: Box<dyn DiskFile>,
+        spare: &Path,
+        mut pen: Pen,
+        header: &SegmentHeader,
+    ) -> Result<(), WalError> {
+        file.sync_all().map_err(|error| WalError::io("sync", spare, error))?;
+        pen.synced = pen.offset;
+        let path = segment::publish(&*self.disk, &self.dir, spare, header)?;
+
+        let end = self.pen.offset;
+        self.buffer.clear();
+        self.pen.seal(&mut self.buffer, header.sequence);
+        write_all(&*self.file, &self.buffer, end)
+            .map_err(|error| WalError::io("write", &self.path, error))?;
+        self.sync()?;
+
+        self.ledger.begin_segment(Segment::new(header.sequence, header.first, header.bytes));
+        self.file = file;
+        self.path = path;
+        self.file_bytes = header.bytes;
+        self.zeroed = pen.offset;
+        self.pen = pen;
+        Ok(())
+    }
+
+    /// Reserves the next segment's space when this one is half full, so that a full volume is
+    /// noticed while there is still room. That it failed shows in `is_nearly_full`.
+    fn reserve_next(&mut self) {
+        if self.spare.is_some() || self.is_nearly_full || self.file_bytes / 2 < self.room() {
+            return;
+        }
+        let bytes = segment::file_bytes(self.options.segment_bytes(), 0);
+        self.spare = self.reserve(bytes).ok().map(|file| (file, bytes));
+    }
+
+    /// Removes the oldest segments for as long as nothing in them is part of the log, each for
+    /// good before the next, so that no crash leaves a hole.
+    fn remove_dead(&mut self) -> Result<(), WalError> {
+        while let Some(segment) = self.ledger.retire() {
+            // What made it dead may be a write that did not have to be durable.
+            let synced = self.sync();
+            self.poison_on_error(synced)?;
+            let path = self.dir.join(segment::name(segment.sequence, segment.first));
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    self.ledger.reinstate(segment);
+                    return Err(WalError::io("remove", &path, error));
+                }
+                _ => {}
+            }
+            let synced = self
+                .disk
+                .sync_dir(&self.dir)
+                .map_err(|error| WalError::io("sync", &self.dir, error));
+            self.poison_on_error(synced)?;
+            self.is_nearly_full = false;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal")
+            .field("dir", &self.dir)
+            .field("identity", &self.identity)
+            .field("mark", &self.ledger.mark().index)
+            .field("last", &self.ledger.last())
+            .field("poison", &self.poison)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_size(bytes: u64) -> Result<(), WalError> {
+    if WRITE_BYTES_MAX < bytes {
+        return Err(WalError::TooLarge { bytes, bytes_max: WRITE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Whether there is anything in `dir`. Its being a log without segments is an error by itself.
+fn exists_or_occupied(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+    if recover::exists(disk, dir)? {
+        return Ok(true);
+    }
+    match disk.list(dir) {
+        Ok(names) => Ok(!names.is_empty()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(WalError::io("list", dir, error)),
+    }
+}
+
+fn lock_existing(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, WalError> {
+    if !recover::exists(disk, dir)? {
+        return Err(WalError::Absent { dir: dir.to_owned() });
+    }
+    take_lock(disk, dir)
+}
+
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, WalError> {
+    let path = dir.join(LOCK);
+    match disk.lock(&path).map_err(|error| WalError::io("lock", &path, error))? {
+        Some(lock) => Ok(lock),
+        None => Err(WalError::Locked { dir: dir.to_owned() }),
+    }
+}
