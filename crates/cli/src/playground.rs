@@ -122,7 +122,8 @@ async fn play(plan: &Plan) -> Result<(), String> {
 
 fn start(plan: &Plan, number: u16) -> Result<Running, String> {
     let name = plan.name(number);
-    let program = std::env::current_exe().map_err(|error| format!("which program is this? {error}"))?;
+    let program =
+        std::env::current_exe().map_err(|error| format!("which program is this? {error}"))?;
     let mut command = Command::new(program);
     command
         .arg("serve")

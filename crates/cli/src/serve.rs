@@ -27,15 +27,15 @@ impl clap::Args for ServeArgs {
                 "" => flag.help.to_owned(),
                 default => format!("{} [default: {default}]", flag.help),
             };
-            Arg::new(flag.name).long(flag.name).value_name(flag.value).help(help)
+            Arg::new(flag.name)
+                .long(flag.name)
+                .value_name(flag.value)
+                .help(help)
                 // Sizes may be negative; so may a typing error, which is told by its own text.
                 .allow_hyphen_values(flag.value == "BYTES")
         });
         command.args(flags).arg(
-            Arg::new(EXIT_WITH_PARENT)
-                .long(EXIT_WITH_PARENT)
-                .action(ArgAction::SetTrue)
-                .hide(true),
+            Arg::new(EXIT_WITH_PARENT).long(EXIT_WITH_PARENT).action(ArgAction::SetTrue).hide(true),
         )
     }
 

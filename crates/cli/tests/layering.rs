@@ -70,7 +70,11 @@ fn dependencies() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
                 continue;
             }
             let name = dependency["name"].as_str().unwrap();
-            if dependency["path"].is_string() { ours.insert(short(name)) } else { others.insert(name.to_owned()) };
+            if dependency["path"].is_string() {
+                ours.insert(short(name))
+            } else {
+                others.insert(name.to_owned())
+            };
         }
         found.insert(short(package["name"].as_str().unwrap()), (ours, others));
     }
@@ -91,10 +95,8 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn dependencies_point_down() {
-    let allowed: BTreeMap<_, BTreeSet<_>> = ALLOWED
-        .iter()
-        .map(|(name, below)| (*name, below.iter().copied().collect()))
-        .collect();
+    let allowed: BTreeMap<_, BTreeSet<_>> =
+        ALLOWED.iter().map(|(name, below)| (*name, below.iter().copied().collect())).collect();
     for (name, (ours, others)) in dependencies() {
         let Some(below) = allowed.get(name.as_str()) else {
             panic!("crate {name} has no place in the layering: add it here and to ARCHITECTURE.md");

@@ -275,7 +275,9 @@ mod tests {
             (8, Some((8, 8, 1))),
             (99, Some((8, 8, 1))),
         ] {
-            let got = index.at(b"k", main).map(|stamp| (stamp.revision.main, stamp.created, stamp.version));
+            let got = index
+                .at(b"k", main)
+                .map(|stamp| (stamp.revision.main, stamp.created, stamp.version));
             assert_eq!(got, want, "at {main}");
         }
     }

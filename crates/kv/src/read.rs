@@ -192,8 +192,12 @@ impl<'r> Scan<'r> {
         let interval = Interval::new(&request.key, &request.range_end);
         let after = self.after.take();
         let before = self.count;
-        self.after =
-            state.index.walk(interval, after.as_deref(), self.main, (*budget).max(1), |_, stamp| {
+        self.after = state.index.walk(
+            interval,
+            after.as_deref(),
+            self.main,
+            (*budget).max(1),
+            |_, stamp| {
                 self.count += 1;
                 if passes(request, stamp) {
                     self.matched += 1;
@@ -202,7 +206,8 @@ impl<'r> Scan<'r> {
                     }
                 }
                 ControlFlow::Continue(())
-            });
+            },
+        );
         let used = if self.after.is_some() { *budget } else { (self.count - before) as usize };
         *budget = budget.saturating_sub(used);
         self.after.is_none()

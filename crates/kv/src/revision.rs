@@ -39,8 +39,9 @@ mod tests {
 
     #[test]
     fn keys_sort_as_revisions_do() {
-        let revisions = [(1, 0), (1, 1), (1, 256), (2, 0), (255, 0), (256, 7), (i64::MAX, u32::MAX)]
-            .map(|(main, sub)| Revision { main, sub });
+        let revisions =
+            [(1, 0), (1, 1), (1, 256), (2, 0), (255, 0), (256, 7), (i64::MAX, u32::MAX)]
+                .map(|(main, sub)| Revision { main, sub });
         assert!(revisions.is_sorted());
         assert!(revisions.map(Revision::to_key).is_sorted());
         for revision in revisions {

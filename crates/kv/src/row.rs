@@ -57,7 +57,10 @@ pub(crate) fn decode(revision: Revision, bytes: Bytes) -> Result<Row, Malformed>
             let version = reader.signed()?;
             let lease = reader.signed()?;
             let mod_revision = revision.main;
-            if key.is_empty() || version < 1 || create_revision < 1 || mod_revision < create_revision
+            if key.is_empty()
+                || version < 1
+                || create_revision < 1
+                || mod_revision < create_revision
             {
                 return Err(Malformed("a pair that cannot be"));
             }

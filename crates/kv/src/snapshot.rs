@@ -278,11 +278,7 @@ impl Restore {
         Ok(())
     }
 
-    fn finish(
-        mut self,
-        backend: &mut dyn Backend,
-        payload: Bytes,
-    ) -> Result<Applied, StoreError> {
+    fn finish(mut self, backend: &mut dyn Backend, payload: Bytes) -> Result<Applied, StoreError> {
         let mut reader = Reader::new(payload);
         let rows_count = reader.varint().map_err(malformed)?;
         if rows_count != self.rows_count {

@@ -213,11 +213,7 @@ impl Rows {
     }
 }
 
-fn find(
-    flushing: Option<&Overlay>,
-    view: &dyn View,
-    stamp: &Stamp,
-) -> Result<Bytes, StoreError> {
+fn find(flushing: Option<&Overlay>, view: &dyn View, stamp: &Stamp) -> Result<Bytes, StoreError> {
     let revision = stamp.revision;
     if let Some(row) = flushing.and_then(|overlay| overlay.row(revision)) {
         return Ok(row.clone());

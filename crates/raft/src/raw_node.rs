@@ -8,7 +8,8 @@
 //!   [`RawNode::advance`]. What the node owes itself (its own vote, its own copy of an entry) counts
 //!   from then on.
 //! - *asynchronous* ([`Config::async_storage_writes`]): a Ready's messages to
-//!   [`LOCAL_APPEND_THREAD`] and [`LOCAL_APPLY_THREAD`] carry the work and the answers to deliver
+//!   [`LOCAL_APPEND_THREAD`](crate::LOCAL_APPEND_THREAD) and
+//!   [`LOCAL_APPLY_THREAD`](crate::LOCAL_APPLY_THREAD) carry the work and the answers to deliver
 //!   when it is done; the next Ready need not wait for it.
 //!
 //! Once a [`Fatal`] happened, every call fails with it and no work comes out any more.
@@ -19,49 +20,25 @@ use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
 use crate::change_wire::encode_conf_change;
+use crate::leader::Leader;
 use crate::raft::Raft;
+use crate::render::{Applied, OnAdvance, Stored};
 use crate::{
     AnyConfChange, BasicStatus, Body, ConfChange, ConfChangeType, ConfState, Config, Entry, Error,
-    Fatal, HardState, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, Note, Peer, Progress,
-    Ready, ReplicaKind, Role, SnapshotStatus, SoftState, Status, Storage, encoded_size,
-    is_local_target, must_sync, payload_size,
+    Fatal, HardState, Message, Note, Peer, Progress, Ready, ReplicaKind, Role, SnapshotStatus,
+    SoftState, Status, Storage, is_local_target,
 };
 
 /// One node of one group. See the module's comment.
 #[derive(Debug)]
 pub struct RawNode<S> {
-    raft: Raft<S>,
+    pub(crate) raft: Raft<S>,
     /// As last handed out.
-    soft_state: SoftState,
+    pub(crate) soft_state: SoftState,
     /// As last handed out.
-    hard_state: HardState,
-    on_advance: OnAdvance,
+    pub(crate) hard_state: HardState,
+    pub(crate) on_advance: OnAdvance,
     fatal: Option<Fatal>,
-}
-
-/// What [`RawNode::advance`] reports, in this order.
-#[derive(Debug, Default)]
-struct OnAdvance {
-    is_due: bool,
-    /// What the node says to itself once its writes are durable.
-    own: Vec<Message>,
-    stored: Option<Stored>,
-    applied: Option<Applied>,
-}
-
-/// A write under way, as it was when it was issued.
-#[derive(Clone, Copy, Debug)]
-struct Stored {
-    term: Term,
-    stable: Option<EntryId>,
-    snapshot: Option<Index>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Applied {
-    index: Index,
-    encoded_bytes: u64,
-    payload_bytes: u64,
 }
 
 impl<S: Storage> RawNode<S> {
@@ -399,10 +376,9 @@ impl<S: Storage> RawNode<S> {
             }
             let OnAdvance { own, stored, applied, .. } = std::mem::take(&mut node.on_advance);
             for message in own {
-                match node.raft.step(message) {
-                    Err(Error::Fatal(fatal)) => return Err(fatal.into()),
-                    // Answers are never refused in a way that matters to their sender.
-                    Ok(()) | Err(_) => {}
+                // Refusals do not matter: who is told is who would have to act on them.
+                if let Err(Error::Fatal(fatal)) = node.raft.step(message) {
+                    return Err(fatal.into());
                 }
             }
             if let Some(Stored { term, stable, snapshot }) = stored {
@@ -435,7 +411,7 @@ impl<S: Storage> RawNode<S> {
             hard_state: core.hard_state(),
             soft_state: self.raft.soft_state(),
             applied: core.log.applied(),
-            lead_transferee: self.raft.leader().map_or(NodeId::NONE, |leader| leader.transferee()),
+            lead_transferee: self.raft.leader().map_or(NodeId::NONE, Leader::transferee),
         }
     }
 
@@ -539,17 +515,17 @@ impl<S: Storage> RawNode<S> {
 
     /// The index up to which a membership change may wait for application; 0 unless the node leads.
     pub fn pending_conf_index(&self) -> Index {
-        self.raft.leader().map_or(Index(0), |leader| leader.pending_change())
+        self.raft.leader().map_or(Index(0), Leader::pending_change)
     }
 
     /// Payload bytes of a leader's entries that are not applied yet; 0 unless the node leads.
     pub fn uncommitted_size(&self) -> u64 {
-        self.raft.leader().map_or(0, |leader| leader.uncommitted_bytes())
+        self.raft.leader().map_or(0, Leader::uncommitted_bytes)
     }
 
     /// How many reads wait on this node: for a quorum, or for the leader's first commit.
     pub fn pending_reads(&self) -> usize {
-        let waiting = self.raft.leader().map_or(0, |leader| leader.reads_waiting());
+        let waiting = self.raft.leader().map_or(0, Leader::reads_waiting);
         waiting + self.raft.core.postponed.len()
     }
 
@@ -597,153 +573,5 @@ impl<S: Storage> RawNode<S> {
         let message = Message { from, ..Message::new(NodeId::NONE, body) };
         // What is fatal is kept, and shows with the next call.
         let _ = self.run(|node| node.raft.step(message));
-    }
-
-    fn may_apply_unstable(&self) -> bool {
-        // Written by another thread, an entry may be applied only once it is stable; otherwise the
-        // driver writes it first.
-        !self.raft.core.config.async_storage_writes
-    }
-
-    fn check_advanced(&self) -> Result<(), Error> {
-        match self.on_advance.is_due {
-            true => Err(Fatal::ReadyWithoutAdvance.into()),
-            false => Ok(()),
-        }
-    }
-
-    /// A Ready without what the core queues.
-    fn gather(&self) -> Result<Ready, Error> {
-        let core = &self.raft.core;
-        let entries = core.log.next_unstable_ents();
-        let committed_entries = core.log.next_committed_ents(self.may_apply_unstable())?;
-        let (soft_state, hard_state) = (self.raft.soft_state(), core.hard_state());
-        Ok(Ready {
-            soft_state: (soft_state != self.soft_state).then_some(soft_state),
-            hard_state: (hard_state != self.hard_state).then_some(hard_state),
-            snapshot: core.log.next_unstable_snapshot().cloned(),
-            must_sync: must_sync(&hard_state, &self.hard_state, entries.len()),
-            entries,
-            committed_entries,
-            ..Ready::default()
-        })
-    }
-
-    /// Gives the messages that vouch for this Ready's write the place they have in this way of
-    /// driving: after the write, or as answers to it.
-    fn render(&mut self, ready: &mut Ready, held: Vec<Message>) {
-        if self.raft.core.config.async_storage_writes {
-            ready.messages.extend(self.storage_append(ready, held));
-            ready.messages.extend(self.storage_apply(ready));
-            return;
-        }
-        let id = self.raft.core.id;
-        for message in held {
-            if message.to == id {
-                self.on_advance.own.push(message);
-            } else {
-                ready.messages.push(message);
-            }
-        }
-    }
-
-    /// Remembers what was handed out.
-    fn accept_marks(&mut self, ready: &Ready) -> Result<(), Error> {
-        if let Some(soft_state) = ready.soft_state {
-            self.soft_state = soft_state;
-        }
-        if let Some(hard_state) = ready.hard_state {
-            self.hard_state = hard_state;
-        }
-        let may_apply_unstable = self.may_apply_unstable();
-        let applied = ready.committed_entries.last().map(|last| Applied {
-            index: last.index,
-            encoded_bytes: encoded_size(&ready.committed_entries),
-            payload_bytes: payload_size(&ready.committed_entries),
-        });
-        if may_apply_unstable {
-            self.on_advance.stored = self.storage_append_reply(ready);
-            self.on_advance.applied = applied;
-            self.on_advance.is_due = !self.on_advance.own.is_empty()
-                || self.on_advance.stored.is_some()
-                || self.on_advance.applied.is_some();
-        }
-        let log = &mut self.raft.core.log;
-        log.accept_unstable();
-        if let Some(Applied { index, encoded_bytes, .. }) = applied {
-            log.accept_applying(index, encoded_bytes, may_apply_unstable)?;
-        }
-        Ok(())
-    }
-
-    /// The work for the append thread, if there is any. `held` goes out when it is done.
-    fn storage_append(&self, ready: &Ready, held: Vec<Message>) -> Option<Message> {
-        let is_needed = !ready.entries.is_empty()
-            || ready.hard_state.is_some()
-            || ready.snapshot.is_some()
-            || !held.is_empty();
-        if !is_needed {
-            return None;
-        }
-        let id = self.raft.core.id;
-        let snapshot = || ready.snapshot.clone().map(Box::new);
-        let mut responses = held;
-        if let Some(Stored { term, stable, .. }) = self.storage_append_reply(ready) {
-            responses.push(Message {
-                to: id,
-                from: LOCAL_APPEND_THREAD,
-                term,
-                body: Body::StorageAppendReply { stable, snapshot: snapshot() },
-            });
-        }
-        Some(Message {
-            to: LOCAL_APPEND_THREAD,
-            from: id,
-            term: ready.hard_state.map_or(Term(0), |hard_state| hard_state.term),
-            body: Body::StorageAppend {
-                hard_state: ready.hard_state,
-                entries: ready.entries.clone(),
-                snapshot: snapshot(),
-                responses,
-            },
-        })
-    }
-
-    /// What to report once the writes issued with `ready` are durable. While anything is unstable,
-    /// every write is acknowledged, for the whole log: an acknowledgement of an earlier term does
-    /// not count, and this makes up for it.
-    fn storage_append_reply(&self, ready: &Ready) -> Option<Stored> {
-        let core = &self.raft.core;
-        let stable = match core.log.has_unstable_ents() {
-            true => core.log.last_entry_id().ok(),
-            false => None,
-        };
-        let snapshot = ready.snapshot.as_ref().map(|snapshot| snapshot.metadata.index);
-        (stable.is_some() || snapshot.is_some()).then_some(Stored {
-            term: core.term,
-            stable,
-            snapshot,
-        })
-    }
-
-    /// The work for the apply thread, if there is any.
-    fn storage_apply(&self, ready: &Ready) -> Option<Message> {
-        if ready.committed_entries.is_empty() {
-            return None;
-        }
-        let id = self.raft.core.id;
-        let entries = || ready.committed_entries.clone();
-        let reply = Message {
-            to: id,
-            from: LOCAL_APPLY_THREAD,
-            term: Term(0),
-            body: Body::StorageApplyReply { entries: entries() },
-        };
-        Some(Message {
-            to: LOCAL_APPLY_THREAD,
-            from: id,
-            term: Term(0),
-            body: Body::StorageApply { entries: entries(), responses: vec![reply] },
-        })
     }
 }

@@ -105,11 +105,7 @@ impl Proposals {
     }
 
     /// The entry `committed` is committed: whatever else had been placed there never will be.
-    pub(crate) fn settle(
-        &mut self,
-        committed: EntryId,
-        refused: &mut Vec<(RequestId, Refusal)>,
-    ) {
+    pub(crate) fn settle(&mut self, committed: EntryId, refused: &mut Vec<(RequestId, Refusal)>) {
         if self.placed.is_empty() {
             return;
         }
@@ -175,10 +171,7 @@ mod tests {
         proposals.expire(104, &mut refused);
         assert_eq!(refused, []);
         proposals.expire(105, &mut refused);
-        assert_eq!(
-            refused,
-            [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]
-        );
+        assert_eq!(refused, [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]);
         proposals.stage(RequestId(6), entry(1));
         proposals.unpark();
         let order: Vec<_> = proposals.take_staged().iter().map(|(request, _)| request.0).collect();

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use quorate_raft::{
-    AnyConfChange, Body, ConfState, DropReason, Entry, EntryType, Error, Message, RawNode, ReadOnlyOption,
-    Ready, SnapshotStatus, SoftState, Role, decode_conf_change,
+    AnyConfChange, Body, ConfState, DropReason, Entry, EntryType, Error, Message, RawNode,
+    ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState, decode_conf_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
@@ -172,8 +172,7 @@ impl Replica {
                 Ok(())
             }
             Event::SnapshotSent { to, ok } => {
-                let status =
-                    if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 if self.snapshots.on_sent() {
                     self.drop_snapshot();
                 }
@@ -221,8 +220,7 @@ impl Replica {
         if self.raft.storage().take_wanted() {
             self.effects.make_snapshot = true;
         }
-        self.effects.flush =
-            self.snapshots.flush_due(&self.config, self.applied, self.now_ticks);
+        self.effects.flush = self.snapshots.flush_due(&self.config, self.applied, self.now_ticks);
         let effects = std::mem::take(&mut self.effects);
         Ok((!effects.is_empty()).then_some(effects))
     }

@@ -59,8 +59,7 @@ impl Snapshots {
 
     /// A snapshot with state up to `index` goes to a peer.
     pub(crate) fn on_sending(&mut self, index: Index) {
-        self.sending_index =
-            if self.sending == 0 { index } else { self.sending_index.min(index) };
+        self.sending_index = if self.sending == 0 { index } else { self.sending_index.min(index) };
         self.sending += 1;
     }
 
@@ -150,7 +149,11 @@ mod tests {
         };
         assert_eq!(through(0, 2_000), Some(Index(150)));
         assert_eq!(through(120, 2_000), None, "not worth a record");
-        assert_eq!(through(0, 11_000), Some(Index(200)), "bytes beat the tail, flushed beats bytes");
+        assert_eq!(
+            through(0, 11_000),
+            Some(Index(200)),
+            "bytes beat the tail, flushed beats bytes"
+        );
     }
 
     #[test]

@@ -176,18 +176,10 @@ impl LogInMemory {
 
 impl Storage for LogInMemory {
     fn initial_state(&self) -> Result<InitialState, StorageError> {
-        Ok(InitialState {
-            hard_state: Some(self.hard_state),
-            conf_state: self.conf_state.clone(),
-        })
+        Ok(InitialState { hard_state: Some(self.hard_state), conf_state: self.conf_state.clone() })
     }
 
-    fn entries(
-        &self,
-        low: Index,
-        high: Index,
-        max_size: u64,
-    ) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: Index, high: Index, max_size: u64) -> Result<Vec<Entry>, StorageError> {
         if low <= self.mark.0 {
             return Err(StorageError::Compacted);
         }

@@ -51,11 +51,7 @@ impl Disk {
             let metadata = &snapshot.metadata;
             let connects = self.term(metadata.index) == Some(metadata.term);
             self.entries.retain(|entry| connects && metadata.index < entry.index);
-            self.mark = Mark {
-                index: metadata.index,
-                stamp: metadata.term.0,
-                ..Mark::default()
-            };
+            self.mark = Mark { index: metadata.index, stamp: metadata.term.0, ..Mark::default() };
         }
         for entry in &write.entries {
             if entry.index <= self.mark.index {
@@ -405,7 +401,11 @@ impl World {
             }
             97 => {
                 let to = NodeId(self.chance.below(self.nodes.len()) as u64 + 1);
-                let event = if self.chance.one_in(2) { Event::Transfer(to) } else { Event::Unreachable(to) };
+                let event = if self.chance.one_in(2) {
+                    Event::Transfer(to)
+                } else {
+                    Event::Unreachable(to)
+                };
                 self.handle(at, event);
             }
             98 if !self.healed && self.chance.one_in(8) && self.nodes[at].replica.is_some() => {
@@ -476,7 +476,11 @@ fn promises_hold_under_faults_and_work_goes_on_after_them() {
         assert_eq!(held.len(), first.requests.len(), "seed {seed}: a request was applied twice");
         let lost = world.acknowledged.difference(&held).next();
         assert_eq!(lost, None, "seed {seed}: an acknowledged request is gone");
-        assert!(world.reads.is_empty(), "seed {seed}: reads without an answer: {:?}", world.reads.len());
+        assert!(
+            world.reads.is_empty(),
+            "seed {seed}: reads without an answer: {:?}",
+            world.reads.len()
+        );
         acknowledged += world.acknowledged.len();
         reads += world.reads_answered;
         snapshots += world.snapshots_installed;

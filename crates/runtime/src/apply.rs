@@ -264,4 +264,3 @@ fn gather(
 fn failed(error: impl std::fmt::Display) -> FatalError {
     FatalError::Machine(error.to_string())
 }
-

@@ -29,7 +29,12 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(node: NodeId, cluster: u64, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        node: NodeId,
+        cluster: u64,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Board {
             node,
             cluster,

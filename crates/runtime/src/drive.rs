@@ -315,8 +315,7 @@ impl Driver {
         let group = std::mem::replace(&mut writing.queued, rest);
         let install = group.last().and_then(|write| write.install.clone());
         // A compaction waits for all writes before it.
-        let compact =
-            if writing.queued.is_empty() { writing.compact.take() } else { None };
+        let compact = if writing.queued.is_empty() { writing.compact.take() } else { None };
         writing.at_disk = Some((group.last().map(|write| write.id), install));
         let writes = group.into_iter().map(durable_write).collect();
         self.disk

@@ -182,9 +182,8 @@ impl Node {
     ) -> Result<Result<Response, KvError>, ProposeError> {
         let inner = &*self.inner;
         let request = inner.ids.lock().unwrap_or_else(PoisonError::into_inner).draw();
-        let mut entry = BytesMut::with_capacity(
-            quorate_replica::ENVELOPE_BYTES + command.encoded_len(),
-        );
+        let mut entry =
+            BytesMut::with_capacity(quorate_replica::ENVELOPE_BYTES + command.encoded_len());
         seal(request, &mut entry);
         command.encode(&mut entry);
         let bytes = (entry.len() - quorate_replica::ENVELOPE_BYTES) as u64;
@@ -308,9 +307,8 @@ impl Node {
             let _ = tokio::time::timeout(inner.election_timeout, handed_over).await;
         }
         let _ = inner.calls.send(Call::Stop).await;
-        let threads = std::mem::take(
-            &mut *inner.threads.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let threads =
+            std::mem::take(&mut *inner.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 let _ = thread.join();

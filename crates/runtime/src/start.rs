@@ -213,8 +213,7 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         bootstrap(config, &layout)?;
         let first = Mark { index: Index(1), stamp: 1, data: Bytes::new() };
         let identity = Identity { cluster: config.cluster, node: config.node, group: GROUP };
-        let hard_state =
-            HardState { term: Term(1), commit: Index(1), ..HardState::default() };
+        let hard_state = HardState { term: Term(1), commit: Index(1), ..HardState::default() };
         Wal::create(
             disk.clone(),
             &layout.wal,
@@ -233,8 +232,8 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
             tracing::info!(done, total, "reading the log");
         }
     };
-    let (wal, recovered) = Wal::open(disk, &layout.wal, Options::default(), &mut progress)
-        .map_err(log_error)?;
+    let (wal, recovered) =
+        Wal::open(disk, &layout.wal, Options::default(), &mut progress).map_err(log_error)?;
     let found = &recovered.identity;
     if found.node != config.node || found.cluster != config.cluster {
         return Err(StartError::OtherMember {
@@ -267,8 +266,7 @@ fn bootstrap(config: &NodeConfig, layout: &Layout) -> Result<(), StartError> {
     if config.members.is_empty() {
         return Err(StartError::NoMembers { path: layout.root.clone() });
     }
-    let mut voters: Vec<NodeId> =
-        config.members.iter().map(|member| NodeId(member.id)).collect();
+    let mut voters: Vec<NodeId> = config.members.iter().map(|member| NodeId(member.id)).collect();
     voters.sort_unstable();
     let conf_state = ConfState { voters, ..ConfState::default() };
     machine::create(&layout.kv, config, codec::encode_conf_state_record(&conf_state))
@@ -299,19 +297,17 @@ fn open_state(config: &NodeConfig, layout: &Layout, mark: &Mark) -> Result<Store
     tracing::info!(index = mark.index.0, "installing the snapshot that was received last");
     let metadata =
         SnapshotMetadata { index: id.index, term: id.term, conf_state: ConfState::default() };
-    machine::install(&layout.kv, &layout.snap, &metadata, config.cache_bytes)
-        .map_err(state_error)
+    machine::install(&layout.kv, &layout.snap, &metadata, config.cache_bytes).map_err(state_error)
 }
 
 fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initial, StartError> {
     let damaged = |why: String| StartError::State { path: layout.wal.clone(), why };
     let applied = store.applied();
-    let conf_state =
-        codec::decode_conf_state_record(applied.conf_state.clone()).map_err(|error| damaged(error.to_string()))?;
+    let conf_state = codec::decode_conf_state_record(applied.conf_state.clone())
+        .map_err(|error| damaged(error.to_string()))?;
     let hard_state = match &recovered.hard_state {
-        Some(bytes) => {
-            codec::decode_hard_state_record(bytes.clone()).map_err(|error| damaged(error.to_string()))?
-        }
+        Some(bytes) => codec::decode_hard_state_record(bytes.clone())
+            .map_err(|error| damaged(error.to_string()))?,
         None => HardState::default(),
     };
     let entries = recovered
@@ -319,13 +315,7 @@ fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initi
         .into_iter()
         .map(|entry| codec::from_log_entry(entry).map_err(|error| damaged(error.to_string())))
         .collect::<Result<_, _>>()?;
-    Ok(Initial {
-        mark: recovered.mark,
-        entries,
-        hard_state,
-        applied: applied.index,
-        conf_state,
-    })
+    Ok(Initial { mark: recovered.mark, entries, hard_state, applied: applied.index, conf_state })
 }
 
 /// Starts the transport, the three threads, and the loop.

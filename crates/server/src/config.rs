@@ -205,7 +205,9 @@ pub enum ConfigError {
         why: &'static str,
     },
     /// An element of `--initial-cluster` without a name.
-    #[error("{origin}: {part:?} is not NAME=URL; write the list as n1=http://h1:2380,n2=http://h2:2380")]
+    #[error(
+        "{origin}: {part:?} is not NAME=URL; write the list as n1=http://h1:2380,n2=http://h2:2380"
+    )]
     ClusterSyntax {
         /// Where it was given.
         origin: String,

@@ -30,7 +30,8 @@ pub(crate) fn router(services: Routes, local: Local) -> Router {
 /// Whether this member can serve: it knows a leader, and a read is confirmed. With
 /// `?serializable=true` only the member itself is asked about.
 async fn health(State(local): State<Local>, uri: Uri) -> Response {
-    let wants_local = uri.query().unwrap_or_default().split('&').any(|pair| pair == "serializable=true");
+    let wants_local =
+        uri.query().unwrap_or_default().split('&').any(|pair| pair == "serializable=true");
     if wants_local {
         return healthy(None);
     }

@@ -240,7 +240,7 @@ mod tests {
         let existing = [of_a, &[("initial-cluster-state", "existing")]].concat();
         for (flags, found, want) in [
             (of_a, (a, ab), Ok(())),
-            (of_a, (a, 7), Ok(())), // the list changed since
+            (of_a, (a, 7), Ok(())),          // the list changed since
             (of_a, (NodeId(9), ab), Ok(())), // a member that was added later
             (of_a, (b, ab), Err("belongs to member \"b\"")),
             (of_a, (NodeId(9), 7), Err("of cluster 7")),

@@ -44,7 +44,8 @@ impl Leadership {
     /// little after the request, so the one before had failed; or the leader was lost meanwhile.
     pub(crate) fn timeout(&self, start: Instant) -> KvError {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let after_failure = |elected: Instant| start < elected && elected < start + 2 * self.election;
+        let after_failure =
+            |elected: Instant| start < elected && elected < start + 2 * self.election;
         if seen.elected.is_some_and(after_failure) && seen.lost.is_some() {
             KvError::TimeoutDueToLeaderFail
         } else if seen.lost.is_some_and(|lost| start < lost) {

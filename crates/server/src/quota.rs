@@ -63,8 +63,17 @@ mod tests {
             (Command::Compact(CompactionRequest::default()), None),
             (Command::Txn(txn(vec![one(), one()], vec![one()])), Some(732)),
             (Command::Txn(txn(vec![], vec![one()])), Some(366)),
-            (Command::Txn(txn(vec![delete(), RequestOp::Range(RangeRequest::default())], vec![])), None),
-            (Command::Txn(txn(vec![RequestOp::Txn(txn(vec![one()], vec![])), one()], vec![])), Some(732)),
+            (
+                Command::Txn(txn(
+                    vec![delete(), RequestOp::Range(RangeRequest::default())],
+                    vec![],
+                )),
+                None,
+            ),
+            (
+                Command::Txn(txn(vec![RequestOp::Txn(txn(vec![one()], vec![])), one()], vec![])),
+                Some(732),
+            ),
             (Command::Txn(txn(vec![], vec![])), None),
         ] {
             assert_eq!(cost_bytes(&command), want, "{command:?}");

@@ -49,9 +49,7 @@ pub(crate) fn of_too_long_message(headers: &HeaderMap) -> Option<Status> {
     // Cheap for all other answers: nearly none has a status before its end.
     headers.get("grpc-status").filter(|code| code.as_bytes() == b"11")?;
     let status = Status::from_header_map(headers)?;
-    let rest = status.message().strip_prefix(
-        "Error, decoded message length too large: found ",
-    )?;
+    let rest = status.message().strip_prefix("Error, decoded message length too large: found ")?;
     let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
     let limit = rest.strip_suffix(" bytes")?;
     Some(Status::resource_exhausted(format!(
@@ -118,7 +116,10 @@ mod tests {
         );
         let status = of_too_long_message(&headers(ours)).unwrap();
         assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(status.message(), "grpc: received message larger than max (3000000 vs. 2097152)");
+        assert_eq!(
+            status.message(),
+            "grpc: received message larger than max (3000000 vs. 2097152)"
+        );
         for other in [of_kv(KvError::Compacted), Status::ok(""), of_kv(KvError::NoSpace)] {
             assert!(of_too_long_message(&headers(other)).is_none());
         }

@@ -413,7 +413,10 @@ async fn a_stopping_server_says_so_and_a_new_start_finds_everything() {
 
     // Another name for the flags' cluster: what the directory says stands.
     let server = start_in(&directory, &[("initial-cluster-state", "existing")]).await;
-    assert_eq!((server.identity().node, server.identity().cluster), (identity.node, identity.cluster));
+    assert_eq!(
+        (server.identity().node, server.identity().cluster),
+        (identity.node, identity.cluster)
+    );
     let alone = Alone { server, directory };
     let read = alone.kv().await.range(range("k")).await.unwrap().into_inner();
     assert_eq!(&read.kvs[0].value[..], b"kept");

@@ -126,7 +126,8 @@ impl Plan {
 
     /// What a user wants to know once the cluster is there.
     pub(super) fn greeting(&self) -> String {
-        let endpoints: Vec<String> = (0..self.nodes).map(|number| self.client_url(number)).collect();
+        let endpoints: Vec<String> =
+            (0..self.nodes).map(|number| self.client_url(number)).collect();
         let endpoints = endpoints.join(",");
         let data = self.dir.display();
         format!(

@@ -53,11 +53,25 @@ fn flags_that_cannot_work_are_refused() {
         (&["--election-timeout", "60000"], &["election-timeout", "50000"]),
         (&["--heartbeat-interval", "0"], &["heartbeat-interval"]),
         (&["--listen-client-urls", "http://127.0.0.1:2379"], &["advertise-client-urls"]),
-        (&["--listen-client-urls", "http://example.com:2379", "--advertise-client-urls", "http://example.com:2379"], &["example.com"]),
+        (
+            &[
+                "--listen-client-urls",
+                "http://example.com:2379",
+                "--advertise-client-urls",
+                "http://example.com:2379",
+            ],
+            &["example.com"],
+        ),
         (&["--listen-client-urls", "127.0.0.1:2379"], &["127.0.0.1:2379"]),
         (&["--name", "n9", "--initial-cluster", "n1=http://127.0.0.1:2380"], &["n9"]),
-        (&["--name", "n1", "--initial-cluster", "n1=http://127.0.0.1:9"], &["initial-advertise-peer-urls"]),
-        (&["--initial-cluster", "default=http://localhost:2380,other=http://localhost:2380"], &["localhost:2380"]),
+        (
+            &["--name", "n1", "--initial-cluster", "n1=http://127.0.0.1:9"],
+            &["initial-advertise-peer-urls"],
+        ),
+        (
+            &["--initial-cluster", "default=http://localhost:2380,other=http://localhost:2380"],
+            &["localhost:2380"],
+        ),
         (&["--initial-cluster-state", "maybe"], &["maybe"]),
         (&["--snapshot-count", "0"], &["snapshot-count"]),
         (&["--max-txn-ops", "0"], &["max-txn-ops"]),

@@ -16,17 +16,23 @@ type Acknowledged = BTreeMap<String, i64>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_every_kill() {
-    let mut cluster = Cluster::start(3, &["--heartbeat-interval", "50", "--election-timeout", "500"]).await;
+    let mut cluster =
+        Cluster::start(3, &["--heartbeat-interval", "50", "--election-timeout", "500"]).await;
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged_count = Arc::new(AtomicU64::new(0));
     let writers: Vec<_> = (0..6)
         .map(|writer| {
             let channels = (0..3).map(|at| cluster.channel(at)).collect();
-            tokio::spawn(write(writer, channels, Arc::clone(&stop), Arc::clone(&acknowledged_count)))
+            tokio::spawn(write(
+                writer,
+                channels,
+                Arc::clone(&stop),
+                Arc::clone(&acknowledged_count),
+            ))
         })
         .collect();
 
-    for round in 0..3 {
+    for round in 0..5 {
         let before = acknowledged_count.load(Ordering::Relaxed);
         wait_for_writes(&acknowledged_count, before + 100).await;
         let leader = cluster.leader().await;

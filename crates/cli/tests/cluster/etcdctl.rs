@@ -84,13 +84,17 @@ async fn etcdctl_works_against_each_member() {
             "etcdserver: mvcc: required revision is a future revision",
         );
 
-        let transaction = "mod(\"a\") > \"0\"\nvalue(\"b\") = \"22\"\n\nput d 4\nget d\n\nput d 5\n\n";
+        let transaction =
+            "mod(\"a\") > \"0\"\nvalue(\"b\") = \"22\"\n\nput d 4\nget d\n\nput d 5\n\n";
         let (succeeded, output, errors) = etcdctl(&endpoint, &["txn"], Some(transaction));
         assert!(succeeded, "{errors}");
         assert_eq!(output, "SUCCESS\n\nOK\n\nd\n4\n");
         let twice = "\nput d 4\nput d 5\n\n\n";
         let (succeeded, _, errors) = etcdctl(&endpoint, &["txn"], Some(twice));
-        assert!(!succeeded && errors.contains("etcdserver: duplicate key given in txn request"), "{errors}");
+        assert!(
+            !succeeded && errors.contains("etcdserver: duplicate key given in txn request"),
+            "{errors}"
+        );
 
         ok(&["compaction", &revision.to_string()], &format!("compacted revision {revision}\n"));
         fails(
@@ -113,10 +117,7 @@ async fn etcdctl_works_against_each_member() {
         for name in ["n1", "n2", "n3"] {
             assert!(output.contains(&format!(", started, {name}, http://127.0.0.1:")), "{output}");
         }
-        ok(
-            &["endpoint", "health"],
-            "",
-        );
+        ok(&["endpoint", "health"], "");
     }
 }
 

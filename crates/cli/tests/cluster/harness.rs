@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, StatusRequest, StatusResponse};
+use quorate_proto::etcdserverpb::{
+    PutRequest, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 

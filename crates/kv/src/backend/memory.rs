@@ -91,9 +91,8 @@ impl View for Tables {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), BackendError> {
         let pages = self.pages.range((table, page_id(from))..=(table, [0xff; 7]));
-        let rows = pages.flat_map(|(_, page)| {
-            page.range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
-        });
+        let rows = pages
+            .flat_map(|(_, page)| page.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)));
         for (key, value) in rows {
             if visit(key, value).is_break() {
                 break;

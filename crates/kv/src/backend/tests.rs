@@ -39,8 +39,7 @@ fn a_batch_puts_then_deletes() {
         let view = backend.view().unwrap();
         let keys: Vec<u8> = rows(&*view, Table::Key, b"").iter().map(|row| row.0[7]).collect();
         assert_eq!(keys, [0, 1, 2, 4]);
-        let keys: Vec<u8> =
-            rows(&*view, Table::Key, &key(2)).iter().map(|row| row.0[7]).collect();
+        let keys: Vec<u8> = rows(&*view, Table::Key, &key(2)).iter().map(|row| row.0[7]).collect();
         assert_eq!(keys, [2, 4]);
         assert_eq!(view.get(Table::Key, &key(3)).unwrap(), None);
         assert_eq!(view.get(Table::Meta, b"a").unwrap().as_deref(), Some(&b"again"[..]));

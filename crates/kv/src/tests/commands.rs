@@ -98,11 +98,8 @@ fn depth_is_bounded_in_reading_and_checking() {
 
 #[test]
 fn a_target_made_by_hand_stays_unknown() {
-    let compare = Compare {
-        target: CompareTarget::Unknown(3),
-        key: bytes("k"),
-        ..Compare::default()
-    };
+    let compare =
+        Compare { target: CompareTarget::Unknown(3), key: bytes("k"), ..Compare::default() };
     let txn = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
     let Ok(Command::Txn(txn)) = Command::decode(encoded(&Command::Txn(txn))) else { panic!() };
     assert_eq!(txn.compare[0].target, CompareTarget::Unknown(-1));

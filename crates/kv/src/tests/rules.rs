@@ -91,7 +91,11 @@ fn the_past_is_readable_and_the_future_is_not() {
         (7, Err(KvError::FutureRev)),
     ] {
         let got = node.all_at(revision);
-        assert_eq!(got.as_deref().map_err(|error| *error), want.map(|want| want as _), "{revision}");
+        assert_eq!(
+            got.as_deref().map_err(|error| *error),
+            want.map(|want| want as _),
+            "{revision}"
+        );
     }
     let past = RangeRequest { revision: 2, ..range("\0", "\0") };
     assert_eq!(node.range(past).unwrap().revision, 6, "the header has the current revision");
@@ -196,7 +200,10 @@ fn puts_answer_what_was_asked() {
     assert_eq!(old(asking(keeping)), Ok(Some("2".to_owned())));
     assert_eq!(old(asking(put("k", "3"))), Ok(Some("2".to_owned())), "the value was kept");
     assert_eq!(old(PutRequest { lease: 7, ..put("k", "4") }), Err(KvError::LeaseNotFound));
-    assert_eq!(old(PutRequest { ignore_lease: true, ..asking(put("k", "5")) }), Ok(Some("3".into())));
+    assert_eq!(
+        old(PutRequest { ignore_lease: true, ..asking(put("k", "5")) }),
+        Ok(Some("3".into()))
+    );
     assert_eq!(node.store.revision(), 6, "what was refused made no revision");
 }
 
@@ -305,6 +312,9 @@ fn members_change_by_entries() {
     assert_eq!(outcome.responses, [Ok(Response::Members(members.clone()))]);
     assert_eq!((members[0].name.as_str(), &members[1]), ("one", &two));
     let applied = node.store.applied();
-    assert_eq!((applied.index, applied.term, &applied.conf_state[..]), (Index(3), Term(4), &b"two"[..]));
+    assert_eq!(
+        (applied.index, applied.term, &applied.conf_state[..]),
+        (Index(3), Term(4), &b"two"[..])
+    );
     assert_eq!(node.store.revision(), 1, "members have no revisions");
 }

@@ -128,7 +128,12 @@ fn later_operations_see_earlier_ones() {
 fn headers_inside_say_what_was_written_by_then() {
     let mut node = sample();
     let answer = node
-        .txn(then(vec![deletes("x", ""), puts("c"), deletes("x", ""), nested(vec![puts("d")], vec![])]))
+        .txn(then(vec![
+            deletes("x", ""),
+            puts("c"),
+            deletes("x", ""),
+            nested(vec![puts("d")], vec![]),
+        ]))
         .unwrap();
     let ResponseOp::Txn(inner) = &answer.responses[3] else { panic!() };
     let headers: Vec<i64> = answer

@@ -284,7 +284,7 @@ async fn h130_a_flipped_bit_ends_the_connection_and_changes_nothing() {
         (3_000, 7),
     ] {
         // A length that grew is noticed by silence.
-        let quick = NetConfig { silence_ms_max: 1_000, hello_timeout_ms: 1_000, ..config(1) };
+        let quick = NetConfig { silence_ms_max: 400, hello_timeout_ms: 400, ..config(1) };
         let mut a = Node::start(quick).await;
         let mut b = Node::start(config(2)).await;
         let proxy =

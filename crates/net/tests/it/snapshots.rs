@@ -209,7 +209,7 @@ async fn a_source_that_gives_too_much_at_once_is_cut_up() {
 /// before the sender knows the outcome, and that outcome.
 async fn over_a_bad_line(harm: Harm) -> (Option<Result<Vec<u8>, SnapshotError>>, bool) {
     // Where only silence tells, it tells soon.
-    let quick = |id| NetConfig { silence_ms_max: 1_000, hello_timeout_ms: 1_000, ..config(id) };
+    let quick = |id| NetConfig { silence_ms_max: 400, hello_timeout_ms: 400, ..config(id) };
     let (mut a, mut b) = (Node::start(quick(1)).await, Node::start(quick(2)).await);
     let proxy = Proxy::start(b.address, wire::FOR_A_SNAPSHOT, harm).await;
     a.net.set_peer(b.id, vec![proxy.address.to_string()]);
@@ -227,7 +227,7 @@ async fn over_a_bad_line(harm: Harm) -> (Option<Result<Vec<u8>, SnapshotError>>,
         }
     });
     let sent = outcome(&mut a).await.is_ok();
-    let got = timeout(Duration::from_secs(if sent { 60 } else { 2 }), receiving).await;
+    let got = timeout(Duration::from_millis(if sent { 60_000 } else { 800 }), receiving).await;
     (got.ok().and_then(|got| got.expect("no panic")), sent)
 }
 

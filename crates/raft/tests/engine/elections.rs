@@ -139,14 +139,9 @@ fn an_election_takes_one_round() {
 
 #[test]
 fn one_vote_a_term() {
-    for (voted_for, candidate, want) in [
-        (0, 2, true),
-        (0, 3, true),
-        (2, 2, true),
-        (3, 3, true),
-        (2, 3, false),
-        (3, 2, false),
-    ] {
+    for (voted_for, candidate, want) in
+        [(0, 2, true), (0, 3, true), (2, 2, true), (3, 3, true), (2, 3, false), (3, 2, false)]
+    {
         let mut member = Member::new(plain(1), &[1, 2, 3]);
         if voted_for != 0 {
             member.hear(voted_for, 1, vote(id(0, 0)));
@@ -363,9 +358,8 @@ fn each_node_can_lead_in_turn() {
         let mut net = Net::with(&[1, 2, 3], |config| config.pre_vote = pre);
         for (term, id) in (1..).zip([1, 2, 3, 1]) {
             net.campaign(id);
-            let want = [1, 2, 3].map(|each| {
-                (each, if each == id { Role::Leader } else { Role::Follower }, term)
-            });
+            let want = [1, 2, 3]
+                .map(|each| (each, if each == id { Role::Leader } else { Role::Follower }, term));
             assert_eq!(net.roles(), want, "pre-vote {pre}");
         }
     }

@@ -221,8 +221,7 @@ fn a_stale_leader_is_told_of_the_newer_term_by_who_uses_either_option() {
         [(false, false, None), (true, false, Some(())), (false, true, Some(()))]
     {
         for body in [heartbeat(0), append(id(0, 0), &[], 0)] {
-            let mut member =
-                Member::new(Config { check_quorum, pre_vote, ..plain(1) }, &[1, 2, 3]);
+            let mut member = Member::new(Config { check_quorum, pre_vote, ..plain(1) }, &[1, 2, 3]);
             member.hear(2, 5, heartbeat(0));
             member.work();
             member.hear(3, 4, body);

@@ -1,7 +1,7 @@
 //! Who is in the group, and how that changes.
 
 use quorate_raft::{
-    AnyConfChange, ChangeError, ChangeRefusal, Body, ConfChange, ConfChangeTransition,
+    AnyConfChange, Body, ChangeError, ChangeRefusal, ConfChange, ConfChangeTransition,
     ConfChangeType, ConfChangeV2, Config, EntryType, Error, Role, conf_changes_from_string,
     describe_entry,
 };
@@ -47,7 +47,11 @@ fn one_change_at_a_time_is_between_proposal_and_application() {
     member.lead(&[2]);
     member.work();
     let pending = |member: &Member| member.node.pending_conf_index();
-    assert_eq!(pending(&member), Index(0), "a new leader's is its last index, before its own entry");
+    assert_eq!(
+        pending(&member),
+        Index(0),
+        "a new leader's is its last index, before its own entry"
+    );
     member.hear(2, 1, ack(1));
     member.work();
 
@@ -63,10 +67,7 @@ fn one_change_at_a_time_is_between_proposal_and_application() {
     member.work();
     member.hear(2, 1, ack(3));
     member.work();
-    assert_eq!(
-        log_text(&mut member)[1..],
-        ["1/2 EntryConfChange v3", "1/3 EntryNormal \"\""],
-    );
+    assert_eq!(log_text(&mut member)[1..], ["1/2 EntryConfChange v3", "1/3 EntryNormal \"\""],);
     // Then another can come.
     assert_eq!(member.node.check_conf_change(&changes("v4")), Ok(()));
 }
@@ -97,7 +98,7 @@ fn validation_can_be_switched_off() {
     }
     assert_eq!(member.node.pending_conf_index(), Index(3));
     let ready = member.node.ready();
-    let kinds: Vec<EntryType> = ready.entries.iter().map(|entry| entry.entry_type()).collect();
+    let kinds: Vec<EntryType> = ready.entries.iter().map(quorate_raft::Entry::entry_type).collect();
     assert_eq!(kinds, [EntryType::ConfChangeV2; 2]);
 }
 
@@ -237,7 +238,11 @@ fn each_form_of_change_leads_where_it_should() {
         (change_v1(ConfChangeType::AddNode, 2), "voters=(1 2)", None),
         (changes("v2"), "voters=(1 2)", None),
         (changes("l2"), "voters=(1) learners=(2)", None),
-        (joint("l2", JointExplicit), "voters=(1)&&(1) learners=(2)", Some("voters=(1) learners=(2)")),
+        (
+            joint("l2", JointExplicit),
+            "voters=(1)&&(1) learners=(2)",
+            Some("voters=(1) learners=(2)"),
+        ),
         (
             joint("l2", JointImplicit),
             "voters=(1)&&(1) learners=(2) autoleave",
@@ -335,10 +340,7 @@ fn refusals_depend_on_the_joint_state() {
     let leave = joint("", ConfChangeTransition::Auto);
     let refused = |why| Err(Error::ChangeRefused(why));
     assert_eq!(member.node.check_conf_change(&leave), refused(ChangeRefusal::NotJoint));
-    member
-        .node
-        .propose_conf_change(joint("l2", ConfChangeTransition::JointExplicit))
-        .unwrap();
+    member.node.propose_conf_change(joint("l2", ConfChangeTransition::JointExplicit)).unwrap();
     member.work();
     assert_eq!(member.node.check_conf_change(&changes("v3")), refused(ChangeRefusal::StillJoint));
     assert_eq!(member.node.check_conf_change(&leave), Ok(()));

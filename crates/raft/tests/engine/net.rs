@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_raft::{
     AnyConfChange, Body, ConfChange, ConfChangeType, ConfChangeV2, ConfState, Config, Entry,
-    EntryType, Error, MemoryStorage, Message, MessageType, Progress, RawNode, Ready, Role, Snapshot,
-    Storage, conf_changes_from_string, decode_conf_change, describe_message,
+    EntryType, Error, MemoryStorage, Message, MessageType, Progress, RawNode, Ready, Role,
+    Snapshot, Storage, conf_changes_from_string, decode_conf_change, describe_message,
 };
 use quorate_types::{EntryId, Index, NodeId, Term};
 
@@ -310,11 +310,8 @@ pub(crate) fn id(term: u64, index: u64) -> EntryId {
 
 /// Entries of these terms, from `first` on, without data.
 pub(crate) fn log_of(first: u64, terms: &[u64]) -> Vec<Entry> {
-    let entry = |(index, &term)| Entry {
-        term: Term(term),
-        index: Index(index),
-        ..Entry::default()
-    };
+    let entry =
+        |(index, &term)| Entry { term: Term(term), index: Index(index), ..Entry::default() };
     (first..).zip(terms).map(entry).collect()
 }
 

@@ -1,9 +1,9 @@
 //! The contract with the driver: what comes out, when, and what comes back.
 
 use quorate_raft::{
-    Body, ConfState, Config, Entry, EntryType, Error, HardState, InitialState,
-    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, Peer, RawNode,
-    Ready, Role, Snapshot, SoftState, Storage, StorageError, describe_ready, must_sync,
+    Body, ConfState, Config, Entry, EntryType, Error, HardState, InitialState, LOCAL_APPEND_THREAD,
+    LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, Peer, RawNode, Ready, Role, Snapshot,
+    SoftState, Storage, StorageError, describe_ready, must_sync,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -137,7 +137,8 @@ fn computing_work_changes_nothing_and_what_comes_later_is_kept() {
 
 #[test]
 fn misuse_makes_the_node_unusable() {
-    let fail: [(&str, fn(&mut Member)); 3] = [
+    type Fail = fn(&mut Member);
+    let fail: [(&str, Fail); 3] = [
         ("a second Ready before advance", |member| {
             member.node.ready();
             member.node.ready();
@@ -193,8 +194,8 @@ fn has_ready_agrees_with_ready() {
     let mut net = Net::with(&[1, 2, 3], |config| config.check_quorum = true);
     let check = |net: &mut Net| {
         for member in net.members.values_mut() {
-            let is_empty = describe_ready(&member.node.ready_without_accept(), None)
-                == "<empty Ready>";
+            let is_empty =
+                describe_ready(&member.node.ready_without_accept(), None) == "<empty Ready>";
             // Held messages to itself show only when they are accepted.
             assert!(member.node.has_ready() || is_empty);
             while member.node.has_ready() {
@@ -431,11 +432,8 @@ fn a_snapshots_acknowledgement_counts_whatever_the_term() {
 
 #[test]
 fn back_pressure_spans_readies() {
-    let config = Config {
-        async_storage_writes: true,
-        max_committed_size_per_ready: 2500,
-        ..plain(1)
-    };
+    let config =
+        Config { async_storage_writes: true, max_committed_size_per_ready: 2500, ..plain(1) };
     let mut member = Member::new(config, &[1, 2]);
     let big = |index: u64| Entry {
         term: Term(1),
@@ -443,7 +441,8 @@ fn back_pressure_spans_readies() {
         kind: None,
         data: Some(vec![b'a'; 1000].into()),
     };
-    let body = Body::Append { prev: id(0, 0), entries: (1..=4).map(big).collect(), commit: Index(4) };
+    let body =
+        Body::Append { prev: id(0, 0), entries: (1..=4).map(big).collect(), commit: Index(4) };
     member.hear(2, 1, body);
     let (write, ..) = split(member.node.ready());
     for response in written(&member, write.unwrap()) {

@@ -292,11 +292,7 @@ fn a_malformed_answer_is_ignored() {
     member.hear(2, 1, heartbeat(0));
     member.work();
     let entry = |data: &'static str| Entry { data: Some(data.into()), ..Entry::default() };
-    for (entries, want) in [
-        (vec![], 0),
-        (vec![entry("a"), entry("b")], 0),
-        (vec![entry("a")], 1),
-    ] {
+    for (entries, want) in [(vec![], 0), (vec![entry("a"), entry("b")], 0), (vec![entry("a")], 1)] {
         member.reads.clear();
         member.hear(2, 1, Body::ReadIndexReply { index: Index(4), entries });
         member.work();

@@ -121,8 +121,7 @@ fn commit_needs_a_majority_and_the_current_term() {
         let mut tracker = quorate_raft::ProgressTracker::new(1, 0);
         for (voter, matched) in (1..).zip(matched) {
             tracker.config.voters.incoming.0.insert(NodeId(voter));
-            let mut progress =
-                quorate_raft::Progress::new(Index(matched + 1), tracker.inflights());
+            let mut progress = quorate_raft::Progress::new(Index(matched + 1), tracker.inflights());
             progress.matched = Index(*matched);
             tracker.progress.insert(NodeId(voter), progress);
         }
@@ -278,7 +277,8 @@ fn diverging_logs_are_reconciled_in_a_round_a_term() {
         // So that the first wins whatever the second thinks.
         first.hear(3, 20, ack(0));
         first.lead(&[3]);
-        let probe = EntryId { term: Term(leader[leader.len() - 1]), index: Index(leader.len() as u64) };
+        let probe =
+            EntryId { term: Term(leader[leader.len() - 1]), index: Index(leader.len() as u64) };
         second.hear(1, 21, append(probe, &[21], 0));
         let said = second.work();
         let refusal = Body::AppendRefusal { index: probe.index, hint };
@@ -309,9 +309,13 @@ fn proposals_reach_everyone_in_order() {
 
 #[test]
 fn proposals_commit_while_a_majority_is_there() {
-    for (silent, want) in
-        [(&[][..], true), (&[3], true), (&[3, 4], true), (&[3, 4, 5], false), (&[2, 3, 4, 5], false)]
-    {
+    for (silent, want) in [
+        (&[][..], true),
+        (&[3], true),
+        (&[3, 4], true),
+        (&[3, 4, 5], false),
+        (&[2, 3, 4, 5], false),
+    ] {
         let mut net = Net::new(&[1, 2, 3, 4, 5]);
         for &id in silent {
             net.isolate(id);
@@ -333,9 +337,8 @@ fn without_a_leader_proposals_are_refused_and_followers_may_refuse_to_forward() 
         member.hear(2, 1, heartbeat(0));
         member.work();
         assert_eq!(member.node.propose("x").is_ok(), want.is_some());
-        let sent = want.map(|()| {
-            "1->2 MsgProp Term:0 Log:0/0 Entries:[0/0 EntryNormal \"x\"]".to_owned()
-        });
+        let sent =
+            want.map(|()| "1->2 MsgProp Term:0 Log:0/0 Entries:[0/0 EntryNormal \"x\"]".to_owned());
         assert_eq!(member.said(), Vec::from_iter(sent));
     }
 }
@@ -374,7 +377,11 @@ fn stale_and_genuine_answers_move_progress_as_they_should() {
         member.hear(2, 2, answer.clone());
         let progress = member.progress(2);
         let sent = member.work().iter().filter(|message| message.to == NodeId(2)).count();
-        assert_eq!((progress.matched.0, progress.next.0, sent), (matched, next, sends), "{answer:?}");
+        assert_eq!(
+            (progress.matched.0, progress.next.0, sent),
+            (matched, next, sends),
+            "{answer:?}"
+        );
     }
 }
 

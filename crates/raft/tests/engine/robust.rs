@@ -44,9 +44,8 @@ fn messages_without_term_or_sender_are_dropped() {
             assert_eq!(member.node.term(), Term(0), "{body:?} of {from} at {term}");
             assert!(!member.node.has_ready());
             let notes = member.node.take_notes();
-            let dropped = |note: &Note| {
-                matches!(note, Note::Dropped { why: MessageFault::Envelope, .. })
-            };
+            let dropped =
+                |note: &Note| matches!(note, Note::Dropped { why: MessageFault::Envelope, .. });
             assert!(notes.iter().any(dropped), "{notes:?}");
         }
     }
@@ -193,8 +192,12 @@ impl Dice {
         let entry = |place: u64, dice: &mut Dice| Entry {
             term: Term(dice.number()),
             index: Index(first.wrapping_add(place)),
-            kind: [None, Some(EntryType::Normal), Some(EntryType::ConfChange), Some(EntryType::ConfChangeV2)]
-                [dice.roll(4) as usize],
+            kind: [
+                None,
+                Some(EntryType::Normal),
+                Some(EntryType::ConfChange),
+                Some(EntryType::ConfChangeV2),
+            ][dice.roll(4) as usize],
             data: (dice.roll(2) == 0).then(|| dice.bytes()),
         };
         (0..self.roll(4)).map(|place| entry(place, self)).collect()

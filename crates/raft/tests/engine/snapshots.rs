@@ -20,8 +20,11 @@ fn is_snapshot(message: &Message) -> bool {
 fn leader_after_compaction() -> Member {
     let storage = quorate_raft::MemoryStorage::new();
     storage.apply_snapshot(snapshot(1, 11, &[1, 2, 3])).unwrap();
-    storage
-        .set_hard_state(quorate_raft::HardState { commit: Index(11), term: Term(1), vote: NodeId(0) });
+    storage.set_hard_state(quorate_raft::HardState {
+        commit: Index(11),
+        term: Term(1),
+        vote: NodeId(0),
+    });
     let mut member = Member::on(plain(1), storage);
     member.lead(&[3]);
     member.hear(3, 2, ack(12));
@@ -112,7 +115,11 @@ fn snapshots_that_are_not_needed_or_not_meant_for_this_node_are_ignored() {
         member.hear(2, 1, install(&received));
         let reply = format!("1->2 MsgAppResp Term:1 Log:0/{want}");
         assert_eq!(member.said(), [reply], "{what}");
-        assert_eq!((member.node.committed(), member.terms()), (Index(want), vec![1, 1, 1]), "{what}");
+        assert_eq!(
+            (member.node.committed(), member.terms()),
+            (Index(want), vec![1, 1, 1]),
+            "{what}"
+        );
     }
 }
 
@@ -150,9 +157,11 @@ fn reports_of_the_sender_end_the_waiting() {
 
 #[test]
 fn an_acknowledgement_that_connects_to_the_log_ends_the_waiting() {
-    for (index, want) in
-        [(10, ProgressState::Snapshot), (11, ProgressState::Replicate), (12, ProgressState::Replicate)]
-    {
+    for (index, want) in [
+        (10, ProgressState::Snapshot),
+        (11, ProgressState::Replicate),
+        (12, ProgressState::Replicate),
+    ] {
         let mut member = leader_with_snapshot_under_way();
         member.hear(2, 2, ack(index));
         assert_eq!(member.progress(2).state, want, "acknowledged up to {index}");

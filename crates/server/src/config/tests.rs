@@ -182,18 +182,12 @@ fn single_settings_that_cannot_work_are_named() {
 #[test]
 fn settings_that_do_not_fit_together_are_named() {
     for (flags, want) in [
-        (
-            &[("heartbeat-interval", "300")][..],
-            "make the timeout at least 1500 ms",
-        ),
+        (&[("heartbeat-interval", "300")][..], "make the timeout at least 1500 ms"),
         (
             &[("listen-client-urls", "http://127.0.0.1:9")],
             "Try --advertise-client-urls http://127.0.0.1:9",
         ),
-        (
-            &[("listen-peer-urls", "http://localhost:2379")],
-            "both name http://localhost:2379",
-        ),
+        (&[("listen-peer-urls", "http://localhost:2379")], "both name http://localhost:2379"),
         (
             &[("initial-cluster", "a=http://h:1,b=http://h:2")],
             "names a, b, and not this member, \"default\"",

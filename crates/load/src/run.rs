@@ -1,0 +1,249 @@
+//! The clients themselves: they share connections, a counter that gives out the requests, and a few
+//! records to write latencies into.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
+use quorate_proto::tonic::transport::{Channel, Endpoint};
+use quorate_proto::tonic::{self, Status};
+use tokio::task::JoinSet;
+
+use crate::measured::{Failure, Measured};
+use crate::plan::{Dice, Load, PlanError, Values, Work};
+
+/// Clients share this many records: enough that they seldom meet, and few enough that the memory
+/// does not grow with the clients.
+const RECORDS_MAX: usize = 16;
+/// A client whose request failed waits this long, twice as long after each further failure, ...
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// ... but no longer than this: a server that refuses at once must not be hammered.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// When each client failed this often in a row with no answer to any, nobody is listening.
+const FAILURES_IN_A_ROW_MAX: u64 = 20;
+
+/// How far a load has come. Read it from another task while [`run`] works.
+#[derive(Debug, Default)]
+pub struct Progress {
+    ended: AtomicU64,
+}
+
+impl Progress {
+    /// Requests that were answered or failed.
+    pub fn ended_count(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends a load early: no request starts after [`Stop::stop`]. Those under way are waited for.
+#[derive(Debug, Default)]
+pub struct Stop {
+    stopped: AtomicBool,
+}
+
+impl Stop {
+    /// No further request starts.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// An endpoint that could not be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {endpoint}: {}", innermost(reason))]
+pub struct ConnectError {
+    /// The address that was dialled.
+    pub endpoint: String,
+    /// What the transport said.
+    #[source]
+    pub reason: tonic::transport::Error,
+}
+
+/// Opens `count` connections, taking the endpoints in turn.
+///
+/// # Errors
+///
+/// The first endpoint that does not answer: a load that silently goes to fewer members than it was
+/// meant for would measure something else.
+pub async fn connect(endpoints: &[Endpoint], count: u32) -> Result<Vec<Channel>, ConnectError> {
+    let mut channels = Vec::new();
+    for endpoint in endpoints.iter().cycle().take(count as usize) {
+        channels.push(endpoint.connect().await.map_err(|reason| ConnectError {
+            endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
+            reason,
+        })?);
+    }
+    Ok(channels)
+}
+
+/// Sends the load over the channels, client by client in turn, and waits for its end.
+///
+/// # Errors
+///
+/// A load that [`Load::check`] refuses. Requests that fail are no error but part of what is measured.
+///
+/// # Panics
+///
+/// Without a channel.
+pub async fn run(
+    load: &Load,
+    channels: &[Channel],
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<Measured, PlanError> {
+    load.check()?;
+    assert!(!channels.is_empty(), "a load needs a connection");
+    let records = RECORDS_MAX.min(load.client_count as usize);
+    let started = Instant::now();
+    let shared = Arc::new(Shared {
+        load: load.clone(),
+        values: Values::new(load),
+        progress: Arc::clone(progress),
+        stop: Arc::clone(stop),
+        given_out: AtomicU64::new(0),
+        failed_in_a_row: AtomicU64::new(0),
+        given_up: AtomicBool::new(false),
+        // A duration past the end of the clock is no bound.
+        end: load.duration_max.and_then(|duration| started.checked_add(duration)),
+        records: (0..records).map(|_| Mutex::new(Measured::new())).collect(),
+    });
+
+    let mut clients = JoinSet::new();
+    let number = AtomicU32::new(0);
+    for channel in channels.iter().cycle().take(load.client_count as usize) {
+        let client = Client {
+            dice: Dice::new(load.seed, number.load(Ordering::Relaxed)),
+            number: number.fetch_add(1, Ordering::Relaxed),
+            kv: KvClient::new(channel.clone()),
+            pause: PAUSE_MIN,
+        };
+        clients.spawn(client.work(Arc::clone(&shared)));
+    }
+    while let Some(ended) = clients.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+
+    let mut all = Measured::new();
+    all.wall = started.elapsed();
+    all.given_up = shared.given_up.load(Ordering::Relaxed);
+    for record in &shared.records {
+        let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+        all.merge(std::mem::replace(&mut *record, Measured::new()));
+    }
+    Ok(all)
+}
+
+/// What all clients of a load share.
+struct Shared {
+    load: Load,
+    values: Values,
+    progress: Arc<Progress>,
+    stop: Arc<Stop>,
+    given_out: AtomicU64,
+    failed_in_a_row: AtomicU64,
+    given_up: AtomicBool,
+    end: Option<Instant>,
+    records: Vec<Mutex<Measured>>,
+}
+
+impl Shared {
+    /// The number of the next request, unless there is none.
+    fn next(&self) -> Option<u64> {
+        if self.stop.is_stopped() || self.end.is_some_and(|end| end <= Instant::now()) {
+            return None;
+        }
+        let failures_max = FAILURES_IN_A_ROW_MAX * u64::from(self.load.client_count);
+        if failures_max <= self.failed_in_a_row.load(Ordering::Relaxed) {
+            self.given_up.store(true, Ordering::Relaxed);
+            return None;
+        }
+        let number = self.given_out.fetch_add(1, Ordering::Relaxed);
+        (number < self.load.request_count).then_some(number)
+    }
+}
+
+struct Client {
+    number: u32,
+    dice: Dice,
+    kv: KvClient<Channel>,
+    /// How long to wait after the next failure.
+    pause: Duration,
+}
+
+impl Client {
+    async fn work(mut self, shared: Arc<Shared>) {
+        let record = &shared.records[self.number as usize % shared.records.len()];
+        while let Some(request) = shared.next() {
+            let begun = Instant::now();
+            let call = self.request(&shared, request);
+            let answer = match tokio::time::timeout(shared.load.request_timeout, call).await {
+                Ok(Ok(found)) => Ok(found),
+                Ok(Err(status)) => Err(Failure::from(&*status)),
+                Err(_) => Err(Failure::NoAnswer),
+            };
+            let latency = begun.elapsed();
+            shared.progress.ended.fetch_add(1, Ordering::Relaxed);
+            let failed = answer.is_err();
+            {
+                let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+                match answer {
+                    Ok(found) => {
+                        record.latency.record(latency);
+                        record.found_count += found;
+                    }
+                    Err(failure) => record.count_failure(failure, 1),
+                }
+            }
+            if failed {
+                shared.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(self.pause).await;
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            } else {
+                shared.failed_in_a_row.store(0, Ordering::Relaxed);
+                self.pause = PAUSE_MIN;
+            }
+        }
+    }
+
+    /// One request; answered with the number of keys that a read found.
+    async fn request(&mut self, shared: &Shared, number: u64) -> Result<u64, Box<Status>> {
+        let load = &shared.load;
+        let key_number = match load.work {
+            Work::Fill => number % load.key_count,
+            Work::Put | Work::Get { .. } => self.dice.below(load.key_count),
+        };
+        let key = load.key(key_number);
+        match load.work {
+            Work::Put | Work::Fill => {
+                let value = shared.values.draw(&mut self.dice);
+                let put = PutRequest { key, value, ..PutRequest::default() };
+                self.kv.put(put).await?;
+                Ok(0)
+            }
+            Work::Get { serializable } => {
+                let range = RangeRequest { key, serializable, ..RangeRequest::default() };
+                let answer = self.kv.range(range).await?.into_inner();
+                Ok(answer.kvs.len() as u64)
+            }
+        }
+    }
+}
+
+/// The cause at the bottom: above it stand only words like "transport error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

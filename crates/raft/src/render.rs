@@ -1,0 +1,188 @@
+//! One batch of work, in the two ways a driver may want it.
+//!
+//! The messages that the core holds back vouch for the write of this batch. Synchronously, those to
+//! others come after the rest of the messages, to be sent once the batch is written, and those to
+//! the node itself wait for `advance`. Asynchronously, all of them are answers to the one message
+//! that carries the write.
+
+use quorate_types::{EntryId, Index, Term};
+
+use crate::{
+    Body, Error, Fatal, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, RawNode, Ready, Storage,
+    encoded_size, must_sync, payload_size,
+};
+
+/// What [`RawNode::advance`] reports, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct OnAdvance {
+    pub(crate) is_due: bool,
+    /// What the node says to itself once its writes are durable.
+    pub(crate) own: Vec<Message>,
+    pub(crate) stored: Option<Stored>,
+    pub(crate) applied: Option<Applied>,
+}
+
+/// A write under way, as it was when it was issued.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    pub(crate) term: Term,
+    pub(crate) stable: Option<EntryId>,
+    pub(crate) snapshot: Option<Index>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Applied {
+    pub(crate) index: Index,
+    pub(crate) encoded_bytes: u64,
+    pub(crate) payload_bytes: u64,
+}
+
+impl<S: Storage> RawNode<S> {
+    pub(crate) fn may_apply_unstable(&self) -> bool {
+        // Written by another thread, an entry may be applied only once it is stable; otherwise the
+        // driver writes it first.
+        !self.raft.core.config.async_storage_writes
+    }
+
+    pub(crate) fn check_advanced(&self) -> Result<(), Error> {
+        match self.on_advance.is_due {
+            true => Err(Fatal::ReadyWithoutAdvance.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// A Ready without what the core queues.
+    pub(crate) fn gather(&self) -> Result<Ready, Error> {
+        let core = &self.raft.core;
+        let entries = core.log.next_unstable_ents();
+        let committed_entries = core.log.next_committed_ents(self.may_apply_unstable())?;
+        let (soft_state, hard_state) = (self.raft.soft_state(), core.hard_state());
+        Ok(Ready {
+            soft_state: (soft_state != self.soft_state).then_some(soft_state),
+            hard_state: (hard_state != self.hard_state).then_some(hard_state),
+            snapshot: core.log.next_unstable_snapshot().cloned(),
+            must_sync: must_sync(&hard_state, &self.hard_state, entries.len()),
+            entries,
+            committed_entries,
+            ..Ready::default()
+        })
+    }
+
+    /// Gives the messages that vouch for this Ready's write the place they have in this way of
+    /// driving: after the write, or as answers to it.
+    pub(crate) fn render(&mut self, ready: &mut Ready, held: Vec<Message>) {
+        if self.raft.core.config.async_storage_writes {
+            ready.messages.extend(self.storage_append(ready, held));
+            ready.messages.extend(self.storage_apply(ready));
+            return;
+        }
+        let id = self.raft.core.id;
+        for message in held {
+            if message.to == id {
+                self.on_advance.own.push(message);
+            } else {
+                ready.messages.push(message);
+            }
+        }
+    }
+
+    /// Remembers what was handed out.
+    pub(crate) fn accept_marks(&mut self, ready: &Ready) -> Result<(), Error> {
+        if let Some(soft_state) = ready.soft_state {
+            self.soft_state = soft_state;
+        }
+        if let Some(hard_state) = ready.hard_state {
+            self.hard_state = hard_state;
+        }
+        let may_apply_unstable = self.may_apply_unstable();
+        let applied = ready.committed_entries.last().map(|last| Applied {
+            index: last.index,
+            encoded_bytes: encoded_size(&ready.committed_entries),
+            payload_bytes: payload_size(&ready.committed_entries),
+        });
+        if may_apply_unstable {
+            self.on_advance.stored = self.storage_append_reply(ready);
+            self.on_advance.applied = applied;
+            self.on_advance.is_due = !self.on_advance.own.is_empty()
+                || self.on_advance.stored.is_some()
+                || self.on_advance.applied.is_some();
+        }
+        let log = &mut self.raft.core.log;
+        log.accept_unstable();
+        if let Some(Applied { index, encoded_bytes, .. }) = applied {
+            log.accept_applying(index, encoded_bytes, may_apply_unstable)?;
+        }
+        Ok(())
+    }
+
+    /// The work for the append thread, if there is any. `held` goes out when it is done.
+    pub(crate) fn storage_append(&self, ready: &Ready, held: Vec<Message>) -> Option<Message> {
+        let is_needed = !ready.entries.is_empty()
+            || ready.hard_state.is_some()
+            || ready.snapshot.is_some()
+            || !held.is_empty();
+        if !is_needed {
+            return None;
+        }
+        let id = self.raft.core.id;
+        let snapshot = || ready.snapshot.clone().map(Box::new);
+        let mut responses = held;
+        if let Some(Stored { term, stable, .. }) = self.storage_append_reply(ready) {
+            responses.push(Message {
+                to: id,
+                from: LOCAL_APPEND_THREAD,
+                term,
+                body: Body::StorageAppendReply { stable, snapshot: snapshot() },
+            });
+        }
+        Some(Message {
+            to: LOCAL_APPEND_THREAD,
+            from: id,
+            term: ready.hard_state.map_or(Term(0), |hard_state| hard_state.term),
+            body: Body::StorageAppend {
+                hard_state: ready.hard_state,
+                entries: ready.entries.clone(),
+                snapshot: snapshot(),
+                responses,
+            },
+        })
+    }
+
+    /// What to report once the writes issued with `ready` are durable. While anything is unstable,
+    /// every write is acknowledged, for the whole log: an acknowledgement of an earlier term does
+    /// not count, and this makes up for it.
+    pub(crate) fn storage_append_reply(&self, ready: &Ready) -> Option<Stored> {
+        let core = &self.raft.core;
+        let stable = match core.log.has_unstable_ents() {
+            true => core.log.last_entry_id().ok(),
+            false => None,
+        };
+        let snapshot = ready.snapshot.as_ref().map(|snapshot| snapshot.metadata.index);
+        (stable.is_some() || snapshot.is_some()).then_some(Stored {
+            term: core.term,
+            stable,
+            snapshot,
+        })
+    }
+
+    /// The work for the apply thread, if there is any.
+    pub(crate) fn storage_apply(&self, ready: &Ready) -> Option<Message> {
+        if ready.committed_entries.is_empty() {
+            return None;
+        }
+        let id = self.raft.core.id;
+        let entries = || ready.committed_entries.clone();
+        let reply = Message {
+            to: id,
+            from: LOCAL_APPLY_THREAD,
+            term: Term(0),
+            body: Body::StorageApplyReply { entries: entries() },
+        };
+        Some(Message {
+            to: LOCAL_APPLY_THREAD,
+            from: id,
+            term: Term(0),
+            body: Body::StorageApply { entries: entries(), responses: vec![reply] },
+        })
+    }
+}
