@@ -18,8 +18,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
-    ("bench", &["types", "raft", "kv", "wal", "proto"]),
-    ("cli", &["types", "server", "proto", "script", "bench", "wal"]),
+    ("load", &["proto"]),
+    ("bench", &["types", "raft", "kv", "wal", "proto", "load"]),
+    ("cli", &["types", "server", "proto", "script", "load", "wal"]),
     ("xtask", &["proto"]),
 ];
 

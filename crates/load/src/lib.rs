@@ -11,7 +11,7 @@ mod run;
 
 pub use measured::{Failure, Latency, Measured};
 pub use plan::{Load, PlanError, Work};
-pub use run::{ConnectError, Progress, Stop, connect, run};
+pub use run::{ConnectError, Progress, connect, run};
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,8 @@ pub struct Load {
     pub duration_max: Option<Duration>,
     /// A request without an answer after this long has failed.
     pub request_timeout: Duration,
+    /// When failures have been all there was for this long, the rest is not sent.
+    pub silence_max: Duration,
     /// Length of every key; the keys of one key space are equally long.
     pub key_bytes: usize,
     /// Number of different keys.
@@ -57,6 +59,7 @@ impl Load {
             request_count: 10_000,
             duration_max: None,
             request_timeout: Duration::from_secs(10),
+            silence_max: Duration::from_secs(20),
             key_bytes: 24,
             key_count: 10_000,
             value_bytes: 256,

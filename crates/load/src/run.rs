@@ -1,7 +1,7 @@
 //! The clients themselves: they share connections, a counter that gives out the requests, and a few
 //! records to write latencies into.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,36 +21,36 @@ const RECORDS_MAX: usize = 16;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// ... but no longer than this: a server that refuses at once must not be hammered.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// When each client failed this often in a row with no answer to any, nobody is listening.
-const FAILURES_IN_A_ROW_MAX: u64 = 20;
 
-/// How far a load has come. Read it from another task while [`run`] works.
-#[derive(Debug, Default)]
+/// How far a load has come, and the way to end it early. Clones are one and the same.
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
-    ended: AtomicU64,
+    shared: Arc<Flow>,
 }
 
-impl Progress {
-    /// Requests that were answered or failed.
-    pub fn ended_count(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
-    }
-}
-
-/// Ends a load early: no request starts after [`Stop::stop`]. Those under way are waited for.
 #[derive(Debug, Default)]
-pub struct Stop {
+struct Flow {
+    ended: AtomicU64,
     stopped: AtomicBool,
 }
 
-impl Stop {
-    /// No further request starts.
+impl Progress {
+    /// No further request starts; those under way are waited for.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.shared.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests that were answered or failed.
+    pub fn ended_count(&self) -> u64 {
+        self.shared.ended.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.shared.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.shared.stopped.load(Ordering::Relaxed)
     }
 }
 
@@ -94,8 +94,7 @@ pub async fn connect(endpoints: &[Endpoint], count: u32) -> Result<Vec<Channel>,
 pub async fn run(
     load: &Load,
     channels: &[Channel],
-    progress: &Arc<Progress>,
-    stop: &Arc<Stop>,
+    progress: &Progress,
 ) -> Result<Measured, PlanError> {
     load.check()?;
     assert!(!channels.is_empty(), "a load needs a connection");
@@ -104,10 +103,10 @@ pub async fn run(
     let shared = Arc::new(Shared {
         load: load.clone(),
         values: Values::new(load),
-        progress: Arc::clone(progress),
-        stop: Arc::clone(stop),
+        progress: progress.clone(),
         given_out: AtomicU64::new(0),
-        failed_in_a_row: AtomicU64::new(0),
+        started,
+        last_answer_ms: AtomicU64::new(0),
         given_up: AtomicBool::new(false),
         // A duration past the end of the clock is no bound.
         end: load.duration_max.and_then(|duration| started.checked_add(duration)),
@@ -115,11 +114,10 @@ pub async fn run(
     });
 
     let mut clients = JoinSet::new();
-    let number = AtomicU32::new(0);
-    for channel in channels.iter().cycle().take(load.client_count as usize) {
+    for (number, channel) in (0..load.client_count).zip(channels.iter().cycle()) {
         let client = Client {
-            dice: Dice::new(load.seed, number.load(Ordering::Relaxed)),
-            number: number.fetch_add(1, Ordering::Relaxed),
+            number,
+            dice: Dice::new(load.seed, number),
             kv: KvClient::new(channel.clone()),
             pause: PAUSE_MIN,
         };
@@ -147,10 +145,11 @@ pub async fn run(
 struct Shared {
     load: Load,
     values: Values,
-    progress: Arc<Progress>,
-    stop: Arc<Stop>,
+    progress: Progress,
     given_out: AtomicU64,
-    failed_in_a_row: AtomicU64,
+    started: Instant,
+    /// When any client last had an answer, in milliseconds after the start.
+    last_answer_ms: AtomicU64,
     given_up: AtomicBool,
     end: Option<Instant>,
     records: Vec<Mutex<Measured>>,
@@ -159,16 +158,32 @@ struct Shared {
 impl Shared {
     /// The number of the next request, unless there is none.
     fn next(&self) -> Option<u64> {
-        if self.stop.is_stopped() || self.end.is_some_and(|end| end <= Instant::now()) {
-            return None;
-        }
-        let failures_max = FAILURES_IN_A_ROW_MAX * u64::from(self.load.client_count);
-        if failures_max <= self.failed_in_a_row.load(Ordering::Relaxed) {
-            self.given_up.store(true, Ordering::Relaxed);
+        let over = self.end.is_some_and(|end| end <= Instant::now());
+        if over || self.progress.is_stopped() || self.given_up.load(Ordering::Relaxed) {
             return None;
         }
         let number = self.given_out.fetch_add(1, Ordering::Relaxed);
         (number < self.load.request_count).then_some(number)
+    }
+
+    fn answered(&self) {
+        let now_ms = self.elapsed_ms();
+        // Read first: clients that write one place all the time wait for each other.
+        if self.last_answer_ms.load(Ordering::Relaxed) < now_ms {
+            self.last_answer_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn failed(&self) {
+        let silent_ms =
+            self.elapsed_ms().saturating_sub(self.last_answer_ms.load(Ordering::Relaxed));
+        if self.load.silence_max <= Duration::from_millis(silent_ms) {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 }
 
@@ -188,11 +203,11 @@ impl Client {
             let call = self.request(&shared, request);
             let answer = match tokio::time::timeout(shared.load.request_timeout, call).await {
                 Ok(Ok(found)) => Ok(found),
-                Ok(Err(status)) => Err(Failure::from(&*status)),
+                Ok(Err(status)) => Err(Failure::from(&status)),
                 Err(_) => Err(Failure::NoAnswer),
             };
             let latency = begun.elapsed();
-            shared.progress.ended.fetch_add(1, Ordering::Relaxed);
+            shared.progress.count();
             let failed = answer.is_err();
             {
                 let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,18 +220,18 @@ impl Client {
                 }
             }
             if failed {
-                shared.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+                shared.failed();
                 tokio::time::sleep(self.pause).await;
                 self.pause = (self.pause * 2).min(PAUSE_MAX);
             } else {
-                shared.failed_in_a_row.store(0, Ordering::Relaxed);
+                shared.answered();
                 self.pause = PAUSE_MIN;
             }
         }
     }
 
     /// One request; answered with the number of keys that a read found.
-    async fn request(&mut self, shared: &Shared, number: u64) -> Result<u64, Box<Status>> {
+    async fn request(&mut self, shared: &Shared, number: u64) -> Result<u64, Status> {
         let load = &shared.load;
         let key_number = match load.work {
             Work::Fill => number % load.key_count,

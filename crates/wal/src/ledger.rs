@@ -166,12 +166,17 @@ impl Ledger {
 
     /// Takes the oldest segment off the book if nothing in it is part of the log any more.
     pub(crate) fn retire(&mut self) -> Option<Segment> {
-        let (oldest, others) = (self.segments.front()?, self.segments.len() - 1);
+        // The newest stays in any case: records go there.
+        if self.segments.len() < 2 {
+            return None;
+        }
+        // Its live entries end where those of the others begin.
         let lives_to = self.segments.iter().skip(1).find_map(|segment| segment.lives_from);
         let lives_to = lives_to.map_or(self.last, Index::prev);
-        let dead = oldest.lives_from.is_none() || lives_to <= self.mark.index;
-        // The newest stays in any case: records go there.
-        if dead && 0 < others { self.segments.pop_front() } else { None }
+        if self.mark.index < lives_to {
+            return None;
+        }
+        self.segments.pop_front()
     }
 
     /// Puts back what `retire` took, when it could not be removed.

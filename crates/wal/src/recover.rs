@@ -309,10 +309,6 @@ impl Scan {
                 self.pen.chain = header.crc;
                 self.pen.offset += header.record_bytes();
             }
-            if self.records == 1 {
-                // The base was synced before the segment had its name.
-                self.floor = self.floor.max(self.pen.offset);
-            }
         }
         if self.records == 0 {
             return Err(self.damaged(Damage::Nonsense { what: "no base" }));

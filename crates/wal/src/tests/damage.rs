@@ -13,7 +13,7 @@ use crate::{Damage, Disk, Identity, Misfit, Options, Wal, WalError, Write};
 /// A log of three segments, all synced.
 fn log() -> (SimDisk, List) {
     let (disk, mut wal, mut list) = fresh();
-    for (first, count) in [(1, 8), (9, 8), (17, 3), (20, 11), (31, 12)] {
+    for (first, count) in [(1, 8), (9, 8), (17, 3), (20, 11), (31, 6)] {
         let write = write(first, count, 1);
         wal.append(std::slice::from_ref(&write)).unwrap();
         list.write(&write);
@@ -109,11 +109,14 @@ fn a_lost_sector_is_found_except_in_the_last_group() {
     }
     assert!(1 < torn_count);
 
-    // One record behind it, and the group before is known to have been synced.
+    // One record behind it, and the group before is known to have been synced. The last of these
+    // three is never synced.
     let (mut wal, _) = open(&disk).unwrap();
+    wal.append(&[write(37, 1, 1)]).unwrap();
     wal.append(&[Write { hard_state: Some(Bytes::new()), ..Write::default() }]).unwrap();
+    assert_eq!(wal.segment_count(), 3);
     drop(wal);
-    for sector in 2..2 + torn_count {
+    for sector in 2..3 + torn_count {
         let lost = disk.fork();
         lost.edit(&files[2], |bytes| bytes[sector * SECTOR..(sector + 1) * SECTOR].fill(0));
         let error = inspect(&lost).unwrap_err();
@@ -269,6 +272,7 @@ fn a_segment_of_another_log_or_another_past_is_found() {
 fn a_record_in_the_wrong_place_is_found() {
     let (disk, list) = log();
     let files = segments(&disk);
+    let mut misplaced_count = 0;
     for (from_file, file) in [(0, 0), (0, 1), (1, 2), (2, 1)] {
         let from = disk.contents(&files[from_file]).unwrap();
         for source in 1..from.len() / SECTOR {
@@ -284,6 +288,9 @@ fn a_record_in_the_wrong_place_is_found() {
                 }
                 disk.edit(&files[file], |b| b[target * SECTOR..][..SECTOR].copy_from_slice(sector));
                 match inspect(&disk) {
+                    Err(WalError::Damaged { damage: Damage::Misplaced { .. }, .. }) => {
+                        misplaced_count += 1;
+                    }
                     Err(error) if is_damage(&error) => {}
                     // Behind the end of the last segment it is no record of the log.
                     Ok(recovered) if file == 2 => assert_eq!(List::from(&recovered), list),
@@ -292,6 +299,27 @@ fn a_record_in_the_wrong_place_is_found() {
                 disk.edit(&files[file], |b| b.clone_from(&old));
             }
         }
+    }
+    assert!(0 < misplaced_count);
+}
+
+#[test]
+fn a_record_of_another_past_in_its_own_place_is_found() {
+    let (disk, wal, _) = fresh();
+    drop(wal);
+    let live = |disk: &SimDisk, stamp| {
+        let (mut wal, _) = open(disk).unwrap();
+        wal.append(&[write(1, 2, stamp)]).unwrap();
+        wal.append(&[write(3, 2, 5)]).unwrap();
+        drop(wal);
+        disk.contents(&segments(disk)[0]).unwrap()
+    };
+    let other = live(&disk.fork(), 2);
+    live(&disk, 1);
+    disk.edit(&segments(&disk)[0], |b| b[3 * SECTOR..].copy_from_slice(&other[3 * SECTOR..]));
+    match inspect(&disk) {
+        Err(WalError::Damaged { offset: 1536, damage: Damage::Chain, .. }) => {}
+        other => panic!("{other:?}"),
     }
 }
 

@@ -93,6 +93,36 @@ fn compaction_frees_segments_and_keeps_the_rest() {
     wal.append(&[write(201, 1, 2)]).unwrap();
     wal.compact(&mark(200, 1)).unwrap();
     assert_eq!(wal.segment_count(), 1);
+    // What is overwritten holds no segment either, not even one before it.
+    wal.append(&[write(202, 16, 2)]).unwrap();
+    wal.append(&[write(218, 16, 2)]).unwrap();
+    wal.append(&[write(210, 16, 3)]).unwrap();
+    assert!(2 < wal.segment_count());
+    wal.compact(&mark(212, 3)).unwrap();
+    assert_eq!(wal.segment_count(), 1);
+}
+
+#[test]
+fn what_frees_a_segment_is_durable_first() {
+    let (disk, mut wal, mut list) = fresh();
+    let old = write(1, 16, 1);
+    wal.append(std::slice::from_ref(&old)).unwrap();
+    wal.compact(&mark(4, 1)).unwrap();
+    list.write(&old);
+    list.start_after(&mark(4, 1));
+    // Nothing of the first segment is left, but for this write, and it need not be durable.
+    let new = Write { must_sync: false, ..write(5, 14, 2) };
+    wal.append(std::slice::from_ref(&new)).unwrap();
+    assert_eq!(wal.segment_count(), 2);
+    wal.compact(&mark(3, 1)).unwrap();
+    assert_eq!(wal.segment_count(), 1);
+    for seed in 0..20 {
+        let disk = disk.fork();
+        disk.restart(seed);
+        let mut after = list.clone();
+        after.write(&new);
+        assert_eq!(List::from(&open(&disk).unwrap().1), after);
+    }
 }
 
 #[test]
