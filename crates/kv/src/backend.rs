@@ -70,6 +70,31 @@ pub trait Backend: Send {
     fn defragment(&mut self) -> Result<(), BackendError>;
 }
 
+impl Backend for Box<dyn Backend> {
+    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
+        (**self).view()
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
+        (**self).commit(batch)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        (**self).size_bytes()
+    }
+
+    fn in_use_bytes(&self) -> u64 {
+        (**self).in_use_bytes()
+    }
+
+    fn defragment(&mut self) -> Result<(), BackendError> {
+        (**self).defragment()
+    }
+}
+
+/// Takes one row of a walk, its key and its value, and says whether to go on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// Rows that never change.
 pub trait View: Send + Sync {
     /// One row.
@@ -85,12 +110,7 @@ pub trait View: Send + Sync {
     /// # Errors
     ///
     /// When the storage fails.
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError>;
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError>;
 }
 
 /// Why the storage did not do as asked.

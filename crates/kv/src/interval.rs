@@ -16,6 +16,9 @@ pub(crate) enum Interval<'a> {
     Span(&'a [u8], &'a [u8]),
 }
 
+/// Where a walk starts and ends, as maps take it.
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 impl<'a> Interval<'a> {
     pub(crate) fn new(key: &'a [u8], range_end: &'a [u8]) -> Self {
         match range_end {
@@ -26,10 +29,7 @@ impl<'a> Interval<'a> {
     }
 
     /// Where it ends, for a walk that has got as far as `from`; nothing if the walk is over.
-    pub(crate) fn bounds(
-        self,
-        from: Option<&'a [u8]>,
-    ) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+    pub(crate) fn bounds(self, from: Option<&'a [u8]>) -> Option<Bounds<'a>> {
         let (first, end) = match self {
             Interval::One(key) => (key, Bound::Included(key)),
             Interval::From(key) => (key, Bound::Unbounded),

@@ -38,7 +38,7 @@ mod wire;
 mod tests;
 
 pub use apply::{Apply, Entry, Outcome};
-pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View};
+pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
 pub use command::{Command, CommandError, TXN_DEPTH_MAX};
 pub use error::{KvError, StoreError};
 pub use member::{Member, MemberChange};

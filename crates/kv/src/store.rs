@@ -6,7 +6,6 @@
 //! Locks are taken in this order: backend, state. The backend's is held through a flush, the state's
 //! never while storage is written.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -16,7 +15,7 @@ use bytes::Bytes;
 use quorate_types::{Index, Term};
 
 use crate::apply::{Apply, Entry, Outcome};
-use crate::backend::{Backend, BackendError, Batch, Table, View};
+use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
 use crate::member::{Member, Members};
@@ -389,12 +388,7 @@ impl View for Nothing {
         Err(BackendError::Busy)
     }
 
-    fn scan(
-        &self,
-        _: Table,
-        _: &[u8],
-        _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, _: Table, _: &[u8], _: &mut Visit<'_>) -> Result<(), BackendError> {
         Err(BackendError::Busy)
     }
 }

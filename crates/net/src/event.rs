@@ -15,7 +15,8 @@ use crate::snapshot::IncomingSnapshot;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NetEvent {
-    /// A message, whole and unchanged.
+    /// A message, whole and unchanged. Its sender need not be a peer of ours: a node that joins
+    /// hears from others before it knows them.
     Message {
         /// The node that the connection belongs to.
         from: NodeId,

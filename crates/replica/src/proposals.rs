@@ -1,7 +1,7 @@
 //! The fate of each proposal between its arrival and its place in the log.
 //!
 //! A proposal is *parked* while no leader is known, *staged* until the end of the turn (all of one
-//! turn go to the engine as one batch), and, when this node leads, *placed*: its index and term are
+//! turn go to the engine in as few batches as fit into messages), and, when this node leads, *placed*: its index and term are
 //! remembered, so that an entry of another leader at that index tells it was superseded. A proposal
 //! that was forwarded to another leader may be lost on the way: the caller's deadline ends it.
 
@@ -18,7 +18,7 @@ use crate::{Config, Refusal, RequestId};
 pub(crate) struct Proposals {
     parked: VecDeque<Parked>,
     parked_bytes: u64,
-    staged: Vec<(RequestId, Entry)>,
+    staged: VecDeque<(RequestId, Entry)>,
     /// In log order; only entries this node appended as leader.
     placed: VecDeque<(EntryId, RequestId)>,
 }
@@ -33,13 +33,13 @@ struct Parked {
 impl Proposals {
     /// Takes a command in.
     pub(crate) fn stage(&mut self, request: RequestId, entry: Bytes) {
-        self.staged.push((request, Entry { data: Some(entry), ..Entry::default() }));
+        self.staged.push_back((request, Entry { data: Some(entry), ..Entry::default() }));
     }
 
     /// Takes a membership change in.
     pub(crate) fn stage_change(&mut self, request: RequestId, change: &AnyConfChange) {
         let (kind, data) = encode_conf_change(change);
-        self.staged.push((request, Entry { kind: Some(kind), data, ..Entry::default() }));
+        self.staged.push_back((request, Entry { kind: Some(kind), data, ..Entry::default() }));
     }
 
     /// Whether the turn has anything for the engine.
@@ -47,9 +47,15 @@ impl Proposals {
         !self.staged.is_empty()
     }
 
-    /// All of the turn, for one batch.
-    pub(crate) fn take_staged(&mut self) -> Vec<(RequestId, Entry)> {
-        std::mem::take(&mut self.staged)
+    /// The next of the turn, in the order they came: as many as fit into one batch, at least one.
+    pub(crate) fn take_staged(&mut self, bytes_max: u64) -> Vec<(RequestId, Entry)> {
+        let mut bytes = 0;
+        let mut fits = |(_, entry): &(RequestId, Entry)| {
+            bytes += entry.encoded_size();
+            bytes <= bytes_max
+        };
+        let count = self.staged.iter().take_while(|staged| fits(staged)).count().max(1);
+        self.staged.drain(..count.min(self.staged.len())).collect()
     }
 
     /// Lays the turn's proposals aside until a leader is known.
@@ -78,7 +84,7 @@ impl Proposals {
         if self.parked.is_empty() {
             return;
         }
-        let mut staged: Vec<_> =
+        let mut staged: VecDeque<_> =
             self.parked.drain(..).map(|parked| (parked.request, parked.entry)).collect();
         staged.append(&mut self.staged);
         self.staged = staged;
@@ -117,8 +123,9 @@ impl Proposals {
         }
         self.placed.retain(|(id, request)| {
             // Terms never decrease along a log: what has a lower term than a committed entry and
-            // does not stand before it has been replaced.
-            let superseded = id.term < committed.term && committed.index <= id.index;
+            // does not stand before it has been replaced; so has what stands in its very place.
+            let superseded = (id.term < committed.term && committed.index <= id.index)
+                || (id.term != committed.term && committed.index == id.index);
             if superseded {
                 refused.push((*request, Refusal::Superseded));
             }
@@ -174,7 +181,7 @@ mod tests {
         assert_eq!(refused, [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]);
         proposals.stage(RequestId(6), entry(1));
         proposals.unpark();
-        let order: Vec<_> = proposals.take_staged().iter().map(|(request, _)| request.0).collect();
+        let order: Vec<_> = proposals.take_staged(u64::MAX).iter().map(|(request, _)| request.0).collect();
         assert_eq!(order, [4, 6], "what waited goes first");
         assert_eq!((proposals.parked_count(), proposals.parked_bytes), (0, 0));
     }

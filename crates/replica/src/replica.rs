@@ -37,6 +37,8 @@ pub struct Replica {
     leader: NodeId,
     now_ticks: u64,
     snapshot_made_ticks: u64,
+    /// Whether one was asked for that is not ready yet.
+    making_snapshot: bool,
     /// How often the membership in force was set.
     memberships: u64,
     effects: Effects,
@@ -133,6 +135,7 @@ impl Replica {
             leader: NodeId::NONE,
             now_ticks: 0,
             snapshot_made_ticks: 0,
+            making_snapshot: false,
             memberships: 1,
             effects: Effects::default(),
             config,
@@ -163,11 +166,13 @@ impl Replica {
             Event::Persisted(id) => self.on_persisted(id),
             Event::Applied(index) => self.on_applied(index),
             Event::Flushed(index) => {
-                self.snapshots.on_flushed(index);
+                // A flush may be reported before the entries it holds are reported as applied.
+                self.snapshots.on_flushed(index.min(self.applied));
                 self.compact()
             }
             Event::SnapshotMade(snapshot) => {
                 self.snapshot_made_ticks = self.now_ticks;
+                self.making_snapshot = false;
                 self.raft.storage_mut().keep_snapshot(snapshot);
                 Ok(())
             }
@@ -217,7 +222,8 @@ impl Replica {
             }
             self.take(ready)?;
         }
-        if self.raft.storage().take_wanted() {
+        if self.raft.storage().take_wanted() && !self.making_snapshot {
+            self.making_snapshot = true;
             self.effects.make_snapshot = true;
         }
         self.effects.flush = self.snapshots.flush_due(&self.config, self.applied, self.now_ticks);
@@ -320,17 +326,23 @@ impl Replica {
         self.proposals.stage(request, entry);
     }
 
-    /// Hands all proposals of the turn to the engine as one batch.
+    /// Hands all proposals of the turn to the engine, in batches that fit into a message.
     fn propose_staged(&mut self) -> Result<(), Fatal> {
-        if !self.proposals.has_staged() {
-            return Ok(());
-        }
         if self.leader.is_none() {
-            self.proposals.park(&self.config, self.now_ticks, &mut self.effects.refused);
+            if self.proposals.has_staged() {
+                self.proposals.park(&self.config, self.now_ticks, &mut self.effects.refused);
+            }
             return Ok(());
         }
-        let (requests, entries): (Vec<RequestId>, Vec<Entry>) =
-            self.proposals.take_staged().into_iter().unzip();
+        while self.proposals.has_staged() {
+            let batch = self.proposals.take_staged(self.config.message_bytes_max);
+            self.propose(batch)?;
+        }
+        Ok(())
+    }
+
+    fn propose(&mut self, batch: Vec<(RequestId, Entry)>) -> Result<(), Fatal> {
+        let (requests, entries): (Vec<RequestId>, Vec<Entry>) = batch.into_iter().unzip();
         let status = self.raft.basic_status();
         let leads = status.soft_state.role == Role::Leader;
         let message = Message {

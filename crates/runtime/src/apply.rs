@@ -3,6 +3,7 @@
 //! Everything that changes the machine as a whole (flush, snapshot, install) goes through the same
 //! inbox as entries, so it falls between two entries by construction.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::node::{Answer, FatalError};
+use crate::room::Room;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
@@ -81,6 +83,9 @@ pub(crate) struct Applier {
     pub(crate) kv_path: PathBuf,
     pub(crate) snap_dir: PathBuf,
     pub(crate) cache_bytes: usize,
+    pub(crate) room: Arc<Room>,
+    /// The directory's lock: held as long as anything here may write.
+    pub(crate) lock: Arc<File>,
     pub(crate) done: mpsc::UnboundedSender<Done>,
 }
 
@@ -199,6 +204,7 @@ impl Applier {
     fn begin_flush(&self) -> Result<Option<Done>, FatalError> {
         let (store, done, metrics) =
             (Arc::clone(&self.store), self.done.clone(), Arc::clone(&self.metrics));
+        let lock = Arc::clone(&self.lock);
         std::thread::Builder::new()
             .name("quorate-flush".to_owned())
             .spawn(move || {
@@ -210,6 +216,7 @@ impl Applier {
                 metrics.flushes.add(1);
                 metrics.flush.observe(started.elapsed());
                 let _ = done.send(outcome);
+                drop(lock);
             })
             .map_err(|error| FatalError::Machine(format!("cannot start a thread: {error}")))?;
         Ok(None)
@@ -234,10 +241,9 @@ impl Applier {
             &self.snap_dir,
             &snapshot.metadata,
             self.cache_bytes,
+            &self.room,
         )
         .map_err(FatalError::Machine)?;
-        crate::snapshot::remove_others(&self.snap_dir, None)
-            .map_err(|error| FatalError::Machine(error.to_string()))?;
         Ok(Some(Done::Installed))
     }
 }

@@ -4,13 +4,14 @@
 //! disk, the larger the groups, and heartbeats never wait behind it.
 
 use std::sync::mpsc::TryRecvError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quorate_types::Mark;
 use quorate_wal::{Wal, WalError, Write};
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
+use crate::room::FULL_RETRY;
 
 /// Work for the disk thread, in order.
 #[derive(Debug, Default, PartialEq)]
@@ -23,9 +24,6 @@ pub(crate) struct Group {
 
 /// What became of a group.
 pub(crate) type Written = Result<(), WalError>;
-
-/// How often a write that found the volume full is tried again.
-const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// Runs until its inbox closes. A failure is final: it is reported and the thread ends. A volume
 /// without space is no failure as long as nothing was written: the group waits until there is some,

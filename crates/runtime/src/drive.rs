@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_net::{Net, NetEvent};
-use quorate_raft::{Message, Snapshot};
+use quorate_raft::{Body, Message, Snapshot, is_local_target};
 use quorate_replica::{Effects, Event, ReadFailure, ReadId, Replica, Write, WriteId};
 use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
@@ -80,6 +80,15 @@ pub(crate) struct Writing {
     installing: Option<WriteId>,
     queued: Vec<Write>,
     compact: Option<quorate_types::Mark>,
+}
+
+impl Writing {
+    /// Whether a snapshot is on its way from the engine into log and machine.
+    fn is_installing(&self) -> bool {
+        self.installing.is_some()
+            || self.at_disk.as_ref().is_some_and(|(_, install)| install.is_some())
+            || self.queued.iter().any(|write| write.install.is_some())
+    }
 }
 
 impl Driver {
@@ -227,7 +236,10 @@ impl Driver {
                 self.sender.keep(made);
                 self.on_event(Event::SnapshotMade(snapshot))
             }
-            Done::SnapshotReceived(message) => self.on_event(Event::Message(message)),
+            Done::SnapshotReceived(message) => {
+                self.receiver.announced();
+                self.on_event(Event::Message(message))
+            }
             Done::Installed => {
                 self.board.metrics.snapshots_installed.add(1);
                 self.board.members_changed(&self.net);
@@ -244,6 +256,7 @@ impl Driver {
         while let Some(effects) = self.replica.ready()? {
             self.carry_out(effects)?;
         }
+        self.receiver.settle(self.writing.is_installing());
         self.board.publish(&self.replica);
         Ok(())
     }
@@ -328,9 +341,13 @@ impl Driver {
     }
 }
 
-/// Whether `from` may send this message: its own, or one it passes on for another node.
+/// Whether `from` may send this message: its own, or one it passes on for another node. Nobody
+/// speaks for this node's storage, and a snapshot counts only with its state, which comes apart.
 fn speaks_for(message: &Message, from: NodeId) -> bool {
     use quorate_raft::MessageType;
+    if is_local_target(message.from) || matches!(message.body, Body::Snapshot { .. }) {
+        return false;
+    }
     message.from == from
         || matches!(
             message.message_type(),

@@ -18,6 +18,7 @@ mod machine;
 mod metrics;
 mod node;
 mod notes;
+mod room;
 mod snapshot;
 mod start;
 mod waiters;

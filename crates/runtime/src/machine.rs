@@ -17,10 +17,16 @@ use quorate_types::{Index, Term};
 use redb::backends::FileBackend;
 
 use crate::node::NodeConfig;
+use crate::room::{Patient, Room};
 use crate::snapshot::{Chunks, sync_directory};
 
 /// Makes the state of a new member of a new cluster, in place of whatever unfinished one is there.
-pub(crate) fn create(path: &Path, config: &NodeConfig, conf_state: Bytes) -> Result<(), String> {
+pub(crate) fn create(
+    path: &Path,
+    config: &NodeConfig,
+    room: &Arc<Room>,
+    conf_state: Bytes,
+) -> Result<(), String> {
     let fresh = unfinished(path);
     remove(&fresh)?;
     let initial = Initial {
@@ -31,14 +37,14 @@ pub(crate) fn create(path: &Path, config: &NodeConfig, conf_state: Bytes) -> Res
         conf_state,
         members: config.members.clone(),
     };
-    let store = Store::create(backend(&fresh, config.cache_bytes)?, initial).map_err(text)?;
+    let store = Store::create(backend(&fresh, config.cache_bytes, room)?, initial).map_err(text)?;
     drop(store);
     put_in_place(&fresh, path).map_err(text)
 }
 
 /// Opens the state that is there.
-pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Store, String> {
-    Store::open(backend(path, cache_bytes)?).map_err(text)
+pub(crate) fn open(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<Store, String> {
+    Store::open(backend(path, cache_bytes, room)?).map_err(text)
 }
 
 /// Restores a received snapshot in place of the state, which nobody has open, and opens it.
@@ -47,11 +53,12 @@ pub(crate) fn install(
     snap_dir: &Path,
     metadata: &SnapshotMetadata,
     cache_bytes: usize,
+    room: &Arc<Room>,
 ) -> Result<Store, String> {
-    let fresh = restored(path, snap_dir, metadata, cache_bytes)?;
+    let fresh = restored(path, snap_dir, metadata, cache_bytes, room)?;
     drop(fresh);
     put_in_place(&unfinished(path), path).map_err(text)?;
-    open(path, cache_bytes)
+    open(path, cache_bytes, room)
 }
 
 /// Restores a received snapshot in place of the state of a running store. Readers of the old state
@@ -62,8 +69,9 @@ pub(crate) fn replace(
     snap_dir: &Path,
     metadata: &SnapshotMetadata,
     cache_bytes: usize,
+    room: &Arc<Room>,
 ) -> Result<(), String> {
-    let fresh = restored(path, snap_dir, metadata, cache_bytes)?;
+    let fresh = restored(path, snap_dir, metadata, cache_bytes, room)?;
     // The open file goes with its name; a crash from here on finds either state whole.
     put_in_place(&unfinished(path), path).map_err(text)?;
     store.replace(fresh).map_err(text).map(drop)
@@ -74,10 +82,11 @@ fn restored(
     snap_dir: &Path,
     metadata: &SnapshotMetadata,
     cache_bytes: usize,
+    room: &Arc<Room>,
 ) -> Result<RedbBackend, String> {
     let fresh = unfinished(path);
     remove(&fresh)?;
-    let mut backend = backend(&fresh, cache_bytes)?;
+    let mut backend = backend(&fresh, cache_bytes, room)?;
     let mut chunks = Chunks::open(snap_dir, metadata).map_err(text)?;
     let applied = quorate_kv::restore(&mut backend, || chunks.next()).map_err(text)?;
     if applied.index != metadata.index {
@@ -89,7 +98,7 @@ fn restored(
     Ok(backend)
 }
 
-fn backend(path: &Path, cache_bytes: usize) -> Result<RedbBackend, String> {
+fn backend(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<RedbBackend, String> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -98,7 +107,9 @@ fn backend(path: &Path, cache_bytes: usize) -> Result<RedbBackend, String> {
         .mode(0o600)
         .open(path)
         .map_err(text)?;
-    RedbBackend::open(FileBackend::new(file).map_err(text)?, cache_bytes).map_err(text)
+    let storage = FileBackend::new(file).map_err(text)?;
+    let room = Arc::clone(room);
+    RedbBackend::open(Patient { storage, room }, cache_bytes).map_err(text)
 }
 
 fn unfinished(path: &Path) -> PathBuf {

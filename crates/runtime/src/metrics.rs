@@ -79,6 +79,8 @@ pub struct Metrics {
     pub wal_sync: Histogram,
     /// Whether the volume of the log has no space left: 0 or 1.
     pub disk_full: Gauge,
+    /// Whether the volume of the state has no space left for a flush: 0 or 1.
+    pub state_full: Gauge,
     /// Bytes of the log on disk.
     pub wal_bytes: Gauge,
     /// Entries applied by the machine.

@@ -191,7 +191,8 @@ impl Node {
             let bytes_max = inner.request_bytes_max;
             return Err(Refusal::TooLarge { bytes, bytes_max }.into());
         }
-        if inner.board.metrics.disk_full.value() != 0 {
+        let metrics = &inner.board.metrics;
+        if metrics.disk_full.value() != 0 || metrics.state_full.value() != 0 {
             return Err(ProposeError::DiskFull);
         }
         let Some(answer) = inner.waiters.wait(request) else {

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! receive ─► snap/<index>-<term>.tmp ─► sync, rename, sync directory ─► engine ─► mark in the log
-//!         ─► machine installs it ─► the write counts as durable ─► the file is removed
+//!         ─► machine installs it ─► the write counts as durable ─► the file is removed ─► the next
 //! ```
 //! After a crash anywhere in between, start-up installs what the mark names, or removes what no mark
 //! names.
@@ -85,11 +85,14 @@ impl Sender {
 /// A reader of the machine's state as the transport takes it.
 pub(crate) type Source = Box<dyn SnapshotSource>;
 
-/// Receives snapshots into files, one at a time.
+/// Receives snapshots into files, one at a time: from its first byte until it is installed or of no
+/// use, no other is taken in. So the file that a mark in the log rests on is never in another's way.
 pub(crate) struct Receiver {
     directory: PathBuf,
     done: mpsc::UnboundedSender<Done>,
     busy: Arc<AtomicBool>,
+    /// Whether one is whole, and the engine has heard of it.
+    announced: bool,
     spawner: tokio::runtime::Handle,
 }
 
@@ -99,7 +102,7 @@ impl Receiver {
         done: mpsc::UnboundedSender<Done>,
         spawner: tokio::runtime::Handle,
     ) -> Self {
-        Receiver { directory, done, busy: Arc::default(), spawner }
+        Receiver { directory, done, busy: Arc::default(), announced: false, spawner }
     }
 
     /// Begins to receive one; declines it (by dropping the stream) while another is under way.
@@ -131,7 +134,29 @@ impl Receiver {
                     tracing::info!(index = id.index.0, bytes, "snapshot received");
                     let _ = done.send(Done::SnapshotReceived(message));
                 }
-                Err(error) => tracing::warn!(%error, "snapshot not received"),
+                Err(error) => {
+                    tracing::warn!(%error, "snapshot not received");
+                    busy.store(false, Ordering::Release);
+                }
+            }
+        });
+    }
+
+    /// The engine was given the snapshot that is whole.
+    pub(crate) fn announced(&mut self) {
+        self.announced = true;
+    }
+
+    /// Lets the snapshot go that the engine was given, unless it is still to be installed.
+    pub(crate) fn settle(&mut self, is_installing: bool) {
+        if !self.announced || is_installing {
+            return;
+        }
+        self.announced = false;
+        let (directory, busy) = (self.directory.clone(), Arc::clone(&self.busy));
+        self.spawner.spawn_blocking(move || {
+            if let Err(error) = remove_all(&directory) {
+                tracing::warn!(%error, "a snapshot that is of no use any more was not removed");
             }
             busy.store(false, Ordering::Release);
         });
@@ -199,14 +224,13 @@ pub(crate) fn path(directory: &Path, id: EntryId) -> PathBuf {
     directory.join(format!("{:016x}-{:016x}.{SUFFIX}", id.index.0, id.term.0))
 }
 
-/// Removes every file but the one named, temporary ones included.
-pub(crate) fn remove_others(directory: &Path, keep: Option<EntryId>) -> io::Result<()> {
-    let keep = keep.map(|id| path(directory, id));
+/// Removes every snapshot, temporary files included.
+pub(crate) fn remove_all(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let ours =
             path.extension().is_some_and(|extension| extension == SUFFIX || extension == TEMPORARY);
-        if ours && keep.as_ref() != Some(&path) {
+        if ours {
             fs::remove_file(path)?;
         }
     }

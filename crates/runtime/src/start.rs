@@ -37,12 +37,16 @@ use crate::drive::{Driver, Writing};
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::node::{Inner, Node, NodeConfig, point_at_peers};
+use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
 use crate::{apply, disk};
 
 /// The only group of a node so far.
 const GROUP: GroupId = GroupId(1);
+
+/// What may stand in a message beside its longest entry: the rest of a full one, and envelopes.
+const FRAME_OVERHEAD_BYTES: u64 = 2 << 20;
 
 /// Why a node did not start. Nothing was changed unless the text says so.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +184,7 @@ struct Opened {
     wal: Wal,
     store: Store,
     initial: Initial,
+    room: Arc<Room>,
     lock: File,
 }
 
@@ -194,14 +199,16 @@ impl Node {
         let listeners = std::mem::take(&mut config.peer_listeners);
         let config = Arc::new(config);
         let settings = Arc::clone(&config);
-        let opened = tokio::task::spawn_blocking(move || open(&settings))
+        let metrics = Arc::new(Metrics::default());
+        let room = Arc::new(Room::new(Arc::clone(&metrics)));
+        let opened = tokio::task::spawn_blocking(move || open(&settings, room))
             .await
             .map_err(|error| StartError::Net(error.to_string()))??;
-        run(&config, opened, listeners)
+        run(&config, opened, metrics, listeners)
     }
 }
 
-fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     let layout = Layout::new(&config.data_dir);
     make_directory(&layout.root)?;
     let lock = lock(&layout.root)?;
@@ -210,7 +217,7 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     let disk = Arc::new(RealDisk);
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
-        bootstrap(config, &layout)?;
+        bootstrap(config, &layout, &room)?;
         let first = Mark { index: Index(1), stamp: 1, data: Bytes::new() };
         let identity = Identity { cluster: config.cluster, node: config.node, group: GROUP };
         let hard_state = HardState { term: Term(1), commit: Index(1), ..HardState::default() };
@@ -247,18 +254,19 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     if let Some(torn) = &recovered.torn {
         tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
     }
-    let store = open_state(config, &layout, &recovered.mark)?;
+    let store = open_state(config, &layout, &room, &recovered.mark)?;
     let initial = initial(&layout, recovered, &store)?;
-    snapshot::remove_others(&layout.snap, None).map_err(io_error("clean", &layout.snap))?;
-    Ok(Opened { wal, store, initial, lock })
+    snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
+    Ok(Opened { wal, store, initial, room, lock })
 }
 
 /// Makes the state of a new member. Doing it twice is harmless: the log, made after it, decides.
-fn bootstrap(config: &NodeConfig, layout: &Layout) -> Result<(), StartError> {
+fn bootstrap(config: &NodeConfig, layout: &Layout, room: &Arc<Room>) -> Result<(), StartError> {
+    let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     if layout.kv.exists() {
-        let applied = machine::open(&layout.kv, config.cache_bytes)
-            .map(|store| store.applied().index)
-            .unwrap_or_default();
+        // The file gets its name when it is whole: one that cannot be read has history.
+        let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
+        let applied = store.applied().index;
         if Index(1) < applied {
             return Err(StartError::LogMissing { path: layout.root.clone(), applied });
         }
@@ -269,15 +277,27 @@ fn bootstrap(config: &NodeConfig, layout: &Layout) -> Result<(), StartError> {
     let mut voters: Vec<NodeId> = config.members.iter().map(|member| NodeId(member.id)).collect();
     voters.sort_unstable();
     let conf_state = ConfState { voters, ..ConfState::default() };
-    machine::create(&layout.kv, config, codec::encode_conf_state_record(&conf_state))
-        .map_err(|why| StartError::State { path: layout.kv.clone(), why })
+    machine::create(&layout.kv, config, room, codec::encode_conf_state_record(&conf_state))
+        .map_err(state_error)
 }
 
 /// The state, brought up to the log's mark by a received snapshot if it is behind it.
-fn open_state(config: &NodeConfig, layout: &Layout, mark: &Mark) -> Result<Store, StartError> {
+fn open_state(
+    config: &NodeConfig,
+    layout: &Layout,
+    room: &Arc<Room>,
+    mark: &Mark,
+) -> Result<Store, StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let applied = if layout.kv.exists() {
-        let store = machine::open(&layout.kv, config.cache_bytes).map_err(state_error)?;
+        let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
+        if store.cluster_id() != config.cluster {
+            return Err(state_error(format!(
+                "it belongs to cluster {:x}, not to cluster {:x}; put the file of this member back",
+                store.cluster_id(),
+                config.cluster
+            )));
+        }
         if mark.index <= store.applied().index {
             return Ok(store);
         }
@@ -297,7 +317,8 @@ fn open_state(config: &NodeConfig, layout: &Layout, mark: &Mark) -> Result<Store
     tracing::info!(index = mark.index.0, "installing the snapshot that was received last");
     let metadata =
         SnapshotMetadata { index: id.index, term: id.term, conf_state: ConfState::default() };
-    machine::install(&layout.kv, &layout.snap, &metadata, config.cache_bytes).map_err(state_error)
+    machine::install(&layout.kv, &layout.snap, &metadata, config.cache_bytes, room)
+        .map_err(state_error)
 }
 
 fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initial, StartError> {
@@ -322,14 +343,15 @@ fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initi
 fn run(
     config: &NodeConfig,
     opened: Opened,
+    metrics: Arc<Metrics>,
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Node, StartError> {
-    let Opened { wal, store, initial, lock } = opened;
+    let Opened { wal, store, initial, room, lock } = opened;
+    let lock = Arc::new(lock);
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     let store = Arc::new(store);
-    let metrics = Arc::new(Metrics::default());
     let waiters = Arc::new(Waiters::new(config.requests_max));
 
     let net_error = |error: &dyn std::fmt::Display| StartError::Net(error.to_string());
@@ -343,6 +365,7 @@ fn run(
         .map_err(|error| net_error(&error))?;
     let mut net_config = NetConfig::new(config.cluster, config.node);
     net_config.incarnation = started_ms;
+    fit_frames(&mut net_config, config.request_bytes_max);
     net_config.check().map_err(|error| net_error(&error))?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
@@ -391,11 +414,20 @@ fn run(
         kv_path: layout.kv,
         snap_dir: layout.snap,
         cache_bytes: config.cache_bytes,
+        room: Arc::clone(&room),
+        lock: Arc::clone(&lock),
         done: done_sender,
     };
 
+    room.wait_for_space(true);
     let threads = vec![
-        spawn("quorate-disk", move || disk::run(wal, disk_inbox, written_sender, metrics))?,
+        spawn("quorate-disk", {
+            let lock = Arc::clone(&lock);
+            move || {
+                disk::run(wal, disk_inbox, written_sender, metrics);
+                drop(lock);
+            }
+        })?,
         spawn("quorate-apply", move || applier.run(apply_inbox))?,
         spawn("quorate-loop", {
             let waiters = Arc::clone(&waiters);
@@ -405,6 +437,7 @@ fn run(
                     tracing::error!("this node has stopped: {reason}");
                 }
                 waiters.close();
+                room.wait_for_space(false);
                 let _ = stopped_sender.send(reason);
                 drop(lock);
             }
@@ -444,6 +477,15 @@ fn spawn(
         .name(name.to_owned())
         .spawn(body)
         .map_err(|error| StartError::Net(format!("cannot start a thread: {error}")))
+}
+
+/// Makes room in a frame for the longest command and what travels with it: what a leader accepts
+/// must reach its peers.
+fn fit_frames(net: &mut NetConfig, request_bytes_max: u64) {
+    let longest = request_bytes_max.saturating_add(FRAME_OVERHEAD_BYTES);
+    let longest = u32::try_from(longest).unwrap_or(u32::MAX);
+    net.frame_bytes_max = net.frame_bytes_max.max(longest);
+    net.queue_bytes_max = net.queue_bytes_max.max(4 * u64::from(net.frame_bytes_max));
 }
 
 fn replica_config(config: &NodeConfig, seed: u64) -> Config {

@@ -204,7 +204,10 @@ impl Found {
         }
         self.file.sync_all().map_err(io("sync", &self.path))?;
         self.pen.synced = self.pen.offset;
+        // A process that died while it made the log, or a segment, may have left names unsynced.
         disk.sync_dir(dir).map_err(io("sync", dir))?;
+        let parent = segment::parent(dir);
+        disk.sync_dir(parent).map_err(io("sync", parent))?;
 
         if let Some((path, mut pen)) = self.seal.take() {
             let offset = pen.offset;

@@ -77,6 +77,14 @@ pub(crate) fn publish(
     Ok(path)
 }
 
+/// The directory that holds the name of this one.
+pub(crate) fn parent(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// The length of a segment's file that is to hold `need` bytes behind its header, in whole pages.
 pub(crate) fn file_bytes(wanted: u64, need: u64) -> u64 {
     wanted.max(SECTOR as u64 + need).next_multiple_of(4096)

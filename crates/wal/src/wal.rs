@@ -182,10 +182,7 @@ impl Wal {
         if exists_or_occupied(disk, dir)? {
             return Err(WalError::Occupied { dir: dir.to_owned() });
         }
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let parent = segment::parent(dir);
         let mut temporary = dir.as_os_str().to_owned();
         temporary.push(".tmp");
         let temporary = &*PathBuf::from(temporary);

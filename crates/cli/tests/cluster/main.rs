@@ -4,4 +4,5 @@ mod bad_input;
 mod catch_up;
 mod durability;
 mod etcdctl;
+mod full_disk;
 mod harness;

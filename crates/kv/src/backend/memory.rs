@@ -1,12 +1,12 @@
 //! Rows in memory, for tests and simulated nodes.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Backend, BackendError, Batch, Table, View};
+use super::{Backend, BackendError, Batch, Table, View, Visit};
 
 /// Rows in memory. A clone is the same storage seen again, so a test drops a store, opens the
 /// clone, and has restarted: commits are there, all else is gone.
@@ -84,12 +84,7 @@ impl View for Tables {
         Ok(page.and_then(|page| page.get(key)).cloned())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
         let pages = self.pages.range((table, page_id(from))..=(table, [0xff; 7]));
         let rows = pages
             .flat_map(|(_, page)| page.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)));

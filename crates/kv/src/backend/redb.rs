@@ -4,7 +4,6 @@
 //! so that opening after a crash needs no walk over the whole file.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +13,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
-use super::{Backend, BackendError, Batch, Table, View};
+use super::{Backend, BackendError, Batch, Table, View, Visit};
 use crate::revision::KEY_BYTES;
 
 /// Revisions have keys of one length, which `redb` stores without offsets.
@@ -156,12 +155,7 @@ impl View for RedbView {
         Ok(row.map_err(failed)?.map(|row| Bytes::copy_from_slice(row.value())))
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
         let table = match table {
             Table::Key => {
                 // The shortest key at or after `from`: a longer one is after its own beginning.

@@ -137,8 +137,13 @@ impl Life {
     /// Lives through something, then has all of `log` applied. Returns the answer to the last.
     fn go_on(&mut self, log: &[Entry]) -> Result<Response, KvError> {
         match self.dice.roll(24) {
-            0..3 => drop(self.store().flush().unwrap()),
-            3..8 => drop(self.store().compact_step(self.dice.roll(4) as usize).unwrap()),
+            0..3 => {
+                self.store().flush().unwrap();
+            }
+            3..8 => {
+                let keys_max = self.dice.roll(4) as usize;
+                self.store().compact_step(keys_max).unwrap();
+            }
             8 => {
                 // What is not flushed is lost; the log brings it back.
                 self.store = None;
@@ -164,7 +169,7 @@ impl Life {
         // Some of what is applied already comes again.
         let applied = self.store().applied().index.0;
         let from = applied.saturating_sub(self.dice.roll(3)) as usize;
-        let outcome = self.store().apply(&log[from.min(log.len() - 1)..]).unwrap();
+        let outcome = self.store().apply(&log[from..]).unwrap();
         outcome.responses.into_iter().next_back().unwrap()
     }
 }

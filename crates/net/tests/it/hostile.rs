@@ -160,7 +160,7 @@ async fn h164_a_crowd_that_never_says_hello_keeps_no_peer_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_are_bounded_and_a_peer_may_replace_its_own() {
+async fn h165_connections_are_bounded_and_a_peer_may_replace_its_own() {
     let mut b = Node::start(NetConfig { inbound_connections_max: 1, ..config(2) }).await;
     let mut first = greeted(b.address, Hello::new(1, 2)).await;
     // Another sender finds no seat ...
@@ -260,6 +260,61 @@ async fn h166_answers_that_do_not_belong_end_the_connection() {
     while let Ok(event) = a.events.try_recv() {
         assert!(!matches!(event, NetEvent::Message { .. }), "{event:?}");
     }
+}
+
+/// Frames of every kind, half of them damaged, in any order, from a peer whose hello is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h166_no_sequence_of_frames_harms_a_node() {
+    let small = NetConfig { frame_bytes_max: 1 << 10, linger_ms_max: 20, ..config(2) };
+    let b = Node::start(small).await;
+    let (address, mut events) = (b.address, b.events);
+    let reading = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                NetEvent::Message { payload, .. } if payload == "done" => return,
+                NetEvent::Snapshot { mut stream, .. } => {
+                    while let Ok(Some(_)) = stream.next_chunk().await {}
+                }
+                _ => {}
+            }
+        }
+    });
+    let mut random = pattern(42, 1 << 20).into_iter();
+    let mut draw = move |below: usize| {
+        let [low, high] = [0, 1].map(|_| random.next().expect("enough for the test"));
+        usize::from(u16::from_le_bytes([low, high])) % below
+    };
+    for _ in 0..300 {
+        let purpose = [wire::FOR_MESSAGES, wire::FOR_A_SNAPSHOT][draw(2)];
+        let mut stream = greeted(address, Hello { purpose, ..Hello::new(1, 2) }).await;
+        let mut bytes = match purpose {
+            wire::FOR_A_SNAPSHOT if draw(4) != 0 => frame(wire::SNAPSHOT_BEGIN, b"head"),
+            _ => Vec::new(),
+        };
+        for _ in 0..draw(12) {
+            let payload = pattern(draw(1_000) as u64, [0, 2, 8, 9, 12, 100, 1_024][draw(7)]);
+            let start = bytes.len();
+            bytes.extend_from_slice(&frame(draw(11) as u8, &payload));
+            match draw(8) {
+                0 => bytes.truncate(start + draw(9)),
+                1 => {
+                    let at = start + draw(bytes.len() - start);
+                    bytes[at] ^= 1 << draw(8);
+                }
+                _ => {}
+            }
+        }
+        // It may close before it has read all.
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        wire::closed(&mut stream).await;
+    }
+    let mut stream = greeted(address, Hello::new(1, 2)).await;
+    stream.write_all(&frame(wire::MESSAGE, b"done")).await.expect("it reads");
+    tokio::time::timeout(crate::node::DEADLINE, reading)
+        .await
+        .expect("it serves")
+        .expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

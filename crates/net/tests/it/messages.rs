@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_net::{NetConfig, NetEvent, SendError};
 use quorate_types::NodeId;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::node::{DEADLINE, Node, config, pattern, until};
@@ -153,6 +155,75 @@ async fn what_is_queued_goes_out_before_a_peer_is_forgotten_and_before_the_end()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_still_gets_what_was_queued_before_the_end() {
+    const COUNT: u8 = 16;
+    for by_shutdown in [false, true] {
+        let a = Node::start(config(1)).await;
+        let (mut stream, peer) = dialed_by(&a, 3).await;
+        // More than the sockets hold.
+        for seed in 0..COUNT {
+            a.net.send(peer, vec![pattern(u64::from(seed), 1 << 20)]).expect("there is room");
+        }
+        let net = a.net.clone();
+        let ending = tokio::spawn(async move {
+            if by_shutdown {
+                net.shutdown().await;
+            } else {
+                net.remove_peer(peer);
+            }
+        });
+        if by_shutdown {
+            let closed = || a.net.send(peer, vec![]) == Err(SendError::Closed);
+            until("the shutdown", closed).await;
+        } else {
+            ending.await.expect("no panic");
+        }
+        let mut seed = 0;
+        while seed < COUNT {
+            let (kind, payload) = wire::next(&mut stream).await;
+            if kind == wire::MESSAGE {
+                assert!(payload == pattern(u64::from(seed), 1 << 20), "{seed}");
+                seed += 1;
+            }
+        }
+    }
+}
+
+/// A peer written by hand that has said hello and does nothing further by itself.
+async fn dialed_by(node: &Node, id: u64) -> (TcpStream, NodeId) {
+    let (listener, address) = wire::listen().await;
+    node.net.set_peer(NodeId(id), vec![address.to_string()]);
+    let mut stream = wire::accept(&listener).await;
+    stream.write_all(&Hello::new(id, node.id.0).opening()).await.expect("it reads");
+    node.connected_to(NodeId(id)).await;
+    (stream, NodeId(id))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h131_what_was_queued_before_the_limit_was_known_is_dropped() {
+    let mut a = Node::start(config(1)).await;
+    let (listener, address) = wire::listen().await;
+    a.net.set_peer(NodeId(3), vec![address.to_string()]);
+    let mut stream = wire::accept(&listener).await;
+    // By our own limit this fits; the hello will say 1 MiB.
+    for bytes in [2 << 20, (1 << 20) + 1, 1 << 20, 7] {
+        a.net.send(NodeId(3), vec![pattern(0, bytes)]).expect("there is room");
+    }
+    stream.write_all(&Hello::new(3, 1).opening()).await.expect("it reads");
+    for want in [1 << 20, 7] {
+        let length = loop {
+            let (kind, payload) = wire::next(&mut stream).await;
+            if kind == wire::MESSAGE {
+                break payload.len();
+            }
+        };
+        assert_eq!(length, want);
+    }
+    until("both counted", || a.status(NodeId(3)).dropped_messages == 2).await;
+    assert_eq!(a.unreachable().await, NodeId(3), "and told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn h131_the_limit_of_the_receiver_is_kept() {
     let mut b = Node::start(NetConfig { frame_bytes_max: 1 << 10, ..config(2) }).await;
     let a = Node::start(config(1)).await;
@@ -188,14 +259,7 @@ async fn h125_a_peer_that_never_reads_costs_one_queue_and_nobody_else() {
     let mut a = Node::start(limits.clone()).await;
     let mut b = Node::start(config(2)).await;
     a.knows(&b);
-    let (listener, address) = wire::listen().await;
-    let stuck = NodeId(3);
-    a.net.set_peer(stuck, vec![address.to_string()]);
-    let mut stream = wire::accept(&listener).await;
-    tokio::io::AsyncWriteExt::write_all(&mut stream, &Hello::new(3, 1).opening())
-        .await
-        .expect("it reads");
-    a.connected_to(stuck).await;
+    let (stream, stuck) = dialed_by(&a, 3).await;
 
     let big = pattern(0, 100_000);
     let filled = async {

@@ -135,7 +135,7 @@ async fn h124_messages_pass_a_snapshot_that_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bound_on_the_rate_only_makes_it_slower() {
+async fn h055_a_bound_on_the_rate_only_makes_it_slower() {
     let slow = NetConfig {
         snapshot_bytes_per_second_max: Some(1 << 20),
         snapshot_chunk_bytes: 16 << 10,
@@ -268,6 +268,11 @@ async fn h050_parts_must_meet_and_the_whole_must_be_right() {
         ("a part twice", vec![abc.clone(), abc.clone(), def.clone(), end(6, crc)], damaged),
         ("a part missing", vec![abc.clone(), chunk(4, b"ef"), end(6, crc)], damaged),
         ("the first missing", vec![def.clone(), end(6, crc)], damaged),
+        (
+            "all there, in the wrong place",
+            vec![abc.clone(), chunk(4, b"def"), end(6, crc)],
+            damaged,
+        ),
         ("an empty part", vec![abc.clone(), chunk(3, b""), def.clone(), end(6, crc)], damaged),
         ("no offset", vec![frame(wire::SNAPSHOT_CHUNK, &[0; 7])], damaged),
         ("too short", vec![abc.clone(), end(6, crc)], damaged),
@@ -418,7 +423,7 @@ async fn a_source_that_hangs_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_are_bounded_in_number_on_both_sides() {
+async fn h165_snapshots_are_bounded_in_number_on_both_sides() {
     let one = NetConfig { outbound_snapshots_max: 2, ..config(1) };
     let two = NetConfig { inbound_snapshots_max: 1, ..config(2) };
     let (mut a, mut b) = pair_of(one, two).await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use quorate_types::{GroupId, Index, NodeId};
+use quorate_types::{GroupId, Index, Mark, NodeId};
 
 use super::{DIR, List, OWNER, SMALL, create, entry, fresh, inspect, mark, open, segments, write};
 use crate::record::{Base, Pen, SECTOR, SegmentHeader};
@@ -103,7 +103,7 @@ fn a_lost_sector_is_found_except_in_the_last_group() {
                 other => panic!("{file} without sector {sector}: {other:?}"),
             }
             disk.edit(file, |bytes| {
-                bytes[place].copy_from_slice(&whole[sector * SECTOR..][..SECTOR])
+                bytes[place].copy_from_slice(&whole[sector * SECTOR..][..SECTOR]);
             });
         }
     }
@@ -431,6 +431,40 @@ fn valid_checksums_do_not_excuse_nonsense() {
             pen.write(out, &install, keeps);
         });
         assert_eq!(damage(&disk), None, "{install:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_starts_from_another_state_is_found() {
+    let base = Base { mark: mark(10, 3), last: Index(10), last_stamp: 3, hard_state: None };
+    let other = Some(Bytes::from_static(b"x"));
+    for (next, fits) in [
+        (base.clone(), true),
+        (Base { mark: mark(10, 2), last_stamp: 2, ..base.clone() }, false),
+        (Base { mark: mark(9, 3), ..base.clone() }, false),
+        (Base { mark: Mark { data: Bytes::new(), ..base.mark.clone() }, ..base.clone() }, false),
+        (Base { last: Index(11), ..base.clone() }, false),
+        (Base { last_stamp: 4, ..base.clone() }, false),
+        (Base { hard_state: other, ..base.clone() }, false),
+    ] {
+        let (mut before_end, mut before_crc) = (0, 0);
+        let disk = forged(&base, |pen, out| {
+            (before_end, before_crc) = (pen.offset, pen.chain);
+            pen.seal(out, 8);
+        });
+        let (sequence, first, bytes) = (8, next.last.next(), 4096);
+        let header =
+            SegmentHeader { identity: OWNER, sequence, first, bytes, before_end, before_crc };
+        let (sector, crc) = header.encode();
+        let mut file = sector.to_vec();
+        Pen::new(sequence, crc).base(&mut file, &next);
+        file.resize(4096, 0);
+        disk.put(format!("{DIR}/{}", crate::segment::name(sequence, first)), file).unwrap();
+        match inspect(&disk) {
+            Ok(_) => assert!(fits, "{next:?}"),
+            Err(WalError::Damaged { damage: Damage::Base, .. }) => assert!(!fits, "{next:?}"),
+            other => panic!("{next:?}: {other:?}"),
+        }
     }
 }
 

@@ -1,0 +1,177 @@
+//! The client half of the program: `put`, `get`, `del`, `txn`, `status` and `members` against any
+//! server of the etcd v3 API. Flags, plain output, JSON and exit codes are `etcdctl`'s, so that a
+//! script needs only the program's name changed; where it goes further, `docs` says so.
+//!
+//! A request goes to the first endpoint that can be reached. A read is asked again elsewhere when a
+//! member cannot serve it; a write never is, once it may have arrived.
+
+mod duration;
+mod endpoints;
+mod error;
+mod flags;
+mod json;
+mod keys;
+mod kv;
+mod members;
+mod output;
+mod status;
+mod table;
+mod txn;
+mod words;
+
+use std::process::ExitCode;
+
+pub(crate) use duration::parse_duration;
+pub(crate) use endpoints::Target;
+pub(crate) use error::CliError;
+use flags::ClientFlags;
+pub(crate) use flags::endpoint_words;
+use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+
+/// A command that talks to a running cluster.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum ClientCommand {
+    /// Puts a value to a key; without a value reads it from standard input
+    Put(With<kv::PutArgs>),
+    /// Reads a key, or all keys of a range
+    Get(With<kv::GetArgs>),
+    /// Deletes a key, or all keys of a range, and prints how many there were
+    Del(With<kv::DelArgs>),
+    /// Runs a transaction that it reads from standard input
+    ///
+    /// Three blocks of lines, each ended by an empty line: what must hold, what is done when all of it
+    /// does, and what is done otherwise.
+    ///
+    ///     value("color") = "red"        also version, create, mod, lease; also != < >
+    ///
+    ///     put color blue                put, get and del with the flags of the commands
+    ///     get size
+    ///
+    ///     get color
+    ///
+    #[command(verbatim_doc_comment)]
+    Txn(With<txn::TxnArgs>),
+    /// Asks every endpoint how it is
+    Status(With<status::StatusArgs>),
+    /// Lists the members of the cluster
+    Members(With<members::MembersArgs>),
+}
+
+/// What a command takes, and what all of them take.
+#[derive(clap::Args, Debug)]
+pub(crate) struct With<A: clap::Args> {
+    #[command(flatten)]
+    args: A,
+    #[command(flatten)]
+    flags: ClientFlags,
+}
+
+/// Runs a command to its end and tells on standard error why it failed.
+pub(crate) fn run(command: ClientCommand) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return CliError::Failed(format!("cannot start: {error}")).tell(),
+    };
+    match runtime.block_on(command.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.tell(),
+    }
+}
+
+impl ClientCommand {
+    /// Runs the command; its answer goes to standard output.
+    ///
+    /// # Errors
+    ///
+    /// Arguments that make no sense, no endpoint that can be reached, or what a member answered.
+    async fn run(self) -> Result<(), CliError> {
+        match self {
+            ClientCommand::Put(With { args, flags }) => {
+                let target = flags.target()?;
+                let output = flags.output()?;
+                output.refuse_table()?;
+                let put = args.request()?;
+                let answer = target
+                    .write(async |channel| KvClient::new(channel).put(put.clone()).await)
+                    .await?;
+                output.put(&answer)
+            }
+            ClientCommand::Get(With { args, flags }) => {
+                let target = flags.target()?;
+                let output = flags.output()?;
+                let range = args.request()?;
+                let answer = target
+                    .read(async |channel| {
+                        let kv = KvClient::new(channel);
+                        kv.max_decoding_message_size(ANSWER_BYTES_MAX).range(range.clone()).await
+                    })
+                    .await?;
+                output.range(&answer, args.shown())
+            }
+            ClientCommand::Del(With { args, flags }) => {
+                let target = flags.target()?;
+                let output = flags.output()?;
+                output.refuse_table()?;
+                let delete = args.request()?;
+                let answer = target
+                    .write(async |channel| {
+                        let kv = KvClient::new(channel);
+                        let mut kv = kv.max_decoding_message_size(ANSWER_BYTES_MAX);
+                        kv.delete_range(delete.clone()).await
+                    })
+                    .await?;
+                output.delete(&answer)
+            }
+            ClientCommand::Txn(With { args, flags }) => {
+                let target = flags.target()?;
+                let output = flags.output()?;
+                output.refuse_table()?;
+                let txn = args.request(std::io::stdin().lock())?;
+                let answer = target
+                    .write(async |channel| {
+                        let kv = KvClient::new(channel);
+                        kv.max_decoding_message_size(ANSWER_BYTES_MAX).txn(txn.clone()).await
+                    })
+                    .await?;
+                output.txn(&answer)
+            }
+            ClientCommand::Status(With { args: status::StatusArgs {}, flags }) => {
+                let output = flags.output()?;
+                let mut found = Vec::new();
+                let mut failed = Vec::new();
+                for (name, outcome) in flags
+                    .target()?
+                    .each(async |channel| {
+                        MaintenanceClient::new(channel).status(status::StatusRequest {}).await
+                    })
+                    .await
+                {
+                    match outcome {
+                        Ok(status) => found.push((name, status)),
+                        Err(error) => failed.push((name, error)),
+                    }
+                }
+                for (name, error) in &failed {
+                    eprintln!("Failed to get the status of endpoint {name} ({error})");
+                }
+                output.status(&found)?;
+                status::outcome(&found, &failed)
+            }
+            ClientCommand::Members(With { args, flags }) => {
+                let output = flags.output()?;
+                let answer = flags
+                    .target()?
+                    .read(async |channel| {
+                        ClusterClient::new(channel).member_list(args.request()).await
+                    })
+                    .await?;
+                output.members(&answer)
+            }
+        }
+    }
+}
+
+/// What etcd's own client takes in one answer.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;

@@ -1,0 +1,93 @@
+//! Flags of every client command: from the command line first, then from the environment.
+
+use clap::ValueEnum;
+
+use super::endpoints::Target;
+use super::error::CliError;
+use super::output::Output;
+use super::parse_duration;
+
+const ENDPOINTS: &str = "127.0.0.1:2379";
+const COMMAND_TIMEOUT: &str = "5s";
+const DIAL_TIMEOUT: &str = "2s";
+
+/// Flags of every client command.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Client options")]
+pub(crate) struct ClientFlags {
+    /// Members to ask; the next one when one cannot be reached
+    ///
+    /// [default: 127.0.0.1:2379] [env: QUORATE_ENDPOINTS, ETCDCTL_ENDPOINTS]
+    #[arg(long, value_name = "HOST:PORT,...")]
+    endpoints: Vec<String>,
+    /// How long to wait for an answer, once connected [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    command_timeout: Option<String>,
+    /// How long to wait for a connection to one endpoint [default: 2s]
+    #[arg(long, value_name = "DURATION")]
+    dial_timeout: Option<String>,
+    /// Form of the output [default: simple, for status and members table]
+    #[arg(short = 'w', long, value_name = "FORM")]
+    write_out: Option<String>,
+    /// Print keys and values as \xHH
+    #[arg(long)]
+    hex: bool,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// As `etcdctl` prints without flags.
+    Simple,
+    /// The answer with all its fields, keys and values in base64.
+    Json,
+    /// For people.
+    Table,
+}
+
+impl ClientFlags {
+    /// Whom to ask, and how long to wait.
+    pub(super) fn target(&self) -> Result<Target, CliError> {
+        let timeout = |given: &Option<String>, name: &str, default: &str| {
+            let text = given.clone().or_else(|| variable(name));
+            let flag = name.to_lowercase().replace('_', "-");
+            parse_duration(text.as_deref().unwrap_or(default))
+                .map_err(|why| CliError::Arguments(format!("--{flag}: {why}")))
+        };
+        Target::new(
+            &endpoint_words(&self.endpoints),
+            timeout(&self.dial_timeout, "DIAL_TIMEOUT", DIAL_TIMEOUT)?,
+            timeout(&self.command_timeout, "COMMAND_TIMEOUT", COMMAND_TIMEOUT)?,
+        )
+    }
+
+    /// How to print.
+    pub(super) fn output(&self) -> Result<Output, CliError> {
+        let form = match self.write_out.clone().or_else(|| variable("WRITE_OUT")) {
+            None => None,
+            Some(name) => Some(Form::from_str(&name, false).map_err(|_| {
+                CliError::Unsupported(format!(
+                    "{name:?} is an unsupported output format; there are simple, json and table"
+                ))
+            })?),
+        };
+        Ok(Output { form, hex: self.hex })
+    }
+}
+
+/// The endpoints that were given, or those of the environment, or the usual one; one a word.
+pub(crate) fn endpoint_words(given: &[String]) -> Vec<String> {
+    let text = match given {
+        [] => variable("ENDPOINTS").unwrap_or_else(|| ENDPOINTS.to_owned()),
+        given => given.join(","),
+    };
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// A setting of the environment: ours, or the one that `etcdctl` reads.
+fn variable(name: &str) -> Option<String> {
+    ["QUORATE_", "ETCDCTL_"]
+        .iter()
+        .filter_map(|prefix| std::env::var(format!("{prefix}{name}")).ok())
+        .find(|value| !value.is_empty())
+}

@@ -1,0 +1,94 @@
+//! `status`: how each endpoint is.
+
+pub(super) use quorate_proto::etcdserverpb::StatusRequest;
+use quorate_proto::etcdserverpb::StatusResponse;
+
+use super::error::CliError;
+
+/// Arguments of `status`: none of its own.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct StatusArgs {}
+
+pub(super) const COLUMNS: [&str; 10] = [
+    "ENDPOINT",
+    "ID",
+    "VERSION",
+    "DB SIZE",
+    "IS LEADER",
+    "IS LEARNER",
+    "RAFT TERM",
+    "RAFT INDEX",
+    "RAFT APPLIED INDEX",
+    "ERRORS",
+];
+
+/// One row, in the order of the columns.
+pub(super) fn row(endpoint: &str, status: &StatusResponse) -> [String; 10] {
+    let id = status.header.as_ref().map_or(0, |header| header.member_id);
+    [
+        endpoint.to_owned(),
+        format!("{id:x}"),
+        status.version.clone(),
+        size(status.db_size),
+        (status.leader == id).to_string(),
+        status.is_learner.to_string(),
+        status.raft_term.to_string(),
+        status.raft_index.to_string(),
+        status.raft_applied_index.to_string(),
+        status.errors.join(", "),
+    ]
+}
+
+/// Success only when every endpoint answered; what failed has been told.
+pub(super) fn outcome(
+    found: &[(String, StatusResponse)],
+    failed: &[(String, CliError)],
+) -> Result<(), CliError> {
+    let unreachable = |error: &CliError| matches!(error, CliError::Unreachable(_));
+    match failed {
+        [] => Ok(()),
+        failed if found.is_empty() && failed.iter().all(|(_, error)| unreachable(error)) => {
+            Err(CliError::Told(2))
+        }
+        _ => Err(CliError::Told(1)),
+    }
+}
+
+/// A size in decimal units with two figures at least, as `etcdctl` prints it.
+fn size(bytes: i64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = bytes.max(0) as f64;
+    let mut unit = 0;
+    while 1000.0 <= value && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let rounded = (value * 10.0 + 0.5).floor() / 10.0;
+    match unit {
+        1.. if rounded < 10.0 => format!("{rounded:.1} {}", UNITS[unit]),
+        _ => format!("{rounded:.0} {}", UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, want) in [
+            (0, "0 B"),
+            (7, "7 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (9949, "9.9 kB"),
+            (20480, "20 kB"),
+            (1_310_720, "1.3 MB"),
+            (2_147_483_648, "2.1 GB"),
+            (i64::MAX, "9.2 EB"),
+            (-5, "0 B"),
+        ] {
+            assert_eq!(size(bytes), want, "{bytes}");
+        }
+    }
+}

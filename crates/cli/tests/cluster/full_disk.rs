@@ -1,0 +1,165 @@
+//! A volume without space: writes are refused in words, reads go on, and when there is space again
+//! writes do too, without a restart. What was acknowledged is there throughout.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::PutRequest;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use tonic::{Code, Status};
+
+use crate::harness::{Cluster, PATIENCE};
+
+/// Longer than a refused write may take, shorter than the deadline of one whose fate is unknown.
+const REFUSAL: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_volume_refuses_writes_and_recovers_by_itself() {
+    // Flushes come often, so the state meets the full volume first: the log has reserved its space.
+    let mut cluster = Cluster::prepare(1, &["--snapshot-count", "50"]);
+    let Some(volume) = Volume::mount(&cluster.data_dir(0), 256) else { return };
+    cluster.spawn(0);
+    cluster.settle().await;
+    let mut acknowledged = Vec::new();
+    write_some(&cluster, &mut acknowledged, 100).await.unwrap();
+
+    for round in 0..2 {
+        volume.fill();
+        let refusal = write_until_refused(&cluster, &mut acknowledged).await;
+        assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
+        for _ in 0..5 {
+            let started = Instant::now();
+            let refusal = write_some(&cluster, &mut acknowledged, 1).await.unwrap_err();
+            assert!(started.elapsed() < REFUSAL, "a write waits on the full volume");
+            assert_ne!(refusal.message(), "etcdserver: request timed out");
+            all_there(&cluster, &acknowledged).await;
+        }
+        assert!(cluster.is_running(0), "round {round}: the member gave up");
+
+        volume.free();
+        write_when_possible(&cluster, &mut acknowledged).await;
+        write_some(&cluster, &mut acknowledged, 200).await.unwrap();
+        all_there(&cluster, &acknowledged).await;
+    }
+
+    // A stop is not held up by a volume that is full, and no start forgets anything.
+    volume.fill();
+    write_until_refused(&cluster, &mut acknowledged).await;
+    let started = Instant::now();
+    cluster.stop(0);
+    assert!(started.elapsed() < Duration::from_secs(20), "the stop waited for space");
+    volume.free();
+    cluster.spawn(0);
+    cluster.settle().await;
+    all_there(&cluster, &acknowledged).await;
+    cluster.kill(0);
+}
+
+/// Writes new keys one after the other.
+async fn write_some(
+    cluster: &Cluster,
+    acknowledged: &mut Vec<String>,
+    count: usize,
+) -> Result<(), Status> {
+    let mut client = KvClient::new(cluster.channel(0));
+    for _ in 0..count {
+        let key = format!("full/{:06}", acknowledged.len());
+        let request = PutRequest {
+            key: Bytes::from(key.clone()),
+            value: Bytes::from(vec![b'v'; 4096]),
+            ..Default::default()
+        };
+        client.put(request).await?;
+        acknowledged.push(key);
+    }
+    Ok(())
+}
+
+/// Writes on until one is refused, which must come: the state can no longer be flushed.
+async fn write_until_refused(cluster: &Cluster, acknowledged: &mut Vec<String>) -> Status {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match write_some(cluster, acknowledged, 1).await {
+            Ok(()) => assert!(Instant::now() < deadline, "a full volume takes writes for ever"),
+            Err(status) => return status,
+        }
+    }
+}
+
+async fn write_when_possible(cluster: &Cluster, acknowledged: &mut Vec<String>) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(status) = write_some(cluster, acknowledged, 1).await {
+        assert!(Instant::now() < deadline, "there is space, and writes are refused: {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Every acknowledged key is read, from the member's own state and linearizably.
+async fn all_there(cluster: &Cluster, acknowledged: &[String]) {
+    use quorate_proto::etcdserverpb::RangeRequest;
+    let mut client = KvClient::new(cluster.channel(0));
+    for serializable in [true, false] {
+        let request = RangeRequest {
+            key: Bytes::from_static(b"full/"),
+            range_end: Bytes::from_static(b"full0"),
+            keys_only: true,
+            serializable,
+            ..Default::default()
+        };
+        let response = client.range(request).await.expect("reads go on").into_inner();
+        let held: std::collections::BTreeSet<_> =
+            response.kvs.iter().map(|kv| kv.key.as_ref()).collect();
+        for key in acknowledged {
+            assert!(held.contains(key.as_bytes()), "{key} was acknowledged and is gone");
+        }
+    }
+}
+
+/// A small volume in memory.
+struct Volume {
+    path: PathBuf,
+}
+
+impl Volume {
+    /// Mounts one of so many MiB, if this machine lets us.
+    fn mount(path: &Path, mib: u32) -> Option<Volume> {
+        std::fs::create_dir_all(path).unwrap();
+        let size = format!("size={mib}m,mode=700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Volume { path: path.to_owned() }),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr);
+                eprintln!("skipped: cannot mount a small volume here: {}", why.trim());
+                None
+            }
+            Err(error) => {
+                eprintln!("skipped: cannot mount a small volume here: {error}");
+                None
+            }
+        }
+    }
+
+    /// Takes all of its space, to the last page.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.path.join("ballast")).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.path.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // Lazily: when a test fails, the server still has files open.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
+    }
+}
