@@ -22,10 +22,8 @@ mod words;
 use std::process::ExitCode;
 
 pub(crate) use duration::parse_duration;
-pub(crate) use endpoints::Target;
 pub(crate) use error::CliError;
-use flags::ClientFlags;
-pub(crate) use flags::endpoint_words;
+pub(crate) use flags::{ClientFlags, Form};
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;

@@ -1,11 +1,16 @@
 //! The `quorate` program: a server, a cluster to play with, and a client.
 
+mod client;
 mod playground;
 mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Requests are many small allocations on several threads; measured in docs/adr/0003-allocator.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A replicated key-value store that speaks the etcd v3 API.
 #[derive(Parser, Debug)]
@@ -25,6 +30,8 @@ enum Program {
     Serve(serve::ServeArgs),
     /// Runs a cluster of several durable nodes on this machine until Ctrl-C
     Playground(playground::PlaygroundArgs),
+    #[command(flatten)]
+    Client(client::ClientCommand),
 }
 
 fn main() -> ExitCode {
@@ -32,5 +39,6 @@ fn main() -> ExitCode {
     match Quorate::parse_from(arguments).program {
         Program::Serve(args) => serve::run(args),
         Program::Playground(args) => playground::run(&args),
+        Program::Client(command) => client::run(command),
     }
 }

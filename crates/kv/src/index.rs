@@ -6,6 +6,7 @@
 //! Not here: values (`overlay.rs`, the backend), and which revisions may be read (`read.rs`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::{Bound, ControlFlow};
 
 use crate::interval::Interval;
@@ -110,21 +111,41 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// Builds the index of what storage has, which gives stamps oldest first.
+    ///
+    /// Sorting first is faster than as many random insertions, and packs the map more tightly.
+    pub(crate) fn build(mut stamps: Vec<(Box<[u8]>, Stamp)>) -> Self {
+        stamps.sort_by(|(one, _), (other, _)| one.cmp(other)); // keeps stamps of a key in order
+        let mut histories: Vec<(Box<[u8]>, History)> = Vec::with_capacity(stamps.len());
+        for (key, stamp) in stamps {
+            match histories.last_mut() {
+                Some((last, history)) if *last == key => history.push(stamp),
+                _ => histories.push((key, History { newest: stamp, older: None })),
+            }
+        }
+        Index { keys: histories.into_iter().collect() }
+    }
+
     /// Records a put at `revision`, and returns its stamp.
     pub(crate) fn put(&mut self, key: &[u8], revision: Revision) -> Stamp {
-        if let Some(history) = self.keys.get_mut(key) {
-            let newest = history.newest;
-            let stamp = if newest.is_tombstone() {
-                Stamp::put(revision, revision.main, 1)
-            } else {
-                Stamp::put(revision, newest.created, newest.version + 1)
-            };
-            history.push(stamp);
-            return stamp;
+        // A copy of the key that is thrown away costs less than a second search.
+        match self.keys.entry(key.into()) {
+            Entry::Occupied(mut known) => {
+                let newest = known.get().newest;
+                let stamp = if newest.is_tombstone() {
+                    Stamp::put(revision, revision.main, 1)
+                } else {
+                    Stamp::put(revision, newest.created, newest.version + 1)
+                };
+                known.get_mut().push(stamp);
+                stamp
+            }
+            Entry::Vacant(place) => {
+                let stamp = Stamp::put(revision, revision.main, 1);
+                place.insert(History { newest: stamp, older: None });
+                stamp
+            }
         }
-        let stamp = Stamp::put(revision, revision.main, 1);
-        self.keys.insert(key.into(), History { newest: stamp, older: None });
-        stamp
     }
 
     /// Records a deletion of a key that is there.
@@ -132,16 +153,6 @@ impl Index {
         let history = self.keys.get_mut(key);
         let history = history.expect("a key to delete was found a moment ago");
         history.push(Stamp::tombstone(revision));
-    }
-
-    /// Takes a stamp from storage, which gives them oldest first.
-    pub(crate) fn load(&mut self, key: &[u8], stamp: Stamp) {
-        match self.keys.get_mut(key) {
-            Some(history) => history.push(stamp),
-            None => {
-                self.keys.insert(key.into(), History { newest: stamp, older: None });
-            }
-        }
     }
 
     /// The version of `key` to be seen at `main`.

@@ -231,7 +231,7 @@ fn pair(revision: Revision, bytes: Bytes) -> Result<KeyValue, StoreError> {
 }
 
 fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
-    let mut index = Index::default();
+    let mut stamps = Vec::new();
     each(view, Table::Key, |key, bytes| {
         let Some(revision) = Revision::from_key(key) else {
             return Err(StoreError::Damaged("a row without a revision".to_owned()));
@@ -244,10 +244,10 @@ fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
             Row::Put(kv) => (kv.key, Stamp::put(revision, kv.create_revision, kv.version)),
             Row::Tombstone { key } => (key, Stamp::tombstone(revision)),
         };
-        index.load(&key, stamp);
+        stamps.push((Box::<[u8]>::from(&key[..]), stamp));
         Ok(())
     })?;
-    Ok(index)
+    Ok(Index::build(stamps))
 }
 
 fn load_members(view: &dyn View) -> Result<Members, StoreError> {

@@ -160,6 +160,9 @@ pub enum Refusal {
     /// Another leader's entry took its place in the log.
     #[error("superseded by another leader's entry")]
     Superseded,
+    /// A membership change that cannot be carried out, or that came while another was under way.
+    #[error("the membership change does not fit the membership, or another is under way")]
+    Change,
     /// This node is no longer a member.
     #[error("this node is not a member of the cluster")]
     Removed,

@@ -110,18 +110,26 @@ impl Proposals {
         }
     }
 
-    /// The entry `committed` is committed: whatever else had been placed there never will be.
-    pub(crate) fn settle(&mut self, committed: EntryId, refused: &mut Vec<(RequestId, Refusal)>) {
+    /// The entry `committed` is committed: whatever else had been placed there never will be. Names
+    /// the request it came from, if this node placed it.
+    pub(crate) fn settle(
+        &mut self,
+        committed: EntryId,
+        refused: &mut Vec<(RequestId, Refusal)>,
+    ) -> Option<RequestId> {
         if self.placed.is_empty() {
-            return;
+            return None;
         }
         // Entries of an earlier reign may stand behind later ones with lower indexes, so that the
         // list is ordered only within one reign; it is short and mostly settled from its front.
         if self.placed.front().is_some_and(|(id, _)| *id == committed) {
-            self.placed.pop_front();
-            return;
+            return self.placed.pop_front().map(|(_, request)| request);
         }
+        let mut found = None;
         self.placed.retain(|(id, request)| {
+            if *id == committed {
+                found = Some(*request);
+            }
             // Terms never decrease along a log: what has a lower term than a committed entry and
             // does not stand before it has been replaced; so has what stands in its very place.
             let superseded = (id.term < committed.term && committed.index <= id.index)
@@ -131,6 +139,7 @@ impl Proposals {
             }
             !superseded && committed.index < id.index
         });
+        found
     }
 
     /// A snapshot stands for everything up to `index`: the fate of what was placed there is unknown.
@@ -181,7 +190,8 @@ mod tests {
         assert_eq!(refused, [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]);
         proposals.stage(RequestId(6), entry(1));
         proposals.unpark();
-        let order: Vec<_> = proposals.take_staged(u64::MAX).iter().map(|(request, _)| request.0).collect();
+        let order: Vec<_> =
+            proposals.take_staged(u64::MAX).iter().map(|(request, _)| request.0).collect();
         assert_eq!(order, [4, 6], "what waited goes first");
         assert_eq!((proposals.parked_count(), proposals.parked_bytes), (0, 0));
     }
@@ -200,6 +210,31 @@ mod tests {
             "a later term at 11 means that 12 of the old one is gone as well"
         );
         assert!(proposals.placed.is_empty());
+    }
+
+    #[test]
+    fn an_older_entry_in_its_place_refuses_a_request() {
+        let mut proposals = Proposals::default();
+        let mut refused = Vec::new();
+        proposals.placed(Term(4), Index(12), &[RequestId(11), RequestId(12)]);
+        assert_eq!(proposals.settle(EntryId::new(4, 11), &mut refused), Some(RequestId(11)));
+        assert_eq!(proposals.settle(EntryId::new(2, 12), &mut refused), None);
+        assert_eq!(refused, [(RequestId(12), Refusal::Superseded)]);
+        assert!(proposals.placed.is_empty());
+    }
+
+    #[test]
+    fn batches_fit_into_a_message() {
+        let mut proposals = Proposals::default();
+        for (request, bytes) in [(1, 100), (2, 100), (3, 1000), (4, 10), (5, 10)] {
+            proposals.stage(RequestId(request), entry(bytes));
+        }
+        let mut batches = Vec::new();
+        while proposals.has_staged() {
+            let batch = proposals.take_staged(300);
+            batches.push(batch.iter().map(|(request, _)| request.0).collect::<Vec<_>>());
+        }
+        assert_eq!(batches, [&[1, 2][..], &[3], &[4, 5]], "in order; one too long goes alone");
     }
 
     #[test]

@@ -420,7 +420,7 @@ impl Replica {
         for entry in entries {
             bytes += entry.payload_size();
             let (index, term, kind) = (entry.index, entry.term, entry.entry_type());
-            self.proposals.settle(EntryId { term, index }, &mut self.effects.refused);
+            let placed = self.proposals.settle(EntryId { term, index }, &mut self.effects.refused);
             let applying = match (kind, entry.data) {
                 (EntryType::Normal, Some(data)) if !data.is_empty() => {
                     Applying::Command { index, term, entry: data }
@@ -430,6 +430,12 @@ impl Replica {
                     self.change_membership(index, term, kind, &data.unwrap_or_default())?
                 }
             };
+            if matches!(applying, Applying::Empty { .. })
+                && let Some(request) = placed
+            {
+                // Only a change becomes an empty entry: at the leader, or just now.
+                self.effects.refused.push((request, Refusal::Change));
+            }
             self.effects.apply.push(applying);
         }
         self.snapshots.on_applying(bytes);
@@ -437,6 +443,7 @@ impl Replica {
         Ok(())
     }
 
+    /// A change that cannot be carried out changes nothing, on every member alike.
     fn change_membership(
         &mut self,
         index: Index,
@@ -447,9 +454,11 @@ impl Replica {
         let change: AnyConfChange = decode_conf_change(kind, data).map_err(|error| {
             Fatal(format!("committed membership change at {index} is damaged: {error}"))
         })?;
-        let conf_state = self.raft.apply_conf_change(&change).map_err(|error| {
-            Fatal(format!("committed membership change at {index} does not apply: {error}"))
-        })?;
+        let conf_state = match self.raft.apply_conf_change(&change) {
+            Ok(conf_state) => conf_state,
+            Err(Error::Change(_)) => return Ok(Applying::Empty { index, term }),
+            Err(error) => return Err(Fatal(error.to_string())),
+        };
         self.memberships += 1;
         Ok(Applying::Membership { index, term, change, conf_state })
     }

@@ -1,11 +1,16 @@
 //! Replicas in a small world made of one thread and one seed: messages are lost, delayed and
 //! reordered, disks forget what was not synced, nodes crash at any step. After every step the
 //! promises are checked; at the end the world heals and everything must go on.
+//!
+//! `QUORATE_SEEDS=first..last` runs other seeds than the usual ones.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{BufMut, BytesMut};
-use quorate_raft::{Body, ConfState, Entry, HardState, Message, Role, Snapshot, SnapshotMetadata};
+use quorate_raft::{
+    AnyConfChange, Body, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType,
+    ConfChangeV2, ConfState, Entry, HardState, Message, Role, Snapshot, SnapshotMetadata,
+};
 use quorate_replica::{
     Applying, Config, Effects, Event, Initial, ReadId, Replica, RequestId, Write, open, seal,
 };
@@ -66,6 +71,9 @@ impl Disk {
     }
 
     fn compact(&mut self, mark: &Mark) {
+        if mark.index <= self.mark.index {
+            return; // a snapshot was installed meanwhile
+        }
         self.entries.retain(|entry| mark.index < entry.index);
         self.mark = mark.clone();
     }
@@ -92,7 +100,10 @@ struct Node {
     applies: VecDeque<Applying>,
     flushing: Option<Machine>,
     kept: Option<Machine>,
-    received: Vec<Machine>,
+    /// The one snapshot that was received whole and is not installed yet.
+    received: Option<Machine>,
+    /// Its mark is in the log; the machine takes it in next.
+    installing: Option<Write>,
 }
 
 struct World {
@@ -112,6 +123,9 @@ struct World {
     reads: BTreeMap<ReadId, (usize, BTreeSet<RequestId>)>,
     reads_answered: usize,
     snapshots_installed: usize,
+    /// Crashes between the mark in the log and the state it stands for.
+    halfway: usize,
+    changes: usize,
     restarts: usize,
     healed: bool,
 }
@@ -119,8 +133,8 @@ struct World {
 fn config(id: NodeId, seed: u64) -> Config {
     Config {
         election_ticks: 10,
-        flush_entries: 20,
-        tail_entries: 10,
+        flush_entries: 8,
+        tail_entries: 2,
         message_bytes_max: 200,
         inflight_bytes_max: 1000,
         inflight_count_max: 4,
@@ -154,7 +168,8 @@ impl World {
                 applies: VecDeque::new(),
                 flushing: None,
                 kept: None,
-                received: Vec::new(),
+                received: None,
+                installing: None,
             })
             .collect();
         let mut world = World {
@@ -170,6 +185,8 @@ impl World {
             reads: BTreeMap::new(),
             reads_answered: 0,
             snapshots_installed: 0,
+            halfway: 0,
+            changes: 0,
             restarts: 0,
             healed: false,
         };
@@ -187,7 +204,9 @@ impl World {
         if disk.machine.applied < disk.mark.index {
             let whole = node.received.iter().find(|machine| machine.applied == disk.mark.index);
             disk.machine = whole.expect("a mark in the log rests on a durable file").clone();
+            self.halfway += 1;
         }
+        node.received = None;
         node.machine = disk.machine.clone();
         let initial = Initial {
             mark: disk.mark.clone(),
@@ -220,6 +239,14 @@ impl World {
         node.applies.clear();
         node.flushing = None;
         node.kept = None;
+        // The new state may have its name already; the file it came from is still there.
+        if let Some(write) = node.installing.take()
+            && self.chance.one_in(2)
+        {
+            let received = node.received.clone().expect("installed from a durable file");
+            assert_eq!(Some(received.applied), write.install.map(|it| it.metadata.index));
+            node.disk.machine = received;
+        }
         self.reads.retain(|_, (asked, _)| *asked != at);
     }
 
@@ -292,23 +319,45 @@ impl World {
     /// The disk finishes its oldest work.
     fn persist(&mut self, at: usize) {
         let node = &mut self.nodes[at];
+        if node.installing.is_some() {
+            return self.install(at);
+        }
         match node.writes.pop_front() {
             None => {}
             Some(DiskWork::Compact(mark)) => node.disk.compact(&mark),
             Some(DiskWork::Write(write)) => {
                 node.disk.write(&write);
-                if let Some(snapshot) = &write.install {
-                    let index = snapshot.metadata.index;
-                    let machine =
-                        node.received.iter().find(|machine| machine.applied == index).unwrap();
-                    node.machine = machine.clone();
-                    node.disk.machine = machine.clone();
-                    node.applies.clear();
-                    self.snapshots_installed += 1;
+                if write.install.is_some() {
+                    node.installing = Some(write);
+                    if !self.healed && self.chance.one_in(2) {
+                        self.crash(at);
+                    }
+                } else {
+                    self.handle(at, Event::Persisted(write.id));
                 }
-                self.handle(at, Event::Persisted(write.id));
             }
         }
+    }
+
+    /// The machine takes in the snapshot whose mark is in the log, after all that was handed to it
+    /// before.
+    fn install(&mut self, at: usize) {
+        while !self.nodes[at].applies.is_empty() {
+            self.apply(at);
+        }
+        let node = &mut self.nodes[at];
+        let Some(write) = node.installing.take() else { return };
+        let machine = node.received.take().expect("the file stays until it is installed");
+        assert_eq!(Some(machine.applied), write.install.map(|it| it.metadata.index));
+        node.machine = machine.clone();
+        node.disk.machine = machine;
+        self.snapshots_installed += 1;
+        // A flush of the new state may be reported before the installation.
+        if self.chance.one_in(4) {
+            let index = self.nodes[at].machine.applied;
+            self.handle(at, Event::Flushed(index));
+        }
+        self.handle(at, Event::Persisted(write.id));
     }
 
     /// The machine applies its oldest entry.
@@ -318,7 +367,11 @@ impl World {
         let (index, term, request) = match applying {
             Applying::Command { index, term, entry } => (index, term, Some(open(entry).unwrap().0)),
             Applying::Empty { index, term } => (index, term, None),
-            Applying::Membership { .. } => unreachable!("none is proposed here"),
+            Applying::Membership { index, term, conf_state, .. } => {
+                node.machine.conf_state = conf_state;
+                self.changes += 1;
+                (index, term, None)
+            }
         };
         assert_eq!(index, node.machine.applied.next(), "each entry once, in order");
         node.machine.applied = index;
@@ -351,10 +404,18 @@ impl World {
         let from = message.from.0 as usize - 1;
         let up = self.nodes[to].replica.is_some();
         if let Some(machine) = machine {
-            let ok = up && !lost;
+            let ok = up && !lost && self.nodes[to].received.is_none();
             if ok {
-                self.nodes[to].received.push(machine);
+                self.nodes[to].received = Some(machine);
                 self.handle(to, Event::Message(message));
+                let node = &mut self.nodes[to];
+                let awaited = |work: &DiskWork| match work {
+                    DiskWork::Write(write) => write.install.is_some(),
+                    DiskWork::Compact(_) => false,
+                };
+                if !node.writes.iter().any(awaited) {
+                    node.received = None; // of no use to the engine
+                }
             }
             self.handle(from, Event::SnapshotSent { to: NodeId(to as u64 + 1), ok });
         } else if up && !lost {
@@ -369,6 +430,39 @@ impl World {
         seal(request, &mut entry);
         entry.put_bytes(b'x', self.chance.below(60));
         self.handle(at, Event::Propose { request, entry: entry.freeze() });
+    }
+
+    /// Makes a voter a learner or the other way round, in one of all ways. Asked of the leader, so
+    /// that two voters stay: of fewer, a leader that leaves may know alone that it was let go.
+    fn change(&mut self, at: usize) {
+        let replica = self.nodes[at].replica.as_ref();
+        if replica.is_none_or(|replica| replica.glance().role != Role::Leader) {
+            return;
+        }
+        let ConfState { voters, learners, .. } = self.nodes[at].machine.conf_state.clone();
+        let step = |change_type| {
+            move |node_id: &NodeId| ConfChangeSingle { change_type, node_id: *node_id }
+        };
+        let mut changes: Vec<_> = learners.iter().map(step(ConfChangeType::AddNode)).collect();
+        changes.truncate(self.chance.below(3));
+        if self.chance.one_in(10) {
+            // Committed all the same, and carried out by nobody.
+            changes = voters.iter().map(step(ConfChangeType::AddLearnerNode)).collect();
+        } else if 2 < voters.len() && self.chance.one_in(2) {
+            let voter = voters[self.chance.below(voters.len())];
+            changes.insert(0, step(ConfChangeType::AddLearnerNode)(&voter));
+        }
+        let Some(&ConfChangeSingle { change_type, node_id }) = changes.first() else { return };
+        let change = if self.chance.one_in(2) {
+            AnyConfChange::V1(ConfChange { change_type, node_id, ..ConfChange::default() })
+        } else {
+            let transition = [None, Some(ConfChangeTransition::JointImplicit)];
+            let transition = transition[self.chance.below(2)];
+            AnyConfChange::V2(ConfChangeV2 { transition, changes, ..ConfChangeV2::default() })
+        };
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.handle(at, Event::ProposeChange { request, change });
     }
 
     fn read(&mut self, at: usize) {
@@ -388,7 +482,11 @@ impl World {
             12..55 => self.deliver(),
             55..70 => self.persist(at),
             70..85 => self.apply(at),
-            85..93 => self.propose(at),
+            85..92 => self.propose(at),
+            92 => match self.chance.one_in(3) {
+                true => self.change(at),
+                false => self.propose(at),
+            },
             93..96 => self.read(at),
             96 => {
                 if let Some(machine) = self.nodes[at].flushing.take() {
@@ -441,10 +539,12 @@ fn run(seed: u64, size: u64) -> World {
                 world.restart(at);
             }
             world.handle(at, Event::Tick);
-            while !world.network.is_empty() {
+            // At least once: a sole voter sends nothing.
+            loop {
                 world.deliver();
                 for at in 0..world.nodes.len() {
-                    while !world.nodes[at].writes.is_empty() {
+                    while !world.nodes[at].writes.is_empty() || world.nodes[at].installing.is_some()
+                    {
                         world.persist(at);
                     }
                     while !world.nodes[at].applies.is_empty() {
@@ -455,6 +555,9 @@ fn run(seed: u64, size: u64) -> World {
                         world.handle(at, Event::Flushed(machine.applied));
                     }
                 }
+                if world.network.is_empty() {
+                    break;
+                }
             }
         }
     }
@@ -464,7 +567,8 @@ fn run(seed: u64, size: u64) -> World {
 #[test]
 fn promises_hold_under_faults_and_work_goes_on_after_them() {
     let (mut acknowledged, mut reads, mut snapshots, mut restarts) = (0, 0, 0, 0);
-    for seed in 1..=40 {
+    let (mut halfway, mut changes) = (0, 0);
+    for seed in seeds() {
         let size = if seed % 4 == 0 { 5 } else { 3 };
         let world = run(seed, size);
         assert_eq!(world.leaders(), 1, "seed {seed}: one leader at the end");
@@ -485,10 +589,22 @@ fn promises_hold_under_faults_and_work_goes_on_after_them() {
         reads += world.reads_answered;
         snapshots += world.snapshots_installed;
         restarts += world.restarts;
+        halfway += world.halfway;
+        changes += world.changes;
     }
     // A run in which nothing happened shows nothing.
     assert!(4000 < acknowledged, "{acknowledged} requests");
     assert!(1000 < reads, "{reads} reads");
     assert!(10 < snapshots, "{snapshots} snapshots installed");
     assert!(100 < restarts, "{restarts} restarts");
+    assert!(3 < halfway, "{halfway} crashes amid an installation");
+    assert!(100 < changes, "{changes} membership changes");
+}
+
+#[expect(clippy::disallowed_methods, reason = "which seeds to run is for whoever runs the tests")]
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("QUORATE_SEEDS") else { return 1..41 };
+    let (first, last) = text.split_once("..").expect("QUORATE_SEEDS=first..last");
+    let number = |text: &str| text.parse().expect("QUORATE_SEEDS=first..last");
+    number(first)..number(last)
 }

@@ -551,3 +551,6 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartE
     let path = path.to_owned();
     move |error| StartError::Io { what, path, error }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub(crate) enum Form {
 
 impl ClientFlags {
     /// Whom to ask, and how long to wait.
-    pub(super) fn target(&self) -> Result<Target, CliError> {
+    pub(crate) fn target(&self) -> Result<Target, CliError> {
         let timeout = |given: &Option<String>, name: &str, default: &str| {
             let text = given.clone().or_else(|| variable(name));
             let flag = name.to_lowercase().replace('_', "-");
@@ -62,7 +62,7 @@ impl ClientFlags {
     }
 
     /// How to print.
-    pub(super) fn output(&self) -> Result<Output, CliError> {
+    pub(crate) fn output(&self) -> Result<Output, CliError> {
         let form = match self.write_out.clone().or_else(|| variable("WRITE_OUT")) {
             None => None,
             Some(name) => Some(Form::from_str(&name, false).map_err(|_| {
@@ -76,7 +76,7 @@ impl ClientFlags {
 }
 
 /// The endpoints that were given, or those of the environment, or the usual one; one a word.
-pub(crate) fn endpoint_words(given: &[String]) -> Vec<String> {
+fn endpoint_words(given: &[String]) -> Vec<String> {
     let text = match given {
         [] => variable("ENDPOINTS").unwrap_or_else(|| ENDPOINTS.to_owned()),
         given => given.join(","),

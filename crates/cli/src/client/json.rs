@@ -87,10 +87,14 @@ struct Op {
 
 #[derive(Serialize)]
 enum OpKind {
-    ResponseRange(Range),
-    ResponsePut(Put),
-    ResponseDeleteRange(Delete),
-    ResponseTxn(Txn),
+    #[serde(rename = "ResponseRange")]
+    Range(Range),
+    #[serde(rename = "ResponsePut")]
+    Put(Put),
+    #[serde(rename = "ResponseDeleteRange")]
+    Delete(Delete),
+    #[serde(rename = "ResponseTxn")]
+    Txn(Txn),
 }
 
 /// The answer to a question for the members.
@@ -237,10 +241,10 @@ impl From<&pb::TxnResponse> for Txn {
     fn from(txn: &pb::TxnResponse) -> Txn {
         let op = |op: &pb::ResponseOp| Op {
             response: op.response.as_ref().map(|response| match response {
-                Response::ResponseRange(range) => OpKind::ResponseRange(range.into()),
-                Response::ResponsePut(put) => OpKind::ResponsePut(put.into()),
-                Response::ResponseDeleteRange(delete) => OpKind::ResponseDeleteRange(delete.into()),
-                Response::ResponseTxn(txn) => OpKind::ResponseTxn(txn.into()),
+                Response::ResponseRange(range) => OpKind::Range(range.into()),
+                Response::ResponsePut(put) => OpKind::Put(put.into()),
+                Response::ResponseDeleteRange(delete) => OpKind::Delete(delete.into()),
+                Response::ResponseTxn(txn) => OpKind::Txn(txn.into()),
             }),
         };
         Txn {

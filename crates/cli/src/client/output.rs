@@ -19,7 +19,7 @@ use super::{json, members, status};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     /// What was asked for, or nothing.
-    pub(super) form: Option<Form>,
+    pub(crate) form: Option<Form>,
     pub(super) hex: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Tables with lines of `+`, `-` and `|`, which every terminal and log can show.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 /// A table of these columns and rows, without an end of line.
 pub(crate) fn table<const COLUMNS: usize>(
@@ -8,7 +8,8 @@ pub(crate) fn table<const COLUMNS: usize>(
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(presets::ASCII_FULL_CONDENSED);
+    let line = LineStyle::new('+', '-', '+', '+');
+    table.load_style(presets::ASCII_FULL_CONDENSED.header_separator(line));
     // A table that is copied elsewhere should not have taken the width of this terminal.
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns);

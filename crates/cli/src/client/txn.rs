@@ -2,7 +2,7 @@
 //! were there to their ends: half a transaction is another transaction.
 
 use std::ffi::OsString;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::os::unix::ffi::OsStringExt;
 
 use bytes::Bytes;

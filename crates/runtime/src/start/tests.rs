@@ -1,0 +1,65 @@
+use quorate_kv::Member;
+use tempfile::TempDir;
+
+use super::*;
+
+fn config(cluster: u64, data_dir: &Path) -> NodeConfig {
+    let members = vec![Member { id: 1, ..Member::default() }];
+    NodeConfig { members, ..NodeConfig::new(NodeId(1), cluster, data_dir.to_owned()) }
+}
+
+fn opened(cluster: u64, data_dir: &Path) -> Result<Index, StartError> {
+    let room = Arc::new(Room::new(Arc::default()));
+    open(&config(cluster, data_dir), room).map(|opened| opened.initial.applied)
+}
+
+#[test]
+fn a_new_directory_is_made_and_found_again() {
+    let directory = TempDir::new().unwrap();
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(1));
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(1));
+    let other = opened(8, directory.path()).unwrap_err();
+    assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
+}
+
+#[test]
+fn a_log_that_never_came_to_be_is_made_once_more() {
+    let directory = TempDir::new().unwrap();
+    opened(7, directory.path()).unwrap();
+    fs::remove_dir_all(directory.path().join("wal")).unwrap();
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(1));
+}
+
+#[test]
+fn state_that_cannot_be_read_is_never_replaced() {
+    let directory = TempDir::new().unwrap();
+    opened(7, directory.path()).unwrap();
+    fs::remove_dir_all(directory.path().join("wal")).unwrap();
+    let path = directory.path().join("kv.redb");
+    let damaged = vec![0x5a; 8192];
+    fs::write(&path, &damaged).unwrap();
+    let refused = opened(7, directory.path()).unwrap_err();
+    assert!(matches!(refused, StartError::State { .. }), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), damaged, "left as it was");
+}
+
+#[test]
+fn state_of_another_cluster_is_refused() {
+    let (ours, theirs) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    opened(7, ours.path()).unwrap();
+    opened(8, theirs.path()).unwrap();
+    fs::copy(theirs.path().join("kv.redb"), ours.path().join("kv.redb")).unwrap();
+    let refused = opened(7, ours.path()).unwrap_err();
+    assert!(refused.to_string().contains("belongs to cluster 8"), "{refused}");
+}
+
+#[test]
+fn the_longest_command_fits_into_a_frame() {
+    for request_bytes_max in [0, 1536 << 10, 10 << 20, 100 << 20] {
+        let mut net = NetConfig::new(7, NodeId(1));
+        fit_frames(&mut net, request_bytes_max);
+        net.check().unwrap();
+        let spare = u64::from(net.frame_bytes_max) - request_bytes_max;
+        assert!(1 << 20 < spare, "{request_bytes_max}: {spare} bytes left");
+    }
+}
