@@ -214,7 +214,7 @@ impl Driver {
         match (last, install) {
             (Some(id), Some(snapshot)) => {
                 self.writing.installing = Some(id);
-                self.to_apply(Work::Install { snapshot })
+                self.hand_to_apply(Work::Install { snapshot })
             }
             (Some(id), None) => self.on_event(Event::Persisted(id)),
             (None, _) => Ok(()),
@@ -276,7 +276,7 @@ impl Driver {
         }
         self.feed_disk()?;
         if !effects.apply.is_empty() {
-            self.to_apply(Work::Apply(effects.apply))?;
+            self.hand_to_apply(Work::Apply(effects.apply))?;
         }
         for (request, refusal) in effects.refused {
             self.board.metrics.refused.add(1);
@@ -288,10 +288,10 @@ impl Driver {
             }
         }
         if effects.flush {
-            self.to_apply(Work::Flush)?;
+            self.hand_to_apply(Work::Flush)?;
         }
         if effects.make_snapshot {
-            self.to_apply(Work::MakeSnapshot)?;
+            self.hand_to_apply(Work::MakeSnapshot)?;
         }
         if effects.drop_snapshot {
             self.sender.drop_kept();
@@ -336,7 +336,7 @@ impl Driver {
             .map_err(|_| FatalError::Thread("the disk thread has ended"))
     }
 
-    fn to_apply(&mut self, work: Work) -> Result<(), FatalError> {
+    fn hand_to_apply(&mut self, work: Work) -> Result<(), FatalError> {
         self.apply.send(work).map_err(|_| FatalError::Thread("the apply thread has ended"))
     }
 }

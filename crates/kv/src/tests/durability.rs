@@ -169,6 +169,23 @@ fn compactions_faster_than_removal_do_not_starve_it() {
 }
 
 #[test]
+fn removal_counts_as_far_as_it_was_meant_to_go() {
+    let mut node = Node::new();
+    for number in 0..10 {
+        node.put(&format!("k{}", number % 5), "v"); // up to 11
+    }
+    node.compact(8).unwrap();
+    assert!(!node.store.compact_step(3).unwrap());
+    node.compact(11).unwrap();
+    assert!(!node.store.compact_step(3).unwrap(), "the first walk ends, the second is due");
+    node.store.flush().unwrap();
+    assert_eq!(node.store.removed_revision(), 8);
+    assert!(node.store.compact_step(100).unwrap());
+    node.store.flush().unwrap();
+    assert_eq!(node.store.removed_revision(), 11);
+}
+
+#[test]
 fn a_missing_row_is_told_and_final() {
     let disk = MemoryBackend::new();
     let mut node = Node::on(disk.clone());

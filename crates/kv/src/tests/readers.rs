@@ -1,11 +1,13 @@
 //! Reads beside applies, flushes and compactions.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 
 use super::*;
 
-/// Every entry puts the same number under both ends of a wide interval; whoever sees them differ
-/// has seen half a revision.
+/// Every entry puts the same number under both ends of a wide interval and in its middle; whoever
+/// sees them differ has seen half a revision. Compaction follows on the heels of each, so reads and
+/// hashes are overtaken all the time.
 #[test]
 fn readers_see_whole_revisions_while_everything_goes_on() {
     let backend = RedbBackend::open(redb::backends::InMemoryBackend::new(), 1 << 20).unwrap();
@@ -19,48 +21,145 @@ fn readers_see_whole_revisions_while_everything_goes_on() {
         Command::Txn(TxnRequest { success: ops.to_vec(), ..TxnRequest::default() })
     };
     node.run(&write(0)).unwrap();
-    let first = node.log.len() as u64;
+    let (first, mut log) = (node.store.revision(), node.log.clone());
     let store = &node.store;
-    let stop = AtomicBool::new(false);
+    let reads = AtomicU64::new(0);
+    let hashes = Mutex::new(Vec::new());
+    let is_enough = || 300 < reads.load(Ordering::Relaxed) && 20 < hashes.lock().unwrap().len();
     std::thread::scope(|scope| {
         for reader in 0..2_u64 {
-            let stop = &stop;
+            let (reads, is_enough) = (&reads, &is_enough);
             scope.spawn(move || {
                 let mut last = 0;
                 let mut dice = Dice(reader + 1);
-                while !stop.load(Ordering::Relaxed) {
+                while !is_enough() {
                     let answer = store.range(&range("a", "zz")).unwrap();
                     assert_eq!((answer.count, answer.kvs.len()), (3002, 3002));
                     let numbers: Vec<_> = [0, 1501, 3001].map(|at| &answer.kvs[at].value).to_vec();
                     assert!(numbers[0] == numbers[1] && numbers[1] == numbers[2], "{numbers:?}");
                     assert!(last <= answer.revision, "revisions go back");
                     last = answer.revision;
-                    let past = last - dice.roll(30) as i64;
-                    let request = RangeRequest { revision: past, limit: 1, ..range("a", "zz") };
-                    match store.range(&request) {
-                        Ok(answer) => assert!(answer.kvs[0].mod_revision <= past),
+                    let past = (last - dice.roll(3) as i64).max(first);
+                    match store.range(&RangeRequest { revision: past, ..range("a", "zz") }) {
+                        Ok(answer) => assert_eq!(answer.count, 3002),
                         Err(error) => assert_eq!(error, KvError::Compacted),
                     }
+                    reads.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+            while !is_enough() {
                 store.flush().unwrap();
-                store.compact_step(500).unwrap();
+                hashes.lock().unwrap().push(store.hash_kv(0).unwrap());
             }
         });
-        for number in 1..=400 {
-            let mut entries = vec![entry(first + 2 * number - 1, &write(number))];
-            let compact = CompactionRequest { revision: store.revision() - 5, physical: false };
-            entries.push(entry(first + 2 * number, &Command::Compact(compact)));
-            store.apply(&entries).unwrap();
+        for number in 1.. {
+            let revision = store.revision() + 1;
+            let compact = Command::Compact(CompactionRequest { revision, physical: false });
+            let at = log.len() as u64;
+            log.extend([entry(at + 1, &write(number)), entry(at + 2, &compact)]);
+            store.apply(&log[at as usize..]).unwrap();
+            store.compact_step(5000).unwrap();
+            if is_enough() {
+                break;
+            }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(store.failure(), None);
     store.flush().unwrap();
-    assert_eq!(store.overlay_count(), 0);
+    // Each hash is that of a member which stood just there, and did nothing else.
+    let mut hashes = hashes.into_inner().unwrap().into_iter().peekable();
+    let quiet = Node::new();
+    for entry in log {
+        quiet.store.apply(&[entry]).unwrap();
+        let stands = (quiet.store.revision(), quiet.store.compact_revision());
+        while let Some(hash) =
+            hashes.next_if(|hash| (hash.revision, hash.compact_revision) == stands)
+        {
+            assert_eq!(quiet.store.hash_kv(0), Ok(hash));
+        }
+    }
+    assert_eq!(hashes.next(), None);
+}
+
+/// A backend that tells when it commits, and waits for a word.
+struct Gated {
+    rows: MemoryBackend,
+    gate: Arc<Barrier>,
+    is_gated: Arc<AtomicBool>,
+}
+
+impl Backend for Gated {
+    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
+        self.rows.view()
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
+        if self.is_gated.load(Ordering::Relaxed) {
+            self.gate.wait(); // it commits
+            self.gate.wait(); // it may
+        }
+        self.rows.commit(batch)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.rows.size_bytes()
+    }
+
+    fn in_use_bytes(&self) -> u64 {
+        self.rows.in_use_bytes()
+    }
+
+    fn defragment(&mut self) -> Result<(), BackendError> {
+        self.rows.defragment()
+    }
+}
+
+#[test]
+fn entries_are_applied_and_read_while_a_flush_commits() {
+    let (rows, gate) = (MemoryBackend::new(), Arc::new(Barrier::new(2)));
+    let is_gated = Arc::new(AtomicBool::new(false));
+    let backend = Gated { rows: rows.clone(), gate: gate.clone(), is_gated: is_gated.clone() };
+    let mut node = Node::on(backend);
+    node.put("stored", "1"); // 2
+    node.put("gone", "1"); // 3
+    node.store.flush().unwrap();
+    node.put("flushing", "1"); // 4
+    node.put("gone", "2"); // 5
+    is_gated.store(true, Ordering::Relaxed);
+    let want = ["flushing=1", "fresh=1", "stored=1"];
+    std::thread::scope(|scope| {
+        let store = &node.store;
+        let flush = scope.spawn(|| store.flush());
+        gate.wait();
+        let commands = [
+            Command::Put(put("fresh", "1")),                  // 6
+            Command::DeleteRange(super::delete("gone", "")),  // 7
+            Command::Put(put("later", "1")),                  // 8
+            Command::DeleteRange(super::delete("later", "")), // 9
+            Command::Compact(CompactionRequest { revision: 9, physical: false }),
+        ];
+        for (at, command) in commands.iter().enumerate() {
+            store.apply(&[entry(5 + at as u64, command)]).unwrap();
+        }
+        assert!(store.compact_step(100).unwrap());
+        assert_eq!((store.flushed_index(), store.applied().index), (Index(2), Index(9)));
+        let read = || pairs(&store.range(&range("a", "z")).unwrap().kvs);
+        assert_eq!(read(), want);
+        gate.wait();
+        assert_eq!(flush.join().unwrap().unwrap(), Index(4));
+        assert_eq!(read(), want, "rows that came during the flush");
+    });
+    is_gated.store(false, Ordering::Relaxed);
+    assert_eq!(node.store.flush().unwrap(), Index(9));
+    assert_eq!(node.all_at(0).unwrap().len(), 3);
+    let hash = node.store.hash_kv(0);
+    drop(node);
+    let store = Store::open(rows).unwrap();
+    assert_eq!(store.hash_kv(0), hash);
+    // fresh, flushing, stored, and the deletion at the compacted revision.
+    assert_eq!(store.keys_count(), 4);
 }
 
 #[test]
