@@ -142,10 +142,13 @@ async fn measure(args: BenchArgs) -> Result<(), CliError> {
         }
         None | Some(Form::Simple | Form::Table) => print!("{}", report.text()),
     }
-    match measured.given_up || (measured.answered_count() == 0 && 0 < measured.failed_count()) {
-        true => Err(CliError::Failed("the cluster does not answer".to_owned())),
-        false => Ok(()),
+    if measured.given_up {
+        return Err(CliError::Failed("stopped early: only failures for a while".to_owned()));
     }
+    if measured.answered_count() == 0 && 0 < measured.failed_count() {
+        return Err(CliError::Failed("no request succeeded".to_owned()));
+    }
+    Ok(())
 }
 
 /// Draws how far the load has come, until it is aborted.

@@ -1,6 +1,6 @@
 //! The client half of the program: `put`, `get`, `del`, `txn`, `status` and `members` against any
 //! server of the etcd v3 API. Flags, plain output, JSON and exit codes are `etcdctl`'s, so that a
-//! script needs only the program's name changed; where it goes further, `docs` says so.
+//! script needs only the program's name changed.
 //!
 //! A request goes to the first endpoint that can be reached. A read is asked again elsewhere when a
 //! member cannot serve it; a write never is, once it may have arrived.
@@ -152,7 +152,7 @@ impl ClientCommand {
                     }
                 }
                 for (name, error) in &failed {
-                    eprintln!("Failed to get the status of endpoint {name} ({error})");
+                    status::tell_failed(name, error);
                 }
                 output.status(&found)?;
                 status::outcome(&found, &failed)

@@ -1,5 +1,6 @@
 //! The `quorate` program: a server, a cluster to play with, and a client.
 
+mod bench;
 mod client;
 mod playground;
 mod serve;
@@ -32,6 +33,7 @@ enum Program {
     Playground(playground::PlaygroundArgs),
     #[command(flatten)]
     Client(client::ClientCommand),
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +42,6 @@ fn main() -> ExitCode {
         Program::Serve(args) => serve::run(args),
         Program::Playground(args) => playground::run(&args),
         Program::Client(command) => client::run(command),
+        Program::Bench(args) => bench::run(args),
     }
 }

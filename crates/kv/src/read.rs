@@ -108,7 +108,7 @@ impl Store {
                 state = self.let_others(state)?;
                 budget = STEP_KEYS;
                 let compacted = state.meta.compacted;
-                if compacted < -5 {
+                if scans.iter().chain([&scan]).any(|scan| scan.main < compacted) {
                     return Err(ReadError::Overtaken);
                 }
             }

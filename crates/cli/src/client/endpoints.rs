@@ -7,6 +7,9 @@ use quorate_proto::tonic::{Code, Response, Status};
 
 use super::error::{CliError, innermost, said_by};
 
+/// A read that every member refused for the moment is asked again after this long.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// The endpoints that may be asked, and how long to wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -49,7 +52,7 @@ impl Target {
         self.members.iter().map(dial).collect()
     }
 
-    /// Asks the first endpoint that can be reached and is able to answer.
+    /// Asks the endpoints in turn, until one that can be reached is able to answer or the time is up.
     pub(super) async fn read<T>(
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
@@ -84,48 +87,56 @@ impl Target {
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
         again: bool,
     ) -> Result<T, CliError> {
-        let mut unreachable = Vec::new();
-        let mut refused = None;
         // Dialling is not counted, as it has a limit of its own.
         let mut left = self.command_timeout;
-        for (number, member) in self.members.iter().enumerate() {
-            let next = self.members.get(number + 1);
-            let trying = next.map(|next| format!("; trying {}", next.name)).unwrap_or_default();
-            let channel = match self.dial(member).await {
-                Ok(channel) => channel,
-                Err(why) => {
-                    if next.is_some() || refused.is_some() {
-                        eprintln!("Warning: {}: {why}{trying}", member.name);
+        let mut warned = false;
+        loop {
+            let mut unreachable = Vec::new();
+            let mut refused = None;
+            for (number, member) in self.members.iter().enumerate() {
+                let warn = |why: &str| match self.members.get(number + 1) {
+                    Some(next) if !warned => {
+                        eprintln!("Warning: {}: {why}; trying {}", member.name, next.name);
                     }
-                    unreachable.push(format!("{}: {why}", member.name));
-                    continue;
-                }
-            };
-            let begun = Instant::now();
-            match tokio::time::timeout(left, ask(channel)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) if again && status.code() == Code::Unavailable => {
-                    if next.is_some() {
-                        eprintln!("Warning: {}: {}{trying}", member.name, said_by(&status));
+                    _ => {}
+                };
+                let channel = match self.dial(member).await {
+                    Ok(channel) => channel,
+                    Err(why) => {
+                        warn(&why);
+                        unreachable.push(format!("{}: {why}", member.name));
+                        continue;
                     }
-                    refused = Some(status);
-                    left = left.saturating_sub(begun.elapsed());
-                }
-                Ok(Err(status)) => return Err(status.into()),
-                Err(_) => {
-                    let limit = self.command_timeout;
-                    let unknown = if again { "" } else { "; it may still take effect" };
-                    return Err(CliError::Failed(format!(
-                        "context deadline exceeded: no answer from {} within {limit:?}{unknown}",
-                        member.name
-                    )));
+                };
+                let begun = Instant::now();
+                match tokio::time::timeout(left, ask(channel)).await {
+                    Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                    Ok(Err(status)) if again && status.code() == Code::Unavailable => {
+                        warn(&said_by(&status));
+                        refused = Some(status);
+                        left = left.saturating_sub(begun.elapsed());
+                    }
+                    Ok(Err(status)) => return Err(status.into()),
+                    Err(_) => return Err(self.no_answer(member, again)),
                 }
             }
+            // The members that were reached are between two leaders, perhaps. That passes.
+            match refused {
+                None => return Err(CliError::Unreachable(unreachable.join("; "))),
+                Some(status) if left <= AGAIN_AFTER => return Err(status.into()),
+                Some(_) => tokio::time::sleep(AGAIN_AFTER).await,
+            }
+            left -= AGAIN_AFTER;
+            warned = true;
         }
-        match refused {
-            Some(status) => Err(status.into()),
-            None => Err(CliError::Unreachable(unreachable.join("; "))),
-        }
+    }
+
+    fn no_answer(&self, member: &Member, again: bool) -> CliError {
+        let unknown = if again { "" } else { "; it may still take effect" };
+        CliError::Failed(format!(
+            "context deadline exceeded: no answer from {} within {:?}{unknown}",
+            member.name, self.command_timeout
+        ))
     }
 
     async fn dial(&self, member: &Member) -> Result<Channel, String> {
@@ -158,6 +169,10 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -177,5 +192,72 @@ mod tests {
             let found = parse_endpoint(text).ok().map(|endpoint| endpoint.uri().to_string());
             assert_eq!(found.as_deref(), want, "{text:?}");
         }
+    }
+
+    /// Two members that take connections, with one that does not before them.
+    async fn two_of_three() -> (Target, [TcpListener; 2]) {
+        let mut addresses = Vec::new();
+        let mut listeners = Vec::new();
+        for _ in 0..3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push(listener.local_addr().unwrap().to_string());
+            listeners.push(listener);
+        }
+        let [dead, first, second] = listeners.try_into().unwrap();
+        drop(dead);
+        let second_long = Duration::from_secs(1);
+        (Target::new(&addresses, second_long, second_long).unwrap(), [first, second])
+    }
+
+    #[tokio::test]
+    async fn reads_are_asked_elsewhere_and_writes_are_not() {
+        let (target, _listeners) = two_of_three().await;
+        // Whether it is a read, how the members answer in turn, how often they are asked, and the end.
+        for (read, answers, asked_count, want) in [
+            (true, &[Ok(7)][..], 1, Ok(7)),
+            (false, &[Ok(7)], 1, Ok(7)),
+            (true, &[Err(Code::Unavailable), Ok(7)], 2, Ok(7)),
+            (false, &[Err(Code::Unavailable), Ok(7)], 1, Err("no leader")),
+            (true, &[Err(Code::InvalidArgument), Ok(7)], 1, Err("no leader")),
+            // A second round, for those between two leaders.
+            (true, &[Err(Code::Unavailable), Err(Code::Unavailable), Ok(7)], 3, Ok(7)),
+        ] {
+            let asked = Cell::new(0);
+            let ask = async |_| {
+                let answer = answers[asked.replace(asked.get() + 1)];
+                answer.map(Response::new).map_err(|code| Status::new(code, "no leader"))
+            };
+            let found = match read {
+                true => target.read(ask).await,
+                false => target.write(ask).await,
+            };
+            assert_eq!(found.map_err(|error| error.to_string()), want.map_err(str::to_owned));
+            assert_eq!(asked.get(), asked_count, "{read} {answers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_and_absence_are_told_apart() {
+        let (mut target, listeners) = two_of_three().await;
+        target.command_timeout = Duration::from_millis(1);
+        let silent = async |_| std::future::pending::<Result<Response<()>, Status>>().await;
+        let name = &target.members[1].name;
+        assert_eq!(
+            target.read(silent).await.unwrap_err().to_string(),
+            format!("context deadline exceeded: no answer from {name} within 1ms")
+        );
+        assert_eq!(
+            target.write(silent).await.unwrap_err().to_string(),
+            format!(
+                "context deadline exceeded: no answer from {name} within 1ms; it may still take effect"
+            )
+        );
+        drop(listeners);
+        let error = target.read(silent).await.unwrap_err();
+        assert!(matches!(&error, CliError::Unreachable(_)), "{error}");
+        for member in &target.members {
+            assert!(error.to_string().contains(&member.name), "{error}");
+        }
+        assert_eq!(target.each(silent).await.len(), 3);
     }
 }

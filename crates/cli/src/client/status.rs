@@ -39,6 +39,15 @@ pub(super) fn row(endpoint: &str, status: &StatusResponse) -> [String; 10] {
     ]
 }
 
+/// Tells of an endpoint without a status.
+pub(super) fn tell_failed(endpoint: &str, error: &CliError) {
+    let why = match error {
+        CliError::Unreachable(why) => why.trim_start_matches(endpoint).trim_start_matches(": "),
+        error => &error.to_string(),
+    };
+    eprintln!("Failed to get the status of endpoint {endpoint} ({why})");
+}
+
 /// Success only when every endpoint answered; what failed has been told.
 pub(super) fn outcome(
     found: &[(String, StatusResponse)],

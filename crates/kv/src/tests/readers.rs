@@ -25,11 +25,16 @@ fn readers_see_whole_revisions_while_everything_goes_on() {
     let store = &node.store;
     let reads = AtomicU64::new(0);
     let hashes = Mutex::new(Vec::new());
-    let is_enough = || 300 < reads.load(Ordering::Relaxed) && 20 < hashes.lock().unwrap().len();
+    let stop = AtomicBool::new(false);
+    let is_enough = || {
+        stop.load(Ordering::Relaxed)
+            || (300 < reads.load(Ordering::Relaxed) && 20 < hashes.lock().unwrap().len())
+    };
     std::thread::scope(|scope| {
         for reader in 0..2_u64 {
-            let (reads, is_enough) = (&reads, &is_enough);
+            let (reads, is_enough, stop) = (&reads, &is_enough, &stop);
             scope.spawn(move || {
+                let _stops = StopsOthers(stop);
                 let mut last = 0;
                 let mut dice = Dice(reader + 1);
                 while !is_enough() {
@@ -49,11 +54,13 @@ fn readers_see_whole_revisions_while_everything_goes_on() {
             });
         }
         scope.spawn(|| {
+            let _stops = StopsOthers(&stop);
             while !is_enough() {
                 store.flush().unwrap();
                 hashes.lock().unwrap().push(store.hash_kv(0).unwrap());
             }
         });
+        let _stops = StopsOthers(&stop);
         for number in 1.. {
             let revision = store.revision() + 1;
             let compact = Command::Compact(CompactionRequest { revision, physical: false });
@@ -81,6 +88,17 @@ fn readers_see_whole_revisions_while_everything_goes_on() {
         }
     }
     assert_eq!(hashes.next(), None);
+}
+
+/// A thread that panics lets the others end, so that the test fails rather than hangs.
+struct StopsOthers<'a>(&'a AtomicBool);
+
+impl Drop for StopsOthers<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A backend that tells when it commits, and waits for a word.
