@@ -9,9 +9,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
+
+use crate::authority::Connection;
 
 /// Wait after a failed `accept`, so that a lasting failure costs no processor.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -30,7 +32,7 @@ impl Accepting {
 }
 
 impl Stream for Accepting {
-    type Item = io::Result<TcpStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -42,7 +44,7 @@ impl Stream for Accepting {
                 Ok((stream, _)) => {
                     // Answers are small and somebody waits for each.
                     let _ = stream.set_nodelay(true);
-                    return Poll::Ready(Some(Ok(stream)));
+                    return Poll::Ready(Some(Ok(Connection::new(stream))));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a client's connection was not accepted");

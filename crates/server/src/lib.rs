@@ -5,11 +5,13 @@
 //! serve                    a running server: what starts and stops in which order
 //! http, grpc               the client port
 //! convert, status          etcd's messages and words <-> the machine's types and errors
-//! local, leadership        this member as the services see it
+//! local, leadership, quota this member as the services see it
+//! accept, authority        connections of clients, old ones included
 //! ```
 //! Nothing here decides about consensus or data: that is the runtime's and the machine's business.
 
 mod accept;
+mod authority;
 pub mod config;
 mod convert;
 mod grpc;

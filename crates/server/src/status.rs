@@ -28,6 +28,8 @@ pub(crate) fn of_propose(error: &ProposeError, timeout: KvError) -> Status {
         },
         ProposeError::Timeout => timeout,
         ProposeError::Stopped => KvError::Stopped,
+        // etcd's word for a member that has no room left; clients do not try it again at once.
+        ProposeError::DiskFull => KvError::NoSpace,
         _ => KvError::Unhealthy,
     })
 }
@@ -79,6 +81,11 @@ mod tests {
             (ProposeError::Timeout, Code::Unavailable, "etcdserver: request timed out"),
             (ProposeError::Stopped, Code::Unavailable, "etcdserver: server stopped"),
             (Refusal::NoLeader.into(), Code::Unavailable, "etcdserver: request timed out"),
+            (
+                ProposeError::DiskFull,
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+            ),
             (Refusal::Busy.into(), Code::ResourceExhausted, "etcdserver: too many requests"),
             (too_large.into(), Code::InvalidArgument, "etcdserver: request is too large"),
             (Refusal::Transferring.into(), Code::Unavailable, "etcdserver: leader changed"),

@@ -422,3 +422,49 @@ async fn a_stopping_server_says_so_and_a_new_start_finds_everything() {
     assert_eq!(&read.kvs[0].value[..], b"kept");
     alone.server.shutdown().await;
 }
+
+/// `etcdctl endpoint status` of 3.4 does so, when it is given endpoints with `http://`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_says_its_whole_url_as_the_authority_is_answered() {
+    let alone = Alone::start().await;
+    let address = alone.server.client_addresses()[0];
+    let path = "/etcdserverpb.Maintenance/Status";
+    let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
+    for (name, value) in [
+        (&[0x41][..], format!("http://{address}").as_str()), // :authority
+        (&[0x44], path),
+        (b"\x40\x0ccontent-type", "application/grpc"),
+        (b"\x40\x02te", "trailers"),
+    ] {
+        headers.extend_from_slice(name);
+        headers.push(value.len() as u8);
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let call = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &frame(4, 0, 0, &[])[..],
+        &frame(1, 4, 1, &headers),
+        &frame(0, 1, 1, &[0; 5]), // an empty message, and the end of the stream
+    ]
+    .concat();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(&call).await.unwrap();
+    // Frames until the first one of the call.
+    let first = async {
+        loop {
+            let mut header = [0; 9];
+            stream.read_exact(&mut header).await.unwrap();
+            let mut payload = vec![0; usize::from(header[1]) << 8 | usize::from(header[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            if header[8] == 1 && header[3] != 8 {
+                return header[3];
+            }
+        }
+    };
+    let kind = tokio::time::timeout(Duration::from_secs(10), first).await.unwrap();
+    assert_eq!(kind, 1, "headers, and not the reset of the stream (3)");
+    alone.server.shutdown().await;
+}

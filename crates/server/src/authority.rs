@@ -1,0 +1,529 @@
+//! A connection of a client, forgiving one old mistake.
+//!
+//! The etcd client up to 3.4, where it dials one endpoint by its URL (`etcdctl endpoint status` does),
+//! puts the whole URL into HTTP/2's `:authority`, as in `http://10.0.0.1:2379`. That is no authority,
+//! and the HTTP/2 library resets the stream before anyone can be asked. So `http://` is cut off on
+//! the way in.
+//!
+//! A connection says the same authority in every call: one whose first call says it right is passed
+//! on untouched from then on. To shorten a value does not disturb the compression of headers: both
+//! sides count entries of their table from the newest, and the receiver only keeps them longer.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// What a client of HTTP/2 says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length (3), type (1), flags (1), stream (4).
+const FRAME_HEADER_BYTES: usize = 9;
+const HEADERS: u8 = 1;
+const FLAG_PADDED: u8 = 0x08;
+const FLAG_PRIORITY: u8 = 0x20;
+/// Longer frames are not looked into: peers may not send them unless they are asked to.
+const FRAME_BYTES_MAX: usize = 16 << 10;
+/// Place of `:authority` in HTTP/2's table of common headers.
+const AUTHORITY: usize = 1;
+const SCHEME: &[u8] = b"http://";
+
+/// One accepted connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    filter: Filter,
+    /// Filtered, and not read yet.
+    ready: BytesMut,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Connection { stream, filter: Filter::default(), ready: BytesMut::new() }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if !this.ready.is_empty() {
+                let count = this.ready.len().min(buffer.remaining());
+                buffer.put_slice(&this.ready[..count]);
+                this.ready.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            if this.filter.stage == Stage::Off {
+                return Pin::new(&mut this.stream).poll_read(context, buffer);
+            }
+            let mut bytes = [0; 4096];
+            let mut incoming = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut this.stream).poll_read(context, &mut incoming))?;
+            if incoming.filled().is_empty() {
+                this.filter.give_up(&mut this.ready);
+            } else {
+                this.filter.feed(incoming.filled(), &mut this.ready);
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+/// Where in the byte stream a [`Filter`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// It may or may not be HTTP/2.
+    #[default]
+    Preface,
+    /// Before a frame.
+    Frame,
+    /// So many bytes of a frame of no interest are left.
+    Passing(usize),
+    /// Nothing more to look for.
+    Off,
+}
+
+#[derive(Debug, Default)]
+struct Filter {
+    stage: Stage,
+    /// The beginning of something that has not arrived whole. Bounded by [`FRAME_BYTES_MAX`].
+    held: BytesMut,
+    /// Whether any call has been seen, and so was found to need mending.
+    has_mended: bool,
+}
+
+impl Filter {
+    fn feed(&mut self, mut input: &[u8], out: &mut BytesMut) {
+        while !input.is_empty() {
+            match self.stage {
+                Stage::Off => {
+                    out.extend_from_slice(input);
+                    return;
+                }
+                Stage::Passing(left) => {
+                    let (pass, rest) = input.split_at(left.min(input.len()));
+                    out.extend_from_slice(pass);
+                    input = rest;
+                    self.stage = match left - pass.len() {
+                        0 => Stage::Frame,
+                        left => Stage::Passing(left),
+                    };
+                }
+                Stage::Preface => {
+                    if !self.hold(&mut input, PREFACE.len()) && PREFACE.starts_with(&self.held) {
+                        return;
+                    }
+                    let is_http2 = self.held == PREFACE;
+                    out.extend_from_slice(&self.held);
+                    self.held.clear();
+                    self.stage = if is_http2 { Stage::Frame } else { Stage::Off };
+                }
+                Stage::Frame => {
+                    if !self.hold(&mut input, FRAME_HEADER_BYTES) {
+                        return;
+                    }
+                    let length = self.frame_bytes();
+                    if self.held[3] != HEADERS || FRAME_BYTES_MAX < length {
+                        out.extend_from_slice(&self.held);
+                        self.held.clear();
+                        self.stage =
+                            if length == 0 { Stage::Frame } else { Stage::Passing(length) };
+                    } else if self.hold(&mut input, FRAME_HEADER_BYTES + length) {
+                        self.pass_headers(out);
+                    } else {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stream has ended, or nothing can be mended: what is held goes on as it is.
+    fn give_up(&mut self, out: &mut BytesMut) {
+        out.extend_from_slice(&self.held);
+        self.held.clear();
+        self.stage = Stage::Off;
+    }
+
+    /// Takes bytes until `want` are held; whether they are.
+    fn hold(&mut self, input: &mut &[u8], want: usize) -> bool {
+        let missing = want.saturating_sub(self.held.len());
+        let (take, rest) = input.split_at(missing.min(input.len()));
+        self.held.extend_from_slice(take);
+        *input = rest;
+        want <= self.held.len()
+    }
+
+    fn frame_bytes(&self) -> usize {
+        usize::from(self.held[0]) << 16 | usize::from(self.held[1]) << 8 | usize::from(self.held[2])
+    }
+
+    /// A whole frame of headers is held.
+    fn pass_headers(&mut self, out: &mut BytesMut) {
+        let (header, payload) = self.held.split_at(FRAME_HEADER_BYTES);
+        match mended(payload, header[4]) {
+            Some(payload) => {
+                self.has_mended = true;
+                let length = payload.len();
+                out.extend_from_slice(&[(length >> 16) as u8, (length >> 8) as u8, length as u8]);
+                out.extend_from_slice(&header[3..]);
+                out.extend_from_slice(&payload);
+                self.held.clear();
+                self.stage = Stage::Frame;
+            }
+            None if self.has_mended => {
+                // A call that refers to what an earlier one said.
+                out.extend_from_slice(&self.held);
+                self.held.clear();
+                self.stage = Stage::Frame;
+            }
+            None => self.give_up(out),
+        }
+    }
+}
+
+/// The payload of a frame of headers with its authority put right; `None` if it is right, or if
+/// this is nothing to meddle with.
+fn mended(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
+    let mut at = 0;
+    if flags & FLAG_PADDED != 0 {
+        at += 1;
+    }
+    if flags & FLAG_PRIORITY != 0 {
+        at += 5;
+    }
+    // Every step moves `at` forward; whatever does not fit ends the walk.
+    loop {
+        let first = *payload.get(at)?;
+        let (index, is_literal) = match first {
+            0x80.. => (integer(payload, &mut at, 7)?, false),
+            0x40.. => (integer(payload, &mut at, 6)?, true),
+            0x20.. => (integer(payload, &mut at, 5)?, false),
+            _ => (integer(payload, &mut at, 4)?, true),
+        };
+        if !is_literal {
+            continue;
+        }
+        if index == 0 {
+            string(payload, &mut at)?;
+        }
+        let start = at;
+        let value = string(payload, &mut at)?;
+        if index == AUTHORITY {
+            let mut mended = payload[..start].to_vec();
+            value.without_scheme()?.write(&mut mended);
+            mended.extend_from_slice(&payload[at..]);
+            return Some(mended);
+        }
+    }
+}
+
+/// An integer whose first byte has `prefix` bits of it (RFC 7541, 5.1).
+fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
+    let limit = (1 << prefix) - 1;
+    let mut value = usize::from(*bytes.get(*at)?) & limit;
+    *at += 1;
+    if value < limit {
+        return Some(value);
+    }
+    for shift in [0, 7, 14] {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value += usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// A string, plain or in Huffman's code (RFC 7541, 5.2).
+#[derive(Debug, PartialEq, Eq)]
+struct Text<'a> {
+    is_huffman: bool,
+    bytes: std::borrow::Cow<'a, [u8]>,
+}
+
+fn string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Text<'a>> {
+    let is_huffman = *bytes.get(*at)? & 0x80 != 0;
+    let length = integer(bytes, at, 7)?;
+    let value = bytes.get(*at..at.checked_add(length)?)?;
+    *at += length;
+    Some(Text { is_huffman, bytes: value.into() })
+}
+
+impl Text<'_> {
+    fn without_scheme(&self) -> Option<Text<'static>> {
+        let rest = if self.is_huffman {
+            let plain = decoded(&self.bytes)?;
+            encoded(plain.strip_prefix(SCHEME)?)?
+        } else {
+            self.bytes.strip_prefix(SCHEME)?.to_vec()
+        };
+        Some(Text { is_huffman: self.is_huffman, bytes: rest.into() })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let flag = if self.is_huffman { 0x80 } else { 0 };
+        let length = self.bytes.len();
+        if length < 127 {
+            out.push(flag | length as u8);
+        } else {
+            out.push(flag | 127);
+            let mut rest = length - 127;
+            while 128 <= rest {
+                out.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            out.push(rest as u8);
+        }
+        out.extend_from_slice(&self.bytes);
+    }
+}
+
+/// Huffman's code for what a URL up to its port is made of (RFC 7541, appendix B): character, code,
+/// bits of it.
+#[rustfmt::skip]
+const CODES: &[(u8, u32, u32)] = &[
+    (b'0', 0x00, 5), (b'1', 0x01, 5), (b'2', 0x02, 5), (b'a', 0x03, 5), (b'c', 0x04, 5),
+    (b'e', 0x05, 5), (b'i', 0x06, 5), (b'o', 0x07, 5), (b's', 0x08, 5), (b't', 0x09, 5),
+    (b'%', 0x15, 6), (b'-', 0x16, 6), (b'.', 0x17, 6), (b'/', 0x18, 6), (b'3', 0x19, 6),
+    (b'4', 0x1a, 6), (b'5', 0x1b, 6), (b'6', 0x1c, 6), (b'7', 0x1d, 6), (b'8', 0x1e, 6),
+    (b'9', 0x1f, 6), (b'A', 0x21, 6), (b'_', 0x22, 6), (b'b', 0x23, 6), (b'd', 0x24, 6),
+    (b'f', 0x25, 6), (b'g', 0x26, 6), (b'h', 0x27, 6), (b'l', 0x28, 6), (b'm', 0x29, 6),
+    (b'n', 0x2a, 6), (b'p', 0x2b, 6), (b'r', 0x2c, 6), (b'u', 0x2d, 6), (b':', 0x5c, 7),
+    (b'B', 0x5d, 7), (b'C', 0x5e, 7), (b'D', 0x5f, 7), (b'E', 0x60, 7), (b'F', 0x61, 7),
+    (b'G', 0x62, 7), (b'H', 0x63, 7), (b'I', 0x64, 7), (b'J', 0x65, 7), (b'K', 0x66, 7),
+    (b'L', 0x67, 7), (b'M', 0x68, 7), (b'N', 0x69, 7), (b'O', 0x6a, 7), (b'P', 0x6b, 7),
+    (b'Q', 0x6c, 7), (b'R', 0x6d, 7), (b'S', 0x6e, 7), (b'T', 0x6f, 7), (b'U', 0x70, 7),
+    (b'V', 0x71, 7), (b'W', 0x72, 7), (b'Y', 0x73, 7), (b'j', 0x74, 7), (b'k', 0x75, 7),
+    (b'q', 0x76, 7), (b'v', 0x77, 7), (b'w', 0x78, 7), (b'x', 0x79, 7), (b'y', 0x7a, 7),
+    (b'z', 0x7b, 7), (b'X', 0xfc, 8), (b'Z', 0xfd, 8), (b'[', 0x1ffb, 13), (b']', 0x1ffc, 13),
+];
+const CODE_BITS_MAX: u32 = 13;
+/// A valid end is a byte's last bits, all of them one.
+const PADDING_BITS_MAX: u32 = 7;
+
+/// `None` if there is any character that has no business in a URL's beginning.
+fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(bytes.len() * 2);
+    let (mut code, mut bits) = (0_u32, 0_u32);
+    for bit in bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)) {
+        code = code << 1 | u32::from(bit);
+        bits += 1;
+        if let Some((character, ..)) = CODES.iter().find(|known| (known.1, known.2) == (code, bits))
+        {
+            plain.push(*character);
+            (code, bits) = (0, 0);
+        } else if CODE_BITS_MAX <= bits {
+            return None;
+        }
+    }
+    (bits <= PADDING_BITS_MAX && code == (1 << bits) - 1).then_some(plain)
+}
+
+fn encoded(plain: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(plain.len());
+    let (mut waiting, mut bits) = (0_u32, 0_u32);
+    for character in plain {
+        let (_, code, length) = CODES.iter().find(|known| known.0 == *character)?;
+        waiting = waiting << length | code;
+        bits += length;
+        while 8 <= bits {
+            bits -= 8;
+            bytes.push((waiting >> bits) as u8);
+            waiting &= (1 << bits) - 1;
+        }
+    }
+    if 0 < bits {
+        bytes.push((waiting << (8 - bits)) as u8 | 0xff >> bits);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `:path /a`, then `:authority` with this value, then one more that stays as it is.
+    fn call(authority: &[u8], is_huffman: bool) -> Vec<u8> {
+        let value = Text { is_huffman, bytes: authority.into() };
+        let mut payload = vec![0x83, 0x44, 2, b'/', b'a', 0x41];
+        value.write(&mut payload);
+        payload.extend_from_slice(b"\x40\x01x\x01y");
+        payload
+    }
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = payload.len();
+        let mut frame = vec![(length >> 16) as u8, (length >> 8) as u8, length as u8];
+        frame.extend_from_slice(&[kind, flags, 0, 0, 0, 1]);
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn filtered(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> (Vec<u8>, Stage) {
+        let (mut filter, mut out) = (Filter::default(), BytesMut::new());
+        for part in parts {
+            filter.feed(part.as_ref(), &mut out);
+        }
+        let stage = filter.stage;
+        filter.give_up(&mut out);
+        (out.to_vec(), stage)
+    }
+
+    #[test]
+    fn huffmans_code_is_that_of_the_standard() {
+        let example = [0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
+        assert_eq!(decoded(&example).unwrap(), b"www.example.com");
+        assert_eq!(encoded(b"www.example.com").unwrap(), example);
+        for (plain, _, bits) in CODES {
+            assert_eq!(decoded(&encoded(&[*plain]).unwrap()).unwrap(), [*plain], "{bits}");
+        }
+        for text in ["http://127.0.0.1:2379", "HTTP://[fe80::1%25eth0]:1", "a_b-9", ""] {
+            assert_eq!(decoded(&encoded(text.as_bytes()).unwrap()).unwrap(), text.as_bytes());
+        }
+        for bad in [&[0xff, 0xff][..], &[0x07, 0xff], &[0xfe], &[0x18]] {
+            assert_eq!(decoded(bad), None, "{bad:?}");
+        }
+        assert_eq!(encoded(b"a b"), None);
+    }
+
+    #[test]
+    fn no_code_begins_another() {
+        for (a, code_a, bits_a) in CODES {
+            for (b, code_b, bits_b) in CODES.iter().filter(|b| b.2 >= *bits_a) {
+                assert!(a == b || code_b >> (bits_b - bits_a) != *code_a, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_in_place_of_an_authority_is_cut_down_to_one() {
+        let long = format!("http://{}:2379", "long-name.".repeat(30));
+        for url in ["http://127.0.0.1:2379", "http://node-9:9999", long.as_str()] {
+            let right = &url.as_bytes()[SCHEME.len()..];
+            let plain = mended(&call(url.as_bytes(), false), 0).unwrap();
+            assert_eq!(plain, call(right, false));
+            let coded = mended(&call(&encoded(url.as_bytes()).unwrap(), true), 0).unwrap();
+            assert_eq!(coded, call(&encoded(right).unwrap(), true));
+        }
+        // Before the headers: a length of padding, a priority, both.
+        for (flags, before) in
+            [(FLAG_PADDED, 1), (FLAG_PRIORITY, 5), (FLAG_PADDED | FLAG_PRIORITY, 6)]
+        {
+            let with = |text: &[u8]| [vec![0; before], call(text, false)].concat();
+            assert_eq!(mended(&with(b"http://a:1"), flags).unwrap(), with(b"a:1"));
+        }
+    }
+
+    #[test]
+    fn what_is_right_or_strange_is_left_alone() {
+        for payload in [
+            call(b"127.0.0.1:2379", false),
+            call(&encoded(b"127.0.0.1:2379").unwrap(), true),
+            call(b"https://a:1", false),
+            call(&[0xff; 9], true),
+            vec![0x83, 0x84],
+            vec![0x41, 0xff, 0xff, 0xff, 0xff, 0xff],
+            vec![0x41, 100, b'h'],
+            vec![],
+        ] {
+            assert_eq!(mended(&payload, 0), None, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn however_the_bytes_arrive_the_outcome_is_the_same() {
+        let settings = frame(4, 0, &[]);
+        let wrong = frame(HEADERS, 4, &call(b"http://a:1", false));
+        let right = frame(HEADERS, 4, &call(b"a:1", false));
+        let data = frame(0, 1, &[7; 300]);
+        let later = frame(HEADERS, 4, &[0x83, 0xbe]);
+        let sent = [PREFACE, &settings, &wrong, &data, &later, &wrong, &data].concat();
+        let want = [PREFACE, &settings, &right, &data, &later, &right, &data].concat();
+        for size in [1, 2, 3, 7, 24, 33, 100, sent.len()] {
+            let (got, stage) = filtered(sent.chunks(size));
+            assert_eq!(got, want, "in pieces of {size}");
+            assert_eq!(stage, Stage::Frame);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_needs_nothing_is_left_alone_from_then_on() {
+        let right = frame(HEADERS, 4, &call(b"a:1", false));
+        let wrong = frame(HEADERS, 4, &call(b"http://a:1", false));
+        let http1 = b"GET /health HTTP/1.1\r\n\r\n".to_vec();
+        for sent in [
+            [PREFACE, &right, &wrong].concat(),
+            http1,
+            b"PRX".to_vec(),
+            [&PREFACE[..20], b"oops"].concat(),
+        ] {
+            for size in [1, 5, sent.len()] {
+                assert_eq!(filtered(sent.chunks(size)), (sent.clone(), Stage::Off));
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_get_lost_or_break_it() {
+        // Cheap pseudo-random frames behind a right preface; lengths are kept truthful, so that the
+        // walk gets into the payloads.
+        let mut seed = 7_u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        };
+        for _ in 0..2000 {
+            let payload: Vec<u8> = (0..next() % 40).map(|_| next()).collect();
+            let sent = [PREFACE, &frame(HEADERS, next(), &payload), b"tail"].concat();
+            let (got, _) = filtered(sent.chunks(11));
+            assert!(got.ends_with(b"tail") && got.len() <= sent.len());
+        }
+    }
+}
