@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Requests are many small allocations on several threads; measured in docs/adr/0003-allocator.md.
+/// Requests are many small allocations that cross threads; see docs/adr/0003-allocator.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
