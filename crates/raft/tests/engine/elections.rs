@@ -81,8 +81,45 @@ fn a_lower_term_changes_nothing() {
 }
 
 #[test]
+fn a_lone_voter_ignores_a_lower_term_too() {
+    let mut member = Member::with_log(plain(1), &[1], &[2]);
+    member.hear(2, 1, append(id(0, 0), &[1, 1], 2));
+    assert!(member.said().is_empty());
+    assert_eq!((member.terms(), member.node.term()), (vec![2], Term(2)));
+    assert_eq!((member.node.leader(), member.node.election_elapsed()), (None, 0));
+}
+
+#[test]
+fn an_old_leaders_append_changes_no_log() {
+    let mut net = Net::new(&[1, 2, 3]);
+    // Node 1 leads in terms 1 and 3, node 2 in term 2.
+    for id in [1, 2, 1] {
+        net.campaign(id);
+    }
+    assert_eq!((net.leaders(), net.node(1).term()), (vec![1], Term(3)));
+    // From node 2's time comes an append that would replace what node 1 wrote since.
+    for to in [1, 3] {
+        net.at(to).hear(2, 2, append(id(2, 2), &[2], 3));
+        assert_eq!(net.at(to).terms(), [1, 2, 3]);
+    }
+    net.settle();
+    net.propose(1, "x").unwrap();
+    for member in net.members.values() {
+        assert_eq!((member.terms(), member.machine()), (vec![1, 2, 3, 3], vec!["x".to_owned()]));
+        assert_eq!(member.node.committed().0, 4);
+    }
+}
+
+#[test]
 fn silence_starts_an_election() {
     for role in [Role::Follower, Role::Candidate] {
+        // Within less than two election timeouts, and then once.
+        for _ in 0..20 {
+            let mut member = in_role(role);
+            let term = member.node.term().0;
+            member.tick(2 * 10 - 1);
+            assert_eq!((member.node.role(), member.node.term().0), (Role::Candidate, term + 1));
+        }
         let mut member = in_role(role);
         let term = member.node.term().0 + 1;
         member.timeout();
@@ -191,20 +228,50 @@ fn timeouts_are_spread_over_one_to_two_election_ticks() {
 
 #[test]
 fn nodes_with_one_seed_seldom_time_out_together() {
-    let mut members: Vec<Member> =
-        (1..=5).map(|id| Member::new(plain(id), &[1, 2, 3, 4, 5])).collect();
-    let mut conflicts = 0;
-    for round in 0..1000 {
-        let mut timeouts = vec![];
-        for member in &mut members {
-            member.hear(member.node.id().0 % 5 + 1, round + 1, heartbeat(0));
-            member.work();
-            timeouts.push(member.node.randomized_election_timeout());
+    for role in [Role::Follower, Role::Candidate] {
+        let mut members: Vec<Member> =
+            (1..=5).map(|id| Member::new(plain(id), &[1, 2, 3, 4, 5])).collect();
+        let mut conflicts = 0;
+        for round in 0..1000 {
+            let mut timeouts = vec![];
+            for member in &mut members {
+                match role {
+                    Role::Follower => {
+                        member.hear(member.node.id().0 % 5 + 1, round + 1, heartbeat(0));
+                    }
+                    _ => member.node.campaign().unwrap(),
+                }
+                member.work();
+                assert_eq!(member.node.role(), role);
+                timeouts.push(member.node.randomized_election_timeout());
+            }
+            timeouts.sort_unstable();
+            conflicts += usize::from(timeouts[0] == timeouts[1]);
         }
-        timeouts.sort_unstable();
-        conflicts += usize::from(timeouts[0] == timeouts[1]);
+        assert!(conflicts <= 300, "{role}: {conflicts} of 1000 rounds");
     }
-    assert!(conflicts <= 300, "{conflicts} of 1000 rounds");
+}
+
+#[test]
+fn the_longer_the_silence_the_likelier_an_election() {
+    // Ticks without a word, and how many followers of ten have had enough.
+    for (ticks, want) in [(5, 0), (9, 0), (10, 1), (13, 4), (15, 6), (18, 9), (19, 10), (20, 10)] {
+        let mut member = Member::new(plain(1), &[1, 2, 3]);
+        let mut impatient = 0;
+        const ROUNDS: u32 = 1000;
+        for _ in 0..ROUNDS {
+            // Draws a new timeout.
+            member.hear(2, member.node.term().0 + 1, heartbeat(0));
+            member.work();
+            member.tick(ticks);
+            impatient += u32::from(member.node.role() == Role::Candidate);
+            member.work();
+        }
+        let (least, most) = (want * ROUNDS / 10, want * ROUNDS / 10);
+        let spread = if want == 0 || want == 10 { 0 } else { ROUNDS / 20 };
+        let range = least - spread..=most + spread;
+        assert!(range.contains(&impatient), "after {ticks} ticks: {impatient} of {ROUNDS}");
+    }
 }
 
 #[test]
@@ -237,35 +304,78 @@ fn a_vote_goes_to_a_log_that_is_at_least_as_good() {
     }
 }
 
+/// A node of a group of three whose log ends at 2@2, in this role at term 3, in which it has voted
+/// as given (as a candidate or leader, for itself); it knows a leader only if it leads.
+fn at_term_three(role: Role, voted_for: u64) -> Member {
+    let mut config = plain(1);
+    config.pre_vote = role == Role::PreCandidate;
+    let mut member = Member::with_log(config, &[1, 2, 3], &[2, 2]);
+    match role {
+        Role::Follower if voted_for == 0 => member.hear(3, 3, ack(0)),
+        Role::Follower | Role::PreCandidate if voted_for != 0 => {
+            member.hear(voted_for, 3, vote(id(3, 3)));
+        }
+        Role::PreCandidate => member.hear(3, 3, ack(0)),
+        _ => {}
+    }
+    member.work();
+    match role {
+        Role::Follower => {}
+        Role::Candidate | Role::PreCandidate => member.stand(),
+        Role::Leader => member.lead(&[3]),
+    }
+    member.work();
+    let status = member.node.basic_status();
+    assert_eq!((member.node.role(), member.node.term().0), (role, 3));
+    assert_eq!(status.hard_state.vote.0, voted_for);
+    member
+}
+
 #[test]
 fn votes_depend_on_role_earlier_vote_and_log() {
-    // The log ends at 2@2, the term is 3: who has voted in it, or knows a leader, refuses others.
-    for (role, voted_for, candidate, last, want) in [
-        (Role::Follower, 0, 2, id(0, 0), false),
-        (Role::Follower, 0, 2, id(2, 1), false),
-        (Role::Follower, 0, 2, id(2, 2), true),
-        (Role::Follower, 0, 2, id(3, 1), true),
-        (Role::Follower, 2, 2, id(2, 2), true),
-        (Role::Follower, 3, 2, id(2, 2), false),
-        (Role::Candidate, 1, 2, id(3, 3), false),
-        (Role::Leader, 1, 2, id(3, 3), false),
+    for (role, voted_for) in [
+        (Role::Follower, 0),
+        (Role::Follower, 2),
+        (Role::Follower, 3),
+        (Role::PreCandidate, 0),
+        (Role::PreCandidate, 2),
+        (Role::PreCandidate, 3),
+        (Role::Candidate, 1),
+        (Role::Leader, 1),
     ] {
-        let mut member = Member::with_log(plain(1), &[1, 2, 3], &[2, 2]);
-        match role {
-            Role::Follower if voted_for == 0 => member.hear(3, 3, ack(0)),
-            Role::Follower => member.hear(voted_for, 3, vote(id(3, 3))),
-            Role::Candidate => member.stand(),
-            _ => member.lead(&[3]),
+        // Whoever voted in this term is bound by it, which a later term ends, and which the mere
+        // question of a pre-vote for a later term does not touch.
+        for (pre, term, is_free) in [
+            (false, 3, voted_for == 0 || voted_for == 2),
+            (true, 3, voted_for == 0 || voted_for == 2),
+            (false, 4, true),
+            (true, 4, true),
+        ] {
+            for (last, index) in (0..=3).flat_map(|last| (0..=4).map(move |index| (last, index))) {
+                // A leader has an entry of term 3 of its own.
+                let is_good = match role {
+                    Role::Leader => last == 3 && index >= 3,
+                    _ => last == 3 || (last == 2 && index >= 2),
+                };
+                let want = is_good && is_free;
+                let mut member = at_term_three(role, voted_for);
+                let asked = id(last, index);
+                member.hear(2, term, if pre { pre_vote(asked) } else { vote(asked) });
+
+                let kind = if pre { "MsgPreVoteResp" } else { "MsgVoteResp" };
+                let answered_at = if pre && !want { 3 } else { term };
+                let refused = if want { "" } else { " Rejected (Hint: 0)" };
+                let reply = format!("1->2 {kind} Term:{answered_at} Log:0/0{refused}");
+                let case = format!("{role} that voted for {voted_for}, {kind} {term}, {asked}");
+                assert_eq!(member.said(), [reply], "{case}");
+
+                let vote = member.node.basic_status().hard_state.vote.0;
+                let bound = if term == 3 || pre { voted_for } else { 0 };
+                assert_eq!(vote, if want && !pre { 2 } else { bound }, "{case}");
+                let is_deposed = term == 4 && !pre;
+                assert_eq!(member.node.role() == role, !is_deposed || role == Role::Follower);
+            }
         }
-        member.work();
-        assert_eq!((member.node.role(), member.node.term().0), (role, 3));
-        member.hear(candidate, 3, vote(last));
-        let refused = if want { "" } else { " Rejected (Hint: 0)" };
-        assert_eq!(
-            member.said(),
-            [format!("1->2 MsgVoteResp Term:3 Log:0/0{refused}")],
-            "{role} that voted for {voted_for}, asked by {candidate} with {last}"
-        );
     }
 }
 
@@ -317,37 +427,34 @@ fn group(logs: &[Option<&[u64]>], pre: bool) -> Net {
 
 #[test]
 fn a_majority_with_logs_no_better_elects() {
+    use Role::{Candidate, Follower, Leader, PreCandidate};
     let (empty, long): (Option<&[u64]>, Option<&[u64]>) = (Some(&[]), Some(&[1, 1]));
-    for (logs, wins) in [
-        (&[empty, empty, empty][..], true),
-        (&[empty, empty, None], true),
-        (&[empty, None, None], false),
-        (&[empty, None, None, empty], false),
-        (&[empty, None, None, empty, empty], true),
-        // Three others have more.
-        (&[empty, long, long, empty, empty], true),
-        (&[empty, long, long, long, empty], false),
+    for (logs, role, term) in [
+        (&[empty, empty][..], Leader, 1),
+        (&[empty, None], Candidate, 1),
+        (&[empty, empty, empty], Leader, 1),
+        (&[empty, empty, None], Leader, 1),
+        (&[empty, None, None], Candidate, 1),
+        (&[empty, None, None, empty], Candidate, 1),
+        (&[empty, None, None, empty, empty], Leader, 1),
+        // Three others have more: they refuse, and in a term in which they could have voted.
+        (&[empty, long, long, empty, empty], Leader, 1),
+        (&[empty, long, long, long, empty], Follower, 1),
         // The candidate's own log is the better one.
-        (&[long, empty, empty], true),
+        (&[long, empty, empty], Leader, 2),
     ] {
         for pre in [false, true] {
             let mut net = group(logs, pre);
             net.campaign(1);
-            // The first attempt of a candidate behind may meet the others' newer term.
-            if !net.node(1).is_leader() {
-                net.campaign(1);
-            }
-            let role = net.node(1).role();
-            let lost = if pre { Role::PreCandidate } else { Role::Candidate };
-            match wins {
-                true => assert_eq!(role, Role::Leader, "{logs:?}, pre-vote {pre}"),
-                // One that lost clearly is a follower again.
-                false => assert!(role == lost || role == Role::Follower, "{logs:?}: {role}"),
-            }
-            if !wins && pre {
-                let known = net.members.values().map(|member| member.node.term()).max();
-                assert!(known <= Some(Term(1)), "a lost pre-election leaves the term");
-            }
+            // One that only asks whether it would win stays at its term, unless a refusal says that
+            // others are further.
+            let want = match (role, pre) {
+                (Candidate, true) => (PreCandidate, term - 1),
+                (Leader, true) if logs[1] == long => (Follower, term),
+                _ => (role, term),
+            };
+            let got = (net.node(1).role(), net.node(1).term().0);
+            assert_eq!(got, want, "{logs:?}, pre-vote {pre}");
         }
     }
 }
@@ -448,7 +555,7 @@ fn a_lone_voter_elects_itself_once_its_vote_is_stored() {
 }
 
 #[test]
-fn an_isolated_candidate_adopts_a_lower_leaders_reply_to_nothing_but_the_leaders_next_word() {
+fn a_candidate_adopts_the_term_of_a_leader() {
     for body in [heartbeat(0), append(id(0, 0), &[5], 0)] {
         let mut member = in_role(Role::Candidate);
         member.hear(3, 5, body);
@@ -488,12 +595,92 @@ fn an_own_pre_vote_does_not_count_in_the_election_proper() {
     member.hear(2, 1, Body::PreVoteReply { reject: false });
     member.hear(3, 1, Body::PreVoteReply { reject: false });
     assert_eq!(member.node.role(), Role::Candidate, "the others alone were enough");
+    member.hear(2, 1, Body::VoteReply { reject: false });
+    assert_eq!(member.node.role(), Role::Candidate, "one vote of three");
     member.node.advance().unwrap();
     assert_eq!(member.node.role(), Role::Candidate, "its own pre-vote came too late");
+    // Its own vote, once it is stored, is the second.
     member.work();
-    assert_eq!(member.node.role(), Role::Candidate);
-    member.hear(2, 1, Body::VoteReply { reject: false });
     assert_eq!(member.node.role(), Role::Leader);
+}
+
+#[test]
+fn roles_follow_each_other_as_allowed() {
+    use Role::{Candidate, Follower, Leader, PreCandidate};
+    // What happens: a leader of the next term speaks; the node is to campaign, with and without a
+    // pre-election; the others vote for it, or refuse to.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        NewLeader,
+        Campaign { pre: bool },
+        Votes { reject: bool },
+    }
+    use Event::{Campaign, NewLeader, Votes};
+    let (votes, refusals) = (Votes { reject: false }, Votes { reject: true });
+    for (from, event, want, terms_later, leader) in [
+        (Follower, NewLeader, Follower, 1, Some(3)),
+        (Follower, Campaign { pre: true }, PreCandidate, 0, None),
+        (Follower, Campaign { pre: false }, Candidate, 1, None),
+        (Follower, votes, Follower, 0, Some(2)),
+        (Follower, refusals, Follower, 0, Some(2)),
+        (PreCandidate, NewLeader, Follower, 1, Some(3)),
+        (PreCandidate, Campaign { pre: true }, PreCandidate, 0, None),
+        (PreCandidate, votes, Candidate, 1, None),
+        (PreCandidate, refusals, Follower, 0, None),
+        (Candidate, NewLeader, Follower, 1, Some(3)),
+        (Candidate, Campaign { pre: true }, PreCandidate, 0, None),
+        (Candidate, Campaign { pre: false }, Candidate, 1, None),
+        (Candidate, votes, Leader, 0, Some(1)),
+        (Candidate, refusals, Follower, 0, None),
+        (Leader, NewLeader, Follower, 1, Some(3)),
+        (Leader, Campaign { pre: true }, Leader, 0, Some(1)),
+        (Leader, Campaign { pre: false }, Leader, 0, Some(1)),
+        (Leader, votes, Leader, 0, Some(1)),
+        (Leader, refusals, Leader, 0, Some(1)),
+    ] {
+        let mut config = plain(1);
+        config.pre_vote = from == PreCandidate || matches!(event, Campaign { pre: true });
+        // So that the answers of pre-elections, too, are those of its own term.
+        let mut member = Member::with_log(config.clone(), &[1, 2, 3], &[1]);
+        match from {
+            Follower => member.hear(2, 1, heartbeat(0)),
+            PreCandidate => member.stand(),
+            Candidate | Leader => {
+                member.stand();
+                if config.pre_vote {
+                    member.hear(2, 2, Body::PreVoteReply { reject: false });
+                    member.work();
+                }
+                if from == Leader {
+                    member.hear(2, 2, Body::VoteReply { reject: false });
+                }
+            }
+        }
+        member.work();
+        assert_eq!(member.node.role(), from, "{event:?}");
+        let term = member.node.term().0;
+
+        match event {
+            NewLeader => member.hear(3, term + 1, heartbeat(0)),
+            Campaign { .. } => member.node.campaign().unwrap(),
+            Votes { reject } => {
+                for peer in [2, 3] {
+                    let (at, reply) = match from {
+                        PreCandidate if reject => (term, Body::PreVoteReply { reject }),
+                        PreCandidate => (term + 1, Body::PreVoteReply { reject }),
+                        _ => (term, Body::VoteReply { reject }),
+                    };
+                    member.hear(peer, at, reply);
+                }
+            }
+        }
+        let node = &member.node;
+        assert_eq!(
+            (node.role(), node.term().0, node.leader()),
+            (want, term + terms_later, leader.map(NodeId)),
+            "{from}, {event:?}"
+        );
+    }
 }
 
 #[test]
@@ -566,12 +753,10 @@ fn a_split_vote_is_settled_by_the_next_election() {
         net.node(id).campaign().unwrap();
     }
     net.settle();
-    assert!(net.leaders().contains(&1));
-    net.node(2).campaign().unwrap();
-    net.settle();
+    let split = [(2, Role::Candidate, 2), (3, Role::Candidate, 2)];
+    assert_eq!(net.roles()[1..], split);
     net.campaign(3);
-    let led: Vec<u64> = net.leaders().into_iter().filter(|id| *id != 1).collect();
-    assert_eq!(led.len(), 1, "one of the two leads: {:?}", net.roles());
+    assert_eq!(net.roles()[1..], [(2, Role::Follower, 3), (3, Role::Leader, 3)]);
 }
 
 #[test]

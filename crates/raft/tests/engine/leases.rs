@@ -1,7 +1,7 @@
 //! Check-quorum and pre-vote: who may disturb whom.
 
 use quorate_raft::{Body, Config, Error, ReadOnlyOption, Role};
-use quorate_types::NodeId;
+use quorate_types::{NodeId, Term};
 
 use crate::net::{Member, Net, ack, append, heard, heartbeat, id, plain, pre_vote, vote};
 
@@ -157,23 +157,20 @@ fn with_pre_votes_a_returning_node_disturbs_nobody() {
 
 #[test]
 fn a_node_of_a_lower_term_does_not_stop_an_election() {
-    let mut net = Net::with(&[1, 2, 3], both);
-    net.campaign(1);
+    let mut net = Net::with(&[1, 2, 3], |config| config.pre_vote = true);
     net.isolate(3);
-    net.propose(1, "x").unwrap();
-    // Without node 1, node 2 must be able to win with node 3's pre-vote.
+    net.campaign(1);
+    net.campaign(3);
+    net.campaign(2);
+    let want = [(1, Role::Follower, 2), (2, Role::Leader, 2), (3, Role::PreCandidate, 0)];
+    assert_eq!(net.roles(), want);
+
+    // Node 3 comes back, and the leader is gone.
     net.heal();
-    net.isolate(1);
-    for id in [2, 3] {
-        net.at(id).tick(10);
-    }
-    net.settle();
-    for _ in 0..4 {
-        let ticks = net.node(2).randomized_election_timeout();
-        net.tick(2, ticks);
-    }
-    assert!(net.node(2).is_leader() || net.node(3).is_leader(), "{:?}", net.roles());
-    assert!(net.node(2).is_leader(), "the one with the longer log");
+    net.isolate(2);
+    net.campaign(3);
+    net.campaign(1);
+    assert!(net.node(1).is_leader() || net.node(3).is_leader(), "{:?}", net.roles());
 }
 
 #[test]
@@ -181,37 +178,60 @@ fn a_pre_candidate_forgets_its_leader_and_so_lets_others_win() {
     let mut net = Net::with(&[1, 2, 3], both);
     net.campaign(1);
     net.isolate(1);
-    for id in [2, 3] {
-        net.at(id).tick(10);
-    }
-    net.settle();
+    // Node 3 has just heard from the leader, and answers nothing.
     net.campaign(2);
+    assert_eq!((net.node(2).role(), net.node(2).leader()), (Role::PreCandidate, None));
+    assert_eq!(net.node(2).election_elapsed(), 0, "it heard from the leader just as lately");
     net.campaign(3);
-    net.campaign(2);
-    assert!(net.node(2).is_leader() || net.node(3).is_leader(), "{:?}", net.roles());
+    assert_eq!(net.roles()[1..], [(2, Role::Follower, 2), (3, Role::Leader, 2)]);
 }
 
-#[test]
-fn groups_that_start_to_use_pre_votes_still_elect() {
-    // Node 3, without pre-votes, has campaigned itself to a high term with a short log.
+/// Nodes 1 (leader of term 1) and 2 use pre-votes. Node 3 did not, has campaigned itself to term 3
+/// with a short log, and now uses them too.
+fn migrating() -> Net {
     let mut net = Net::with(&[1, 2, 3], |config| config.pre_vote = config.id != NodeId(3));
     net.campaign(1);
     net.isolate(3);
     net.propose(1, "x").unwrap();
     net.campaign(3);
     net.campaign(3);
-    assert_eq!((net.node(3).role(), net.node(3).term().0), (Role::Candidate, 3));
-    // Node 3 then learns to use pre-votes.
-    let (member, storage) = (net.members.remove(&3).unwrap(), 3);
-    let config = Config { pre_vote: true, ..plain(storage) };
-    net.members.insert(3, Member::on(config, member.storage));
+    let want = [(1, Role::Leader, 1), (2, Role::Follower, 1), (3, Role::Candidate, 3)];
+    assert_eq!(net.roles(), want);
+    let stopped = net.members.remove(&3).unwrap();
+    let config = Config { pre_vote: true, ..plain(3) };
+    net.members.insert(3, Member::on(config, stopped.storage));
     net.heal();
+    net
+}
+
+#[test]
+fn groups_that_start_to_use_pre_votes_still_elect() {
+    let mut net = migrating();
     net.isolate(1);
     // Its refusals carry its term, with which node 2 then wins.
     for id in [3, 2, 3, 2] {
         net.campaign(id);
     }
     assert!(net.node(2).is_leader(), "{:?}", net.roles());
+    assert_eq!(net.at(3).machine(), ["x"]);
+}
+
+#[test]
+fn a_stuck_pre_candidate_is_freed_by_the_leaders_heartbeat() {
+    let mut net = migrating();
+    // The others refuse its pre-votes, its log being the shorter one, and it stays where it is.
+    for _ in 0..2 {
+        net.campaign(3);
+        let stuck = [(1, Role::Leader, 1), (2, Role::Follower, 1)];
+        assert_eq!(net.roles()[..2], stuck);
+        assert_eq!(net.node(3).term(), Term(3));
+        assert_ne!(net.node(3).role(), Role::Leader);
+    }
+    // The answer to the heartbeat carries its term.
+    net.tick(1, 1);
+    assert_eq!((net.node(1).role(), net.node(1).term()), (Role::Follower, Term(3)));
+    net.campaign(1);
+    assert_eq!(net.leaders(), [1]);
     assert_eq!(net.at(3).machine(), ["x"]);
 }
 
