@@ -357,7 +357,7 @@ impl Leader {
             return;
         }
         // Without other voters nobody else can lead.
-        let is_alone = core.tracker.is_singleton() && !core.config.postpone_single_voter_reads;
+        let is_alone = decides_alone(core) && !core.config.postpone_single_voter_reads;
         if !is_alone && !has_committed_in_term(core) {
             // What earlier leaders committed may reach further than this node knows yet.
             core.postponed.push_back(request);
@@ -369,8 +369,8 @@ impl Leader {
     /// Answers a read, or lets it wait for a quorum. Says whether a quorum must be asked.
     fn take_read<S: Storage>(&mut self, core: &mut Core<S>, request: ReadRequest) -> bool {
         let index = core.log.committed();
-        let is_certain = core.tracker.is_singleton()
-            || core.config.read_only_option == ReadOnlyOption::LeaseBased;
+        let is_certain =
+            decides_alone(core) || core.config.read_only_option == ReadOnlyOption::LeaseBased;
         if is_certain {
             core.answer_read(request, index);
         } else {
@@ -551,6 +551,12 @@ fn on_snapshot_status<S: Storage>(core: &mut Core<S>, peer: NodeId, failed: bool
     // Until it answers, or a heartbeat does: it may need a while to install it.
     progress.msg_app_flow_paused = true;
     core.note(Note::SnapshotReported { peer, failed });
+}
+
+/// Whether this node is the only voter. A leader that was removed, or made a learner, is not: whoever
+/// votes may have elected itself meanwhile.
+fn decides_alone<S: Storage>(core: &Core<S>) -> bool {
+    core.tracker.is_singleton() && core.tracker.config.voters.contains(core.id)
 }
 
 /// Whether the commit index stands on an entry of this term, so that no earlier leader can have

@@ -74,7 +74,9 @@ impl<S: Storage> RawNode<S> {
             }
             let raft = &mut node.raft;
             let stored = raft.core.log.storage().last_index()?;
-            if stored != Index(0) || raft.core.log.last_index() != Index(0) {
+            // A node that has seen a later term is no new one, even if its log is empty.
+            let is_new = raft.core.term <= Term(1) && raft.core.log.last_index() == Index(0);
+            if stored != Index(0) || !is_new {
                 return Err(Error::BootstrapNonempty);
             }
             // So that the first Ready tells the application to store the term and the commit index.

@@ -17,14 +17,23 @@ fn local_messages_are_refused_from_outside() {
         Body::Unreachable,
         Body::SnapshotStatus { reject: true },
         Body::CheckQuorum,
+        Body::StorageAppend {
+            hard_state: None,
+            entries: vec![],
+            snapshot: None,
+            responses: vec![],
+        },
         Body::StorageAppendReply { stable: None, snapshot: None },
-        Body::StorageApplyReply { entries: vec![] },
         Body::StorageApply { entries: vec![], responses: vec![] },
+        Body::StorageApplyReply { entries: vec![] },
     ];
     for body in bodies {
-        let mut member = Member::new(plain(1), &[1, 2]);
-        assert_eq!(member.step(2, 1, body.clone()), Err(Error::StepLocalMsg), "{body:?}");
-        assert!(!member.node.has_ready());
+        for from in [1, 2, 9, 0] {
+            let mut member = Member::new(plain(1), &[1, 2]);
+            let refused = Err(Error::StepLocalMsg);
+            assert_eq!(member.step(from, 1, body.clone()), refused, "{body:?} of {from}");
+            assert!(!member.node.has_ready());
+        }
     }
 }
 
@@ -54,6 +63,68 @@ fn a_bootstrapped_node_hands_its_membership_out_first() {
     member.work();
     assert_eq!(member.machine().last().unwrap(), "x");
     assert!(!member.node.has_ready());
+}
+
+#[test]
+fn a_node_that_has_seen_a_later_term_is_not_bootstrapped() {
+    // Its log is empty, but it may have voted.
+    for (term, want) in [(0, Ok(())), (1, Ok(())), (2, Err(Error::BootstrapNonempty))] {
+        let storage = MemoryStorage::new();
+        storage.set_hard_state(HardState { term: Term(term), ..HardState::default() });
+        let mut member = Member::on(plain(1), storage);
+        assert_eq!(member.node.bootstrap(&[Peer::new(1)]), want, "term {term}");
+    }
+}
+
+#[test]
+fn readies_from_bootstrap_to_a_committed_proposal() {
+    let mut member = Member::on(plain(1), MemoryStorage::new());
+    member.node.bootstrap(&[Peer::new(1)]).unwrap();
+    let mut seen = vec![];
+    for step in 0..3 {
+        match step {
+            0 => {}
+            1 => member.node.campaign().unwrap(),
+            _ => member.node.propose("foo").unwrap(),
+        }
+        while member.node.has_ready() {
+            let ready = member.node.ready();
+            seen.push(describe_ready(&ready, None));
+            member.write(&ready);
+            member.apply(&ready);
+            member.node.advance().unwrap();
+        }
+    }
+    let want = [
+        "Ready MustSync=true:\n\
+         HardState Term:1 Commit:1\n\
+         Entries:\n1/1 EntryConfChange v1\n\
+         CommittedEntries:\n1/1 EntryConfChange v1\n",
+        "Ready MustSync=true:\n\
+         Lead:0 State:StateCandidate\n\
+         HardState Term:2 Vote:1 Commit:1\n",
+        "Ready MustSync=true:\n\
+         Lead:1 State:StateLeader\n\
+         Entries:\n2/2 EntryNormal \"\"\n",
+        "Ready MustSync=false:\n\
+         HardState Term:2 Vote:1 Commit:2\n\
+         CommittedEntries:\n2/2 EntryNormal \"\"\n",
+        "Ready MustSync=true:\n\
+         Entries:\n2/3 EntryNormal \"foo\"\n",
+        "Ready MustSync=false:\n\
+         HardState Term:2 Vote:1 Commit:3\n\
+         CommittedEntries:\n2/3 EntryNormal \"foo\"\n",
+    ];
+    assert_eq!(seen, want);
+}
+
+#[test]
+fn one_tick_moves_the_clock_by_one() {
+    let mut member = Member::new(plain(1), &[1, 2]);
+    for elapsed in 1..10 {
+        member.node.tick().unwrap();
+        assert_eq!(member.node.election_elapsed(), elapsed);
+    }
 }
 
 #[test]

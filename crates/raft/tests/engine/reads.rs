@@ -200,7 +200,10 @@ fn learners_confirm_nothing_but_may_ask() {
     net.campaign(1);
     net.tick(1, 1);
     net.propose(1, "x").unwrap();
-    assert_eq!(read(&mut net, 2, "r"), [(2, "r".to_owned())]);
+    for (asked, index) in [(1, 2), (2, 3), (1, 4), (2, 5)] {
+        assert_eq!(read(&mut net, asked, "r"), [(index, "r".to_owned())], "asked at {asked}");
+        net.propose(1, "x").unwrap();
+    }
 
     let mut member = Member::with_members(plain(1), &[1, 2], &[3], &[]);
     member.lead(&[2]);
@@ -227,6 +230,10 @@ fn reads_of_others_are_answered_by_message_and_forwarded_with_their_origin() {
     member.hear(3, 0, asked("theirs"));
     let forwarded = "3->2 MsgReadIndex Term:0 Log:0/0 Entries:[0/0 EntryNormal \"theirs\"]";
     assert_eq!(member.said(), [forwarded]);
+    // Its own, it sends in its own name.
+    member.node.read_index("mine");
+    let sent = "1->2 MsgReadIndex Term:0 Log:0/0 Entries:[0/0 EntryNormal \"mine\"]";
+    assert_eq!(member.said(), [sent]);
 }
 
 #[test]
@@ -297,6 +304,29 @@ fn a_malformed_answer_is_ignored() {
         member.hear(2, 1, Body::ReadIndexReply { index: Index(4), entries });
         member.work();
         assert_eq!(member.reads.len(), want);
+    }
+}
+
+#[test]
+fn a_leader_that_has_no_vote_itself_asks_who_has() {
+    // Made a learner or removed, it stays in office; the one voter may elect itself at any time.
+    for text in ["r1", "l1"] {
+        for postpone in [false, true] {
+            let config = Config { postpone_single_voter_reads: postpone, ..plain(1) };
+            let mut member = Member::new(config, &[1, 2]);
+            member.lead(&[2]);
+            member.hear(2, 1, ack(1));
+            member.work();
+            member.node.apply_conf_change(&crate::net::changes(text)).unwrap();
+            member.work();
+            assert_eq!(member.node.role(), Role::Leader);
+            member.node.read_index("r");
+            member.work();
+            assert_eq!(member.reads, [], "{text}: node 2 was not asked");
+            member.hear(2, 1, confirms(1));
+            member.work();
+            assert_eq!(member.reads, [(1, "r".to_owned())], "{text}");
+        }
     }
 }
 

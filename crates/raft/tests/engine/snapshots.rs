@@ -1,5 +1,7 @@
 //! Snapshots: installed on followers that fell behind, and sent by leaders.
 
+use std::collections::BTreeSet;
+
 use quorate_raft::{
     Body, ConfState, Message, ProgressState, Role, Snapshot, SnapshotStatus, Storage,
 };
@@ -74,6 +76,27 @@ fn a_snapshot_replaces_log_and_membership() {
     assert_eq!((ready.snapshot, crate::net::texts(&ready.messages)), (None, vec![reply.into()]));
 }
 
+fn voters_of(member: &Member) -> BTreeSet<NodeId> {
+    member.node.status().config.voters.ids().iter().collect()
+}
+
+#[test]
+fn nobody_campaigns_before_its_snapshot_is_installed() {
+    let mut received = snapshot(1, 5, &[2, 3]);
+    received.metadata.conf_state.voters_outgoing = ids(&[1, 2]);
+    let mut member = Member::new(plain(1), &[1, 2]);
+    member.hear(2, 1, install(&received));
+    for _ in 0..2 {
+        member.tick(30);
+        member.node.campaign().unwrap();
+        member.hear(2, 1, Body::TimeoutNow);
+        assert_eq!((member.node.role(), member.node.term()), (Role::Follower, Term(1)));
+    }
+    member.work();
+    member.node.campaign().unwrap();
+    assert_eq!(member.node.role(), Role::Candidate, "an outgoing voter may");
+}
+
 #[test]
 fn membership_comes_with_the_snapshot() {
     let state = |voters: &[u64], learners: &[u64], outgoing: &[u64]| ConfState {
@@ -96,6 +119,8 @@ fn membership_comes_with_the_snapshot() {
         assert_eq!(member.node.committed(), Index(5), "{what}");
         assert!(member.node.conf_state().is_equivalent(&after), "{what}");
         assert_eq!(member.node.is_learner(), is_learner, "{what}");
+        let members = after.voters.iter().chain(&after.voters_outgoing).copied();
+        assert_eq!(voters_of(&member), members.collect::<BTreeSet<_>>(), "{what}");
     }
 }
 
@@ -121,6 +146,15 @@ fn snapshots_that_are_not_needed_or_not_meant_for_this_node_are_ignored() {
             "{what}"
         );
     }
+}
+
+#[test]
+fn a_snapshot_that_no_entry_can_follow_is_ignored() {
+    let mut member = Member::new(plain(1), &[1, 2]);
+    member.hear(2, 1, install(&snapshot(1, u64::MAX, &[1, 2])));
+    member.node.check();
+    assert_eq!((member.node.committed(), member.node.last_index()), (Index(0), Index(0)));
+    assert!(member.said().is_empty());
 }
 
 #[test]
