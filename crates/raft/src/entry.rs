@@ -190,6 +190,33 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_has_an_id() {
+        for (entry, want) in [
+            (Entry::default(), EntryId::new(0, 0)),
+            (entry(1, 2, None, None), EntryId::new(1, 2)),
+            (entry(5, 123, Some(EntryType::Normal), Some("x")), EntryId::new(5, 123)),
+            (entry(u64::MAX, u64::MAX, None, None), EntryId::new(u64::MAX, u64::MAX)),
+        ] {
+            assert_eq!(entry.id(), want);
+        }
+    }
+
+    #[test]
+    fn hard_states_are_compared_by_what_they_hold() {
+        let state = |term, vote, commit| HardState {
+            term: Term(term),
+            vote: NodeId(vote),
+            commit: Index(commit),
+        };
+        assert!(state(0, 0, 0).is_empty());
+        assert_eq!(state(0, 0, 0), HardState::default());
+        for other in [state(1, 0, 0), state(0, 1, 0), state(0, 0, 1)] {
+            assert!(!other.is_empty() && other != HardState::default(), "{other:?}");
+            assert_eq!(other, other.clone());
+        }
+    }
+
+    #[test]
     fn size_limits_keep_the_first_entry() {
         let entries = [entry(4, 4, None, None), entry(5, 5, None, None), entry(6, 6, None, None)];
         let size = entries[0].encoded_size();

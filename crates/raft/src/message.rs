@@ -269,3 +269,67 @@ impl Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::MessageType::*;
+    use super::*;
+
+    /// Each type with its number, whether it stays inside a node, and whether it is an answer.
+    const TYPES: [(MessageType, u8, bool, bool); 24] = [
+        (MsgHup, 0, true, false),
+        (MsgBeat, 1, true, false),
+        (MsgProp, 2, false, false),
+        (MsgApp, 3, false, false),
+        (MsgAppResp, 4, false, true),
+        (MsgVote, 5, false, false),
+        (MsgVoteResp, 6, false, true),
+        (MsgSnap, 7, false, false),
+        (MsgHeartbeat, 8, false, false),
+        (MsgHeartbeatResp, 9, false, true),
+        (MsgUnreachable, 10, true, true),
+        (MsgSnapStatus, 11, true, false),
+        (MsgCheckQuorum, 12, true, false),
+        (MsgTransferLeader, 13, false, false),
+        (MsgTimeoutNow, 14, false, false),
+        (MsgReadIndex, 15, false, false),
+        (MsgReadIndexResp, 16, false, true),
+        (MsgPreVote, 17, false, false),
+        (MsgPreVoteResp, 18, false, true),
+        (MsgStorageAppend, 19, true, false),
+        (MsgStorageAppendResp, 20, true, true),
+        (MsgStorageApply, 21, true, false),
+        (MsgStorageApplyResp, 22, true, true),
+        (MsgForgetLeader, 23, false, false),
+    ];
+
+    #[test]
+    fn types_know_where_they_belong() {
+        for (kind, number, is_local, is_response) in TYPES {
+            assert_eq!(kind as u8, number, "{kind:?}");
+            assert_eq!(kind.is_local(), is_local, "{kind:?}");
+            assert_eq!(kind.is_response(), is_response, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn two_ids_are_no_nodes() {
+        for (id, want) in [
+            (LOCAL_APPEND_THREAD, true),
+            (LOCAL_APPLY_THREAD, true),
+            (NodeId(u64::MAX), true),
+            (NodeId(u64::MAX - 1), true),
+            (NodeId(u64::MAX - 2), false),
+            (NodeId(1), false),
+            (NodeId::NONE, false),
+        ] {
+            assert_eq!(is_local_target(id), want, "{id}");
+        }
+    }
+
+    #[test]
+    fn messages_cost_little_memory() {
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+        assert!(size_of::<Message>() <= 152, "{}", size_of::<Message>());
+    }
+}

@@ -121,3 +121,30 @@ impl Peer {
         Peer { id: id.into(), context: Bytes::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn soft_states_are_compared_by_leader_and_role() {
+        let state = |lead, role| SoftState { lead: NodeId(lead), role };
+        assert_eq!(state(0, Role::Follower), SoftState::default());
+        for other in [state(1, Role::Follower), state(0, Role::Candidate), state(1, Role::Leader)] {
+            assert_ne!(other, SoftState::default(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn roles_have_etcds_names_and_numbers() {
+        for (role, number, name) in [
+            (Role::Follower, 0, "StateFollower"),
+            (Role::Candidate, 1, "StateCandidate"),
+            (Role::Leader, 2, "StateLeader"),
+            (Role::PreCandidate, 3, "StatePreCandidate"),
+        ] {
+            assert_eq!((role as u8, role.to_string().as_str()), (number, name));
+        }
+        assert_eq!((SnapshotStatus::Finish as u8, SnapshotStatus::Failure as u8), (1, 2));
+    }
+}

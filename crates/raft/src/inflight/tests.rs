@@ -48,6 +48,48 @@ fn order_and_bytes_hold_through_rotation() {
     }
 }
 
+/// Random lives of windows agree with a list that is searched from the start each time.
+#[test]
+fn a_window_agrees_with_a_plain_list() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut chance = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    for _ in 0..500 {
+        let (count_max, bytes_max) = (1 + chance(20) as usize, chance(3) * chance(200));
+        let mut window = Inflights::new(count_max, bytes_max);
+        let (mut list, mut last): (Vec<(u64, u64)>, u64) = (vec![], 0);
+        for _ in 0..100 {
+            let bytes: u64 = list.iter().map(|(_, bytes)| bytes).sum();
+            let is_full = list.len() >= count_max || (bytes_max > 0 && bytes >= bytes_max);
+            assert_eq!((window.is_full(), window.bytes()), (is_full, bytes));
+            assert_eq!((held(&window), window.count()), (list.clone(), list.len()));
+            match chance(8) {
+                0 => {
+                    window.reset();
+                    list.clear();
+                }
+                1..=3 => {
+                    // Also before the oldest and beyond the newest.
+                    let to = (last + 3).saturating_sub(chance(25));
+                    window.free_le(Index(to));
+                    list.retain(|(held, _)| to < *held);
+                }
+                _ if is_full => {}
+                _ => {
+                    last += 1 + chance(3);
+                    let bytes = chance(50);
+                    window.add(Index(last), bytes);
+                    list.push((last, bytes));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn either_limit_fills_the_window() {
     for (count_max, bytes_max, appends, full) in [

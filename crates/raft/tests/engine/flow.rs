@@ -1,6 +1,6 @@
 //! Heartbeats, and how much a leader sends to a peer at once.
 
-use quorate_raft::{Body, Config, Entry, Error, Message, ProgressState};
+use quorate_raft::{Body, Config, Entry, Error, LOCAL_APPEND_THREAD, Message, ProgressState, Role};
 use quorate_types::{Index, NodeId};
 
 use crate::net::{Member, Net, ack, append, heard, heartbeat, id, plain};
@@ -59,6 +59,32 @@ fn heartbeats_go_to_all_and_carry_what_each_matches_at_most() {
     assert!(slow.said().is_empty());
     slow.tick(1);
     assert_eq!(slow.said().len(), 1);
+}
+
+#[test]
+fn only_a_leader_has_a_pulse() {
+    for (role, want) in
+        [(Role::Follower, 0), (Role::PreCandidate, 0), (Role::Candidate, 0), (Role::Leader, 2)]
+    {
+        let mut member = Member::new(plain(1), &[1, 2, 3]);
+        if role == Role::PreCandidate {
+            member = Member::new(Config { pre_vote: true, ..plain(1) }, &[1, 2, 3]);
+        }
+        match role {
+            Role::Follower => {}
+            Role::PreCandidate | Role::Candidate => member.stand(),
+            Role::Leader => member.lead(&[2]),
+        }
+        member.work();
+        assert_eq!(member.node.role(), role);
+        // Nobody but the node itself can say this.
+        let from = LOCAL_APPEND_THREAD;
+        let beat = Message { from, ..Message::new(NodeId(1), Body::Beat) };
+        member.node.step(beat).unwrap();
+        let said = member.said();
+        assert_eq!(said.len(), want, "{role}: {said:?}");
+        assert!(said.iter().all(|said| said.contains("MsgHeartbeat ")), "{role}: {said:?}");
+    }
 }
 
 #[test]
@@ -259,6 +285,34 @@ fn a_leader_bounds_what_waits_for_a_quorum() {
     // A refused proposal leaves no trace.
     assert_eq!(member.node.uncommitted_size(), 1000);
     assert_eq!(member.node.last_index().0, last + 1);
+}
+
+#[test]
+fn a_leader_without_its_group_appends_no_more_than_its_limit() {
+    const ENTRY_BYTES: usize = 10;
+    const LIMIT: u64 = 16 * ENTRY_BYTES as u64;
+    let config = Config { max_uncommitted_entries_size: LIMIT, ..plain(1) };
+    let mut member = leader(config, ProgressState::Replicate);
+    let first = member.node.last_index().0;
+    let taken = (0..1024)
+        .filter(|_| {
+            let taken = member.node.propose(vec![b'a'; ENTRY_BYTES]).is_ok();
+            member.work();
+            taken
+        })
+        .count() as u64;
+    assert_eq!((taken, member.node.last_index().0), (16, first + 16));
+    assert_eq!(member.node.uncommitted_size(), LIMIT);
+
+    // The group is back: what is committed counts until it is applied.
+    member.hear(2, 1, ack(first + 16));
+    assert_eq!((member.node.committed().0, member.node.uncommitted_size()), (first + 16, LIMIT));
+    let ready = member.node.ready();
+    assert_eq!((ready.committed_entries.len(), member.node.uncommitted_size()), (16, LIMIT));
+    member.apply(&ready);
+    member.node.advance().unwrap();
+    assert_eq!(member.node.uncommitted_size(), 0);
+    assert!(member.node.propose("more").is_ok());
 }
 
 #[test]

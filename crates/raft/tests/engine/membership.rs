@@ -3,7 +3,7 @@
 use quorate_raft::{
     AnyConfChange, Body, ChangeError, ChangeRefusal, ConfChange, ConfChangeTransition,
     ConfChangeType, ConfChangeV2, Config, EntryType, Error, Role, conf_changes_from_string,
-    describe_entry,
+    decode_conf_change, describe_entry, encode_conf_change,
 };
 use quorate_types::{Index, NodeId};
 
@@ -302,6 +302,52 @@ impl Member {
             self.hear(from, 1, ack(index));
         }
     }
+}
+
+#[test]
+fn adding_a_member_twice_blocks_nothing() {
+    let mut member = alone();
+    for node in [1, 1, 2] {
+        member.node.propose_conf_change(change_v1(ConfChangeType::AddNode, node)).unwrap();
+        member.work();
+    }
+    let added = ["1/2 EntryConfChange v1", "1/3 EntryConfChange v1", "1/4 EntryConfChange v2"];
+    assert_eq!(log_text(&mut member)[1..], added);
+    assert_eq!(membership(&member), "voters=(1 2)");
+}
+
+#[test]
+fn changes_are_stored_as_they_were_proposed() {
+    use ConfChangeTransition::{Auto, JointExplicit, JointImplicit};
+    for change in [
+        change_v1(ConfChangeType::AddNode, 2),
+        change_v1(ConfChangeType::AddLearnerNode, 2),
+        changes("v2"),
+        changes("l2"),
+        joint("l2", JointExplicit),
+        joint("l2", JointImplicit),
+        joint("v2 l1 l3", Auto),
+        joint("v2 l1 l3", JointExplicit),
+    ] {
+        let mut member = alone();
+        member.node.propose_conf_change(change.clone()).unwrap();
+        let stored = member.node.ready().entries.pop().unwrap();
+        let (kind, data) = encode_conf_change(&change);
+        assert_eq!((stored.kind, &stored.data), (Some(kind), &data));
+        assert_eq!(decode_conf_change(kind, stored.payload()), Ok(change));
+    }
+}
+
+#[test]
+fn a_removed_learner_is_gone() {
+    let mut member = Member::with_members(plain(1), &[1], &[2, 3], &[]);
+    let state = member.node.apply_conf_change(&changes("r2")).unwrap();
+    assert_eq!((state.voters, state.learners), (ids(&[1]), ids(&[3])));
+    let state = member.node.apply_conf_change(&changes("r3")).unwrap();
+    assert_eq!((state.voters, state.learners), (ids(&[1]), vec![]));
+    let none_left = member.node.apply_conf_change(&changes("r1"));
+    assert_eq!(none_left, Err(Error::Change(ChangeError::RemovedAllVoters)));
+    assert_eq!(membership(&member), "voters=(1)");
 }
 
 #[test]

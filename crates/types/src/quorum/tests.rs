@@ -103,12 +103,49 @@ fn small_majorities_agree_with_the_definition() {
 #[test]
 fn large_majorities_agree_with_the_definition() {
     let mut seed = 0x9e37_79b9_7f4a_7c15;
-    for _ in 0..20_000 {
+    for _ in 0..50_000 {
         let count = chance(&mut seed, 13);
         let values: Vec<u64> = (0..count).map(|_| chance(&mut seed, 2 * count + 1)).collect();
         let majority = voters(count);
         let got = majority.committed_index(held(&values));
         assert_eq!(got, committed_by_definition(&majority, held(&values)), "{values:?}");
+
+        let votes =
+            |id: NodeId| [None, Some(false), Some(true)][values[id.0 as usize - 1] as usize % 3];
+        let got = majority.vote_result(votes);
+        assert_eq!(got, vote_by_definition(&majority, votes), "{values:?}");
+    }
+}
+
+#[test]
+fn large_joint_quorums_agree_with_the_definition() {
+    let mut seed = 0x2545_f491_4f6c_dd1d;
+    for _ in 0..50_000 {
+        let count = chance(&mut seed, 13);
+        let values: Vec<u64> = (0..count).map(|_| chance(&mut seed, 2 * count + 1)).collect();
+        let mut half = || voters(count).0.iter().filter(|_| chance(&mut seed, 2) == 1).collect();
+        let (one, other): (Majority, Majority) = (half(), half());
+        let both = joint(&one, &other);
+        let want = committed_by_definition(&one, held(&values))
+            .min(committed_by_definition(&other, held(&values)));
+        assert_eq!(both.committed_index(held(&values)), want, "{both} {values:?}");
+
+        // By definition: every set of nodes that agrees must be a majority of both halves.
+        let votes =
+            |id: NodeId| [None, Some(false), Some(true)][values[id.0 as usize - 1] as usize % 3];
+        let yes = |id| votes(id) == Some(true);
+        let possible = |id| votes(id) != Some(false);
+        let decides = |half: &Majority, says: &dyn Fn(NodeId) -> bool| {
+            half.0.is_empty() || half.0.len() / 2 < half.0.iter().filter(|id| says(*id)).count()
+        };
+        let want = if decides(&one, &yes) && decides(&other, &yes) {
+            VoteResult::Won
+        } else if decides(&one, &possible) && decides(&other, &possible) {
+            VoteResult::Pending
+        } else {
+            VoteResult::Lost
+        };
+        assert_eq!(both.vote_result(votes), want, "{both} {values:?}");
     }
 }
 

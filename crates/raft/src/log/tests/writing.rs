@@ -1,6 +1,9 @@
 //! Handing out for writing, and committing.
 
+use quorate_types::NodeId;
+
 use super::*;
+use crate::{Progress, ProgressTracker};
 
 #[test]
 fn unstable_entries_are_handed_out_until_stable() {
@@ -47,6 +50,41 @@ fn only_the_very_entry_commits() {
         log.commit_to(Index(2)).unwrap();
         assert_eq!(log.maybe_commit(EntryId::new(term, index)), Ok(want), "{index}@{term}");
         assert_eq!(log.committed(), Index(if want { 3 } else { 2 }));
+    }
+}
+
+#[test]
+fn commit_needs_a_majority_and_the_current_term() {
+    // What each voter matches, the terms of the leader's log, and its term.
+    for (matched, terms, term, want) in [
+        (&[1][..], &[1][..], 1, 1),
+        (&[1], &[1], 2, 0),
+        (&[2], &[1, 2], 2, 2),
+        (&[1], &[2], 2, 1),
+        (&[2, 1, 1], &[1, 2], 1, 1),
+        (&[2, 1, 1], &[1, 1], 2, 0),
+        (&[2, 1, 2], &[1, 2], 2, 2),
+        (&[2, 1, 2], &[1, 1], 2, 0),
+        (&[2, 1, 1, 1], &[1, 2], 1, 1),
+        (&[2, 1, 1, 1], &[1, 1], 2, 0),
+        (&[2, 1, 1, 2], &[1, 2], 1, 1),
+        (&[2, 1, 1, 2], &[1, 1], 2, 0),
+        (&[2, 1, 2, 2], &[1, 2], 2, 2),
+        (&[2, 1, 2, 2], &[1, 1], 2, 0),
+    ] {
+        let mut tracker = ProgressTracker::new(1, 0);
+        for (voter, matched) in (1..).zip(matched) {
+            tracker.config.voters.incoming.0.insert(NodeId(voter));
+            let mut progress = Progress::new(Index(matched + 1), tracker.inflights());
+            progress.matched = Index(*matched);
+            tracker.progress.insert(NodeId(voter), progress);
+        }
+        for cut in 0..=terms.len() {
+            let mut log = log_of(&terms[..cut], &terms[cut..]);
+            let quorum_holds = EntryId { term: Term(term), index: tracker.committed() };
+            assert_eq!(log.maybe_commit(quorum_holds), Ok(want > 0), "{matched:?} {terms:?}");
+            assert_eq!(log.committed(), Index(want), "{matched:?} {terms:?}");
+        }
     }
 }
 
