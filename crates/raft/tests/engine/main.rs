@@ -1,7 +1,9 @@
 //! The engine through its public face: each file is one subject of the Raft core's contract.
 
+mod driving;
 mod elections;
 mod flow;
+mod gate;
 mod leases;
 mod membership;
 mod model;
