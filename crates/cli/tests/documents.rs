@@ -1,6 +1,6 @@
 //! The documents tell the truth about the code: what they name exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -18,13 +18,15 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names of all functions that are tests.
-fn tests() -> BTreeSet<String> {
+/// The functions that are tests, by the file they stand in: its path under `crates`.
+fn tests_by_file() -> BTreeMap<String, BTreeSet<String>> {
+    let crates = root().join("crates");
     let mut files = Vec::new();
-    sources(&root().join("crates"), &mut files);
-    let mut names = BTreeSet::new();
+    sources(&crates, &mut files);
+    let mut tests = BTreeMap::new();
     for file in files {
-        let text = std::fs::read_to_string(file).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut names = BTreeSet::new();
         let mut is_test = false;
         for line in text.lines().map(str::trim) {
             if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
@@ -36,8 +38,15 @@ fn tests() -> BTreeSet<String> {
                 is_test = false;
             }
         }
+        let path = file.strip_prefix(&crates).unwrap().to_str().unwrap();
+        tests.insert(path.to_owned(), names);
     }
-    names
+    tests
+}
+
+/// The names of all functions that are tests.
+fn tests() -> BTreeSet<String> {
+    tests_by_file().into_values().flatten().collect()
 }
 
 /// What stands in backticks in the last cell of each row of each table.
@@ -56,6 +65,58 @@ fn every_test_that_safety_names_exists() {
     assert!(50 < named.len(), "the tables were not read");
     for name in named {
         assert!(tests.contains(&name), "SAFETY.md names {name}, which is no test");
+    }
+}
+
+/// What stands in backticks in the rows of a document's tables, a list for each row.
+fn named_in_rows(document: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(root().join(document)).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
+    rows.map(|row| row.split('`').skip(1).step_by(2).map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn every_test_and_place_that_the_parity_tables_name_exists() {
+    let tests = tests_by_file();
+    for (document, least) in [("raft-tests", 250), ("raft-rules", 400)] {
+        let document = format!("docs/parity/{document}.md");
+        let mut tests_named = 0;
+        for name in named_in_rows(&document).into_iter().flatten() {
+            // `raft.rs::step` and `types/src/quorum.rs`: a place in the sources.
+            if let Some((file, word)) = name.split_once(".rs") {
+                let folder = if file.contains('/') { "crates" } else { "crates/raft/src" };
+                let path = root().join(folder).join(format!("{file}.rs"));
+                let text = std::fs::read_to_string(path);
+                let word = word.trim_start_matches("::");
+                let is_there = text.is_ok_and(|text| text.contains(word));
+                assert!(is_there, "{document} names {name}, which is nowhere");
+            // `raft/tests/engine/reads::a_deposed_leader_answers_nothing`: a test.
+            } else if let Some((file, test)) = name.split_once("::") {
+                tests_named += 1;
+                let of_file = tests.get(&format!("{file}.rs"));
+                let is_test = of_file.is_some_and(|tests| tests.contains(test));
+                assert!(is_test, "{document} names {name}, which is no test");
+            }
+        }
+        assert!(least <= tests_named, "{document}: {tests_named} tests; the tables were not read");
+    }
+}
+
+#[test]
+fn every_subject_and_rule_has_one_row() {
+    for (document, want) in [("raft-tests", 264), ("raft-rules", 280)] {
+        let text = std::fs::read_to_string(root().join(format!("docs/parity/{document}.md")));
+        let (mut seen, mut count) = (BTreeSet::new(), 0);
+        for line in text.unwrap().lines() {
+            let first = line.strip_prefix("| ").and_then(|row| row.split(" |").next());
+            if let Some(first) = first.filter(|first| !["---", "subject", "rule"].contains(first)) {
+                assert!(seen.insert(first.to_owned()), "{document} has {first} twice");
+                let cells = line.split(" | ").count();
+                assert_eq!(cells, if document == "raft-tests" { 2 } else { 4 }, "{line}");
+                count += 1;
+            }
+        }
+        assert_eq!(count, want, "{document}");
     }
 }
 

@@ -342,3 +342,17 @@ fn a_smaller_membership_confirms_reads_that_waited() {
     assert_eq!(member.reads, [(1, "r".to_owned())]);
     assert_eq!(member.node.role(), Role::Leader);
 }
+
+#[test]
+fn a_commit_by_a_smaller_membership_serves_postponed_reads() {
+    let mut member = Member::new(plain(1), &[1, 2]);
+    member.lead(&[2]);
+    member.work();
+    member.node.read_index("r");
+    member.work();
+    assert_eq!((member.reads.len(), member.node.pending_reads()), (0, 1));
+    // Its empty entry is committed because node 2 need not have it any more.
+    member.node.apply_conf_change(&crate::net::changes("r2")).unwrap();
+    member.work();
+    assert_eq!(member.reads, [(1, "r".to_owned())]);
+}
