@@ -106,3 +106,155 @@ fn compact(wal: &mut Wal, mark: &Mark) -> Result<(), WalError> {
         done => done,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use quorate_types::{Index, LogEntry};
+    use quorate_wal::testing::{Fault, SimDisk};
+    use quorate_wal::{Identity, Options};
+
+    use super::*;
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Running {
+        disk: SimDisk,
+        inbox: std::sync::mpsc::Sender<Work>,
+        outbox: mpsc::UnboundedReceiver<Written>,
+        metrics: Arc<Metrics>,
+        thread: std::thread::JoinHandle<()>,
+        next: u64,
+    }
+
+    impl Running {
+        fn new() -> Running {
+            let disk = SimDisk::new();
+            let options = Options { segment_bytes: 4096 };
+            let (path, owner) = (std::path::Path::new("/log"), Identity::default());
+            let shared: Arc<SimDisk> = Arc::new(disk.clone());
+            Wal::create(shared.clone(), path, owner, options.clone(), &Mark::default(), None)
+                .unwrap();
+            let (wal, _) = Wal::open(shared, path, options, &mut |_, _| {}).unwrap();
+            let (inbox, work) = std::sync::mpsc::channel();
+            let (written, outbox) = mpsc::unbounded_channel();
+            let metrics = Arc::new(Metrics::default());
+            let seen = Arc::clone(&metrics);
+            let thread = std::thread::spawn(move || run(wal, work, written, seen));
+            Running { disk, inbox, outbox, metrics, thread, next: 1 }
+        }
+
+        fn write(&mut self) {
+            let data = Bytes::from(vec![b'x'; 500]);
+            let entry = LogEntry { index: Index(self.next), stamp: 1, kind: 0, data };
+            self.next += 1;
+            let write = Write { entries: vec![entry], must_sync: true, ..Write::default() };
+            self.inbox.send(Work::Write(vec![write])).unwrap();
+        }
+
+        /// What became of the group, or nothing as soon as it waits for space.
+        fn written(&mut self) -> Option<Written> {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                if let Ok(written) = self.outbox.try_recv() {
+                    return Some(written);
+                }
+                if self.metrics.disk_full.value() == 1 {
+                    return None;
+                }
+                assert!(Instant::now() < deadline, "no answer");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+
+        fn write_until_full(&mut self) {
+            self.disk.set_space(20_000);
+            loop {
+                self.write();
+                match self.written() {
+                    Some(written) => written.unwrap(),
+                    None => return,
+                }
+            }
+        }
+
+        fn wait_for_space(&mut self) {
+            let written = self.outbox.blocking_recv();
+            written.expect("the thread runs").unwrap();
+            assert_eq!(self.metrics.disk_full.value(), 0);
+        }
+    }
+
+    #[test]
+    fn a_full_log_makes_its_own_room_while_a_group_waits() {
+        let mut running = Running::new();
+        for round in 0..3 {
+            running.write_until_full();
+            // The last one waits; all before it are durable.
+            let mark = Mark { index: Index(running.next - 2), stamp: 1, ..Mark::default() };
+            assert!(Index(6) < mark.index, "round {round}: a log of several files");
+            running.inbox.send(Work::Compact(mark)).unwrap();
+            running.wait_for_space();
+        }
+        drop(running.inbox);
+        running.thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_group_that_waits_for_space_does_not_hold_up_the_end() {
+        let mut running = Running::new();
+        running.write_until_full();
+        drop(running.inbox);
+        running.thread.join().unwrap();
+        assert!(running.outbox.blocking_recv().is_none(), "it was not vouched for");
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_ends_the_thread() {
+        for compacts in [false, true] {
+            let mut running = Running::new();
+            for _ in 0..20 {
+                running.write();
+                running.written().unwrap().unwrap();
+            }
+            // The write, or its sync.
+            running.disk.fail_in(u64::from(compacts), Fault::Error);
+            match compacts {
+                true => {
+                    let mark = Mark { index: Index(20), stamp: 1, ..Mark::default() };
+                    running.inbox.send(Work::Compact(mark)).unwrap();
+                }
+                false => running.write(),
+            }
+            assert!(running.outbox.blocking_recv().is_some_and(|written| written.is_err()));
+            running.thread.join().unwrap();
+            assert!(running.outbox.blocking_recv().is_none());
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_removed_is_left_for_later() {
+        let mut running = Running::new();
+        for _ in 0..20 {
+            running.write();
+            running.written().unwrap().unwrap();
+        }
+        // Written and synced; then comes the first removal.
+        running.disk.fail_in(2, Fault::Error);
+        let mark = Mark { index: Index(20), stamp: 1, ..Mark::default() };
+        running.inbox.send(Work::Compact(mark)).unwrap();
+        running.write();
+        running.wait_for_space();
+        let mark = Mark { index: Index(21), stamp: 1, ..Mark::default() };
+        running.inbox.send(Work::Compact(mark)).unwrap();
+        running.write();
+        running.wait_for_space();
+        drop(running.inbox);
+        running.thread.join().unwrap();
+        assert!(running.metrics.wal_bytes.value() < 20_000, "removed with the next compaction");
+    }
+}

@@ -512,6 +512,7 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
     Config {
         election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
         command_bytes_max: config.request_bytes_max,
+        write_ticks_max: 5 * second,
         parked_count_max: config.requests_max,
         parked_ticks_max: request_ticks,
         read_retry_ticks: (second / 2).max(1),
