@@ -1,14 +1,19 @@
 //! The engine through its public face: each file is one subject of the Raft core's contract.
 
+mod coalescing;
+mod edges;
 mod elections;
 mod flow;
+mod handover;
 mod leases;
 mod membership;
 mod model;
 mod net;
+mod priority;
 mod raw_node;
 mod reads;
 mod replication;
+mod requests;
 mod robust;
 mod snapshots;
 mod transfer;
