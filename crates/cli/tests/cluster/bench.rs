@@ -1,22 +1,23 @@
 //! `quorate bench` against members that go away in the middle of it.
 
 use std::process::Child;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::{Cluster, Outcome, outcome, quorate, start};
 
-/// Starts a bench that would go on for an hour, and lets it run for a moment.
-fn bench(endpoints: &[String], flags: &[&str]) -> Child {
+/// Starts a bench against all members that would go on for an hour, and lets it run for a moment.
+async fn bench(cluster: &Cluster, flags: &[&str]) -> Child {
+    let endpoints: Vec<String> =
+        (0..cluster.members.len()).map(|at| cluster.endpoint(at)).collect();
     let mut command = quorate();
     command
         .args(["bench", "put", "--clients", "8", "--total", "1000000000", "-w", "json"])
-        .args(["--request-timeout", "500ms", "--give-up-after", "1500ms"])
+        .args(["--request-timeout", "500ms"])
         .args(["--endpoints", &endpoints.join(",")])
         .args(flags);
     let bench = start(&mut command);
-    std::thread::sleep(Duration::from_millis(700));
+    cluster.written(0, 50).await;
     bench
 }
 
@@ -29,8 +30,7 @@ fn report(outcome: &Outcome) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bench_counts_what_fails_and_goes_on_while_anyone_answers() {
     let mut cluster = Cluster::start(3, &[]).await;
-    let endpoints: Vec<String> = (0..3).map(|at| cluster.endpoint(at)).collect();
-    let bench = bench(&endpoints, &["--duration", "4s"]);
+    let bench = bench(&cluster, &["--duration", "4s", "--give-up-after", "1m"]).await;
     cluster.kill(1);
     let outcome = outcome(bench);
     let report = report(&outcome);
@@ -48,7 +48,7 @@ async fn a_bench_ends_by_itself_when_nobody_answers_any_more() {
     let mut cluster = Cluster::start(1, &[]).await;
     // Killed, and still there but as if it hung.
     for name in ["KILL", "STOP"] {
-        let bench = bench(&[cluster.endpoint(0)], &[]);
+        let bench = bench(&cluster, &["--give-up-after", "1500ms"]).await;
         cluster.signal(0, name);
         let outcome = outcome(bench);
         let report = report(&outcome);

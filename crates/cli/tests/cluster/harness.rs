@@ -177,6 +177,20 @@ impl Cluster {
         Some(client.range(request).await.ok()?.into_inner())
     }
 
+    /// Waits until that many revisions were written by others.
+    pub(crate) async fn written(&self, at: usize, count: i64) {
+        let revision = async || {
+            let answer = self.read(at, b"x", true).await;
+            answer.and_then(|answer| answer.header).map_or(0, |header| header.revision)
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let goal = revision().await + count;
+        while revision().await < goal {
+            assert!(Instant::now() < deadline, "nobody writes");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub(crate) async fn status(&self, at: usize) -> Option<StatusResponse> {
         let mut client = MaintenanceClient::new(self.channel(at));
         Some(client.status(StatusRequest::default()).await.ok()?.into_inner())

@@ -35,7 +35,7 @@ async fn a_member_that_is_asked_to_stop_answers_or_refuses_what_is_under_way() {
                 unreachable!("numbers do not end")
             });
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.written(0, 100).await;
         cluster.signal(0, name);
         assert!(cluster.ended(0).unwrap().success(), "after SIG{name}");
         while let Some(client) = clients.join_next().await {
