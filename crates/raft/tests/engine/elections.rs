@@ -410,8 +410,27 @@ fn a_granted_vote_restarts_the_clock_a_pre_vote_does_not() {
     member.tick(3);
     member.hear(2, 1, pre_vote(id(0, 0)));
     assert_eq!(member.node.election_elapsed(), 3);
+    assert_eq!(member.node.term(), Term(0));
+    // In the term it is in already, so that no change of term restarts it.
+    member.hear(3, 1, ack(0));
+    member.tick(3);
     member.hear(2, 1, vote(id(0, 0)));
     assert_eq!(member.node.election_elapsed(), 0);
+}
+
+#[test]
+fn a_campaign_that_wins_nothing_waits_for_the_next_timeout() {
+    let mut config = plain(1);
+    config.pre_vote = true;
+    let mut member = Member::new(config, &[1, 2, 3]);
+    for _ in 0..3 {
+        member.node.set_randomized_election_timeout(15);
+        member.tick(14);
+        assert!(member.said().is_empty());
+        member.tick(1);
+        assert_eq!(member.said().len(), 2, "requests to both");
+        assert_eq!(member.node.election_elapsed(), 0);
+    }
 }
 
 /// A group of nodes with these logs; `None` is a node that never answers.
