@@ -14,3 +14,4 @@ mod replication;
 mod robust;
 mod snapshots;
 mod transfer;
+mod votes;
