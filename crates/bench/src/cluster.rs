@@ -107,7 +107,7 @@ pub struct Cluster {
     // In this order: the servers end before their folder goes.
     nodes: Vec<Node>,
     name: &'static str,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -134,10 +134,10 @@ impl Cluster {
         }
         let members: Vec<String> =
             places.iter().map(|(name, _, peer)| format!("{name}={peer}")).collect();
-        let mut cluster = Cluster { nodes: Vec::new(), name: program.name, _folder: folder };
+        let mut cluster = Cluster { nodes: Vec::new(), name: program.name, folder };
         for (name, client, peer) in &places {
-            let log = cluster._folder.path().join(format!("{name}.log"));
-            let data = cluster._folder.path().join(name);
+            let log = cluster.folder.path().join(format!("{name}.log"));
+            let data = cluster.data_folder(name);
             let mut command = Command::new(&program.path);
             command.args(program.words).args(["--name", name]).arg("--data-dir").arg(data);
             for (flag, value) in [
@@ -163,7 +163,7 @@ impl Cluster {
             let child = command.spawn().map_err(failed)?;
             let endpoint = Endpoint::from_shared(client.clone()).expect("made of a port");
             let endpoint = endpoint.connect_timeout(CALL_LIMIT).timeout(CALL_LIMIT);
-            cluster.nodes.push(Node { child, endpoint, log });
+            cluster.nodes.push(Node { child, command, endpoint, log });
         }
         cluster.answers().await?;
         Ok(cluster)
@@ -187,6 +187,38 @@ impl Cluster {
         let usages: io::Result<Vec<Usage>> = usages.collect();
         let usages = usages.map_err(|reason| ClusterError::Usage { program: self.name, reason })?;
         Ok(usages.into_iter().sum())
+    }
+
+    /// Process and data folder of each server.
+    ///
+    /// # Errors
+    ///
+    /// A server that has ended.
+    pub fn servers(&mut self) -> Result<Vec<(u32, PathBuf)>, ClusterError> {
+        self.running()?;
+        let folder = |number| self.data_folder(&format!("n{number}"));
+        let nodes = self.nodes.iter().enumerate();
+        Ok(nodes.map(|(number, node)| (node.child.id(), folder(number))).collect())
+    }
+
+    /// Kills a server, starts it again after `pause`, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started, ends, or does not answer within half a minute.
+    pub async fn restart(&mut self, number: usize, pause: Duration) -> Result<(), ClusterError> {
+        let node = &mut self.nodes[number];
+        node.end();
+        tokio::time::sleep(pause).await;
+        node.child = node.command.spawn().map_err(|reason| ClusterError::Start {
+            program: node.command.get_program().to_string_lossy().into_owned(),
+            reason,
+        })?;
+        self.answers().await
+    }
+
+    fn data_folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     fn running(&mut self) -> Result<(), ClusterError> {
@@ -221,6 +253,8 @@ impl Cluster {
 #[derive(Debug)]
 struct Node {
     child: Child,
+    /// How it was started.
+    command: Command,
     endpoint: Endpoint,
     log: PathBuf,
 }
@@ -239,11 +273,18 @@ impl Node {
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        // The folder goes next, so there is nothing to flush. An error means that it has ended.
+impl Node {
+    fn end(&mut self) {
+        // An error means that it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The folder goes next, so there is nothing to flush.
+        self.end();
     }
 }
 
@@ -285,10 +326,11 @@ mod tests {
 
     #[test]
     fn servers_end_with_their_value() {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut command = Command::new("sleep");
+        let child = command.arg("1000").spawn().unwrap();
         let pid = child.id();
         let endpoint = Endpoint::from_static("http://127.0.0.1:1");
-        let node = Node { child, endpoint, log: PathBuf::new() };
+        let node = Node { child, command, endpoint, log: PathBuf::new() };
         let run = std::thread::spawn(move || {
             let _node = node;
             panic!("in the middle of a run");

@@ -310,6 +310,7 @@ fn name(work: Work) -> &'static str {
         Work::Fill => "put in turn",
         Work::Get { serializable: false } => "get",
         Work::Get { serializable: true } => "get serializable",
+        Work::Mixed => "mixed",
     }
 }
 

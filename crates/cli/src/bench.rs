@@ -1,6 +1,7 @@
 //! `quorate bench`: how fast a cluster answers. Any server of the etcd v3 API can be measured.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ struct LoadArgs {
     /// A request without an answer after this long has failed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     request_timeout: Duration,
+    /// Stop when failures have been all there was for this long
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
+    give_up_after: Duration,
     /// Where chance starts
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -78,6 +82,7 @@ impl LoadArgs {
             request_count: self.total,
             duration_max: self.duration,
             request_timeout: self.request_timeout,
+            silence_max: self.give_up_after,
             key_bytes: self.key_bytes,
             key_count: self.key_space,
             value_bytes: self.value_bytes,
@@ -136,12 +141,14 @@ async fn measure(args: BenchArgs) -> Result<(), CliError> {
     let measured = measured.map_err(|error| CliError::Arguments(error.to_string()))?;
 
     let report = Report::new(&load, connections, &measured);
-    match form {
+    let text = match form {
         Some(Form::Json) => {
-            println!("{}", serde_json::to_string(&report).map_err(|e| CliError::Output(e.into()))?);
+            serde_json::to_string(&report).map_err(|e| CliError::Output(e.into()))? + "\n"
         }
-        None | Some(Form::Simple | Form::Table) => print!("{}", report.text()),
-    }
+        None | Some(Form::Simple | Form::Table) => report.text(),
+    };
+    let mut output = std::io::stdout();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(CliError::Output)?;
     if measured.given_up {
         return Err(CliError::Failed("stopped early: only failures for a while".to_owned()));
     }
@@ -214,6 +221,7 @@ impl Report {
             Work::Fill => ("put, sequential", false),
             Work::Get { serializable: false } => ("get, linearizable", true),
             Work::Get { serializable: true } => ("get, serializable", true),
+            Work::Mixed => ("mixed", false),
         };
         let latency = &measured.latency;
         let quantile = |share| ms(latency.quantile(share));

@@ -3,7 +3,8 @@
 //! script needs only the program's name changed.
 //!
 //! A request goes to the first endpoint that can be reached. A read is asked again elsewhere when a
-//! member cannot serve it; a write never is, once it may have arrived.
+//! member cannot serve it; a write never is, once it may have arrived. What is about the endpoints
+//! themselves goes to all of them at once.
 
 mod duration;
 mod endpoints;
@@ -21,6 +22,7 @@ mod words;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) use duration::parse_duration;
 pub(crate) use error::CliError;
 pub(crate) use flags::{ClientFlags, Form};
@@ -75,6 +77,23 @@ pub(crate) fn run(command: ClientCommand) -> ExitCode {
     match runtime.block_on(command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.tell(),
+    }
+}
+
+/// The exit code for arguments that clap did not take, as `etcdctl` has them: it looks at the words
+/// that a flag allows itself, and calls another one unsupported. (For flags it does not know it has 1.)
+pub(crate) fn refusal_code(error: &clap::Error) -> u8 {
+    let given = |what| match error.get(what) {
+        Some(ContextValue::String(word)) => !word.is_empty(),
+        Some(ContextValue::Strings(words)) => !words.is_empty(),
+        _ => false,
+    };
+    let is_another_word = error.kind() == ErrorKind::InvalidValue
+        && given(ContextKind::InvalidValue)
+        && given(ContextKind::ValidValue);
+    match is_another_word {
+        true => CliError::Unsupported(String::new()).exit_code(),
+        false => CliError::Arguments(String::new()).exit_code(),
     }
 }
 
@@ -137,31 +156,25 @@ impl ClientCommand {
             }
             ClientCommand::Status(With { args: status::StatusArgs {}, flags }) => {
                 let output = flags.output()?;
-                let mut found = Vec::new();
-                let mut failed = Vec::new();
-                for (name, outcome) in flags
+                let answers = flags
                     .target()?
                     .each(async |channel| {
                         MaintenanceClient::new(channel).status(status::StatusRequest {}).await
                     })
-                    .await
-                {
-                    match outcome {
-                        Ok(status) => found.push((name, status)),
-                        Err(error) => failed.push((name, error)),
+                    .await;
+                for (name, outcome) in &answers {
+                    if let Err(error) = outcome {
+                        status::tell_failed(name, error);
                     }
                 }
-                for (name, error) in &failed {
-                    status::tell_failed(name, error);
-                }
-                output.status(&found)?;
-                status::outcome(&found, &failed)
+                output.status(&answers)?;
+                status::outcome(&answers)
             }
             ClientCommand::Members(With { args, flags }) => {
                 let output = flags.output()?;
                 let answer = flags
                     .target()?
-                    .read(async |channel| {
+                    .any(async |channel| {
                         ClusterClient::new(channel).member_list(args.request()).await
                     })
                     .await?;

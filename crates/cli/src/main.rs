@@ -5,6 +5,7 @@ mod client;
 mod playground;
 mod serve;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -38,10 +39,116 @@ enum Program {
 
 fn main() -> ExitCode {
     let arguments = serve::with_two_dashes(std::env::args_os());
-    match Quorate::parse_from(arguments).program {
+    let program = match Quorate::try_parse_from(&arguments) {
+        Ok(quorate) => quorate.program,
+        Err(error) => {
+            // Whoever read it may be gone; the exit code is left all the same.
+            let _ = error.print();
+            return ExitCode::from(refusal_code(&arguments, &error));
+        }
+    };
+    match program {
         Program::Serve(args) => serve::run(args),
         Program::Playground(args) => playground::run(&args),
         Program::Client(command) => client::run(command),
         Program::Bench(args) => bench::run(args),
+    }
+}
+
+/// The exit code for arguments that were not taken: 0 for a question that has been answered,
+/// `etcdctl`'s for what stands in for it, 2 as everywhere else for the rest.
+fn refusal_code(arguments: &[OsString], error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        return 0;
+    }
+    let program = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    match program == "bench" || client::ClientCommand::has_subcommand(program) {
+        true => client::refusal_code(error),
+        false => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> Option<u8> {
+        let words = ["quorate"].into_iter().chain(line.split_whitespace());
+        let arguments = serve::with_two_dashes(words.map(OsString::from));
+        let refused = Quorate::try_parse_from(&arguments).err();
+        refused.map(|error| refusal_code(&arguments, &error))
+    }
+
+    #[test]
+    fn refused_arguments_have_an_exit_code_of_their_program() {
+        for (line, want) in [
+            // Questions.
+            ("--help", 0),
+            ("-h", 0),
+            ("--version", 0),
+            ("-V", 0),
+            ("help", 0),
+            ("help put", 0),
+            ("serve --help", 0),
+            ("playground -h", 0),
+            ("put --help", 0),
+            ("bench --help", 0),
+            ("bench get --help", 0),
+            // No program of that name, or none at all.
+            ("", 2),
+            ("nosuch", 2),
+            ("--nosuch", 2),
+            ("--nosuch put a b", 2),
+            ("help nosuch", 2),
+            // Programs that run until they are stopped.
+            ("serve --nosuch", 2),
+            ("serve stray", 2),
+            ("serve -nosuch=1", 2),
+            ("serve --name", 2),
+            ("serve --name a --name b", 2),
+            ("playground --nodes many", 2),
+            ("playground --offset -1", 2),
+            ("playground --nosuch", 2),
+            ("playground stray", 2),
+            // Commands that stand in for etcdctl's.
+            ("put", 128),
+            ("put a b c", 128),
+            ("put --nosuch a b", 128),
+            ("put a b --lease zz", 128),
+            ("put a b --endpoints", 128),
+            ("get", 128),
+            ("get a b c", 128),
+            ("get a --limit x", 128),
+            ("get a --rev x", 128),
+            ("get a --order", 128),
+            ("get a --prefix=yes", 128),
+            ("del", 128),
+            ("del a b c", 128),
+            ("txn stray", 128),
+            ("status stray", 128),
+            ("members stray", 128),
+            ("members --nosuch", 128),
+            ("bench", 128),
+            ("bench nosuch", 128),
+            ("bench put stray", 128),
+            ("bench put --clients x", 128),
+            ("bench put --connections 0", 128),
+            ("bench get --duration 5", 128),
+            // A word that is none of those there are is not supported, says etcdctl.
+            ("get a --order UP", 4),
+            ("get a --sort-by LENGTH", 4),
+            ("get a --consistency q", 4),
+        ] {
+            assert_eq!(code(line), Some(want), "quorate {line}");
+        }
+        for line in ["serve", "playground", "put a b", "get a --order ascend", "bench put"] {
+            assert_eq!(code(line), None, "quorate {line}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Quorate::command().debug_assert();
     }
 }

@@ -53,11 +53,12 @@ struct Running {
     leash: Option<ChildStdin>,
 }
 
-/// Runs the cluster until a signal ends it, or until no node is left.
+/// Runs the cluster until a signal ends it, until a node ends before the cluster is ready, or until no
+/// node is left.
 pub(crate) fn run(args: &PlaygroundArgs) -> ExitCode {
     let outcome = Plan::make(args.nodes, args.offset, &args.dir).and_then(|plan| {
-        plan.check_ports()?;
-        plan.save()?;
+        // Held until the nodes have ended, unless this process is killed.
+        let _claim = plan.claim()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &PlaygroundArgs) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Whoever read it may be gone; the exit code is left all the same.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -88,7 +90,7 @@ async fn play(plan: &Plan) -> Result<(), String> {
     let mut announcing = JoinSet::new();
     announcing.spawn(announce(plan.clone()));
 
-    let mut lost = Vec::new();
+    let mut left = plan.nodes;
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
@@ -96,9 +98,14 @@ async fn play(plan: &Plan) -> Result<(), String> {
             Some(_) = announcing.join_next() => {}
             ended = nodes.join_next() => match ended {
                 Some(Ok((name, status))) => {
-                    lost.push(name.clone());
-                    let left = usize::from(plan.nodes) - lost.len();
+                    left -= 1;
                     say(&format!("{name} has ended ({status}); {left} of {} still run", plan.nodes));
+                    // Not with what was asked for, then: its last line says what is in the way.
+                    if !announcing.is_empty() {
+                        break Err(format!(
+                            "{name} ended before the cluster was ready; what it said last is above"
+                        ));
+                    }
                 }
                 Some(Err(error)) => break Err(error.to_string()),
                 None => break Err("no node is left; what they said last is above".to_owned()),
@@ -110,14 +117,23 @@ async fn play(plan: &Plan) -> Result<(), String> {
         say("stopping the nodes");
     }
     let _ = stop.send(true);
-    while let Some(node) = nodes.join_next().await {
-        if let Ok((name, status)) = node
-            && !status.starts_with("status 0")
-        {
-            say(&format!("{name} did not stop in order ({status})"));
+    loop {
+        let node = tokio::select! {
+            node = nodes.join_next() => node,
+            // Who asks twice does not want to wait. Nodes are killed when nobody attends to them.
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        match node {
+            None => return ended,
+            Some(Ok((name, status))) if !status.starts_with("status 0") => {
+                say(&format!("{name} did not stop in order ({status})"));
+            }
+            Some(_) => {}
         }
     }
-    ended
+    nodes.shutdown().await;
+    Err("the nodes were killed, as a second signal asked; their data is as safe as ever".to_owned())
 }
 
 fn start(plan: &Plan, number: u16) -> Result<Running, String> {
@@ -193,7 +209,9 @@ async fn announce(plan: Plan) {
             tokio::time::sleep(WRITE_RETRY).await;
         }
     }
-    say(&plan.greeting());
+    // As it was called here it can be called again from here.
+    let program = std::env::args().next().unwrap_or_else(|| "quorate".to_owned());
+    say(&plan.greeting(&program));
 }
 
 /// Whether a write goes through. It deletes what is not there: all of a write's way, and no trace.

@@ -1,13 +1,13 @@
 //! `quorate serve`: one node of a cluster.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use quorate_server::Server;
 use quorate_server::config::{Config, FLAGS, LogFormat, LogLevel, Sources};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Hidden: stop when standard input ends, so that no child outlives whoever started it.
@@ -84,7 +84,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(problems) => {
             for line in problems.lines() {
-                eprintln!("error: {line}");
+                tell(&format!("error: {line}"));
             }
             return ExitCode::from(2);
         }
@@ -93,7 +93,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start threads: {error}");
+            tell(&format!("error: cannot start threads: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -114,44 +114,97 @@ fn settings(args: &ServeArgs) -> Result<Config, String> {
 
 async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
     // Asked for before anything starts: a signal in between must not kill a half-started node.
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                eprintln!("error: cannot listen for signals: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-    let orphaned = exit_with_parent.then(end_of_input);
-    let server = match Server::start(config).await {
-        Ok(server) => server,
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(&format!("error: cannot listen for signals: {error}"));
             return ExitCode::FAILURE;
         }
     };
+    let orphaned = exit_with_parent.then(end_of_input);
+    let server = tokio::select! {
+        server = Server::start(config) => match server {
+            Ok(server) => server,
+            Err(error) => {
+                tell(&format!("error: {error}"));
+                return ExitCode::FAILURE;
+            }
+        },
+        () = signals.second() => return stopped_at_once(),
+    };
     let broken = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.first() => None,
         () = or_never(orphaned) => None,
         reason = server.broken() => Some(reason),
     };
     let stopped = tokio::select! {
         () = server.shutdown() => true,
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
+        () = signals.another() => false,
     };
     match (broken, stopped) {
         (Some(reason), _) => {
-            eprintln!("error: the node has stopped: {reason}");
+            tell(&format!("error: the node has stopped: {reason}"));
             ExitCode::FAILURE
         }
-        (None, false) => {
-            eprintln!("error: stopped before everything had ended, as a second signal asked");
-            ExitCode::FAILURE
-        }
+        (None, false) => stopped_at_once(),
         (None, true) => ExitCode::SUCCESS,
     }
+}
+
+fn stopped_at_once() -> ExitCode {
+    tell("error: stopped before everything had ended, as a second signal asked");
+    ExitCode::FAILURE
+}
+
+/// SIGTERM and SIGINT, counted together: one asks for an end in order, two for an end at once.
+/// SIGHUP is passed over, since there is nothing to read again and a closed terminal is no reason for
+/// a member to leave its cluster.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    count: u32,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            count: 0,
+        })
+    }
+
+    /// Resolves once there was a signal.
+    async fn first(&mut self) {
+        self.reach(1).await;
+    }
+
+    /// Resolves once there were two.
+    async fn second(&mut self) {
+        self.reach(2).await;
+    }
+
+    /// Resolves at the next signal that asks for an end.
+    async fn another(&mut self) {
+        self.reach(self.count + 1).await;
+    }
+
+    async fn reach(&mut self, count: u32) {
+        while self.count < count {
+            tokio::select! {
+                _ = self.terminate.recv() => self.count += 1,
+                _ = self.interrupt.recv() => self.count += 1,
+                _ = self.hangup.recv() => tracing::info!("SIGHUP changes nothing; SIGTERM stops"),
+            }
+        }
+    }
+}
+
+/// Writes a line to standard error. Whoever read it may be gone, which is no reason to panic.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Resolves when standard input ends.
@@ -187,6 +240,8 @@ fn start_log(config: &Config) {
     let others = if level == "error" { "error" } else { "warn" };
     let log = tracing_subscriber::fmt()
         .with_env_filter(format!("{others},quorate={level}"))
+        // It would tell standard error that standard error is gone, and panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // Who already has a log has asked for nothing else.
     let _ = match config.log_format {

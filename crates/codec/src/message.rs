@@ -57,6 +57,7 @@ struct View<'a> {
     context: &'a [u8],
     vote: Option<NodeId>,
     responses: &'a [Message],
+    priority: i64,
 }
 
 impl<'a> View<'a> {
@@ -85,8 +86,10 @@ impl<'a> View<'a> {
                 view.reject = true;
                 view.reject_hint = Some(hint.index);
             }
-            Body::Vote { last, transfer } | Body::PreVote { last, transfer } => {
+            Body::Vote { last, transfer, priority }
+            | Body::PreVote { last, transfer, priority } => {
                 view.place = Some(*last);
+                view.priority = *priority;
                 view.context = if *transfer { CAMPAIGN_TRANSFER } else { &[] };
             }
             Body::VoteReply { reject }
@@ -159,6 +162,10 @@ impl View<'_> {
         for response in self.responses {
             out.value_field(14, response);
         }
+        // Not etcd's: its nodes skip it. The number and the form are those of the crate `raft`.
+        if self.priority != 0 {
+            out.number_field(16, self.priority as u64);
+        }
     }
 }
 
@@ -179,6 +186,7 @@ struct Fields {
     context: Bytes,
     vote: NodeId,
     responses: Vec<Message>,
+    priority: i64,
 }
 
 impl Decode for Fields {
@@ -207,6 +215,7 @@ impl Decode for Fields {
                     response.merge(value.descend()?)?;
                     self.responses.push(response.into_message()?);
                 }
+                (16, Value::Number(number)) => self.priority = number as i64,
                 _ => {}
             }
         }
@@ -217,7 +226,19 @@ impl Decode for Fields {
 impl Fields {
     fn into_message(self) -> Result<Message, DecodeError> {
         let kind = pick("MessageType", self.kind, &TYPES)?;
-        let Fields { to, from, term, log_term, index, entries, commit, reject, context, .. } = self;
+        let Fields {
+            to,
+            from,
+            term,
+            log_term,
+            index,
+            entries,
+            commit,
+            reject,
+            context,
+            priority,
+            ..
+        } = self;
         let (snapshot, responses) = (self.snapshot, self.responses);
         let place = EntryId { term: log_term, index };
         let transfer = context == CAMPAIGN_TRANSFER;
@@ -233,7 +254,7 @@ impl Fields {
                 Body::AppendRefusal { index, hint }
             }
             MessageType::MsgAppResp => Body::AppendReply { index },
-            MessageType::MsgVote => Body::Vote { last: place, transfer },
+            MessageType::MsgVote => Body::Vote { last: place, transfer, priority },
             MessageType::MsgVoteResp => Body::VoteReply { reject },
             MessageType::MsgSnap => Body::Snapshot { snapshot: Box::new(snapshot) },
             MessageType::MsgHeartbeat => Body::Heartbeat { commit, context },
@@ -245,7 +266,7 @@ impl Fields {
             MessageType::MsgTimeoutNow => Body::TimeoutNow,
             MessageType::MsgReadIndex => Body::ReadIndex { entries },
             MessageType::MsgReadIndexResp => Body::ReadIndexReply { index, entries },
-            MessageType::MsgPreVote => Body::PreVote { last: place, transfer },
+            MessageType::MsgPreVote => Body::PreVote { last: place, transfer, priority },
             MessageType::MsgPreVoteResp => Body::PreVoteReply { reject },
             MessageType::MsgStorageAppend => Body::StorageAppend {
                 hard_state: Some(HardState { term, vote: self.vote, commit })

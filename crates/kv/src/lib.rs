@@ -51,7 +51,7 @@ pub use response::{
     CompactionResponse, DeleteRangeResponse, HashKvResponse, KeyValue, PutResponse, RangeResponse,
     Response, ResponseOp, TxnResponse,
 };
-pub use snapshot::{Snapshot, SnapshotReader, restore};
+pub use snapshot::{Snapshot, SnapshotReader, restore, verify};
 pub use store::{Initial, Store};
 pub use validate::{Limits, PAIR_BYTES_MAX};
 pub use wire::Malformed;

@@ -203,7 +203,26 @@ pub fn restore(
     let mut batch = Batch::default();
     meta::begin_restore(&mut batch);
     backend.commit(&batch)?;
-    let mut blocks = Blocks { next: &mut next, buffer: BytesMut::new(), ended: false };
+    let (_, applied) = read(&mut next, &mut |batch| Ok(backend.commit(batch)?))?;
+    Ok(applied)
+}
+
+/// Reads a stream as [`restore`] does, with the same checks, and keeps nothing of it: whether this
+/// version could restore it. Answers the cluster it belongs to and what it stands for.
+///
+/// # Errors
+///
+/// `Snapshot` when the stream is not whole and sound, or `next` fails.
+pub fn verify(mut next: impl FnMut() -> io::Result<Bytes>) -> Result<(u64, Applied), StoreError> {
+    read(&mut next, &mut |_| Ok(()))
+}
+
+/// Reads a whole stream; `commit` gets its rows in parts, the last one only if all is sound.
+fn read(
+    next: &mut dyn FnMut() -> io::Result<Bytes>,
+    commit: &mut dyn FnMut(&Batch) -> Result<(), StoreError>,
+) -> Result<(u64, Applied), StoreError> {
+    let mut blocks = Blocks { next, buffer: BytesMut::new(), ended: false };
     if blocks.take(MAGIC.len())? != MAGIC[..] {
         return Err(refused("it does not begin as one does"));
     }
@@ -215,14 +234,14 @@ pub fn restore(
             (ROWS, Some(_)) => restore.rows(payload)?,
             (END, Some(_)) => {
                 blocks.end()?;
-                return restore.finish(backend, payload);
+                return restore.finish(commit, payload);
             }
             _ => return Err(refused(format!("a block of kind {kind} stands where none should"))),
         }
         let checksum = payload_checksum.to_be_bytes();
         restore.checksum = crc32c::crc32c_append(restore.checksum, &checksum);
         if COMMIT_BYTES <= restore.batch.bytes() {
-            backend.commit(&std::mem::take(&mut restore.batch))?;
+            commit(&std::mem::take(&mut restore.batch))?;
         }
     }
 }
@@ -278,7 +297,11 @@ impl Restore {
         Ok(())
     }
 
-    fn finish(mut self, backend: &mut dyn Backend, payload: Bytes) -> Result<Applied, StoreError> {
+    fn finish(
+        mut self,
+        commit: &mut dyn FnMut(&Batch) -> Result<(), StoreError>,
+        payload: Bytes,
+    ) -> Result<(u64, Applied), StoreError> {
         let mut reader = Reader::new(payload);
         let rows_count = reader.varint().map_err(malformed)?;
         if rows_count != self.rows_count {
@@ -302,8 +325,8 @@ impl Restore {
         if (read.cluster_id, &read.applied) != (cluster_id, &applied) {
             return Err(refused("its header does not belong to its rows"));
         }
-        backend.commit(&self.batch)?;
-        Ok(applied)
+        commit(&self.batch)?;
+        Ok((cluster_id, applied))
     }
 }
 

@@ -23,6 +23,9 @@ pub enum Work {
         /// Answered from the member's own state, which may be stale, instead of through a quorum.
         serializable: bool,
     },
+    /// A bit of everything, each on keys drawn at random: of ten requests five puts, three reads,
+    /// one deletion and one transaction.
+    Mixed,
 }
 
 /// A load: who sends how much of what.

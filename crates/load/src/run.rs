@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_proto::etcdserverpb::kv_client::KvClient;
-use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
+use quorate_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+};
 use quorate_proto::tonic::transport::{Channel, Endpoint};
 use quorate_proto::tonic::{self, Status};
 use tokio::task::JoinSet;
@@ -31,6 +35,7 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct Flow {
     ended: AtomicU64,
+    put: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -43,6 +48,15 @@ impl Progress {
     /// Requests that were answered or failed.
     pub fn ended_count(&self) -> u64 {
         self.shared.ended.load(Ordering::Relaxed)
+    }
+
+    /// Requests that put a value and were answered, transactions among them.
+    pub fn put_count(&self) -> u64 {
+        self.shared.put.load(Ordering::Relaxed)
+    }
+
+    fn count_put(&self) {
+        self.shared.put.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count(&self) {
@@ -233,24 +247,73 @@ impl Client {
     /// One request; answered with the number of keys that a read found.
     async fn request(&mut self, shared: &Shared, number: u64) -> Result<u64, Status> {
         let load = &shared.load;
-        let key_number = match load.work {
-            Work::Fill => number % load.key_count,
-            Work::Put | Work::Get { .. } => self.dice.below(load.key_count),
-        };
-        let key = load.key(key_number);
         match load.work {
-            Work::Put | Work::Fill => {
-                let value = shared.values.draw(&mut self.dice);
-                let put = PutRequest { key, value, ..PutRequest::default() };
-                self.kv.put(put).await?;
-                Ok(0)
-            }
-            Work::Get { serializable } => {
-                let range = RangeRequest { key, serializable, ..RangeRequest::default() };
-                let answer = self.kv.range(range).await?.into_inner();
-                Ok(answer.kvs.len() as u64)
-            }
+            Work::Put => self.put(shared).await,
+            Work::Fill => self.put_to(shared, number % load.key_count).await,
+            Work::Get { serializable } => self.read(shared, serializable).await,
+            Work::Mixed => match self.dice.below(10) {
+                0..5 => self.put(shared).await,
+                5..8 => self.read(shared, false).await,
+                8 => self.delete(shared).await,
+                _ => self.transact(shared).await,
+            },
         }
+    }
+
+    fn draw_key(&mut self, shared: &Shared) -> Bytes {
+        shared.load.key(self.dice.below(shared.load.key_count))
+    }
+
+    async fn put(&mut self, shared: &Shared) -> Result<u64, Status> {
+        let number = self.dice.below(shared.load.key_count);
+        self.put_to(shared, number).await
+    }
+
+    async fn put_to(&mut self, shared: &Shared, number: u64) -> Result<u64, Status> {
+        let (key, value) = (shared.load.key(number), shared.values.draw(&mut self.dice));
+        self.kv.put(PutRequest { key, value, ..PutRequest::default() }).await?;
+        shared.progress.count_put();
+        Ok(0)
+    }
+
+    async fn read(&mut self, shared: &Shared, serializable: bool) -> Result<u64, Status> {
+        let key = self.draw_key(shared);
+        let range = RangeRequest { key, serializable, ..RangeRequest::default() };
+        let answer = self.kv.range(range).await?.into_inner();
+        Ok(answer.kvs.len() as u64)
+    }
+
+    async fn delete(&mut self, shared: &Shared) -> Result<u64, Status> {
+        let key = self.draw_key(shared);
+        self.kv.delete_range(DeleteRangeRequest { key, ..DeleteRangeRequest::default() }).await?;
+        Ok(0)
+    }
+
+    /// Puts a key, and when it was there before, reads another.
+    async fn transact(&mut self, shared: &Shared) -> Result<u64, Status> {
+        let (key, other) = (self.draw_key(shared), self.draw_key(shared));
+        let exists = Compare {
+            result: CompareResult::Greater.into(),
+            target: CompareTarget::Version.into(),
+            key: key.clone(),
+            range_end: Bytes::new(),
+            target_union: Some(TargetUnion::Version(0)),
+        };
+        let value = shared.values.draw(&mut self.dice);
+        let op = |request| RequestOp { request: Some(request) };
+        let put = PutRequest { key, value, ..PutRequest::default() };
+        let put = op(request_op::Request::RequestPut(put));
+        let read = RangeRequest { key: other, ..RangeRequest::default() };
+        let read = op(request_op::Request::RequestRange(read));
+        self.kv
+            .txn(TxnRequest {
+                compare: vec![exists],
+                success: vec![put.clone(), read],
+                failure: vec![put],
+            })
+            .await?;
+        shared.progress.count_put();
+        Ok(0)
     }
 }
 

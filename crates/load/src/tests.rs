@@ -110,8 +110,33 @@ async fn every_request_is_sent_once_and_counted() {
                 assert_eq!((seen.puts, seen.gets, seen.serializable), (0, 500, 500));
                 assert_eq!(measured.found_count, 500);
             }
+            Work::Mixed => unreachable!("has a test of its own"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_mixed_load_does_a_bit_of_everything() {
+    let server = Counting::start().await;
+    let load = Load {
+        client_count: 5,
+        request_count: 1000,
+        key_count: 50,
+        value_bytes: 10,
+        ..Load::new(Work::Mixed)
+    };
+    let channels = connect(std::slice::from_ref(&server.endpoint), 2).await.unwrap();
+    let progress = Progress::default();
+    let measured = run(&load, &channels, &progress).await.unwrap();
+    assert_eq!((measured.answered_count(), measured.failed_count()), (1000, 0));
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.puts + seen.gets + seen.deletes + seen.txns, 1000);
+    assert_eq!(progress.put_count(), seen.puts + seen.txns);
+    for (count, want) in [(seen.puts, 500), (seen.gets, 300), (seen.deletes, 100), (seen.txns, 100)]
+    {
+        assert!(want / 2 < count && count < want * 2, "{count} instead of about {want}");
+    }
+    assert!(seen.keys.len() <= 50);
 }
 
 #[tokio::test]
@@ -160,6 +185,8 @@ async fn an_endpoint_that_does_not_answer_is_named() {
 struct Seen {
     puts: u64,
     gets: u64,
+    deletes: u64,
+    txns: u64,
     serializable: u64,
     keys: BTreeSet<Bytes>,
     refuse: bool,
@@ -223,13 +250,19 @@ impl Kv for Counting {
 
     async fn delete_range(
         &self,
-        _: Request<DeleteRangeRequest>,
+        asked: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        Err(Status::unimplemented("not counted"))
+        let mut seen = self.seen.lock().unwrap();
+        seen.deletes += 1;
+        seen.keys.insert(asked.into_inner().key);
+        Ok(Response::new(DeleteRangeResponse::default()))
     }
 
-    async fn txn(&self, _: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        Err(Status::unimplemented("not counted"))
+    async fn txn(&self, asked: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let txn = asked.into_inner();
+        assert_eq!((txn.compare.len(), txn.success.len(), txn.failure.len()), (1, 2, 1));
+        self.seen.lock().unwrap().txns += 1;
+        Ok(Response::new(TxnResponse::default()))
     }
 
     async fn compact(

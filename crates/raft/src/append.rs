@@ -8,12 +8,12 @@
 //! Source: etcd's `maybeSendAppend` and its callers.
 
 use bytes::Bytes;
-use quorate_types::{EntryId, NodeId};
+use quorate_types::{EntryId, Index, NodeId};
 
 use crate::core::Core;
 use crate::log::LogError;
 use crate::note::Note;
-use crate::{Body, Fatal, ProgressState, Storage, StorageError, payload_size};
+use crate::{Body, Fatal, ProgressState, Storage, payload_size};
 
 /// Whether an append is worth sending that carries nothing but the commit index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,24 @@ impl<S: Storage> Core<S> {
         Ok(())
     }
 
+    /// Sends every peer what it has not been sent yet, be it entries or the commit index.
+    pub(crate) fn broadcast_due(&mut self) -> Result<(), Fatal> {
+        let commit = self.log.committed();
+        let mut place = 0;
+        while let Some(peer) = self.tracker.progress.id_at(place) {
+            place += 1;
+            if peer == self.id {
+                continue;
+            }
+            while self.send_append(peer, WhenEmpty::Skip)? {}
+            let progress = self.tracker.progress.get(peer);
+            if progress.is_some_and(|progress| progress.can_bump_commit(commit)) {
+                self.send_append(peer, WhenEmpty::Send)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends `peer` the entries it needs next, or a snapshot if those are not there any more.
     /// Says whether anything was sent.
     pub(crate) fn send_append(
@@ -49,7 +67,9 @@ impl<S: Storage> Core<S> {
         let index = progress.next.prev();
         let term = match self.log.term(index) {
             Ok(term) => term,
-            Err(LogError::Compacted | LogError::Unavailable) => return self.send_snapshot(peer),
+            Err(LogError::Compacted | LogError::Unavailable) => {
+                return self.send_snapshot(peer, Index(0));
+            }
             Err(LogError::Fatal(fatal)) => return Err(fatal),
         };
         // While the window is full, only an empty append goes out: its answer frees the window if
@@ -66,7 +86,7 @@ impl<S: Storage> Core<S> {
             Ok(entries) => entries,
             Err(LogError::Fatal(fatal)) => return Err(fatal),
             Err(_) if when_empty == WhenEmpty::Skip => return Ok(false),
-            Err(_) => return self.send_snapshot(peer),
+            Err(_) => return self.send_snapshot(peer, Index(0)),
         };
 
         let commit = self.log.committed();
@@ -76,21 +96,20 @@ impl<S: Storage> Core<S> {
         Ok(true)
     }
 
-    /// Sends `peer` a snapshot, if it can be reached and one is ready. Says whether it did.
-    fn send_snapshot(&mut self, peer: NodeId) -> Result<bool, Fatal> {
+    /// Sends `peer` a snapshot at `from` or after, if it can be reached and one is ready. Says
+    /// whether it did.
+    pub(crate) fn send_snapshot(&mut self, peer: NodeId, from: Index) -> Result<bool, Fatal> {
         let Some(progress) = self.tracker.progress.get_mut(peer) else { return Ok(false) };
         if !progress.recent_active {
             return Ok(false);
         }
-        let snapshot = match self.log.snapshot() {
-            Ok(snapshot) if snapshot.is_empty() => return Err(Fatal::EmptySnapshot),
-            Ok(snapshot) => snapshot,
-            Err(StorageError::SnapshotTemporarilyUnavailable) => {
-                self.note(Note::SnapshotNotReady { peer });
-                return Ok(false);
-            }
-            Err(error) => return Err(error.into()),
+        let Some(snapshot) = self.log.snapshot(from)? else {
+            self.note(Note::SnapshotNotReady { peer });
+            return Ok(false);
         };
+        if snapshot.is_empty() {
+            return Err(Fatal::EmptySnapshot);
+        }
         progress.become_snapshot(snapshot.metadata.index);
         self.note(Note::SnapshotSent { peer, snapshot: snapshot.id() });
         self.send(peer, Body::Snapshot { snapshot: Box::new(snapshot) });

@@ -2,7 +2,8 @@
 //!
 //! Messages are encoded outside the engine, but a leader must read the changes it appends, so this
 //! one piece of raftpb lives here. What is written is byte for byte what etcd's library writes for
-//! the same value; what is read may come from any writer of that schema.
+//! the same value; what is read may come from any writer of that schema. The `codec` crate reads
+//! and writes the same values for others, and a test there holds that the two agree.
 
 use bytes::Bytes;
 use quorate_types::NodeId;
@@ -19,23 +20,19 @@ pub enum ChangeWireError {
     /// The bytes end within a field.
     #[error("membership change ends within a field")]
     Truncated,
-    /// A varint longer than 64 bits, a field number 0, or a wire type that does not exist.
+    /// A varint longer than 64 bits, a field number that cannot be, a wire type that does not
+    /// exist, or the end of a group that did not begin.
     #[error("membership change is not a protobuf message")]
     Malformed,
-    /// A known field has the wrong wire type.
-    #[error("field {field} of a membership change has wire type {wire_type}")]
-    WireType {
-        /// The field's number.
-        field: u64,
-        /// Its wire type.
-        wire_type: u64,
-    },
+    /// Groups within groups.
+    #[error("membership change is nested too deeply")]
+    TooDeep,
     /// etcd's library knows no such change.
     #[error("unexpected conf type {0}")]
-    UnknownType(u64),
+    UnknownType(i32),
     /// etcd's library knows no such transition.
     #[error("unexpected transition {0}")]
-    UnknownTransition(u64),
+    UnknownTransition(i32),
     /// A normal entry holds no membership change.
     #[error("not a membership entry")]
     NotAChange,
@@ -52,8 +49,9 @@ pub fn encode_conf_change(change: &AnyConfChange) -> (EntryType, Option<Bytes>) 
     }
 }
 
-/// The membership change in the data of an entry. Unknown fields are skipped, the last of several
-/// values of a field counts, and no data at all is a change with nothing set.
+/// The membership change in the data of an entry. Unknown fields, and known ones of another wire
+/// type, are skipped, the last of several values of a field counts, and no data at all is a change
+/// with nothing set.
 ///
 /// # Errors
 ///
@@ -101,13 +99,13 @@ fn encode_v2(change: &ConfChangeV2) -> Bytes {
 
 fn decode_v1(data: &[u8]) -> Result<ConfChange, ChangeWireError> {
     let mut change = ConfChange::default();
-    let mut fields = Fields { rest: data };
+    let mut fields = Fields { rest: data, depth: 0 };
     while let Some(field) = fields.next()? {
-        match field.number {
-            1 => change.id = field.varint()?,
-            2 => change.change_type = change_type(field.varint()?)?,
-            3 => change.node_id = NodeId(field.varint()?),
-            4 => change.context = Bytes::copy_from_slice(field.bytes()?),
+        match field {
+            (1, Value::Number(number)) => change.id = number,
+            (2, Value::Number(number)) => change.change_type = change_type(number)?,
+            (3, Value::Number(number)) => change.node_id = NodeId(number),
+            (4, Value::Delimited(bytes)) => change.context = Bytes::copy_from_slice(bytes),
             _ => {}
         }
     }
@@ -116,12 +114,12 @@ fn decode_v1(data: &[u8]) -> Result<ConfChange, ChangeWireError> {
 
 fn decode_v2(data: &[u8]) -> Result<ConfChangeV2, ChangeWireError> {
     let mut change = ConfChangeV2::default();
-    let mut fields = Fields { rest: data };
+    let mut fields = Fields { rest: data, depth: 0 };
     while let Some(field) = fields.next()? {
-        match field.number {
-            1 => change.transition = Some(transition(field.varint()?)?),
-            2 => change.changes.push(decode_single(field.bytes()?)?),
-            3 => change.context = Bytes::copy_from_slice(field.bytes()?),
+        match field {
+            (1, Value::Number(number)) => change.transition = Some(transition(number)?),
+            (2, Value::Delimited(bytes)) => change.changes.push(decode_single(bytes)?),
+            (3, Value::Delimited(bytes)) => change.context = Bytes::copy_from_slice(bytes),
             _ => {}
         }
     }
@@ -130,11 +128,11 @@ fn decode_v2(data: &[u8]) -> Result<ConfChangeV2, ChangeWireError> {
 
 fn decode_single(data: &[u8]) -> Result<ConfChangeSingle, ChangeWireError> {
     let mut single = ConfChangeSingle::default();
-    let mut fields = Fields { rest: data };
+    let mut fields = Fields { rest: data, depth: 1 };
     while let Some(field) = fields.next()? {
-        match field.number {
-            1 => single.change_type = change_type(field.varint()?)?,
-            2 => single.node_id = NodeId(field.varint()?),
+        match field {
+            (1, Value::Number(number)) => single.change_type = change_type(number)?,
+            (2, Value::Number(number)) => single.node_id = NodeId(number),
             _ => {}
         }
     }
@@ -151,7 +149,8 @@ fn type_number(change_type: ConfChangeType) -> u64 {
 }
 
 fn change_type(number: u64) -> Result<ConfChangeType, ChangeWireError> {
-    match number {
+    // Protobuf enums are 32 bits wide, and what is above is cut off.
+    match number as i32 {
         0 => Ok(ConfChangeType::AddNode),
         1 => Ok(ConfChangeType::RemoveNode),
         2 => Ok(ConfChangeType::UpdateNode),
@@ -169,7 +168,7 @@ fn transition_number(transition: ConfChangeTransition) -> u64 {
 }
 
 fn transition(number: u64) -> Result<ConfChangeTransition, ChangeWireError> {
-    match number {
+    match number as i32 {
         0 => Ok(ConfChangeTransition::Auto),
         1 => Ok(ConfChangeTransition::JointImplicit),
         2 => Ok(ConfChangeTransition::JointExplicit),
@@ -180,7 +179,14 @@ fn transition(number: u64) -> Result<ConfChangeTransition, ChangeWireError> {
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
+const GROUP_BEGIN: u64 = 3;
+const GROUP_END: u64 = 4;
 const FIXED32: u64 = 5;
+
+const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
+
+/// Values within values, and groups within groups, that are followed before input is refused.
+const NESTING_MAX: usize = 100;
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -201,41 +207,82 @@ fn put_bytes_field(out: &mut Vec<u8>, number: u64, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// What a field holds; values of other wire types are of no known field.
+enum Value<'a> {
+    Number(u64),
+    Delimited(&'a [u8]),
+    Other,
+}
+
 /// The fields of one message, in the order they stand.
 struct Fields<'a> {
     rest: &'a [u8],
-}
-
-/// One field; a fixed-width value is held as its bytes, since no known field has one.
-struct Field<'a> {
-    number: u64,
-    wire_type: u64,
-    varint: u64,
-    bytes: &'a [u8],
+    depth: usize,
 }
 
 impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<Field<'a>>, ChangeWireError> {
+    /// The next field's number and value, or nothing at the end.
+    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, ChangeWireError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
+        let (number, wire_type) = self.tag()?;
+        let value = match wire_type {
+            VARINT => Value::Number(self.varint()?),
+            BYTES => Value::Delimited(self.delimited()?),
+            GROUP_BEGIN => {
+                self.skip_group(number)?;
+                Value::Other
+            }
+            _ => {
+                self.skip_plain(wire_type)?;
+                Value::Other
+            }
+        };
+        Ok(Some((number, value)))
+    }
+
+    fn tag(&mut self) -> Result<(u64, u64), ChangeWireError> {
         let tag = self.varint()?;
         let (number, wire_type) = (tag >> 3, tag & 7);
-        if number == 0 {
+        if number == 0 || FIELD_NUMBER_MAX < number {
             return Err(ChangeWireError::Malformed);
         }
-        let mut field = Field { number, wire_type, varint: 0, bytes: &[] };
+        Ok((number, wire_type))
+    }
+
+    /// Steps over a field that is neither the start nor the end of a group.
+    fn skip_plain(&mut self, wire_type: u64) -> Result<(), ChangeWireError> {
         match wire_type {
-            VARINT => field.varint = self.varint()?,
-            FIXED64 => field.bytes = self.take(8)?,
-            FIXED32 => field.bytes = self.take(4)?,
-            BYTES => {
-                let length = self.varint()?;
-                field.bytes = self.take(length)?;
-            }
-            _ => return Err(ChangeWireError::Malformed),
+            VARINT => self.varint().map(drop),
+            FIXED64 => self.take(8).map(drop),
+            BYTES => self.delimited().map(drop),
+            FIXED32 => self.take(4).map(drop),
+            _ => Err(ChangeWireError::Malformed),
         }
-        Ok(Some(field))
+    }
+
+    /// Steps to the end of group `number`, whose start was just read.
+    fn skip_group(&mut self, number: u64) -> Result<(), ChangeWireError> {
+        let mut open = vec![number];
+        while let Some(&innermost) = open.last() {
+            match self.tag()? {
+                (_, GROUP_BEGIN) if self.depth + open.len() == NESTING_MAX => {
+                    return Err(ChangeWireError::TooDeep);
+                }
+                (number, GROUP_BEGIN) => open.push(number),
+                (number, GROUP_END) if number == innermost => {
+                    open.pop();
+                }
+                (_, wire_type) => self.skip_plain(wire_type)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn delimited(&mut self) -> Result<&'a [u8], ChangeWireError> {
+        let length = self.varint()?;
+        self.take(length)
     }
 
     fn varint(&mut self) -> Result<u64, ChangeWireError> {
@@ -259,20 +306,6 @@ impl<'a> Fields<'a> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(ChangeWireError::Truncated)?;
         self.rest = rest;
         Ok(taken)
-    }
-}
-
-impl<'a> Field<'a> {
-    fn varint(&self) -> Result<u64, ChangeWireError> {
-        if self.wire_type == VARINT { Ok(self.varint) } else { Err(self.wrong_wire_type()) }
-    }
-
-    fn bytes(&self) -> Result<&'a [u8], ChangeWireError> {
-        if self.wire_type == BYTES { Ok(self.bytes) } else { Err(self.wrong_wire_type()) }
-    }
-
-    fn wrong_wire_type(&self) -> ChangeWireError {
-        ChangeWireError::WireType { field: self.number, wire_type: self.wire_type }
     }
 }
 
@@ -319,18 +352,29 @@ mod tests {
     #[test]
     fn foreign_bytes_are_read_or_refused() {
         let unknown_fields = [0x10, 1, 0x18, 3, 0x78, 5, 0x51, 1, 2, 3, 4, 5, 6, 7, 8];
-        let read = decode_conf_change(EntryType::ConfChange, &unknown_fields);
-        assert_eq!(read, Ok(v1(0, ConfChangeType::RemoveNode, 3, "")));
+        // Numbers, a group with a group inside, a known field of another wire type, and an enum that
+        // is wider than enums are.
+        let others =
+            [0x2b, 0x08, 1, 0x33, 0x34, 0x2c, 0x12, 1, 9, 0x10, 0x81, 0x80, 0x80, 0x80, 0x10];
+        let last = [0x18, 3];
+        for data in [&unknown_fields[..], &[&others[..], &last].concat()] {
+            let read = decode_conf_change(EntryType::ConfChange, data);
+            assert_eq!(read, Ok(v1(0, ConfChangeType::RemoveNode, 3, "")), "{data:x?}");
+        }
 
         use ChangeWireError::*;
         for (data, want) in [
             (&[0x08][..], Truncated),
             (&[0x12, 9, 0], Truncated),
             (&[0x00, 1], Malformed),
-            (&[0x0b], Malformed),
+            (&[0x0b], Truncated),
+            (&[0x0c], Malformed),
+            (&[0x0e], Malformed),
+            (&[0x1b, 0x24], Malformed),
+            (&[0x80, 0x80, 0x80, 0x80, 0x10, 0], Malformed),
+            (&[0x1b; 101], TooDeep),
             (&[0x08, 3], UnknownTransition(3)),
             (&[0x12, 2, 0x08, 4], UnknownType(4)),
-            (&[0x10, 1], WireType { field: 2, wire_type: 0 }),
             (&[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2], Malformed),
         ] {
             assert_eq!(decode_conf_change(EntryType::ConfChangeV2, data), Err(want), "{data:x?}");

@@ -79,6 +79,63 @@ pub struct Config {
     pub reads_max: usize,
     /// Most notes kept between two Readies; further ones are counted only.
     pub notes_max: usize,
+    /// How much this node should lead, compared with the other voters: the higher, the more. 0 is
+    /// the default, and what a node counts as that says nothing, such as etcd's.
+    ///
+    /// A voter refuses a candidate of lower priority whose log ends where its own does, so that it
+    /// gets the chance to stand itself. It does so only while it could be elected, and not any more
+    /// once it has stood since it last knew a leader: a preference never costs the group its
+    /// leader. An election that the leader itself ordered is not held up. Nobody hands an office
+    /// back to a node of higher priority by itself; that is a transfer.
+    ///
+    /// The priority travels in requests for votes, as a field (16) that etcd's nodes skip, and not
+    /// at all while it is 0.
+    ///
+    /// Source: `Config::priority` of the crate `raft`, under which a voter defers for ever, and to
+    /// candidates of later terms with shorter logs too.
+    pub priority: i64,
+    /// Lower end of the range that a follower's patience is drawn from, in ticks. 0, the default,
+    /// means [`Config::election_tick`], and it may not be less. To make a node rarely the first to
+    /// campaign, give it a later range than the others.
+    ///
+    /// Source: `Config::min_election_tick` of the crate `raft`.
+    pub min_election_tick: u32,
+    /// Upper end of that range, in ticks, itself excluded. 0, the default, means twice
+    /// [`Config::election_tick`].
+    ///
+    /// Source: `Config::max_election_tick` of the crate `raft`.
+    pub max_election_tick: u32,
+    /// Whether a leader sends what it appended and committed between two Readies as one append to
+    /// each peer (as far as [`Config::max_size_per_msg`] allows), made when the Ready is, instead of
+    /// one for every proposal and every step of the commit index. Off by default. A Ready may then
+    /// turn out to be empty although [`RawNode::has_ready`](crate::RawNode::has_ready) said
+    /// otherwise.
+    ///
+    /// Source: thesis 10.2.2; compare `Config::batch_append` of the crate `raft`.
+    pub coalesce_appends: bool,
+    /// Whether a leader sends a snapshot to a follower that asks for one
+    /// ([`RawNode::request_snapshot`](crate::RawNode::request_snapshot)). Off by default: the
+    /// request is then what it looks like, a refusal that no longer matters.
+    ///
+    /// Source: `RawNode::request_snapshot` of the crate `raft`, where it is always on.
+    pub snapshot_on_request: bool,
+    /// Whether a leader that steps down because it was removed or made a learner tells the voter
+    /// that has most of the log to campaign at once, instead of leaving the group without a leader
+    /// for an election timeout. Needs [`Config::step_down_on_removal`]. A follower with this option
+    /// that may not campaign yet, since it has not applied that change itself, does so once it has,
+    /// within an election timeout. Off by default.
+    ///
+    /// Source: thesis 4.2.2 and 3.10; etcd leaves it as a to-do.
+    pub hand_over_on_removal: bool,
+    /// Whether a leader that hands its office over repeats the order to campaign with every
+    /// heartbeat, in case it was lost. Off by default.
+    ///
+    /// Source: thesis 3.10; etcd sends the order once.
+    pub retry_transfer: bool,
+    /// Whether a leader refuses a proposal that holds a membership change which cannot work now
+    /// ([`Error::ChangeRefused`](crate::Error::ChangeRefused)), instead of appending an empty entry
+    /// in its place and calling that a success. Off by default.
+    pub refuse_changes: bool,
 }
 
 impl Default for Config {
@@ -105,6 +162,14 @@ impl Default for Config {
             postpone_single_voter_reads: false,
             reads_max: 65_536,
             notes_max: 256,
+            priority: 0,
+            min_election_tick: 0,
+            max_election_tick: 0,
+            coalesce_appends: false,
+            snapshot_on_request: false,
+            hand_over_on_removal: false,
+            retry_transfer: false,
+            refuse_changes: false,
         }
     }
 }
@@ -134,6 +199,15 @@ pub enum ConfigError {
     /// A lease without the check that it rests on.
     #[error("CheckQuorum must be enabled when ReadOnlyOption is ReadOnlyLeaseBased")]
     LeaseWithoutCheckQuorum,
+    /// Followers would campaign while voters still hold to the leader.
+    #[error("min election tick must not be less than election tick")]
+    MinElectionTick,
+    /// There is nothing to draw election timeouts from.
+    #[error("min election tick must be less than max election tick")]
+    ElectionTickRange,
+    /// Only a leader that steps down hands over.
+    #[error("StepDownOnRemoval must be enabled to hand over on removal")]
+    HandOverWithoutStepDown,
 }
 
 impl Config {
@@ -179,7 +253,30 @@ impl Config {
         if self.read_only_option == ReadOnlyOption::LeaseBased && !self.check_quorum {
             return Err(ConfigError::LeaseWithoutCheckQuorum);
         }
+        if self.min_election_tick != 0 && self.min_election_tick < self.election_tick {
+            return Err(ConfigError::MinElectionTick);
+        }
+        let (min, max) = self.election_range();
+        if max <= u64::from(min) {
+            return Err(ConfigError::ElectionTickRange);
+        }
+        if self.hand_over_on_removal && !self.step_down_on_removal {
+            return Err(ConfigError::HandOverWithoutStepDown);
+        }
         Ok(())
+    }
+
+    /// What election timeouts are drawn from: the first number of ticks, and the one past the last.
+    pub(crate) fn election_range(&self) -> (u32, u64) {
+        let min = match self.min_election_tick {
+            0 => self.election_tick,
+            ticks => ticks,
+        };
+        let max = match self.max_election_tick {
+            0 => 2 * u64::from(self.election_tick),
+            ticks => u64::from(ticks),
+        };
+        (min, max)
     }
 
     /// [`Config::max_committed_size_per_ready`] with its default filled in.
@@ -236,6 +333,22 @@ mod tests {
                 },
                 "CheckQuorum must be enabled when ReadOnlyOption is ReadOnlyLeaseBased",
             ),
+            (
+                |config| config.min_election_tick = 9,
+                "min election tick must not be less than election tick",
+            ),
+            (
+                |config| config.min_election_tick = 20,
+                "min election tick must be less than max election tick",
+            ),
+            (
+                |config| config.max_election_tick = 10,
+                "min election tick must be less than max election tick",
+            ),
+            (
+                |config| config.hand_over_on_removal = true,
+                "StepDownOnRemoval must be enabled to hand over on removal",
+            ),
             // Two are wrong: the earlier check wins.
             (
                 |config| {
@@ -247,6 +360,19 @@ mod tests {
         ] {
             assert_eq!(with(change), want);
         }
+    }
+
+    #[test]
+    fn election_timeouts_are_drawn_from_one_to_two_times_the_base_unless_told_otherwise() {
+        for (min, max, want) in
+            [(0, 0, (10, 20)), (15, 0, (15, 20)), (0, 11, (10, 11)), (30, 40, (30, 40))]
+        {
+            let config =
+                Config { min_election_tick: min, max_election_tick: max, ..Config::new(NodeId(1)) };
+            assert_eq!((config.validate(), config.election_range()), (Ok(()), want));
+        }
+        let longest = Config { election_tick: u32::MAX, ..Config::new(NodeId(1)) };
+        assert_eq!(longest.validate(), Ok(()));
     }
 
     #[test]

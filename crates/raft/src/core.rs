@@ -15,13 +15,20 @@ use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
 use crate::log::RaftLog;
-use crate::note::{MessageFault, Note};
+use crate::note::{MessageFault, Note, TransferOutcome};
 use crate::reads::ReadRequest;
 use crate::rng::Rng;
 use crate::{
     Body, Changer, Config, Error, Fatal, HardState, Membership, Message, MessageType, Progress,
     ProgressTracker, ReadState, Storage,
 };
+
+/// A transfer of leadership after the leader gave way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandedOver {
+    pub(crate) to: NodeId,
+    pub(crate) ticks_left: u32,
+}
 
 #[derive(Debug)]
 pub(crate) struct Core<S> {
@@ -38,8 +45,19 @@ pub(crate) struct Core<S> {
 
     /// Ticks since the last sign of a leader, or, on a leader, since the last check of its quorum.
     pub(crate) election_elapsed: u32,
-    /// How many ticks a follower waits in this term: from `election_tick` up to twice as many.
+    /// How many ticks a follower waits in this term.
     pub(crate) election_timeout: u32,
+    /// Whether this node has campaigned since it last knew a leader.
+    pub(crate) has_stood: bool,
+    /// For so many ticks more, an order to campaign is obeyed once a membership change is applied.
+    pub(crate) late_order_ticks: u32,
+    /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
+    /// and takes no entries until then.
+    pub(crate) snapshot_wanted: Option<Index>,
+    /// Who this node handed leadership to, while it is not known who leads.
+    pub(crate) handed_over: Option<HandedOver>,
+    /// What became of the last transfer of leadership.
+    pub(crate) transfer_outcome: Option<(NodeId, TransferOutcome)>,
     rng: Rng,
 
     pub(crate) messages: Vec<Message>,
@@ -78,6 +96,11 @@ impl<S: Storage> Core<S> {
             is_learner: false,
             election_elapsed: 0,
             election_timeout: config.election_tick,
+            has_stood: false,
+            late_order_ticks: 0,
+            snapshot_wanted: None,
+            handed_over: None,
+            transfer_outcome: None,
             rng: Rng::new(config.seed, config.id),
             messages: Vec::new(),
             held: Vec::new(),
@@ -109,8 +132,9 @@ impl<S: Storage> Core<S> {
         }
         self.lead = NodeId::NONE;
         self.election_elapsed = 0;
-        self.election_timeout =
-            self.config.election_tick.saturating_add(self.rng.below(self.config.election_tick));
+        self.election_timeout = self.draw_election_timeout();
+        self.late_order_ticks = 0;
+        self.forget_snapshot_request();
         self.tracker.reset_votes();
 
         let last = self.log.last_index();
@@ -122,6 +146,58 @@ impl<S: Storage> Core<S> {
             if member == id {
                 progress.matched = last;
             }
+        }
+    }
+
+    fn draw_election_timeout(&mut self) -> u32 {
+        let (min, max) = self.config.election_range();
+        let width = u32::try_from(max - u64::from(min)).unwrap_or(u32::MAX);
+        min.saturating_add(self.rng.below(width))
+    }
+
+    /// It became known who leads.
+    pub(crate) fn on_leader_known(&mut self) {
+        self.has_stood = false;
+        if let Some(HandedOver { to, .. }) = self.handed_over.take() {
+            let outcome = match self.lead == to {
+                true => TransferOutcome::Transferred,
+                false => TransferOutcome::OtherLeader { leader: self.lead },
+            };
+            self.end_transfer(to, outcome);
+        }
+    }
+
+    /// A tick of a node that does not lead.
+    pub(crate) fn tick_orders(&mut self) {
+        self.late_order_ticks = self.late_order_ticks.saturating_sub(1);
+        if let Some(handed_over) = &mut self.handed_over {
+            handed_over.ticks_left = handed_over.ticks_left.saturating_sub(1);
+            if handed_over.ticks_left == 0 {
+                let to = handed_over.to;
+                self.handed_over = None;
+                self.end_transfer(to, TransferOutcome::TimedOut);
+            }
+        }
+    }
+
+    pub(crate) fn end_transfer(&mut self, to: NodeId, outcome: TransferOutcome) {
+        self.transfer_outcome = Some((to, outcome));
+        self.note(Note::TransferEnded { to, outcome });
+    }
+
+    /// Who should lead next: the voter that has most of the log, of those that were heard from
+    /// lately if there are any.
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        let voters = &self.tracker.config.voters.incoming.0;
+        let members = self.tracker.progress.iter();
+        let others = members.filter(|(id, _)| *id != self.id && voters.contains(*id));
+        // The first of equals.
+        others.rev().max_by_key(|(_, of)| (of.recent_active, of.matched)).map(|(id, _)| id)
+    }
+
+    pub(crate) fn forget_snapshot_request(&mut self) {
+        if let Some(index) = self.snapshot_wanted.take() {
+            self.note(Note::SnapshotRequestEnded { index });
         }
     }
 
@@ -151,6 +227,19 @@ impl<S: Storage> Core<S> {
         };
         self.queue(Message { to: self.lead, from, term, body });
         true
+    }
+
+    /// Queues a leader's word for its own log up to `index`. With appends, it may be coalesced.
+    pub(crate) fn acknowledge_own(&mut self, index: Index) {
+        let (id, term) = (self.id, self.term);
+        match self.held.last_mut() {
+            Some(Message { to, from, term: said_in, body: Body::AppendReply { index: said } })
+                if self.config.coalesce_appends && (*to, *from, *said_in) == (id, id, term) =>
+            {
+                *said = index;
+            }
+            _ => self.send(id, Body::AppendReply { index }),
+        }
     }
 
     fn queue(&mut self, message: Message) {

@@ -22,6 +22,9 @@ pub enum Error {
     /// A membership change cannot work now; nothing was written.
     #[error("membership change refused: {0}")]
     ChangeRefused(ChangeRefusal),
+    /// A snapshot cannot be asked for now.
+    #[error("snapshot request refused: {0}")]
+    SnapshotRequestRefused(SnapshotRequestRefusal),
     /// A committed membership change cannot be carried out.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -65,6 +68,31 @@ pub enum DropReason {
     /// It holds nothing, or a membership change that cannot be read.
     #[error("malformed proposal")]
     Malformed,
+    /// The log ends at the last index there is.
+    #[error("the log is full")]
+    LogFull,
+}
+
+/// Why a follower does not ask its leader for a snapshot. Asking again later may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotRequestRefusal {
+    /// Only a follower asks: a leader has the newest state there is, a candidate nobody to ask.
+    #[error("not a follower")]
+    NotFollower,
+    /// There is nobody to ask.
+    #[error("no leader")]
+    NoLeader,
+    /// A snapshot is being installed.
+    #[error("a snapshot is being installed already")]
+    Installing,
+    /// It was asked for already.
+    #[error("a snapshot was asked for already")]
+    Pending,
+    /// The log does not end with an entry of this leader, who may therefore replace what stands
+    /// there, and never have a snapshot that goes so far.
+    #[error("the log does not end in this term yet")]
+    Behind,
 }
 
 /// Why a leader refuses a membership change. The texts are etcd's.

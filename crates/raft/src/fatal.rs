@@ -124,6 +124,20 @@ pub enum Fatal {
         /// Its last index.
         last: Index,
     },
+    /// Storage goes up to an index after which there is none.
+    #[error("storage ends at {last}, the last index there is")]
+    StorageFull {
+        /// Its last index.
+        last: Index,
+    },
+    /// Storage has a snapshot of what is not in the log yet.
+    #[error("snapshot {index} is out of range [lastIndex({last})]")]
+    SnapshotOutOfRange {
+        /// The snapshot's index.
+        index: Index,
+        /// The last index of the log.
+        last: Index,
+    },
     /// The stored commit index is not one of the log's.
     #[error("state.commit {commit} is out of range [{first}, {last}]")]
     StoredCommitOutOfRange {

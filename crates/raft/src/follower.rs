@@ -18,7 +18,10 @@ pub(crate) fn step<S: Storage>(core: &mut Core<S>, message: Message) -> Result<N
     match message.body {
         Body::Append { prev, entries, commit } => {
             hear_from(core, from);
-            on_append(core, message.term, from, prev, entries, commit)?;
+            // The snapshot that is asked for must cover the whole log, so it does not grow.
+            if core.snapshot_wanted.is_none() {
+                on_append(core, message.term, from, prev, entries, commit)?;
+            }
         }
         Body::Heartbeat { commit, context } => {
             hear_from(core, from);
@@ -86,6 +89,7 @@ fn hear_from<S: Storage>(core: &mut Core<S>, leader: NodeId) {
     if core.lead != leader {
         core.lead = leader;
         core.note(Note::LeaderKnown { leader, term: core.term });
+        core.on_leader_known();
     }
 }
 
@@ -126,7 +130,19 @@ fn on_heartbeat<S: Storage>(
 ) -> Result<(), Error> {
     core.log.commit_to(commit)?;
     core.send(leader, Body::HeartbeatReply { context });
+    if core.snapshot_wanted.is_some() {
+        // What was said before may be lost, and the snapshot after it.
+        ask_for_snapshot(core);
+    }
     Ok(())
+}
+
+/// Tells the leader which snapshot this node waits for.
+pub(crate) fn ask_for_snapshot<S: Storage>(core: &mut Core<S>) {
+    if let Some(index) = core.snapshot_wanted {
+        let hint = EntryId { term: Term(0), index };
+        core.send(core.lead, Body::AppendRefusal { index: Index(0), hint });
+    }
 }
 
 fn on_snapshot<S: Storage>(
@@ -155,7 +171,15 @@ fn restore<S: Storage>(
     snapshot: Box<Snapshot>,
 ) -> Result<Option<SnapshotFault>, Error> {
     let (id, conf_state) = (snapshot.id(), &snapshot.metadata.conf_state);
-    if id.index <= core.log.committed() {
+    if !snapshot.is_possible() {
+        return Ok(Some(SnapshotFault::Malformed));
+    }
+    // It stands for all that this node ever acknowledged: nothing of that may get lost with the log.
+    let is_wanted = core.snapshot_wanted.is_some() && core.log.last_index() <= id.index;
+    if is_wanted && id.index == core.log.last_index() && !core.log.match_term(id)? {
+        return Ok(Some(SnapshotFault::Malformed));
+    }
+    if id.index <= core.log.committed() && !is_wanted {
         return Ok(Some(SnapshotFault::Old));
     }
     let mut members =
@@ -163,7 +187,7 @@ fn restore<S: Storage>(
     if !members.any(|member| *member == core.id) {
         return Ok(Some(SnapshotFault::NotMember));
     }
-    if core.log.match_term(id)? {
+    if !is_wanted && core.log.match_term(id)? {
         core.log.commit_to(id.index)?;
         return Ok(Some(SnapshotFault::Known));
     }
@@ -174,6 +198,7 @@ fn restore<S: Storage>(
     };
     core.log.restore(snapshot);
     core.install(membership);
+    core.snapshot_wanted = None;
     Ok(None)
 }
 

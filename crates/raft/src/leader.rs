@@ -3,14 +3,19 @@
 //! What a leadership needs lives here and ends with it; what the leader knows about its peers is in
 //! the membership, since it changes with it.
 //!
-//! Not here: how entries get to a peer (`append.rs`), reads that wait for a quorum (`reads.rs`).
+//! Not here: how entries get to a peer (`append.rs`), reads that wait for a quorum (`reads.rs`),
+//! handing the office over (`leader/transfer.rs`), snapshots that peers ask for
+//! (`leader/requests.rs`).
 
-use quorate_types::{EntryId, Index, NodeId};
+mod requests;
+mod transfer;
+
+use quorate_types::{EntryId, Index, NodeId, Term};
 
 use crate::append::WhenEmpty;
 use crate::change_wire::decode_conf_change;
 use crate::core::Core;
-use crate::note::{MessageFault, Note};
+use crate::note::{MessageFault, Note, TransferOutcome};
 use crate::raft::Next;
 use crate::reads::{ReadRequest, Reads};
 use crate::{
@@ -28,6 +33,10 @@ pub(crate) struct Leader {
     /// Payload of this term's entries that are not applied: an estimate, never too high for long.
     uncommitted_bytes: u64,
     reads: Reads,
+    /// Whether peers are to be sent what they have not been sent yet when the next Ready is made.
+    appends_due: bool,
+    /// Members that asked for a snapshot at or after an index, and were not sent one yet.
+    snapshot_requests: Vec<(NodeId, Index)>,
 }
 
 impl Leader {
@@ -47,8 +56,8 @@ impl Leader {
         Ok(leader)
     }
 
-    /// Leaves office.
-    pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>) {
+    /// Leaves office, to go on in `term`.
+    pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>, term: Term) {
         let mut count = 0;
         for request in self.reads.take_all() {
             count += 1;
@@ -63,7 +72,7 @@ impl Leader {
         if count > 0 {
             core.note(Note::ReadsLost { count });
         }
-        self.abandon_transfer(core);
+        self.resign_in_transfer(core, term);
     }
 
     pub(crate) fn step<S: Storage>(
@@ -74,6 +83,10 @@ impl Leader {
         let (from, kind) = (message.from, message.message_type());
         match message.body {
             Body::AppendReply { index } => self.on_append_reply(core, from, index)?,
+            // Nobody refuses what follows nothing: it is a request (see the variant's comment).
+            Body::AppendRefusal { index: Index(0), hint } if core.config.snapshot_on_request => {
+                self.on_snapshot_request(core, from, hint.index)?;
+            }
             Body::AppendRefusal { index, hint } => on_append_refusal(core, from, index, hint)?,
             Body::HeartbeatReply { context } => self.on_heartbeat_reply(core, from, &context)?,
             Body::ReadIndex { entries } => self.on_read(core, ReadRequest { from, entries }),
@@ -118,11 +131,12 @@ impl Leader {
                     return Ok(next);
                 }
             }
-            self.abandon_transfer(core);
+            self.end_transfer(core, TransferOutcome::TimedOut);
         }
         if core.config.heartbeat_tick <= self.heartbeat_elapsed {
             self.heartbeat_elapsed = 0;
             self.beat(core);
+            self.repeat_order(core);
         }
         Ok(Next::Stay)
     }
@@ -155,8 +169,26 @@ impl Leader {
             self.pending_change = before;
         }
         let first = first?;
-        core.broadcast_append(WhenEmpty::Send)?;
+        self.announce(core)?;
         Ok(first)
+    }
+
+    /// Tells peers about new entries or a new commit index: now, or with the next Ready.
+    pub(crate) fn announce<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Error> {
+        if core.config.coalesce_appends {
+            self.appends_due = true;
+        } else {
+            core.broadcast_append(WhenEmpty::Send)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the appends that were put off.
+    pub(crate) fn flush_appends<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Error> {
+        if std::mem::take(&mut self.appends_due) {
+            core.broadcast_due()?;
+        }
+        Ok(())
     }
 
     /// Why a membership change cannot be proposed now.
@@ -198,6 +230,9 @@ impl Leader {
             };
             if let Some(why) = self.change_refusal(core, &change) {
                 core.note(Note::ChangeRefused { index, why });
+                if core.config.refuse_changes {
+                    return Err(Error::ChangeRefused(why));
+                }
                 *entry = Entry { kind: Some(EntryType::Normal), ..Entry::default() };
             } else {
                 self.pending_change = index;
@@ -212,6 +247,9 @@ impl Leader {
         core: &mut Core<S>,
         mut entries: Vec<Entry>,
     ) -> Result<EntryId, Error> {
+        if core.log.room() < entries.len() as u64 {
+            return Err(Error::ProposalDropped(DropReason::LogFull));
+        }
         let bytes = payload_size(&entries);
         let total = self.uncommitted_bytes.saturating_add(bytes);
         // One of any size passes when nothing waits, or it never would.
@@ -228,7 +266,7 @@ impl Leader {
             index = index.next();
         }
         let last = core.log.append(entries)?;
-        core.send(core.id, Body::AppendReply { index: last });
+        core.acknowledge_own(last);
         Ok(first)
     }
 
@@ -244,6 +282,8 @@ impl Leader {
                 Ok(id) => core.note(Note::LeavingJoint { index: id.index }),
                 // Tried again at the next acknowledgement.
                 Err(Error::ProposalDropped(why)) => core.note(Note::ProposalDropped { why }),
+                // Noted where it was refused.
+                Err(Error::ChangeRefused(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -286,20 +326,24 @@ impl Leader {
             }
             ProgressState::Replicate => progress.inflights.free_le(index),
         }
-        let (has_all, is_behind) =
-            (progress.matched == last, progress.can_bump_commit(core.log.committed()));
+        let has_all = progress.matched == last;
+        let is_behind = progress.can_bump_commit(core.log.committed());
+        let has_room = progress.next <= last && !progress.is_paused();
 
         if self.advance_commit(core)? {
-            core.broadcast_append(WhenEmpty::Send)?;
+            self.announce(core)?;
+        } else if core.config.coalesce_appends {
+            self.appends_due |= from != core.id && (is_behind || has_room);
         } else if from != core.id && is_behind {
             core.send_append(from, WhenEmpty::Send)?;
         }
-        if from != core.id {
+        if from != core.id && !core.config.coalesce_appends {
             // There may be room in its window for more than one append now.
             while core.send_append(from, WhenEmpty::Skip)? {}
         }
         if from == self.transferee && has_all {
-            order_campaign(core, from);
+            self.flush_appends(core)?;
+            transfer::order_campaign(core, from);
         }
         Ok(())
     }
@@ -322,6 +366,7 @@ impl Leader {
         if progress.matched < last || progress.state == ProgressState::Probe {
             core.send_append(from, WhenEmpty::Send)?;
         }
+        self.serve_snapshot_request(core, from)?;
         if core.config.read_only_option == ReadOnlyOption::Safe && !context.is_empty() {
             if self.reads.acknowledge(from, context) {
                 self.answer_confirmed_reads(core);
@@ -403,8 +448,12 @@ impl Leader {
 
     /// Another membership is in force.
     pub(crate) fn on_membership<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
+        self.snapshot_requests.retain(|(peer, _)| core.tracker.progress.contains(*peer));
         if core.is_learner || !core.tracker.progress.contains(core.id) {
             if core.config.step_down_on_removal {
+                if core.config.hand_over_on_removal {
+                    self.hand_over(core)?;
+                }
                 return Ok(Next::Follow { term: core.term, lead: NodeId::NONE });
             }
             return Ok(Next::Stay);
@@ -421,55 +470,19 @@ impl Leader {
         core.broadcast_append(when_empty)?;
         self.answer_confirmed_reads(core);
         if !core.tracker.config.voters.contains(self.transferee) {
-            self.abandon_transfer(core);
+            self.end_transfer(core, TransferOutcome::TargetRemoved);
         }
         Ok(Next::Stay)
-    }
-
-    // Transfer.
-
-    fn on_transfer<S: Storage>(&mut self, core: &mut Core<S>, to: NodeId) -> Result<(), Error> {
-        let last = core.log.last_index();
-        let Some(progress) = core.tracker.progress.get(to) else {
-            core.note(Note::TransferRefused { to });
-            return Ok(());
-        };
-        if progress.is_learner {
-            core.note(Note::TransferRefused { to });
-            return Ok(());
-        }
-        let has_all = progress.matched == last;
-        if self.transferee == to {
-            // Under way already; asking again does not prolong it.
-            return Ok(());
-        }
-        self.abandon_transfer(core);
-        if to == core.id {
-            core.note(Note::TransferRefused { to });
-            return Ok(());
-        }
-        // It has one election timeout to succeed.
-        core.election_elapsed = 0;
-        self.transferee = to;
-        core.note(Note::TransferStarted { to });
-        if has_all {
-            order_campaign(core, to);
-        } else {
-            core.send_append(to, WhenEmpty::Send)?;
-        }
-        Ok(())
-    }
-
-    fn abandon_transfer<S: Storage>(&mut self, core: &mut Core<S>) {
-        if let Some(to) = std::mem::take(&mut self.transferee).known() {
-            core.note(Note::TransferAbandoned { to });
-        }
     }
 
     // Questions.
 
     pub(crate) fn transferee(&self) -> NodeId {
         self.transferee
+    }
+
+    pub(crate) fn has_appends_due(&self) -> bool {
+        self.appends_due
     }
 
     pub(crate) fn pending_change(&self) -> Index {
@@ -563,9 +576,4 @@ fn decides_alone<S: Storage>(core: &Core<S>) -> bool {
 /// committed beyond it.
 fn has_committed_in_term<S: Storage>(core: &Core<S>) -> bool {
     core.log.term(core.log.committed()).is_ok_and(|term| term == core.term)
-}
-
-fn order_campaign<S: Storage>(core: &mut Core<S>, to: NodeId) {
-    core.send(to, Body::TimeoutNow);
-    core.note(Note::TransferOrdered { to });
 }

@@ -61,14 +61,14 @@ pub use describe::{
     quote, status_json,
 };
 pub use entry::{Entry, EntryType, HardState, encoded_size, limit_size, payload_size};
-pub use error::{ChangeRefusal, DropReason, Error};
+pub use error::{ChangeRefusal, DropReason, Error, SnapshotRequestRefusal};
 pub use fatal::Fatal;
 pub use inflight::Inflights;
 pub use membership::{MembershipConfig, ProgressTracker, Tally};
 pub use message::{
     Body, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, MessageType, is_local_target,
 };
-pub use note::{CampaignRefusal, MessageFault, Note, SnapshotFault};
+pub use note::{CampaignRefusal, MessageFault, Note, SnapshotFault, TransferOutcome};
 pub use progress::{Progress, ProgressMap, ProgressState};
 pub use raw_node::RawNode;
 pub use ready::{Ready, must_sync};

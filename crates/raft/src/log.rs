@@ -18,6 +18,9 @@ use quorate_types::{EntryId, Index, Term};
 use crate::unstable::Unstable;
 use crate::{Entry, Fatal, Snapshot, Storage, StorageError, encoded_size};
 
+/// The last index at which an entry may stand: marks one past the last entry must have a number.
+pub(crate) const INDEX_MAX: Index = Index(u64::MAX - 1);
+
 /// Why a term or a range of the log cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LogError {
@@ -41,6 +44,9 @@ pub(crate) enum SliceError {
     /// The last entry is from a later term than the leader that sent it.
     #[error("leader term {term}: entry {last} has a newer term")]
     NewerTerm { term: Term, last: EntryId },
+    /// There is no index after the last entry.
+    #[error("leader term {term}: entry {last} leaves no room after it")]
+    LastIndex { term: Term, last: EntryId },
 }
 
 /// A piece of a leader's log: dense indexes after `prev`, terms that never fall, none above the
@@ -65,6 +71,9 @@ impl LogSlice {
         }
         if term < before.term {
             return Err(SliceError::NewerTerm { term, last: before });
+        }
+        if INDEX_MAX < before.index && !entries.is_empty() {
+            return Err(SliceError::LastIndex { term, last: before });
         }
         Ok(LogSlice { prev, entries })
     }
@@ -99,6 +108,9 @@ impl<S: Storage> RaftLog<S> {
         let last = storage.last_index()?;
         if last.next() < first {
             return Err(Fatal::StorageInverted { first, last });
+        }
+        if INDEX_MAX < last {
+            return Err(Fatal::StorageFull { last });
         }
         Ok(RaftLog {
             storage,
@@ -462,11 +474,24 @@ impl<S: Storage> RaftLog<S> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The latest snapshot: the one received, else storage's.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        match self.unstable.snapshot() {
+    /// The latest snapshot, the one received or else storage's, which is to be at `from` or after.
+    /// Nothing while there is none.
+    pub(crate) fn snapshot(&self, from: Index) -> Result<Option<Snapshot>, Fatal> {
+        let snapshot = match self.unstable.snapshot() {
             Some(snapshot) => Ok(snapshot.clone()),
-            None => self.storage.snapshot(),
+            None if from == Index(0) => self.storage.snapshot(),
+            None => self.storage.snapshot_from(from),
+        };
+        match snapshot {
+            Ok(snapshot) => {
+                let (index, last) = (snapshot.metadata.index, self.last_index());
+                if last < index {
+                    return Err(Fatal::SnapshotOutOfRange { index, last });
+                }
+                Ok((from <= index).then_some(snapshot))
+            }
+            Err(StorageError::SnapshotTemporarilyUnavailable) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -485,6 +510,11 @@ impl<S: Storage> RaftLog<S> {
         // Storage need not be asked: once nothing is unstable, what it holds ends where the next
         // unstable entry would go.
         self.unstable.last_index()
+    }
+
+    /// How many entries more there are indexes for.
+    pub(crate) fn room(&self) -> u64 {
+        INDEX_MAX - self.last_index()
     }
 
     /// The last entry; 0@0 in an empty log.

@@ -50,6 +50,10 @@ pub enum Body {
         index: Index,
     },
     /// `MsgAppResp`, refusing.
+    ///
+    /// With index 0, at which all logs agree, it asks for a snapshot at or after `hint.index`
+    /// ([`RawNode::request_snapshot`](crate::RawNode::request_snapshot)). A leader that does not
+    /// know this takes it for a refusal that came late, and ignores it.
     AppendRefusal {
         /// The `prev.index` of the refused append.
         index: Index,
@@ -62,6 +66,8 @@ pub enum Body {
         last: EntryId,
         /// Whether the leader itself asked for this election (context `CampaignTransfer`).
         transfer: bool,
+        /// The candidate's [`Config::priority`](crate::Config::priority).
+        priority: i64,
     },
     /// `MsgVoteResp`.
     VoteReply {
@@ -74,6 +80,8 @@ pub enum Body {
         last: EntryId,
         /// As in [`Body::Vote`].
         transfer: bool,
+        /// As in [`Body::Vote`].
+        priority: i64,
     },
     /// `MsgPreVoteResp`.
     PreVoteReply {

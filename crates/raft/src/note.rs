@@ -63,12 +63,18 @@ pub enum Note {
     SnapshotRestored { snapshot: EntryId },
     /// A snapshot was not needed, or not usable.
     SnapshotIgnored { snapshot: EntryId, why: SnapshotFault },
+    /// This follower asked its leader for a snapshot at or after this index.
+    SnapshotAsked { index: Index },
+    /// This follower no longer waits for the snapshot it asked for.
+    SnapshotRequestEnded { index: Index },
+    /// A peer asked for a snapshot at or after this index.
+    SnapshotRequested { peer: NodeId, index: Index },
     /// Leadership is handed over.
     TransferStarted { to: NodeId },
     /// The next leader has the whole log and was told to campaign.
     TransferOrdered { to: NodeId },
-    /// Leadership is not handed over after all.
-    TransferAbandoned { to: NodeId },
+    /// A transfer of leadership is over.
+    TransferEnded { to: NodeId, outcome: TransferOutcome },
     /// Leadership cannot be handed to this node.
     TransferRefused { to: NodeId },
     /// Reads can no longer be answered.
@@ -89,6 +95,33 @@ pub enum CampaignRefusal {
     UnappliedChange,
     /// There is no higher term.
     LastTerm,
+    /// There is no higher index for the entry that opens a term.
+    LastIndex,
+}
+
+/// What became of a transfer of leadership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named by the sentences they stand in")]
+pub enum TransferOutcome {
+    /// The chosen node leads.
+    Transferred,
+    /// Within an election timeout the chosen node did not take over; this node still leads, or
+    /// gave way and heard of no leader since.
+    TimedOut,
+    /// It was not begun: the chosen node is no voter, or leads already.
+    Refused,
+    /// This node was told to keep its office.
+    Cancelled,
+    /// This node was told to hand over to another instead.
+    Replaced { by: NodeId },
+    /// The chosen node is no voter any more.
+    TargetRemoved,
+    /// Another node leads.
+    OtherLeader { leader: NodeId },
+    /// This node stepped down before the chosen node could take over: it heard from no quorum, or
+    /// is no voter any more.
+    LeadershipLost,
 }
 
 /// Why a message was not handled.
@@ -125,6 +158,8 @@ pub enum SnapshotFault {
     NotMember,
     /// Its membership is none.
     Membership,
+    /// Its index or term cannot be, or contradict what is committed here.
+    Malformed,
 }
 
 impl fmt::Display for Note {
@@ -195,9 +230,20 @@ impl fmt::Display for Note {
             Note::SnapshotIgnored { snapshot, why } => {
                 write!(f, "ignored snapshot {snapshot}: {why}")
             }
+            Note::SnapshotAsked { index } => {
+                write!(f, "asked for a snapshot at or after {index}")
+            }
+            Note::SnapshotRequestEnded { index } => {
+                write!(f, "no longer waits for a snapshot at or after {index}")
+            }
+            Note::SnapshotRequested { peer, index } => {
+                write!(f, "{peer} asks for a snapshot at or after {index}")
+            }
             Note::TransferStarted { to } => write!(f, "hands leadership to {to}"),
             Note::TransferOrdered { to } => write!(f, "told {to} to campaign"),
-            Note::TransferAbandoned { to } => write!(f, "no longer hands leadership to {to}"),
+            Note::TransferEnded { to, outcome } => {
+                write!(f, "transfer of leadership to {to}: {outcome}")
+            }
             Note::TransferRefused { to } => write!(f, "cannot hand leadership to {to}"),
             Note::ReadsLost { count } => write!(f, "cannot answer {count} reads"),
             Note::Missed { count } => write!(f, "{count} more notes"),
@@ -212,7 +258,23 @@ impl fmt::Display for CampaignRefusal {
             CampaignRefusal::NotPromotable => "it may not be elected now",
             CampaignRefusal::UnappliedChange => "a committed membership change is not applied yet",
             CampaignRefusal::LastTerm => "there is no higher term",
+            CampaignRefusal::LastIndex => "there is no higher index",
         })
+    }
+}
+
+impl fmt::Display for TransferOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransferOutcome::Transferred => f.write_str("done"),
+            TransferOutcome::TimedOut => f.write_str("timed out"),
+            TransferOutcome::Refused => f.write_str("refused"),
+            TransferOutcome::Cancelled => f.write_str("cancelled"),
+            TransferOutcome::Replaced { by } => write!(f, "replaced by one to {by}"),
+            TransferOutcome::TargetRemoved => f.write_str("it is no voter any more"),
+            TransferOutcome::OtherLeader { leader } => write!(f, "{leader} leads instead"),
+            TransferOutcome::LeadershipLost => f.write_str("this node stepped down before"),
+        }
     }
 }
 
@@ -238,6 +300,7 @@ impl fmt::Display for SnapshotFault {
             SnapshotFault::Known => "the log has it already",
             SnapshotFault::NotMember => "this node is not in it",
             SnapshotFault::Membership => "its membership is none",
+            SnapshotFault::Malformed => "malformed",
         })
     }
 }

@@ -275,7 +275,7 @@ impl ProgressMap {
     }
 
     /// Every tracked node with its progress, ascending.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (NodeId, &Progress)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (NodeId, &Progress)> + DoubleEndedIterator {
         self.0.iter().map(|(id, progress)| (*id, progress))
     }
 

@@ -10,15 +10,14 @@ use std::ops::ControlFlow;
 
 use quorate_types::{EntryId, Index, NodeId, Term};
 
-use crate::append::WhenEmpty;
 use crate::core::Core;
 use crate::leader::Leader;
 use crate::log::LogError;
 use crate::note::{CampaignRefusal, MessageFault, Note};
 use crate::{
     AnyConfChange, Body, CampaignType, Changer, ConfState, Config, DropReason, Entry, EntryType,
-    Error, Fatal, Message, MessageType, Role, SoftState, Storage, candidate, follower,
-    is_local_target,
+    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage,
+    candidate, follower, is_local_target,
 };
 
 #[derive(Debug)]
@@ -69,8 +68,14 @@ impl<S: Storage> Raft<S> {
         let Message { from, term, .. } = message;
         match message.body {
             Body::Hup => self.hup(self.campaign_type()),
-            Body::Vote { last, .. } => self.on_vote_request(from, term, last, false),
-            Body::PreVote { last, .. } => self.on_vote_request(from, term, last, true),
+            Body::Vote { last, transfer, priority } => {
+                let rank = (!transfer).then_some(priority);
+                self.on_vote_request(from, term, last, rank, false)
+            }
+            Body::PreVote { last, transfer, priority } => {
+                let rank = (!transfer).then_some(priority);
+                self.on_vote_request(from, term, last, rank, true)
+            }
             Body::Propose { entries } => self.propose(from, entries).map(drop),
             Body::StorageAppendReply { stable, snapshot } => {
                 let snapshot = snapshot.map(|snapshot| snapshot.metadata.index);
@@ -107,6 +112,7 @@ impl<S: Storage> Raft<S> {
         }
         let core = &mut self.core;
         core.election_elapsed = core.election_elapsed.saturating_add(1);
+        core.tick_orders();
         if core.is_past_election_timeout() && core.is_promotable() {
             core.election_elapsed = 0;
             self.hup(self.campaign_type())?;
@@ -180,19 +186,24 @@ impl<S: Storage> Raft<S> {
 
     // What all roles do alike.
 
-    /// A candidate whose log ends at `last` asks for a vote in `term`.
+    /// A candidate whose log ends at `last` asks for a vote in `term`. Its priority counts unless
+    /// the leader asked for the election.
     fn on_vote_request(
         &mut self,
         candidate: NodeId,
         term: Term,
         last: EntryId,
+        rank: Option<i64>,
         pre_vote: bool,
     ) -> Result<(), Error> {
+        let is_outranked = rank.is_some_and(|rank| rank < self.core.config.priority)
+            && self.core.vote != candidate
+            && self.would_rather_stand(last)?;
         let core = &mut self.core;
         let is_free = core.vote == candidate
             || (core.vote.is_none() && core.lead.is_none())
             || (pre_vote && core.term < term);
-        let is_granted = is_free && core.log.is_up_to_date(last)?;
+        let is_granted = is_free && !is_outranked && core.log.is_up_to_date(last)?;
         let reply = |reject| match pre_vote {
             true => Body::PreVoteReply { reject },
             false => Body::VoteReply { reject },
@@ -209,6 +220,15 @@ impl<S: Storage> Raft<S> {
             core.send(candidate, reply(true));
         }
         Ok(())
+    }
+
+    /// Whether this node, whose priority is higher than that of a candidate whose log ends at
+    /// `last`, may hold the candidate up to stand itself.
+    fn would_rather_stand(&self, last: EntryId) -> Result<bool, Error> {
+        // It has had its chance since, or could not win while the other might.
+        Ok(!self.core.has_stood
+            && last == self.core.last_entry()?
+            && self.campaign_refusal()?.is_none())
     }
 
     /// A write issued in `term` is durable: the log up to `stable`, and the snapshot at `snapshot`.
@@ -244,6 +264,9 @@ impl<S: Storage> Raft<S> {
         core.log.applied_to(applied, encoded_bytes)?;
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_applied(core, payload_bytes)?;
+        } else if core.late_order_ticks > 0 && !self.has_unapplied_change()? {
+            self.core.late_order_ticks = 0;
+            self.hup(CampaignType::Transfer)?;
         }
         Ok(())
     }
@@ -321,18 +344,28 @@ impl<S: Storage> Raft<S> {
         if let RoleState::Leader(mut leader) =
             std::mem::replace(&mut self.role, RoleState::Follower)
         {
-            leader.resign(core);
+            leader.resign(core, term);
         }
         core.reset(term);
         core.lead = lead;
         core.note(Note::Became { role: Role::Follower, term, leader: lead });
+        if !lead.is_none() {
+            core.on_leader_known();
+        }
     }
 
     /// Campaigns, unless something speaks against it.
     fn hup(&mut self, kind: CampaignType) -> Result<(), Error> {
         match self.campaign_refusal()? {
             Some(why) => {
-                self.core.note(Note::CampaignRefused { why });
+                let core = &mut self.core;
+                core.note(Note::CampaignRefused { why });
+                if why == CampaignRefusal::UnappliedChange
+                    && kind == CampaignType::Transfer
+                    && core.config.hand_over_on_removal
+                {
+                    core.late_order_ticks = core.config.election_tick;
+                }
                 Ok(())
             }
             None => self.campaign(kind),
@@ -346,6 +379,8 @@ impl<S: Storage> Raft<S> {
             Some(CampaignRefusal::NotPromotable)
         } else if self.core.term.next() == self.core.term {
             Some(CampaignRefusal::LastTerm)
+        } else if self.core.log.room() == 0 {
+            Some(CampaignRefusal::LastIndex)
         } else if self.has_unapplied_change()? {
             Some(CampaignRefusal::UnappliedChange)
         } else {
@@ -378,9 +413,11 @@ impl<S: Storage> Raft<S> {
         let campaign_term = core.term.next();
         assert!(core.term < campaign_term, "no campaign without a higher term");
         let is_pre_vote = kind == CampaignType::PreElection;
+        core.has_stood = true;
         if is_pre_vote {
             // Everything but the role and the leader stays: nobody else will notice.
             core.tracker.reset_votes();
+            core.forget_snapshot_request();
             core.lead = NodeId::NONE;
             self.role = RoleState::PreCandidate;
         } else {
@@ -394,13 +431,14 @@ impl<S: Storage> Raft<S> {
 
         let last = core.last_entry()?;
         let transfer = kind == CampaignType::Transfer;
+        let priority = core.config.priority;
         for voter in core.tracker.config.voters.ids().iter() {
             // Its own vote, too, counts only once it is durable.
             let body = match (voter == core.id, is_pre_vote) {
                 (true, true) => Body::PreVoteReply { reject: false },
                 (true, false) => Body::VoteReply { reject: false },
-                (false, true) => Body::PreVote { last, transfer },
-                (false, false) => Body::Vote { last, transfer },
+                (false, true) => Body::PreVote { last, transfer, priority },
+                (false, false) => Body::Vote { last, transfer, priority },
             };
             core.send_at(campaign_term, voter, body);
         }
@@ -412,8 +450,45 @@ impl<S: Storage> Raft<S> {
         let leader = Leader::take_office(core)?;
         self.role = RoleState::Leader(Box::new(leader));
         core.note(Note::Became { role: Role::Leader, term: core.term, leader: core.id });
-        core.broadcast_append(WhenEmpty::Send)?;
+        core.on_leader_known();
+        if let RoleState::Leader(leader) = &mut self.role {
+            leader.announce(core)?;
+        }
         Ok(())
+    }
+
+    /// Asks the leader for a snapshot of all that this node's log holds.
+    pub(crate) fn request_snapshot(&mut self) -> Result<(), Error> {
+        let core = &mut self.core;
+        let last = core.last_entry()?;
+        let refusal = if !matches!(self.role, RoleState::Follower) {
+            Some(SnapshotRequestRefusal::NotFollower)
+        } else if core.lead.is_none() {
+            Some(SnapshotRequestRefusal::NoLeader)
+        } else if core.log.has_unstable_snapshot() {
+            Some(SnapshotRequestRefusal::Installing)
+        } else if core.snapshot_wanted.is_some() {
+            Some(SnapshotRequestRefusal::Pending)
+        } else if last.term != core.term {
+            Some(SnapshotRequestRefusal::Behind)
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            return Err(Error::SnapshotRequestRefused(why));
+        }
+        core.snapshot_wanted = Some(last.index);
+        core.note(Note::SnapshotAsked { index: last.index });
+        follower::ask_for_snapshot(core);
+        Ok(())
+    }
+
+    /// Makes the appends that were put off until now.
+    pub(crate) fn flush_appends(&mut self) -> Result<(), Error> {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.flush_appends(&mut self.core),
+            RoleState::Follower | RoleState::PreCandidate | RoleState::Candidate => Ok(()),
+        }
     }
 
     fn campaign_type(&self) -> CampaignType {

@@ -26,7 +26,7 @@ use crate::render::{Applied, OnAdvance, Stored};
 use crate::{
     AnyConfChange, BasicStatus, Body, ConfChange, ConfChangeType, ConfState, Config, Entry, Error,
     Fatal, HardState, Message, Note, Peer, Progress, Ready, ReplicaKind, Role, SnapshotStatus,
-    SoftState, Status, Storage, is_local_target,
+    SoftState, Status, Storage, TransferOutcome, is_local_target,
 };
 
 /// One node of one group. See the module's comment.
@@ -163,12 +163,13 @@ impl<S: Storage> RawNode<S> {
     }
 
     /// Proposes a membership change. One that cannot work now becomes an empty entry, and the
-    /// proposal succeeds all the same; see [`RawNode::check_conf_change`] and
-    /// [`Note::ChangeRefused`].
+    /// proposal succeeds all the same; see [`RawNode::check_conf_change`],
+    /// [`Config::refuse_changes`] and [`Note::ChangeRefused`].
     ///
     /// # Errors
     ///
-    /// [`Error::ProposalDropped`] when it was not taken.
+    /// [`Error::ProposalDropped`] when it was not taken; [`Error::ChangeRefused`] with
+    /// [`Config::refuse_changes`] only.
     pub fn propose_conf_change(&mut self, change: impl Into<AnyConfChange>) -> Result<(), Error> {
         self.propose_conf_change_at(change).map(drop)
     }
@@ -251,8 +252,55 @@ impl<S: Storage> RawNode<S> {
     }
 
     /// Asks the leader to hand leadership to `transferee`, or, given the leader itself, to keep it.
+    /// What becomes of it is told where it was asked, if that is the leader:
+    /// [`RawNode::transfer_outcome`].
     pub fn transfer_leader(&mut self, transferee: NodeId) {
         self.tell(transferee, Body::TransferLeader);
+    }
+
+    /// What became of the last transfer of leadership that this node was told to make as a leader,
+    /// and to whom; nothing before the first, and while one is under way. Exactly one outcome
+    /// follows every transfer, unless this node is lost before; each also comes as a
+    /// [`Note::TransferEnded`] or [`Note::TransferRefused`].
+    pub fn transfer_outcome(&self) -> Option<(NodeId, TransferOutcome)> {
+        self.raft.core.transfer_outcome
+    }
+
+    /// Of the other voters, the one that has most of the log, as far as this leader knows; if any
+    /// was heard from lately, of those. The first of equals.
+    pub fn successor(&self) -> Option<NodeId> {
+        self.raft.leader()?;
+        self.raft.core.successor()
+    }
+
+    /// Asks the leader for a snapshot that covers this follower's whole log, because the state it
+    /// has applied is of no use, damaged for example.
+    ///
+    /// It comes as [`Ready::snapshot`], and its index may be no higher than what is applied here:
+    /// whoever asks must be ready to install that. Until then the node takes no entries; it repeats
+    /// the request with every heartbeat, and forgets it ([`Note::SnapshotRequestEnded`]) when the
+    /// term changes, when it campaigns, and with [`RawNode::cancel_snapshot_request`]. The last is
+    /// the way out of waiting for a leader that knows no such requests: one without
+    /// [`Config::snapshot_on_request`], or etcd's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SnapshotRequestRefused`] when it makes no sense now.
+    ///
+    /// Source: `RawNode::request_snapshot` of the crate `raft`.
+    pub fn request_snapshot(&mut self) -> Result<(), Error> {
+        self.run(|node| node.raft.request_snapshot())
+    }
+
+    /// Takes that request back. A snapshot that is under way may come all the same, and is then
+    /// installed only if it is news.
+    pub fn cancel_snapshot_request(&mut self) {
+        self.raft.core.forget_snapshot_request();
+    }
+
+    /// The index at or after which this follower wants a snapshot, while it waits for one.
+    pub fn requested_snapshot(&self) -> Option<Index> {
+        self.raft.core.snapshot_wanted
     }
 
     /// Asks at which index a read that arrives now may be served. The answer comes in
@@ -282,6 +330,7 @@ impl<S: Storage> RawNode<S> {
     pub fn ready(&mut self) -> Ready {
         self.run(|node| {
             node.check_advanced()?;
+            node.raft.flush_appends()?;
             let mut ready = node.gather()?;
             let core = &mut node.raft.core;
             ready.messages = std::mem::take(&mut core.messages);
@@ -298,8 +347,8 @@ impl<S: Storage> RawNode<S> {
 
     /// Computes the work there is and leaves it there. Notes are left out. For those who accept
     /// work later than they look at it; [`RawNode::ready`] is cheaper.
-    pub fn ready_without_accept(&self) -> Ready {
-        if self.fatal.is_some() {
+    pub fn ready_without_accept(&mut self) -> Ready {
+        if self.run(|node| node.raft.flush_appends()).is_err() {
             return Ready::default();
         }
         // A failure will show again where it can be kept.
@@ -347,7 +396,7 @@ impl<S: Storage> RawNode<S> {
     }
 
     /// Whether there is work. Agrees with what [`RawNode::ready`] would give, but for notes, which
-    /// are no work.
+    /// are no work (and see [`Config::coalesce_appends`]).
     pub fn has_ready(&self) -> bool {
         if self.fatal.is_some() {
             return false;
@@ -363,6 +412,7 @@ impl<S: Storage> RawNode<S> {
             || core.log.next_unstable_snapshot().is_some()
             || !core.read_states.is_empty()
             || !core.lost_reads.is_empty()
+            || self.raft.leader().is_some_and(Leader::has_appends_due)
     }
 
     /// Reports the work of the last Ready done: written, and applied or on its way to be. Only with

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
+use crate::log::INDEX_MAX;
+
 /// The members of a group at one place of its log, as stored and sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfState {
@@ -62,6 +64,11 @@ impl Snapshot {
     /// Whether there is no snapshot.
     pub fn is_empty(&self) -> bool {
         self.metadata.index == Index(0)
+    }
+
+    /// Whether its index and term leave room for a log to go on from it.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.metadata.index <= INDEX_MAX && self.metadata.term != Term(u64::MAX)
     }
 
     /// Term and index of the last entry it covers.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use quorate_types::{EntryId, Index, Term};
 
 use crate::entry::{copied, fitting};
+use crate::log::INDEX_MAX;
 use crate::{ConfState, Entry, HardState, Snapshot};
 
 /// Why storage could not answer. The texts are etcd's.
@@ -60,6 +61,12 @@ pub enum StorageError {
         last: Index,
         /// The index of the entry that does not.
         at: Index,
+    },
+    /// There is no index after this one, so that no log could go on from there.
+    #[error("index {index} leaves no room after it")]
+    LastIndex {
+        /// The index.
+        index: Index,
     },
     /// Anything else; the node cannot go on.
     #[error("{0}")]
@@ -126,6 +133,20 @@ pub trait Storage {
     ///
     /// `SnapshotTemporarilyUnavailable` when it is being prepared: the engine asks again later.
     fn snapshot(&self) -> Result<Snapshot, StorageError>;
+
+    /// The latest snapshot, for a peer that asked for one at `index` or after; `index` is applied.
+    /// A storage that has only an older one may begin to make a newer one; the engine asks again.
+    ///
+    /// # Errors
+    ///
+    /// `SnapshotTemporarilyUnavailable` when there is only an older one.
+    fn snapshot_from(&self, index: Index) -> Result<Snapshot, StorageError> {
+        let snapshot = self.snapshot()?;
+        if snapshot.metadata.index < index {
+            return Err(StorageError::SnapshotTemporarilyUnavailable);
+        }
+        Ok(snapshot)
+    }
 }
 
 /// A log in memory. Clones are handles to one and the same log, so that the application can write
@@ -163,8 +184,11 @@ impl MemoryStorage {
     /// # Errors
     ///
     /// `SnapshotOutOfDate` when the present one is as new. Index 0 over index 0 is allowed: it
-    /// gives an empty log its first membership.
+    /// gives an empty log its first membership. `LastIndex` when no entry could follow it.
     pub fn apply_snapshot(&self, snapshot: Snapshot) -> Result<(), StorageError> {
+        if INDEX_MAX < snapshot.metadata.index {
+            return Err(StorageError::LastIndex { index: snapshot.metadata.index });
+        }
         let mut stored = self.lock();
         let present = stored.snapshot.metadata.index;
         if present != Index(0) && snapshot.metadata.index <= present {
@@ -239,13 +263,19 @@ impl MemoryStorage {
     ///
     /// # Errors
     ///
-    /// `AppendGap` when they do not follow what is stored, or each other; nothing is stored then.
+    /// `AppendGap` when they do not follow what is stored, or each other, `LastIndex` when no entry
+    /// could follow them; nothing is stored then.
     pub fn append(&self, entries: &[Entry]) -> Result<(), StorageError> {
         for pair in entries.windows(2) {
             let (last, at) = (pair[0].index, pair[1].index);
             if at != last.next() {
                 return Err(StorageError::AppendGap { last, at });
             }
+        }
+        if let Some(last) = entries.last()
+            && INDEX_MAX < last.index
+        {
+            return Err(StorageError::LastIndex { index: last.index });
         }
         let mut stored = self.lock();
         let old = entries.partition_point(|entry| entry.index <= stored.before.index);
@@ -332,7 +362,7 @@ impl Stored {
 
     /// Where the entry at `index`, which is not compacted, stands in the list.
     fn place(&self, index: Index) -> usize {
-        (index - self.before.index.next()) as usize
+        usize::try_from(index - self.before.index.next()).unwrap_or(usize::MAX)
     }
 }
 

@@ -184,7 +184,8 @@ impl Unstable {
 
     /// Where the entry at `index`, which is not before the offset, stands in the list.
     fn place(&self, index: Index) -> usize {
-        (index - self.offset) as usize
+        // It may be any index that a peer names.
+        usize::try_from(index - self.offset).unwrap_or(usize::MAX)
     }
 
     /// One past the last index.

@@ -26,6 +26,11 @@ pub struct Config {
     pub inflight_bytes_max: u64,
     /// Entries handed to the machine and not yet applied.
     pub applying_bytes_max: u64,
+    /// Writes that are not yet durable, over which peers' appends are lost: they send them again.
+    pub writes_count_max: usize,
+    /// A leader whose oldest write waits so long for its disk hands over to a voter whose disk has
+    /// more of the log, if there is one.
+    pub write_ticks_max: u64,
     /// Proposals that wait for a leader, by count.
     pub parked_count_max: usize,
     /// Proposals that wait for a leader, by bytes.
@@ -64,6 +69,8 @@ impl Config {
             inflight_count_max: 256,
             inflight_bytes_max: 16 << 20,
             applying_bytes_max: 16 << 20,
+            writes_count_max: 10_000,
+            write_ticks_max: 50,
             parked_count_max: 10_000,
             parked_bytes_max: 16 << 20,
             parked_ticks_max: 70,
@@ -84,13 +91,15 @@ impl Config {
     ///
     /// The first that does not, by name.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let positive: [(&'static str, u64); 12] = [
+        let positive: [(&'static str, u64); 14] = [
             ("heartbeat_ticks", self.heartbeat_ticks.into()),
             ("command_bytes_max", self.command_bytes_max),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max),
             ("message_bytes_max", self.message_bytes_max),
             ("inflight_count_max", self.inflight_count_max.into()),
             ("applying_bytes_max", self.applying_bytes_max),
+            ("writes_count_max", self.writes_count_max as u64),
+            ("write_ticks_max", self.write_ticks_max),
             ("parked_count_max", self.parked_count_max as u64),
             ("reads_max", self.reads_max as u64),
             ("read_rounds_max", self.read_rounds_max as u64),

@@ -47,6 +47,7 @@ pub struct Replica {
 struct PendingWrite {
     write: Write,
     responses: Vec<Message>,
+    since_ticks: u64,
 }
 
 struct PendingApply {
@@ -150,7 +151,7 @@ impl Replica {
     pub fn handle(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
             Event::Tick => self.on_tick(),
-            Event::Message(message) => self.step(message),
+            Event::Message(message) => self.on_message(message),
             Event::Propose { request, entry } => {
                 self.on_propose(request, entry);
                 Ok(())
@@ -193,7 +194,7 @@ impl Replica {
                 Ok(())
             }
             Event::HandOver => {
-                self.hand_over();
+                self.hand_over(Index(0));
                 Ok(())
             }
             Event::Campaign => fatal_only(self.raft.campaign()),
@@ -280,13 +281,17 @@ impl Replica {
         }
     }
 
-    /// Hands leadership to the voter that has most of the log and was heard from lately.
-    fn hand_over(&mut self) {
+    /// Hands leadership to the voter that has most of the log, more than `behind`, and was heard
+    /// from lately.
+    fn hand_over(&mut self, behind: Index) {
         let me = self.config.node;
         let voters = self.raft.conf_state().voters;
         let mut best: Option<(Index, NodeId)> = None;
         self.raft.for_each_progress(|id, _, progress| {
-            let fit = id != me && progress.recent_active && voters.contains(&id);
+            let fit = id != me
+                && progress.recent_active
+                && behind < progress.matched
+                && voters.contains(&id);
             if fit && best.is_none_or(|(matched, _)| matched < progress.matched) {
                 best = Some((progress.matched, id));
             }
@@ -296,8 +301,33 @@ impl Replica {
         }
     }
 
+    /// A leader needs a disk: one that is full or hangs keeps commands from this node's machine,
+    /// and reads with them. Whoever has written what this disk has not can do better.
+    fn hand_over_if_stalled(&mut self) {
+        let Some(oldest) = self.writes.front() else { return };
+        let waited = self.now_ticks - oldest.since_ticks;
+        // Not with every tick: a transfer has one election timeout to succeed.
+        let again = 2 * u64::from(self.config.election_ticks);
+        let due = self.config.write_ticks_max <= waited
+            && (waited - self.config.write_ticks_max).is_multiple_of(again);
+        if due && self.raft.basic_status().soft_state.role == Role::Leader {
+            self.hand_over(self.raft.storage().last());
+        }
+    }
+
+    fn on_message(&mut self, message: Message) -> Result<(), Fatal> {
+        // Each may ask for a further write; a leader repeats what was lost.
+        let asks = matches!(message.body, Body::Append { .. });
+        if asks && self.config.writes_count_max <= self.writes.len() {
+            return Ok(());
+        }
+        self.step(message)
+    }
+
     fn on_tick(&mut self) -> Result<(), Fatal> {
         self.now_ticks += 1;
+        // Before the engine's tick, which forgets now and then who was heard from.
+        self.hand_over_if_stalled();
         fatal_only(self.raft.tick())?;
         self.proposals.expire(self.now_ticks, &mut self.effects.refused);
         if !self.leader.is_none()
@@ -400,7 +430,8 @@ impl Replica {
                         must_sync: !responses.is_empty(),
                     };
                     self.effects.writes.push(write.clone());
-                    self.writes.push_back(PendingWrite { write, responses });
+                    let since_ticks = self.now_ticks;
+                    self.writes.push_back(PendingWrite { write, responses, since_ticks });
                 }
                 Body::StorageApply { entries, responses } => self.apply(entries, responses)?,
                 Body::Snapshot { ref snapshot } => {
@@ -465,7 +496,9 @@ impl Replica {
 
     fn on_persisted(&mut self, id: WriteId) -> Result<(), Fatal> {
         while self.writes.front().is_some_and(|pending| pending.write.id <= id) {
-            let Some(PendingWrite { write, responses }) = self.writes.pop_front() else { break };
+            let Some(PendingWrite { write, responses, .. }) = self.writes.pop_front() else {
+                break;
+            };
             let storage = self.raft.storage_mut();
             if let Some(snapshot) = &write.install {
                 let index = snapshot.metadata.index;

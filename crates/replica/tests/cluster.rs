@@ -95,6 +95,8 @@ struct Node {
     id: NodeId,
     replica: Option<Replica>,
     disk: Disk,
+    /// What a crash may leave of it: writes that need not be durable came after this.
+    synced: Option<Disk>,
     machine: Machine,
     writes: VecDeque<DiskWork>,
     applies: VecDeque<Applying>,
@@ -163,6 +165,7 @@ impl World {
                 id,
                 replica: None,
                 disk: disk.clone(),
+                synced: None,
                 machine: machine.clone(),
                 writes: VecDeque::new(),
                 applies: VecDeque::new(),
@@ -223,7 +226,14 @@ impl World {
         let node = &mut self.nodes[at];
         node.replica = None;
         // Unsynced writes reach the disk up to some point, in order, or not at all.
-        let kept = self.chance.below(node.writes.len() + 1);
+        let mut kept = self.chance.below(node.writes.len() + 1);
+        if let Some(synced) = node.synced.take()
+            && self.chance.one_in(2)
+        {
+            let machine = std::mem::take(&mut node.disk.machine);
+            node.disk = Disk { machine, ..synced };
+            kept = 0;
+        }
         for work in node.writes.drain(..).take(kept) {
             match work {
                 DiskWork::Write(write) => {
@@ -274,7 +284,14 @@ impl World {
             }
         }
         node.writes.extend(effects.writes.into_iter().map(DiskWork::Write));
-        node.writes.extend(effects.compact.map(DiskWork::Compact));
+        match effects.compact {
+            // Its place is durable by now, so it need not wait for what is not.
+            Some(mark) if self.chance.one_in(2) => {
+                node.disk.compact(&mark);
+                node.synced = None;
+            }
+            compact => node.writes.extend(compact.map(DiskWork::Compact)),
+        }
         node.applies.extend(effects.apply);
         if effects.flush {
             node.flushing = Some(node.machine.clone());
@@ -324,8 +341,17 @@ impl World {
         }
         match node.writes.pop_front() {
             None => {}
-            Some(DiskWork::Compact(mark)) => node.disk.compact(&mark),
+            Some(DiskWork::Compact(mark)) => {
+                node.disk.compact(&mark);
+                node.synced = None;
+            }
             Some(DiskWork::Write(write)) => {
+                let syncs = write.must_sync || write.install.is_some();
+                node.synced = match node.synced.take() {
+                    _ if syncs => None,
+                    None => Some(node.disk.clone()),
+                    earlier => earlier,
+                };
                 node.disk.write(&write);
                 if write.install.is_some() {
                     node.installing = Some(write);

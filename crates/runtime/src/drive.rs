@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
 use crate::board::Board;
-use crate::disk::{Group, Written};
+use crate::disk::{self, Written};
 use crate::node::{Answer, FatalError};
 use crate::notes;
 use crate::snapshot::{Receiver, Sender};
@@ -62,7 +62,7 @@ pub(crate) struct Driver {
     pub(crate) net_events: mpsc::Receiver<NetEvent>,
     pub(crate) written: mpsc::UnboundedReceiver<Written>,
     pub(crate) done: mpsc::UnboundedReceiver<Done>,
-    pub(crate) disk: blocking::Sender<Group>,
+    pub(crate) disk: blocking::Sender<disk::Work>,
     pub(crate) apply: blocking::Sender<Work>,
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
@@ -75,11 +75,10 @@ pub(crate) struct Driver {
 #[derive(Default)]
 pub(crate) struct Writing {
     /// The last write of the group at the disk, and the snapshot that ends it, if one does.
-    at_disk: Option<(Option<WriteId>, Option<Snapshot>)>,
+    at_disk: Option<(WriteId, Option<Snapshot>)>,
     /// Installed by the apply thread; the write counts as durable after that.
     installing: Option<WriteId>,
     queued: Vec<Write>,
-    compact: Option<quorate_types::Mark>,
 }
 
 impl Writing {
@@ -211,14 +210,13 @@ impl Driver {
     fn on_written(&mut self, written: Written) -> Result<(), FatalError> {
         written.map_err(FatalError::Log)?;
         let Some((last, install)) = self.writing.at_disk.take() else { return Ok(()) };
-        match (last, install) {
-            (Some(id), Some(snapshot)) => {
-                self.writing.installing = Some(id);
-                self.hand_to_apply(Work::Install { snapshot })
+        match install {
+            Some(snapshot) => {
+                self.writing.installing = Some(last);
+                self.hand_to_apply(Work::Install { snapshot })?;
             }
-            (Some(id), None) => self.on_event(Event::Persisted(id)),
-            (None, _) => Ok(()),
-        }?;
+            None => self.on_event(Event::Persisted(last))?,
+        }
         self.feed_disk()
     }
 
@@ -271,8 +269,8 @@ impl Driver {
             }
         }
         self.writing.queued.extend(effects.writes);
-        if effects.compact.is_some() {
-            self.writing.compact = effects.compact;
+        if let Some(mark) = effects.compact {
+            self.hand_to_disk(disk::Work::Compact(mark))?;
         }
         self.feed_disk()?;
         if !effects.apply.is_empty() {
@@ -316,9 +314,6 @@ impl Driver {
         if writing.at_disk.is_some() || writing.installing.is_some() {
             return Ok(());
         }
-        if writing.queued.is_empty() && writing.compact.is_none() {
-            return Ok(());
-        }
         let through = writing
             .queued
             .iter()
@@ -326,14 +321,13 @@ impl Driver {
             .map_or(writing.queued.len(), |at| at + 1);
         let rest = writing.queued.split_off(through);
         let group = std::mem::replace(&mut writing.queued, rest);
-        let install = group.last().and_then(|write| write.install.clone());
-        // A compaction waits for all writes before it.
-        let compact = if writing.queued.is_empty() { writing.compact.take() } else { None };
-        writing.at_disk = Some((group.last().map(|write| write.id), install));
-        let writes = group.into_iter().map(durable_write).collect();
-        self.disk
-            .send(Group { writes, compact })
-            .map_err(|_| FatalError::Thread("the disk thread has ended"))
+        let Some(last) = group.last() else { return Ok(()) };
+        writing.at_disk = Some((last.id, last.install.clone()));
+        self.hand_to_disk(disk::Work::Write(group.into_iter().map(durable_write).collect()))
+    }
+
+    fn hand_to_disk(&mut self, work: disk::Work) -> Result<(), FatalError> {
+        self.disk.send(work).map_err(|_| FatalError::Thread("the disk thread has ended"))
     }
 
     fn hand_to_apply(&mut self, work: Work) -> Result<(), FatalError> {

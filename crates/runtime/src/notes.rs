@@ -13,7 +13,7 @@ pub(crate) fn trace(note: &Note) {
         | Note::SnapshotRestored { .. }
         | Note::TransferStarted { .. }
         | Note::TransferOrdered { .. }
-        | Note::TransferAbandoned { .. } => tracing::info!("{note}"),
+        | Note::TransferEnded { .. } => tracing::info!("{note}"),
         _ => tracing::debug!("{note}"),
     }
 }

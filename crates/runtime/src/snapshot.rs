@@ -1,12 +1,12 @@
 //! Snapshots on their way out and in.
 //!
 //! Out: the apply thread keeps one view of the machine ready; each lagging peer gets a stream read
-//! from it. In: the stream goes to a file under a temporary name, which is synced and renamed before
-//! the engine hears of it. So the engine's promise to a leader, and the mark in the log, always rest
-//! on a file that is whole and durable:
+//! from it. In: the stream goes to a file under a temporary name, which is synced, read back as an
+//! installation would read it, and renamed before the engine hears of it. So the engine's promise to
+//! a leader, and the mark in the log, always rest on a file that is whole, durable, and of use here:
 //!
 //! ```text
-//! receive ─► snap/<index>-<term>.tmp ─► sync, rename, sync directory ─► engine ─► mark in the log
+//! receive ─► snap/<index>-<term>.tmp ─► sync, verify, rename, sync directory ─► engine ─► mark in the log
 //!         ─► machine installs it ─► the write counts as durable ─► the file is removed ─► the next
 //! ```
 //! After a crash anywhere in between, start-up installs what the mark names, or removes what no mark
@@ -88,6 +88,7 @@ pub(crate) type Source = Box<dyn SnapshotSource>;
 /// Receives snapshots into files, one at a time: from its first byte until it is installed or of no
 /// use, no other is taken in. So the file that a mark in the log rests on is never in another's way.
 pub(crate) struct Receiver {
+    cluster: u64,
     directory: PathBuf,
     done: mpsc::UnboundedSender<Done>,
     busy: Arc<AtomicBool>,
@@ -98,11 +99,12 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(
+        cluster: u64,
         directory: PathBuf,
         done: mpsc::UnboundedSender<Done>,
         spawner: tokio::runtime::Handle,
     ) -> Self {
-        Receiver { directory, done, busy: Arc::default(), announced: false, spawner }
+        Receiver { cluster, directory, done, busy: Arc::default(), announced: false, spawner }
     }
 
     /// Begins to receive one; declines it (by dropping the stream) while another is under way.
@@ -126,10 +128,11 @@ impl Receiver {
             return;
         }
         tracing::info!(peer = %format_args!("{from:x}"), index = id.index.0, "receiving a snapshot");
+        let (cluster, metadata) = (self.cluster, snapshot.metadata.clone());
         let (directory, done, busy) =
             (self.directory.clone(), self.done.clone(), Arc::clone(&self.busy));
         self.spawner.spawn(async move {
-            match receive(&directory, id, stream).await {
+            match receive(cluster, &directory, metadata, stream).await {
                 Ok(bytes) => {
                     tracing::info!(index = id.index.0, bytes, "snapshot received");
                     let _ = done.send(Done::SnapshotReceived(message));
@@ -165,10 +168,12 @@ impl Receiver {
 
 /// Takes the stream into its file. Whatever goes wrong, no file under the final name is left.
 async fn receive(
+    cluster: u64,
     directory: &Path,
-    id: EntryId,
+    metadata: SnapshotMetadata,
     mut stream: IncomingSnapshot,
 ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    let id = EntryId { term: metadata.term, index: metadata.index };
     let temporary = path(directory, id).with_extension(TEMPORARY);
     let last = path(directory, id);
     let (chunks, mut inbox) = mpsc::channel::<Bytes>(4);
@@ -207,6 +212,8 @@ async fn receive(
     tokio::task::spawn_blocking(move || -> io::Result<()> {
         let finished = written.and_then(|file| {
             file.sync_all()?;
+            drop(file);
+            verify(cluster, &temporary, &metadata).map_err(io::Error::other)?;
             fs::rename(&temporary, &last)?;
             sync_directory(&directory)
         });
@@ -217,6 +224,23 @@ async fn receive(
     })
     .await??;
     Ok(bytes)
+}
+
+/// Whether the file can be installed here as what its message says it is. After the mark is in the
+/// log it would be too late to find out.
+fn verify(cluster: u64, file: &Path, metadata: &SnapshotMetadata) -> Result<(), String> {
+    let mut chunks = Chunks { file: File::open(file).map_err(|error| error.to_string())? };
+    let (found, applied) =
+        quorate_kv::verify(|| chunks.next()).map_err(|error| error.to_string())?;
+    let conf_state = codec::decode_conf_state_record(applied.conf_state)
+        .map_err(|error| format!("its membership: {error}"))?;
+    let held = SnapshotMetadata { conf_state, index: applied.index, term: applied.term };
+    if (found, &held) != (cluster, metadata) {
+        return Err(format!(
+            "it holds {held:?} of cluster {found:x}, its message said {metadata:?} of {cluster:x}"
+        ));
+    }
+    Ok(())
 }
 
 /// The file of the snapshot that ends with `id`.
@@ -291,7 +315,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let (done, _inbox) = mpsc::unbounded_channel();
         let spawner = tokio::runtime::Handle::current();
-        let mut receiver = Receiver::new(directory.path().to_owned(), done, spawner);
+        let mut receiver = Receiver::new(7, directory.path().to_owned(), done, spawner);
         let file = path(directory.path(), EntryId::new(2, 9));
         create(&file).unwrap();
         receiver.busy.store(true, Ordering::Release);

@@ -4,12 +4,13 @@
 //! <data-dir>/lock        held while the process lives
 //!            kv.redb     the machine's state as of its last flush
 //!            wal/        the log; made last, so its presence means "complete"
+//!            started     made after the log and before the node says its first word
 //!            snap/       snapshots being received
 //! ```
 //! | log | state | means |
 //! | --- | --- | --- |
 //! | absent | absent, or never started | a new node: both are made, the log last |
-//! | absent | with history | the log is lost: refuse, since what was acknowledged may be gone |
+//! | absent | with history, or `started` is there | the log is lost: refuse, since what was acknowledged may be gone |
 //! | present | absent or behind the log's mark | a snapshot was being installed: install it, or refuse |
 //! | present | at or after the mark | replay the log after the state |
 
@@ -97,8 +98,8 @@ pub enum StartError {
     },
     /// The state is there, but its log is not.
     #[error(
-        "{} holds state up to log index {applied}, but its log is missing: what this member \
-         acknowledged may be lost. Restore the log directory, or remove the member from the \
+        "{} is of a member that took part up to log index {applied} or further, but its log is \
+         missing: what this member acknowledged may be lost. Restore the log directory, or remove the member from the \
          cluster and add it anew with an empty directory", path.display()
     )]
     LogMissing {
@@ -166,6 +167,7 @@ struct Layout {
     wal: PathBuf,
     kv: PathBuf,
     snap: PathBuf,
+    started: PathBuf,
 }
 
 impl Layout {
@@ -175,6 +177,7 @@ impl Layout {
             wal: root.join("wal"),
             kv: root.join("kv.redb"),
             snap: root.join("snap"),
+            started: root.join("started"),
         }
     }
 }
@@ -255,21 +258,34 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
         tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
     }
     let store = open_state(config, &layout, &room, &recovered.mark)?;
+    mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
     let initial = initial(&layout, recovered, &store)?;
     snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
     Ok(Opened { wal, store, initial, room, lock })
 }
 
+/// From here on a directory without a log is one that lost it.
+fn mark_started(layout: &Layout) -> io::Result<()> {
+    if !layout.started.try_exists()? {
+        snapshot::create(&layout.started)?.sync_all()?;
+        snapshot::sync_directory(&layout.root)?;
+    }
+    Ok(())
+}
+
 /// Makes the state of a new member. Doing it twice is harmless: the log, made after it, decides.
 fn bootstrap(config: &NodeConfig, layout: &Layout, room: &Arc<Room>) -> Result<(), StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
-    if layout.kv.exists() {
+    let mut applied = Index(0);
+    // An error is not an absence: nothing may be made in place of what is there.
+    let exists = |path: &Path| path.try_exists().map_err(io_error("cannot look for", path));
+    if exists(&layout.kv)? {
         // The file gets its name when it is whole: one that cannot be read has history.
         let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
-        let applied = store.applied().index;
-        if Index(1) < applied {
-            return Err(StartError::LogMissing { path: layout.root.clone(), applied });
-        }
+        applied = store.applied().index;
+    }
+    if Index(1) < applied || exists(&layout.started)? {
+        return Err(StartError::LogMissing { path: layout.root.clone(), applied });
     }
     if config.members.is_empty() {
         return Err(StartError::NoMembers { path: layout.root.clone() });
@@ -399,6 +415,7 @@ fn run(
         apply: apply_sender,
         sender: Sender::default(),
         receiver: Receiver::new(
+            config.cluster,
             layout.snap.clone(),
             done_sender.clone(),
             tokio::runtime::Handle::current(),
@@ -495,6 +512,7 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
     Config {
         election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
         command_bytes_max: config.request_bytes_max,
+        write_ticks_max: 5 * second,
         parked_count_max: config.requests_max,
         parked_ticks_max: request_ticks,
         read_retry_ticks: (second / 2).max(1),

@@ -139,6 +139,12 @@ pub enum ConfigError {
         /// What is needed.
         want: &'static str,
     },
+    /// No text where some is needed.
+    #[error("{origin}: it is empty; leave it out for the default")]
+    Empty {
+        /// Where it was given.
+        origin: String,
+    },
     /// A number that cannot work.
     #[error("{origin}: {value} is out of range; use {min} to {max}")]
     OutOfRange {
@@ -498,6 +504,9 @@ impl Reader<'_> {
 
     fn data_dir(&mut self, name: &str) -> PathBuf {
         if self.sources.is_given("data-dir") {
+            if self.sources.value("data-dir").is_empty() {
+                self.problems.push(ConfigError::Empty { origin: self.origin("data-dir") });
+            }
             return PathBuf::from(self.sources.value("data-dir"));
         }
         if name.contains('/') {

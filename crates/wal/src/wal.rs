@@ -316,7 +316,12 @@ impl Wal {
         let result = self.commit(writes, must_sync || installs);
         self.poison_on_error(result)?;
         if installs {
-            self.remove_dead()?;
+            match self.remove_dead() {
+                // The writes are durable; files that could not be removed are tried again by the
+                // next compaction. An error here would have them written a second time.
+                Err(_) if !self.is_poisoned() => {}
+                removed => removed?,
+            }
         }
         self.reserve_next();
         Ok(())

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use quorate_proto::tonic::transport::{Channel, Endpoint};
 use quorate_proto::tonic::{Code, Response, Status};
 
@@ -69,17 +72,54 @@ impl Target {
         self.first(ask, false).await
     }
 
-    /// Asks every endpoint; the outcomes are in the order in which the endpoints were given.
+    /// Asks all endpoints at once, each with its own limits; the outcomes are in the order in which
+    /// the endpoints were given. One that is gone costs its own time and nobody else's.
     pub(super) async fn each<T>(
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Vec<(String, Result<T, CliError>)> {
-        let mut outcomes = Vec::new();
-        for member in &self.members {
-            let alone = Target { members: vec![member.clone()], ..self.clone() };
-            outcomes.push((member.name.clone(), alone.first(&ask, false).await));
+        join_all(self.members.iter().map(|member| self.alone(member, &ask, false))).await
+    }
+
+    /// Asks all endpoints at once and takes the first answer: for what all of them know.
+    ///
+    /// # Errors
+    ///
+    /// None answered. What the members said is told rather than that others cannot be reached.
+    pub(super) async fn any<T>(
+        &self,
+        ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, CliError> {
+        let asked = self.members.iter().map(|member| self.alone(member, &ask, true));
+        let mut asked = asked.collect::<FuturesUnordered<_>>();
+        let mut unreachable = Vec::new();
+        let mut refused = None;
+        while let Some((name, outcome)) = asked.next().await {
+            match outcome {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    if 1 < self.members.len() {
+                        eprintln!("Warning: no answer from {name}: {}", error.without(&name));
+                    }
+                    match error {
+                        CliError::Unreachable(why) => unreachable.push(why),
+                        error => refused = Some(error),
+                    }
+                }
+            }
         }
-        outcomes
+        Err(refused.unwrap_or_else(|| CliError::Unreachable(unreachable.join("; "))))
+    }
+
+    /// Asks one endpoint as if there were no other.
+    async fn alone<T>(
+        &self,
+        member: &Member,
+        ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+        again: bool,
+    ) -> (String, Result<T, CliError>) {
+        let target = Target { members: vec![member.clone()], ..self.clone() };
+        (member.name.clone(), target.first(ask, again).await)
     }
 
     async fn first<T>(
@@ -258,6 +298,57 @@ mod tests {
         for member in &target.members {
             assert!(error.to_string().contains(&member.name), "{error}");
         }
-        assert_eq!(target.each(silent).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_gone_costs_the_others_nothing() {
+        let (mut target, _listeners) = two_of_three().await;
+        target.members.push(target.members[1].clone());
+        target.command_timeout = Duration::from_millis(300);
+        let names: Vec<String> = target.members.iter().map(|member| member.name.clone()).collect();
+        // The first is dead, the second answers late, the third never, the fourth at once.
+        let asked = Cell::new(0);
+        let ask = async |_| {
+            asked.set(asked.get() + 1);
+            match asked.get() {
+                1 => tokio::time::sleep(Duration::from_millis(20)).await,
+                2 => std::future::pending().await,
+                _ => {}
+            }
+            Ok(Response::new(asked.get()))
+        };
+        let begun = Instant::now();
+        let outcomes = target.each(ask).await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "they were asked one after the other");
+        let found: Vec<String> = outcomes.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(found, names, "in the order in which they were given");
+        let kinds: Vec<&str> = outcomes
+            .iter()
+            .map(|(_, outcome)| match outcome {
+                Ok(_) => "answer",
+                Err(CliError::Unreachable(_)) => "unreachable",
+                Err(_) => "silent",
+            })
+            .collect();
+        assert_eq!(kinds, ["unreachable", "answer", "silent", "answer"]);
+
+        asked.set(0);
+        let begun = Instant::now();
+        assert!(target.any(ask).await.is_ok());
+        assert!(begun.elapsed() < target.command_timeout, "the silent one was waited for");
+    }
+
+    #[tokio::test]
+    async fn when_none_answers_the_members_own_words_come_first() {
+        let (mut target, listeners) = two_of_three().await;
+        target.command_timeout = Duration::from_millis(1);
+        let refuse = async |_| Err::<Response<()>, _>(Status::unavailable("no leader"));
+        assert_eq!(target.any(refuse).await.unwrap_err().to_string(), "no leader");
+        drop(listeners);
+        let error = target.any(refuse).await.unwrap_err();
+        assert!(matches!(&error, CliError::Unreachable(_)), "{error}");
+        for member in &target.members {
+            assert!(error.to_string().contains(&member.name), "{error}");
+        }
     }
 }

@@ -45,7 +45,18 @@ impl CliError {
         ExitCode::from(self.exit_code())
     }
 
-    fn exit_code(&self) -> u8 {
+    /// The reason alone, for a line that names the endpoint already.
+    pub(super) fn without(&self, endpoint: &str) -> String {
+        match self {
+            CliError::Unreachable(why) => {
+                why.strip_prefix(endpoint).and_then(|why| why.strip_prefix(": ")).unwrap_or(why)
+            }
+            error => return error.to_string(),
+        }
+        .to_owned()
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
         match self {
             CliError::Failed(_) => 1,
             CliError::Unreachable(_) => 2,

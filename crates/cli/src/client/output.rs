@@ -5,8 +5,7 @@ use std::io::{self, Write};
 
 use quorate_proto::etcdserverpb::response_op::Response as Op;
 use quorate_proto::etcdserverpb::{
-    DeleteRangeResponse, MemberListResponse, PutResponse, RangeResponse, StatusResponse,
-    TxnResponse,
+    DeleteRangeResponse, MemberListResponse, PutResponse, RangeResponse, TxnResponse,
 };
 use quorate_proto::mvccpb::KeyValue;
 
@@ -72,17 +71,29 @@ impl Output {
         })
     }
 
-    pub(super) fn status(&self, answers: &[(String, StatusResponse)]) -> Result<(), CliError> {
-        let rows = answers.iter().map(|(endpoint, answer)| status::row(endpoint, answer));
-        to_stdout(|out| match self.form {
+    pub(super) fn status(&self, answers: &[status::Answer]) -> Result<(), CliError> {
+        to_stdout(|out| self.write_status(out, answers))
+    }
+
+    fn write_status(&self, out: &mut impl Write, answers: &[status::Answer]) -> io::Result<()> {
+        let found =
+            || answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
+        match self.form {
             Some(Form::Json) => {
-                let answers = answers.iter().map(|(name, answer)| json::of_status(name, answer));
+                let answers = found().map(|(name, answer)| json::of_status(name, answer));
                 write_json(out, &answers.collect::<Vec<_>>())
             }
-            Some(Form::Simple) => write_rows(out, rows),
-            Some(Form::Table) | None if answers.is_empty() => Ok(()),
-            Some(Form::Table) | None => writeln!(out, "{}", table(status::COLUMNS, rows)),
-        })
+            Some(Form::Simple) => {
+                write_rows(out, found().map(|(name, answer)| status::row(name, answer)))
+            }
+            Some(Form::Table) | None => {
+                let rows = answers.iter().map(|(name, answer)| match answer {
+                    Ok(answer) => status::row(name, answer),
+                    Err(error) => status::row_of_failed(name, error),
+                });
+                writeln!(out, "{}", table(status::COLUMNS, rows))
+            }
+        }
     }
 
     fn write_put(&self, out: &mut impl Write, answer: &PutResponse) -> io::Result<()> {

@@ -9,6 +9,9 @@ use super::error::CliError;
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct StatusArgs {}
 
+/// What came of asking one endpoint.
+pub(super) type Answer = (String, Result<StatusResponse, CliError>);
+
 pub(super) const COLUMNS: [&str; 10] = [
     "ENDPOINT",
     "ID",
@@ -39,27 +42,31 @@ pub(super) fn row(endpoint: &str, status: &StatusResponse) -> [String; 10] {
     ]
 }
 
+/// The row of an endpoint without a status, for people: scripts get what `etcdctl` prints, which is
+/// the endpoints that answered.
+pub(super) fn row_of_failed(endpoint: &str, error: &CliError) -> [String; 10] {
+    let mut row = std::array::from_fn(|_| "-".to_owned());
+    row[0] = endpoint.to_owned();
+    row[9] = match error {
+        CliError::Unreachable(_) => "cannot be reached",
+        _ => "no status",
+    }
+    .to_owned();
+    row
+}
+
 /// Tells of an endpoint without a status.
 pub(super) fn tell_failed(endpoint: &str, error: &CliError) {
-    let why = match error {
-        CliError::Unreachable(why) => why.trim_start_matches(endpoint).trim_start_matches(": "),
-        error => &error.to_string(),
-    };
+    let why = error.without(endpoint);
     eprintln!("Failed to get the status of endpoint {endpoint} ({why})");
 }
 
-/// Success only when every endpoint answered; what failed has been told.
-pub(super) fn outcome(
-    found: &[(String, StatusResponse)],
-    failed: &[(String, CliError)],
-) -> Result<(), CliError> {
-    let unreachable = |error: &CliError| matches!(error, CliError::Unreachable(_));
-    match failed {
-        [] => Ok(()),
-        failed if found.is_empty() && failed.iter().all(|(_, error)| unreachable(error)) => {
-            Err(CliError::Told(2))
-        }
-        _ => Err(CliError::Told(1)),
+/// Success only when every endpoint answered; what failed has been told. `etcdctl` has one code for
+/// this, however many failed and however they did.
+pub(super) fn outcome(answers: &[Answer]) -> Result<(), CliError> {
+    match answers.iter().all(|(_, outcome)| outcome.is_ok()) {
+        true => Ok(()),
+        false => Err(CliError::Told(1)),
     }
 }
 

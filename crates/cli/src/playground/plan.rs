@@ -1,5 +1,6 @@
 //! Which nodes there are, where, and with which flags.
 
+use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,12 @@ pub(super) struct Plan {
     pub(super) nodes: u16,
     offset: u16,
     dir: PathBuf,
+}
+
+/// The directory, kept from other playgrounds for as long as this lives or this process does.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _directory: File,
 }
 
 impl Plan {
@@ -50,8 +57,44 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Makes sure that nobody else runs this cluster and that its ports are free, and writes down what
+    /// the next start has to find. Nothing is written unless all of it can be had.
+    pub(super) fn claim(&self) -> Result<Claim, String> {
+        // First, since a playground on this directory is also what holds the ports.
+        let held = self.lock()?;
+        self.check_ports()?;
+        let claim = match held {
+            Some(claim) => claim,
+            None => {
+                std::fs::create_dir_all(&self.dir)
+                    .map_err(|error| format!("cannot make {}: {error}", self.dir.display()))?;
+                self.lock()?.ok_or_else(|| format!("{} has just gone", self.dir.display()))?
+            }
+        };
+        self.save()?;
+        Ok(claim)
+    }
+
+    /// Locks the directory; nothing when there is none.
+    fn lock(&self) -> Result<Option<Claim>, String> {
+        let dir = self.dir.display();
+        let directory = match File::open(&self.dir) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot open {dir}: {error}")),
+        };
+        match directory.try_lock() {
+            Ok(()) => Ok(Some(Claim { _directory: directory })),
+            Err(TryLockError::WouldBlock) => Err(format!(
+                "another playground runs on {dir}; stop that one first, or use another --dir and \
+                 --offset"
+            )),
+            Err(TryLockError::Error(error)) => Err(format!("cannot lock {dir}: {error}")),
+        }
+    }
+
     /// Whether every port is free. Another process may still be faster.
-    pub(super) fn check_ports(&self) -> Result<(), String> {
+    fn check_ports(&self) -> Result<(), String> {
         let mut taken = Vec::new();
         for number in 0..self.nodes {
             for (port, whom) in
@@ -73,12 +116,11 @@ impl Plan {
     }
 
     /// Writes down what the next start has to find.
-    pub(super) fn save(&self) -> Result<(), String> {
+    fn save(&self) -> Result<(), String> {
         let path = self.dir.join(FILE);
-        let failed = |error| format!("cannot write {}: {error}", path.display());
-        std::fs::create_dir_all(&self.dir).map_err(failed)?;
         let text = format!("nodes = {}\noffset = {}\n", self.nodes, self.offset);
-        std::fs::write(&path, text).map_err(failed)
+        std::fs::write(&path, text)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
     pub(super) fn name(&self, number: u16) -> String {
@@ -124,8 +166,8 @@ impl Plan {
         .collect()
     }
 
-    /// What a user wants to know once the cluster is there.
-    pub(super) fn greeting(&self) -> String {
+    /// What a user wants to know once the cluster is there; `program` is how this one was called.
+    pub(super) fn greeting(&self, program: &str) -> String {
         let endpoints: Vec<String> =
             (0..self.nodes).map(|number| self.client_url(number)).collect();
         let endpoints = endpoints.join(",");
@@ -133,7 +175,11 @@ impl Plan {
         format!(
             "cluster is ready: {} nodes, data in {data}\n\
              endpoints: {endpoints}\n\
-             try:\n  \
+             from another terminal, try:\n  \
+               {program} put greeting hello --endpoints {endpoints}\n  \
+               {program} get greeting --endpoints {endpoints}\n  \
+               {program} status --endpoints {endpoints}\n\
+             or with any client of etcd:\n  \
                etcdctl --endpoints {endpoints} put greeting hello\n  \
                etcdctl --endpoints {endpoints} get greeting\n  \
                etcdctl --endpoints {endpoints} endpoint status -w table\n\
@@ -218,6 +264,7 @@ mod tests {
     #[test]
     fn a_directory_keeps_its_shape() {
         let dir = scratch("kept");
+        std::fs::create_dir(&dir).unwrap();
         Plan::make(Some(2), Some(5), &dir).unwrap().save().unwrap();
         let again = Plan::make(None, None, &dir).unwrap();
         assert_eq!((again.nodes, again.offset), (2, 5));
@@ -241,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_claimed_once_and_not_touched_in_vain() {
+        let dir = scratch("claimed");
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let Some(offset) = taken.local_addr().unwrap().port().checked_sub(CLIENT_PORT) else {
+            return;
+        };
+        let plan = Plan { nodes: 1, offset, dir: dir.clone() };
+        assert!(plan.claim().unwrap_err().contains("move all ports with --offset"));
+        assert!(!dir.exists());
+        drop(taken);
+        let claim = plan.claim().unwrap();
+        let error = plan.claim().unwrap_err();
+        assert!(error.starts_with("another playground runs on"), "{error}");
+        drop(claim);
+        plan.claim().unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
     fn every_node_is_told_of_all() {
         let plan = Plan { nodes: 3, offset: 0, dir: PathBuf::from("d") };
         let flags = plan.flags(1);
@@ -253,6 +319,19 @@ mod tests {
         ] {
             assert!(flags.iter().any(|flag| flag == want), "{want} in {flags:?}");
         }
-        assert!(plan.greeting().starts_with("cluster is ready"));
+    }
+
+    #[test]
+    fn the_greeting_shows_commands_of_both_programs_on_one_screen() {
+        let plan = Plan { nodes: 5, offset: 100, dir: PathBuf::from("d") };
+        let greeting = plan.greeting("target/release/quorate");
+        assert!(greeting.starts_with("cluster is ready"));
+        for program in ["target/release/quorate ", "etcdctl "] {
+            let commands =
+                greeting.lines().filter(|line| line.trim_start().starts_with(program)).count();
+            assert_eq!(commands, 3, "{greeting}");
+        }
+        assert!(greeting.contains("http://127.0.0.1:42479"), "{greeting}");
+        assert!(greeting.lines().count() < 20, "{greeting}");
     }
 }

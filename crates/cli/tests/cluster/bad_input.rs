@@ -2,41 +2,22 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::PutRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 
-use crate::harness::{Cluster, PATIENCE, quorate};
+use crate::harness::{Cluster, Outcome, quorate, run};
 
-/// Runs a command that must fail by itself; returns its exit code and what it wrote.
-fn refused(mut command: Command) -> (i32, String) {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if deadline < Instant::now() {
-            child.kill().unwrap();
-            panic!("{command:?} went on");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let output = child.wait_with_output().unwrap();
-    let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
-    text.push_str(&String::from_utf8_lossy(&output.stdout));
-    (output.status.code().unwrap_or(-1), text)
-}
-
-fn assert_refused(command: Command, wants: &[&str]) {
-    let shown = format!("{command:?}");
-    let (code, text) = refused(command);
-    assert_ne!(code, 0, "{shown} succeeded: {text}");
+fn assert_refused(mut command: Command, wants: &[&str]) {
+    let Outcome { code, output, errors } = run(&mut command);
+    let text = errors + &output;
+    assert_ne!(code, 0, "{command:?} succeeded: {text}");
     for want in wants {
-        assert!(text.contains(want), "{shown}\nsaid: {text}\nwanted: {want}");
+        assert!(text.contains(want), "{command:?}\nsaid: {text}\nwanted: {want}");
     }
-    assert!(!text.contains("panicked"), "{text}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -119,17 +119,21 @@ impl Cluster {
 
     /// SIGTERM, then waits for the end; returns whether it ended well.
     pub(crate) fn stop(&mut self, at: usize) -> bool {
-        let Some(mut process) = self.members[at].process.take() else { return true };
-        let id = process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = process.try_wait().unwrap() {
-                return status.success();
-            }
-            assert!(Instant::now() < deadline, "member {at} did not stop on SIGTERM");
-            std::thread::sleep(Duration::from_millis(20));
+        if self.members[at].process.is_some() {
+            self.signal(at, "TERM");
         }
+        self.ended(at).is_none_or(|status| status.success())
+    }
+
+    /// Sends a signal to a member that runs.
+    pub(crate) fn signal(&self, at: usize, name: &str) {
+        signal(self.members[at].process.as_ref().unwrap().id(), name);
+    }
+
+    /// Waits for a member's end; nothing if it had ended before.
+    pub(crate) fn ended(&mut self, at: usize) -> Option<ExitStatus> {
+        let mut process = self.members[at].process.take()?;
+        Some(end_of(&mut process))
     }
 
     pub(crate) fn is_running(&mut self, at: usize) -> bool {
@@ -237,6 +241,54 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(process: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
+    assert!(status.unwrap().success(), "kill -{name} {process}");
+}
+
+/// Waits for the end of a process that has been asked to end, or ends by itself.
+pub(crate) fn end_of(process: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status;
+        }
+        if deadline < Instant::now() {
+            process.kill().unwrap();
+            panic!("process {} went on", process.id());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What came of a command: its exit code (-1 for a signal), standard output, standard error.
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) output: String,
+    pub(crate) errors: String,
+}
+
+/// Runs a command that ends by itself and writes little.
+pub(crate) fn run(command: &mut Command) -> Outcome {
+    outcome(start(command))
+}
+
+/// Starts a command of which the outcome will be asked for.
+pub(crate) fn start(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for the end of a command.
+pub(crate) fn outcome(mut process: Child) -> Outcome {
+    end_of(&mut process);
+    let output = process.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (errors, code) = (text(&output.stderr), output.status.code().unwrap_or(-1));
+    assert!(!errors.contains("panicked"), "{errors}");
+    Outcome { code, output: text(&output.stdout), errors }
 }
 
 pub(crate) fn quorate() -> Command {

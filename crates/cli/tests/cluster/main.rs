@@ -1,8 +1,12 @@
 //! Whole processes: real servers on loopback, real clients, real kills.
 
 mod bad_input;
+mod bench;
 mod catch_up;
+mod clients;
 mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
+mod playground;
+mod signals;

@@ -215,12 +215,12 @@ fn every_type_of_message() {
         ),
         (
             1,
-            Body::Vote { last: place(1, 2), transfer: false },
+            Body::Vote { last: place(1, 2), transfer: false, priority: 0 },
             "08 05 10 02 18 01 20 01 28 01 30 02",
         ),
         (
             1,
-            Body::Vote { last: place(1, 2), transfer: true },
+            Body::Vote { last: place(1, 2), transfer: true, priority: 0 },
             "08 05 10 02 18 01 20 01 28 01 30 02 \
              62 10 43 61 6d 70 61 69 67 6e 54 72 61 6e 73 66 65 72",
         ),
@@ -255,7 +255,7 @@ fn every_type_of_message() {
         ),
         (
             2,
-            Body::PreVote { last: place(1, 2), transfer: false },
+            Body::PreVote { last: place(1, 2), transfer: false, priority: 0 },
             "08 11 10 02 18 01 20 02 28 01 30 02",
         ),
         (2, Body::PreVoteReply { reject: true }, "08 12 10 02 18 01 20 02 50 01"),

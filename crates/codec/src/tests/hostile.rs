@@ -11,7 +11,7 @@ use super::round_trip::{joined, message};
 use crate::*;
 
 /// `content` as field `field`, whose number is below 16.
-fn wrapped(field: u8, content: &[u8]) -> Vec<u8> {
+pub(super) fn wrapped(field: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![field << 3 | 2];
     let mut length = content.len();
     while 0x80 <= length {
@@ -133,7 +133,7 @@ fn fields_of_other_types_are_ignored() {
     let body = Body::Heartbeat { commit: Index(3), context: Bytes::new() };
     assert_eq!(decode_message(unhex(input)), Ok(Message::new(NodeId::NONE, body)));
     // A vote whose context is not the one that forces it.
-    let body = Body::Vote { last: EntryId::default(), transfer: false };
+    let body = Body::Vote { last: EntryId::default(), transfer: false, priority: 0 };
     let want = Message { term: Term(1), ..Message::new(NodeId::NONE, body) };
     assert_eq!(decode_message(unhex("08 05 20 01 62 02 43 61")), Ok(want));
 }

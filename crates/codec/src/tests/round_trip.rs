@@ -87,13 +87,13 @@ fn change_type() -> impl Strategy<Value = ConfChangeType> {
     ]
 }
 
-fn change() -> impl Strategy<Value = ConfChange> {
+pub(super) fn change() -> impl Strategy<Value = ConfChange> {
     (number(), change_type(), node(), bytes()).prop_map(|(id, change_type, node_id, context)| {
         ConfChange { id, change_type, node_id, context }
     })
 }
 
-fn change_v2() -> impl Strategy<Value = ConfChangeV2> {
+pub(super) fn change_v2() -> impl Strategy<Value = ConfChangeV2> {
     let transition = prop_oneof![
         Just(ConfChangeTransition::Auto),
         Just(ConfChangeTransition::JointImplicit),
@@ -129,9 +129,17 @@ fn plain_body() -> impl Strategy<Value = Body> {
         }),
         index().prop_map(|index| Body::AppendReply { index }),
         (index(), place()).prop_map(|(index, hint)| Body::AppendRefusal { index, hint }),
-        (place(), any::<bool>()).prop_map(|(last, transfer)| Body::Vote { last, transfer }),
+        (place(), any::<bool>(), number()).prop_map(|(last, transfer, priority)| Body::Vote {
+            last,
+            transfer,
+            priority: priority as i64
+        }),
         any::<bool>().prop_map(|reject| Body::VoteReply { reject }),
-        (place(), any::<bool>()).prop_map(|(last, transfer)| Body::PreVote { last, transfer }),
+        (place(), any::<bool>(), number()).prop_map(|(last, transfer, priority)| Body::PreVote {
+            last,
+            transfer,
+            priority: priority as i64
+        }),
         any::<bool>().prop_map(|reject| Body::PreVoteReply { reject }),
         snapshot().prop_map(|it| Body::Snapshot { snapshot: Box::new(it) }),
         (index(), bytes()).prop_map(|(commit, context)| Body::Heartbeat { commit, context }),

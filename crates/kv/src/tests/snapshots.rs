@@ -40,9 +40,22 @@ fn stream(snapshot: &Snapshot, piece: usize) -> Vec<u8> {
 
 fn restored(stream: &[u8]) -> Result<MemoryBackend, StoreError> {
     let disk = MemoryBackend::new();
-    let mut pieces = stream.chunks(70_000);
-    let piece = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
-    restore(&mut disk.clone(), piece).map(|_| disk)
+    let pieces = || {
+        let mut pieces = stream.chunks(70_000);
+        move || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default())
+    };
+    let restored = restore(&mut disk.clone(), pieces());
+    // Whoever looks at a stream first sees what a restore of it would.
+    match (&restored, verify(pieces())) {
+        (Ok(applied), Ok((cluster_id, verified))) => {
+            assert_eq!((cluster_id, &verified), (Node::new().store.cluster_id(), applied));
+        }
+        (Err(StoreError::Snapshot(why)), Err(StoreError::Snapshot(verified))) => {
+            assert_eq!(*why, verified);
+        }
+        (restored, verified) => panic!("restored {restored:?}, verified {verified:?}"),
+    }
+    restored.map(|_| disk)
 }
 
 #[test]

@@ -278,7 +278,7 @@ fn messages() {
             "1a->None MsgVoteResp Term:3 Log:0/0 Rejected (Hint: 0)",
         ),
         (
-            message(far, one, 3, Body::PreVote { last: place(2, 9), transfer: true }),
+            message(far, one, 3, Body::PreVote { last: place(2, 9), transfer: true, priority: 7 }),
             "1a->1 MsgPreVote Term:3 Log:2/9",
         ),
         (message(two, one, 0, Body::TransferLeader), "2->1 MsgTransferLeader Term:0 Log:0/0"),

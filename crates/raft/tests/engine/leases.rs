@@ -84,8 +84,8 @@ fn a_candidate_is_ignored_within_the_lease() {
             member.tick(ticks);
             let last = id(1, 5);
             let body = match pre {
-                true => Body::PreVote { last, transfer: forced },
-                false => Body::Vote { last, transfer: forced },
+                true => Body::PreVote { last, transfer: forced, priority: 0 },
+                false => Body::Vote { last, transfer: forced, priority: 0 },
             };
             member.hear(3, 2, body);
             assert_eq!(!member.said().is_empty(), want, "after {ticks} ticks, forced {forced}");

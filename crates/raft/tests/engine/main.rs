@@ -1,16 +1,21 @@
 //! The engine through its public face: each file is one subject of the Raft core's contract.
 
+mod coalescing;
 mod driving;
+mod edges;
 mod elections;
 mod flow;
 mod gate;
+mod handover;
 mod leases;
 mod membership;
 mod model;
 mod net;
+mod priority;
 mod raw_node;
 mod reads;
 mod replication;
+mod requests;
 mod robust;
 mod snapshots;
 mod transfer;

@@ -332,11 +332,11 @@ pub(crate) fn heard() -> Body {
 }
 
 pub(crate) fn vote(last: EntryId) -> Body {
-    Body::Vote { last, transfer: false }
+    Body::Vote { last, transfer: false, priority: 0 }
 }
 
 pub(crate) fn pre_vote(last: EntryId) -> Body {
-    Body::PreVote { last, transfer: false }
+    Body::PreVote { last, transfer: false, priority: 0 }
 }
 
 pub(crate) fn snapshot(term: u64, index: u64, voters: &[u64]) -> Snapshot {

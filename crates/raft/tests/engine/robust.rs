@@ -29,7 +29,7 @@ fn messages_without_term_or_sender_are_dropped() {
         append(id(0, 0), &[1], 1),
         heartbeat(1),
         vote(id(9, 9)),
-        Body::PreVote { last: id(9, 9), transfer: true },
+        Body::PreVote { last: id(9, 9), transfer: true, priority: 0 },
         Body::TimeoutNow,
         ack(1),
     ] {
@@ -237,9 +237,17 @@ impl Dice {
             },
             4 => Body::AppendReply { index: Index(self.number()) },
             5 => Body::AppendRefusal { index: Index(self.number()), hint: self.id() },
-            6 => Body::Vote { last: self.id(), transfer: self.roll(2) == 0 },
+            6 => Body::Vote {
+                last: self.id(),
+                transfer: self.roll(2) == 0,
+                priority: self.number() as i64,
+            },
             7 => Body::VoteReply { reject: self.roll(2) == 0 },
-            8 => Body::PreVote { last: self.id(), transfer: self.roll(2) == 0 },
+            8 => Body::PreVote {
+                last: self.id(),
+                transfer: self.roll(2) == 0,
+                priority: self.number() as i64,
+            },
             9 => Body::PreVoteReply { reject: self.roll(2) == 0 },
             10 => Body::Snapshot { snapshot: self.snapshot() },
             11 => Body::Heartbeat { commit: Index(self.roll(3)), context: self.bytes() },

@@ -1,6 +1,6 @@
 //! Handing leadership over.
 
-use quorate_raft::{Body, Error, MessageType, Note, Role};
+use quorate_raft::{Body, Error, MessageType, Note, Role, TransferOutcome};
 use quorate_types::NodeId;
 
 use crate::net::{Member, Net, ack, changes, id, plain, vote};
@@ -149,7 +149,8 @@ fn removing_or_demoting_the_target_ends_it() {
         assert_eq!(transferee(&mut net, 1), 3);
         net.node(1).apply_conf_change(&changes(text)).unwrap();
         assert_eq!(transferee(&mut net, 1), 0, "{text}");
-        assert!(net.node(1).take_notes().contains(&Note::TransferAbandoned { to: NodeId(3) }));
+        let ended = Note::TransferEnded { to: NodeId(3), outcome: TransferOutcome::TargetRemoved };
+        assert!(net.node(1).take_notes().contains(&ended));
     }
 }
 

@@ -27,7 +27,24 @@ fn a_log_that_never_came_to_be_is_made_once_more() {
     let directory = TempDir::new().unwrap();
     opened(7, directory.path()).unwrap();
     fs::remove_dir_all(directory.path().join("wal")).unwrap();
+    fs::remove_file(directory.path().join("started")).unwrap();
     assert_eq!(opened(7, directory.path()).unwrap(), Index(1));
+}
+
+#[test]
+fn a_log_that_is_gone_is_missed_even_before_the_first_flush() {
+    let directory = TempDir::new().unwrap();
+    opened(7, directory.path()).unwrap();
+    // As after a crash just before the mark was made; the next start makes up for it.
+    fs::remove_file(directory.path().join("started")).unwrap();
+    opened(7, directory.path()).unwrap();
+    for gone in ["wal", "kv.redb"] {
+        let path = directory.path().join(gone);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        let refused = opened(7, directory.path()).unwrap_err();
+        assert!(matches!(refused, StartError::LogMissing { .. }), "{gone}: {refused}");
+    }
+    assert!(!directory.path().join("kv.redb").exists(), "nothing was made");
 }
 
 #[test]

@@ -96,6 +96,10 @@ pub const FLAGS: &[Flag] = &[
     flag("config-file", "FILE", "", "TOML file with these flags' names as keys"),
 ];
 
+/// What our own client reads, which is none of the server's business.
+const CLIENT_VARIABLES: &[&str] =
+    &["QUORATE_ENDPOINTS", "QUORATE_COMMAND_TIMEOUT", "QUORATE_DIAL_TIMEOUT", "QUORATE_WRITE_OUT"];
+
 /// A place that settings come from; a later one beats an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
@@ -138,8 +142,7 @@ impl Sources {
                 continue;
             }
             let Some(flag) = known(&rest.to_ascii_lowercase().replace('_', "-")) else {
-                // Our own client has variables too, which are none of this program's business.
-                if origin == Origin::EtcdVariable {
+                if !CLIENT_VARIABLES.contains(&name) {
                     let text = format!("{name} is set and has no meaning here");
                     self.warnings.push(text);
                 }

@@ -129,13 +129,14 @@ fn files_that_cannot_be_used_say_why() {
 }
 
 #[test]
-fn variables_of_others_are_left_alone_and_etcds_own_are_warned_about() {
+fn variables_of_others_are_left_alone_and_those_without_a_meaning_are_warned_about() {
     let mut sources = Sources::default();
     variables(
         &mut sources,
         &[
             ("ETCDCTL_API", "3"),
             ("QUORATE_ENDPOINTS", "x"),
+            ("QUORATE_NMAE", "x"),
             ("ETCD_CERT_FILE", "c.pem"),
             ("ETCD_NAME", ""),
             ("PATH", "/bin"),
@@ -143,40 +144,147 @@ fn variables_of_others_are_left_alone_and_etcds_own_are_warned_about() {
     );
     let config = sources.config().unwrap();
     assert_eq!(config.name, "default", "an empty variable counts as absent");
-    assert_eq!(config.warnings, ["ETCD_CERT_FILE is set and has no meaning here"]);
+    assert_eq!(
+        config.warnings,
+        ["QUORATE_NMAE", "ETCD_CERT_FILE"]
+            .map(|name| format!("{name} is set and has no meaning here"))
+    );
+}
+
+/// A value of a setting that cannot work, and what is said about it after the place it came from:
+/// what is wrong, and what would do. Every setting has one, but for those that take any text.
+const BAD: &[(&str, &str, &str)] = &[
+    ("election-timeout", "soon", "\"soon\" is not a whole number"),
+    ("election-timeout", "50001", "50001 is out of range; use 1 to 50000"),
+    ("election-timeout", "1s", "\"1s\" is not a whole number"),
+    ("heartbeat-interval", "0", "0 is out of range; use 1 to 50000"),
+    ("heartbeat-interval", "99999999999999999999", "is not a whole number"),
+    ("heartbeat-interval", "-5", "\"-5\" is not a whole number"),
+    ("snapshot-count", "0", "0 is out of range; use 1 to"),
+    ("snapshot-count", "1e5", "\"1e5\" is not a whole number"),
+    ("max-request-bytes", "100", "100 is out of range; use 1024 to 10485760"),
+    ("max-request-bytes", "20000000", "use 1024 to 10485760"),
+    ("max-request-bytes", "1MiB", "\"1MiB\" is not a whole number"),
+    ("max-txn-ops", "0", "0 is out of range; use 1 to 100000"),
+    ("max-txn-ops", "100001", "use 1 to 100000"),
+    ("quota-backend-bytes", "2GB", "\"2GB\" is not a whole number of bytes"),
+    ("quota-backend-bytes", "99999999999999999999", "is not a whole number of bytes"),
+    ("initial-cluster-state", "old", "\"old\" is not new or existing"),
+    ("log-level", "loud", "\"loud\" is not trace, debug, info, warn or error"),
+    ("log-format", "xml", "\"xml\" is not json or text"),
+    ("name", "a=b", "= and , have a meaning in --initial-cluster"),
+    ("name", "a\nb", "it has control characters"),
+    ("name", "a/b", "the data directory would be called after it; set --data-dir"),
+    ("listen-client-urls", "127.0.0.1:2379", "has no scheme http; write it as http://host:port"),
+    (
+        "listen-client-urls",
+        "http://example.com:2379",
+        "not the name \"example.com\"; use the address",
+    ),
+    ("listen-client-urls", "http://127.0.0.1", "does not have the form http://host:port"),
+    ("listen-client-urls", "http://127.0.0.1:99999", "http://host:port"),
+    ("listen-peer-urls", "https://localhost:2380", "TLS, which is not supported yet; use http://"),
+    ("listen-peer-urls", "unix:///run/q.sock", "use http://host:port"),
+    (
+        "listen-peer-urls",
+        "http://localhost:1,http://localhost:1",
+        "http://localhost:1 is there twice",
+    ),
+    ("advertise-client-urls", "http://:1", "http://host:port"),
+    ("advertise-client-urls", "http://a:1/v3", "must end after the port"),
+    ("initial-advertise-peer-urls", "http://a:1,", "an empty URL; write it as http://host:port"),
+    ("initial-cluster", "http://localhost:2380", "is not NAME=URL; write the list as n1=http://"),
+    ("initial-cluster", "=http://localhost:2380", "is not NAME=URL"),
+    ("initial-cluster", "a=localhost:2380", "has no scheme http; write it as http://host:port"),
+    ("config-file", "/nonexistent/q.toml", "/nonexistent/q.toml: "),
+];
+/// A directory is found out to be unusable when it is used.
+const ANY_TEXT: &[&str] = &["data-dir", "initial-cluster-token"];
+
+#[test]
+fn single_settings_that_cannot_work_are_named_wherever_they_come_from() {
+    for flag in FLAGS {
+        let is_there = BAD.iter().any(|(name, ..)| *name == flag.name);
+        assert!(is_there != ANY_TEXT.contains(&flag.name), "--{} has no bad value here", flag.name);
+    }
+    for (flag, value, want) in BAD {
+        let variable = flag.to_ascii_uppercase().replace('-', "_");
+        let (quorate, etcd) = (format!("QUORATE_{variable}"), format!("ETCD_{variable}"));
+        let mut sources = [given(&[(flag, value)]), Sources::default(), Sources::default()];
+        variables(&mut sources[1], &[(&quorate, value)]);
+        variables(&mut sources[2], &[(&etcd, value)]);
+        for (mut sources, origin) in sources.into_iter().zip([format!("--{flag}"), quorate, etcd]) {
+            sources.file();
+            assert_told(&sources, &origin, flag, want);
+        }
+        if *flag != "config-file" {
+            let mut sources = Sources::default();
+            sources.toml("q.toml", &format!("{flag} = {value:?}"));
+            assert_told(&sources, &format!("{flag} in "), flag, want);
+        }
+    }
+}
+
+#[track_caller]
+fn assert_told(sources: &Sources, origin: &str, flag: &str, want: &str) {
+    let problems = sources.config().unwrap_err().to_string();
+    assert!(problems.contains(want), "{origin}: {problems}");
+    // A file that cannot be read is named by its path.
+    let is_named = problems.contains(origin) || flag == "config-file";
+    assert!(is_named, "{origin} is not named: {problems}");
 }
 
 #[test]
-fn single_settings_that_cannot_work_are_named() {
-    for (flag, value, want) in [
-        ("election-timeout", "soon", "--election-timeout: \"soon\" is not a whole number"),
-        ("election-timeout", "50001", "use 1 to 50000"),
-        ("heartbeat-interval", "0", "--heartbeat-interval: 0 is out of range"),
-        ("heartbeat-interval", "99999999999999999999", "is not a whole number"),
-        ("snapshot-count", "0", "--snapshot-count: 0 is out of range"),
-        ("max-request-bytes", "100", "use 1024 to 10485760"),
-        ("max-request-bytes", "20000000", "use 1024 to 10485760"),
-        ("max-txn-ops", "0", "use 1 to 100000"),
-        ("quota-backend-bytes", "2GB", "not a whole number of bytes"),
-        ("initial-cluster-state", "old", "is not new or existing"),
-        ("log-level", "loud", "is not trace, debug, info, warn or error"),
-        ("log-format", "xml", "is not json or text"),
-        ("name", "", "it is empty"),
-        ("name", "a=b", "have a meaning in --initial-cluster"),
-        ("name", "a\nb", "control characters"),
-        ("name", "a/b", "set --data-dir"),
-        ("listen-client-urls", "http://example.com:2379", "not the name \"example.com\""),
-        ("listen-peer-urls", "https://localhost:2380", "TLS, which is not supported yet"),
-        ("listen-peer-urls", "http://localhost:1,http://localhost:1", "is there twice"),
-        ("advertise-client-urls", "http://:1", "http://host:port"),
-        ("initial-advertise-peer-urls", "", "an empty URL"),
-        ("initial-cluster", "http://localhost:2380", "is not NAME=URL"),
-        ("initial-cluster", "=http://localhost:2380", "is not NAME=URL"),
-        ("initial-cluster", "", "is not NAME=URL"),
+fn empty_settings_are_told() {
+    for (flag, want) in [
+        ("name", "it is empty"),
+        ("data-dir", "--data-dir: it is empty"),
+        ("initial-advertise-peer-urls", "an empty URL; write it as http://host:port"),
+        ("listen-client-urls", "an empty URL"),
+        ("initial-cluster", "is not NAME=URL"),
+        ("heartbeat-interval", "is not a whole number"),
+        ("log-level", "is not trace"),
+        ("config-file", "config file : "),
     ] {
-        let problems = given(&[(flag, value)]).config().unwrap_err().to_string();
-        assert!(problems.contains(want), "{flag}={value}: {problems}");
+        let mut sources = given(&[(flag, "")]);
+        sources.file();
+        let problems = sources.config().unwrap_err().to_string();
+        assert!(problems.contains(want), "--{flag}: {problems}");
     }
+}
+
+#[test]
+fn every_setting_refuses_types_it_is_not() {
+    for flag in FLAGS.iter().filter(|flag| flag.name != "config-file") {
+        for (value, kind) in [
+            ("1.5", "float"),
+            ("true", "boolean"),
+            ("1979-05-27", "datetime"),
+            ("[1, 2]", "array"),
+            ("{ a = 1.5 }", "table"),
+        ] {
+            let mut sources = Sources::default();
+            sources.toml("q.toml", &format!("{} = {value}", flag.name));
+            let want = format!(
+                "config file q.toml, {}: \"a {kind}\" is not text, number or list of texts",
+                flag.name
+            );
+            let problems = sources.config().unwrap_err().to_string();
+            assert!(problems.contains(&want), "{problems}, instead of {want}");
+        }
+    }
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_told() {
+    use std::os::unix::ffi::OsStringExt;
+    let mut sources = Sources::default();
+    sources.environment([("QUORATE_NAME".into(), OsString::from_vec(vec![b'n', 0xff]))]);
+    let problems = sources.config().unwrap_err().to_string();
+    assert!(
+        problems.contains("QUORATE_NAME: ") && problems.contains("text in UTF-8"),
+        "{problems}"
+    );
 }
 
 #[test]

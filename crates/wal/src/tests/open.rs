@@ -286,6 +286,50 @@ fn a_full_volume_is_noticed_early_and_forgives() {
 }
 
 #[test]
+fn a_file_that_cannot_be_removed_fails_no_write() {
+    let (disk, mut wal, mut list) = fresh();
+    for first in (1..60).step_by(12) {
+        let write = write(first, 12, 1);
+        wal.append(std::slice::from_ref(&write)).unwrap();
+        list.write(&write);
+    }
+    assert!(2 < segments(&disk).len(), "there is something to remove");
+    let install = Write { install: Some(mark(90, 7)), ..write(91, 2, 7) };
+    list.write(&install);
+    let start = disk.fork();
+    drop(wal);
+    let mut left_for_later = 0;
+    for fault in [Fault::Error, Fault::Full] {
+        for op in 0.. {
+            let disk = start.fork();
+            let (mut wal, _) = open(&disk).unwrap();
+            let before = disk.op_count();
+            disk.fail_in(op, fault);
+            let appended = wal.append(std::slice::from_ref(&install));
+            if disk.op_count() - before <= op {
+                break; // the fault was never met
+            }
+            disk.clear_faults();
+            // Whatever failed, the log and its caller agree on what was written.
+            match appended {
+                Ok(()) => {
+                    assert_eq!(wal.last(), list.last(), "{fault:?} at {op}");
+                    left_for_later += usize::from(1 < wal.segment_count());
+                    wal.append(&[write(93, 1, 7)]).unwrap();
+                    wal.compact(&mark(93, 7)).unwrap();
+                    assert_eq!(wal.segment_count(), 1, "{fault:?} at {op}: removed later");
+                }
+                Err(WalError::Full { .. }) if !wal.is_poisoned() => {
+                    assert!(wal.last() < list.last(), "{fault:?} at {op}: written and refused");
+                }
+                Err(error) => assert!(wal.is_poisoned(), "{fault:?} at {op}: {error}"),
+            }
+        }
+    }
+    assert!(0 < left_for_later, "no removal failed");
+}
+
+#[test]
 fn a_failed_sync_is_final() {
     let (disk, mut wal, list) = fresh();
     disk.fail_in(1, Fault::Error);

@@ -1,6 +1,6 @@
 //! The texts below were printed by `etcdctl` 3.4 for the same answers.
 
-use quorate_proto::etcdserverpb::{Member, ResponseHeader, ResponseOp};
+use quorate_proto::etcdserverpb::{Member, ResponseHeader, ResponseOp, StatusResponse};
 
 use super::*;
 
@@ -211,4 +211,27 @@ fn members_and_status() {
          \"leader\":10221683743416816908,\"raftIndex\":19,\"raftTerm\":2,\
          \"raftAppliedIndex\":19,\"dbSizeInUse\":16384}}]\n"
     );
+
+    // An endpoint that did not answer is in the table; what scripts read has those that did.
+    let answers = [
+        ("a:1".to_owned(), Err(CliError::Unreachable("a:1: refused".to_owned()))),
+        ("b:1".to_owned(), Ok(status)),
+        ("c:1".to_owned(), Err(CliError::Failed("context deadline exceeded".to_owned()))),
+    ];
+    let table = printed(|out| PLAIN.write_status(out, &answers));
+    let lines: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    for (row, (first, last)) in
+        lines[3..6].iter().zip([("a:1", "cannot be reached"), ("b:1", ""), ("c:1", "no status")])
+    {
+        assert_eq!((row[1], row[10]), (first, last), "{table}");
+    }
+    for form in [Form::Json, Form::Simple] {
+        let output = Output { form: Some(form), ..PLAIN };
+        let text = printed(|out| output.write_status(out, &answers));
+        assert!(text.contains("b:1") && !text.contains("a:1") && !text.contains("c:1"), "{text}");
+    }
+    assert!(status::outcome(&answers[1..2]).is_ok());
+    assert_eq!(status::outcome(&answers).unwrap_err().exit_code(), 1);
+    assert_eq!(status::outcome(&answers[..1]).unwrap_err().exit_code(), 1);
 }

@@ -67,7 +67,7 @@ fn a_received_snapshot_replaces_the_log() {
     assert_eq!((log.first_index(), log.last_index()), (Ok(Index(10)), Index(9)));
     assert_eq!((log.committed(), log.applied()), (Index(9), Index(2)));
     assert_eq!(log.last_entry_id(), Ok(EntryId::new(4, 9)));
-    assert_eq!(log.snapshot(), Ok(snapshot(9, 4)));
+    assert_eq!(log.snapshot(Index(0)), Ok(Some(snapshot(9, 4))));
     assert_eq!((log.has_unstable_ents(), log.has_unstable_snapshot()), (false, true));
     assert_eq!(log.term(Index(2)), Err(LogError::Compacted)); // though storage has it
     assert_eq!(log.slice(Index(9), Index(10), ALL), Err(LogError::Compacted));
@@ -77,7 +77,7 @@ fn a_received_snapshot_replaces_the_log() {
     assert_eq!((log.next_unstable_snapshot(), log.has_unstable_snapshot()), (None, false));
     log.applied_to(Index(9), 0).unwrap();
     assert_eq!((log.first_index(), log.last_index()), (Ok(Index(10)), Index(9)));
-    assert_eq!(log.snapshot(), Ok(snapshot(9, 4)));
+    assert_eq!(log.snapshot(Index(0)), Ok(Some(snapshot(9, 4))));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_storage_that_fails_or_lies_is_fatal() {
     assert_eq!(log.last_entry_id(), Err(Fatal::Storage(failed())));
     let log = RaftLog::new(storage(Err(StorageError::Unavailable)), ALL).unwrap();
     assert_eq!(log.last_entry_id(), Err(Fatal::TermUnknown { index: Index(9) }));
-    assert_eq!(log.snapshot(), Err(StorageError::SnapshotTemporarilyUnavailable));
+    assert_eq!(log.snapshot(Index(0)), Ok(None));
 
     let inverted = Broken { first: 9, last: 1, term: Ok(Term(1)), entries: Ok(vec![]) };
     let got = RaftLog::new(inverted, ALL).err();

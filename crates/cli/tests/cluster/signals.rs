@@ -1,0 +1,103 @@
+//! How a member ends when it is asked to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::PutRequest;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use tonic::Code;
+
+use crate::harness::{Cluster, PATIENCE, end_of, signal};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_asked_to_stop_answers_or_refuses_what_is_under_way() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let mut answered = Vec::new();
+    for (round, name) in ["INT", "TERM"].into_iter().enumerate() {
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..16 {
+            let channel = cluster.channel(0);
+            clients.spawn(async move {
+                let mut kv = KvClient::new(channel);
+                let mut answered = Vec::new();
+                for number in 0.. {
+                    let key = format!("{round}/{client}/{number}");
+                    let put = PutRequest { key: key.clone().into(), ..PutRequest::default() };
+                    match tokio::time::timeout(PATIENCE, kv.put(put)).await {
+                        Ok(Ok(_)) => answered.push(key),
+                        Ok(Err(status)) => return (answered, Some(status)),
+                        Err(_) => return (answered, None),
+                    }
+                }
+                unreachable!("numbers do not end")
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.signal(0, name);
+        assert!(cluster.ended(0).unwrap().success(), "after SIG{name}");
+        while let Some(client) = clients.join_next().await {
+            let (of_client, status) = client.unwrap();
+            let status = status.expect("no call is left without an answer");
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            answered.extend(of_client);
+        }
+        cluster.spawn(0);
+        cluster.settle().await;
+    }
+    assert!(100 < answered.len(), "hardly anything was under way");
+    for key in answered {
+        let found = cluster.read(0, Box::leak(key.clone().into_boxed_str()).as_bytes(), true).await;
+        assert_eq!(found.unwrap().count, 1, "{key} was answered and is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_changes_nothing() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    cluster.signal(0, "HUP");
+    cluster.fill(&[0], "after", 10).await;
+    assert!(cluster.is_running(0));
+    assert!(cluster.log(0).contains("SIGHUP"), "it is told");
+    assert!(cluster.stop(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_a_member_at_once() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    // A request that never ends is waited for, for a moment.
+    let mut client = TcpStream::connect(cluster.endpoint(0)).unwrap();
+    client.write_all(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12").unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cluster.signal(0, "TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.signal(0, "INT");
+    assert_eq!(cluster.ended(0).unwrap().code(), Some(1));
+    assert!(cluster.log(0).contains("as a second signal asked"), "{}", cluster.log(0));
+    // Nothing is lost that way.
+    cluster.spawn(0);
+    cluster.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_reads_any_more_changes_nothing() {
+    let cluster = Cluster::prepare(1, &["--log-level", "debug"]);
+    let mut member = cluster.command(0).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(member.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("ready to serve") {
+        line.clear();
+        assert!(0 < log.read_line(&mut line).unwrap(), "the member ended");
+    }
+    drop(log);
+    for _ in 0..3 {
+        signal(member.id(), "HUP");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let put = PutRequest { key: Bytes::from_static(b"k"), ..PutRequest::default() };
+    KvClient::new(cluster.channel(0)).put(put).await.unwrap();
+    signal(member.id(), "TERM");
+    assert!(end_of(&mut member).success());
+}

@@ -1,0 +1,248 @@
+//! Giving way in good order: on removal, again when the order is lost, and with an outcome.
+
+use quorate_raft::{Body, Config, MessageType, Note, Role, TransferOutcome, TransferOutcome::*};
+use quorate_types::{Index, NodeId};
+
+use crate::net::{Member, Net, ack, changes, heartbeat, id, plain, vote};
+
+fn outcome(net: &mut Net, id: u64) -> Option<(u64, TransferOutcome)> {
+    net.node(id).transfer_outcome().map(|(to, outcome)| (to.0, outcome))
+}
+
+fn transfer(net: &mut Net, to: u64) {
+    net.node(1).transfer_leader(NodeId(to));
+    net.settle();
+}
+
+/// A group led by node 1 whose node 3 missed an entry and is cut off.
+fn with_slow_third() -> Net {
+    let mut net = Net::with(&[1, 2, 3], |config| config.check_quorum = true);
+    net.campaign(1);
+    net.isolate(3);
+    net.propose(1, "x").unwrap();
+    net
+}
+
+#[test]
+fn a_transfer_ends_in_one_outcome() {
+    let transferred: fn(&mut Net) = |net| {
+        net.heal();
+        // The entry that it lacks was lost; the answer to a heartbeat has it sent again.
+        net.tick(1, 2);
+    };
+    let ends: [(fn(&mut Net), TransferOutcome); 7] = [
+        (transferred, Transferred),
+        (|net| net.tick(1, 10), TimedOut),
+        (|net| transfer(net, 1), Cancelled),
+        (|net| transfer(net, 2), Replaced { by: NodeId(2) }),
+        (|net| drop(net.node(1).apply_conf_change(&changes("r3"))), TargetRemoved),
+        (|net| drop(net.node(1).apply_conf_change(&changes("l3"))), TargetRemoved),
+        (
+            |net| {
+                net.at(1).hear(2, 7, heartbeat(0));
+                net.settle();
+            },
+            OtherLeader { leader: NodeId(2) },
+        ),
+    ];
+    for (end, want) in ends {
+        let mut net = with_slow_third();
+        transfer(&mut net, 3);
+        assert_eq!(outcome(&mut net, 1), None, "under way");
+        net.node(1).take_notes();
+        end(&mut net);
+        if want == (Replaced { by: NodeId(2) }) {
+            assert_eq!(outcome(&mut net, 1), Some((2, Transferred)), "of the second");
+        } else {
+            assert_eq!(outcome(&mut net, 1), Some((3, want)));
+        }
+    }
+}
+
+#[test]
+fn every_outcome_is_noted_once() {
+    let mut member = Member::new(plain(1), &[1, 2, 3]);
+    member.lead(&[2]);
+    member.node.take_notes();
+    let ended = |member: &mut Member| -> Vec<TransferOutcome> {
+        let outcome = |note| match note {
+            Note::TransferEnded { outcome, .. } => Some(outcome),
+            _ => None,
+        };
+        member.node.take_notes().into_iter().filter_map(outcome).collect()
+    };
+    for to in [2, 3, 1] {
+        member.node.transfer_leader(NodeId(to));
+    }
+    assert_eq!(ended(&mut member), [Replaced { by: NodeId(3) }, Cancelled]);
+    member.node.transfer_leader(NodeId(2));
+    // A candidate of a later term: who leads then is not known yet.
+    member.hear(3, 5, vote(id(9, 9)));
+    assert_eq!(ended(&mut member), []);
+    assert_eq!(member.node.basic_status().lead_transferee, NodeId::NONE);
+    member.work();
+    member.hear(2, 5, heartbeat(0));
+    assert_eq!(ended(&mut member), [Transferred]);
+    member.hear(3, 6, heartbeat(0));
+    assert_eq!(ended(&mut member), []);
+}
+
+#[test]
+fn what_cannot_begin_is_refused() {
+    for to in [1, 4, 9] {
+        let mut member = Member::with_members(plain(1), &[1, 2, 3], &[4], &[]);
+        member.lead(&[2]);
+        member.node.take_notes();
+        member.node.transfer_leader(NodeId(to));
+        assert_eq!(member.node.transfer_outcome(), Some((NodeId(to), Refused)));
+        assert_eq!(member.node.take_notes(), [Note::TransferRefused { to: NodeId(to) }]);
+    }
+    let mut lost = Member::new(plain(1), &[1, 2]);
+    lost.node.transfer_leader(NodeId(2));
+    let notes = lost.node.take_notes();
+    assert!(matches!(notes[..], [Note::Dropped { kind: MessageType::MsgTransferLeader, .. }]));
+}
+
+#[test]
+fn a_leader_that_gave_way_and_hears_of_nobody_stops_waiting() {
+    let mut member = Member::new(plain(1), &[1, 2, 3]);
+    member.lead(&[2]);
+    member.node.transfer_leader(NodeId(2));
+    member.hear(3, 5, vote(id(0, 0)));
+    member.tick(9);
+    assert_eq!(member.node.transfer_outcome(), None);
+    member.tick(1);
+    assert_eq!(member.node.transfer_outcome(), Some((NodeId(2), TimedOut)));
+}
+
+#[test]
+fn a_leader_that_loses_its_quorum_or_its_vote_says_so() {
+    let mut member = Member::new(Config { check_quorum: true, ..plain(1) }, &[1, 2, 3]);
+    member.lead(&[2]);
+    member.tick(5);
+    member.node.transfer_leader(NodeId(2));
+    // Nobody answers for two timeouts.
+    member.tick(20);
+    assert_eq!(member.node.role(), Role::Follower);
+    let (_, outcome) = member.node.transfer_outcome().unwrap();
+    assert!(matches!(outcome, TimedOut | LeadershipLost), "{outcome}");
+
+    let config = Config { step_down_on_removal: true, ..plain(1) };
+    let mut member = Member::new(config, &[1, 2, 3]);
+    member.lead(&[2]);
+    member.node.transfer_leader(NodeId(2));
+    member.node.apply_conf_change(&changes("r1")).unwrap();
+    assert_eq!(member.node.transfer_outcome(), Some((NodeId(2), LeadershipLost)));
+}
+
+#[test]
+fn a_lost_order_is_repeated_with_the_heartbeats() {
+    for retry in [false, true] {
+        let mut net = Net::with(&[1, 2, 3], |config| config.retry_transfer = retry);
+        net.campaign(1);
+        net.lose(MessageType::MsgTimeoutNow);
+        transfer(&mut net, 2);
+        net.heal();
+        net.tick(1, 3);
+        assert_eq!(net.leaders(), [if retry { 2 } else { 1 }]);
+        net.tick(1, 10);
+        let want = if retry { Transferred } else { TimedOut };
+        assert_eq!(outcome(&mut net, 1), Some((2, want)));
+    }
+}
+
+#[test]
+fn no_order_is_repeated_before_the_target_has_the_log() {
+    let config = Config { retry_transfer: true, ..plain(1) };
+    let mut member = Member::new(config, &[1, 2, 3]);
+    member.lead(&[2]);
+    member.node.transfer_leader(NodeId(2));
+    member.tick(3);
+    let orders = |member: &mut Member| {
+        let said = member.work();
+        said.iter().filter(|message| message.body == Body::TimeoutNow).count()
+    };
+    assert_eq!(orders(&mut member), 0);
+    member.hear(2, 1, ack(1));
+    assert_eq!(orders(&mut member), 1);
+    member.tick(3);
+    assert_eq!(orders(&mut member), 3);
+}
+
+fn handing_over(config: &mut Config) {
+    config.step_down_on_removal = true;
+    config.hand_over_on_removal = true;
+}
+
+#[test]
+fn a_leader_that_is_no_voter_any_more_has_the_best_voter_take_over_at_once() {
+    for text in ["r1", "l1"] {
+        for handing in [false, true] {
+            for coalesce in [false, true] {
+                let mut net = Net::with(&[1, 2, 3], |config| {
+                    config.step_down_on_removal = true;
+                    config.hand_over_on_removal = handing;
+                    config.coalesce_appends = coalesce;
+                    config.check_quorum = true;
+                    config.pre_vote = true;
+                });
+                net.campaign(1);
+                // So that node 3 has more of the log.
+                net.cut(1, 2);
+                net.propose(1, "x").unwrap();
+                net.change(1, text).unwrap();
+                assert_eq!(net.node(1).role(), Role::Follower, "{text}");
+                net.heal();
+                net.settle();
+                let want: &[u64] = if handing { &[3] } else { &[] };
+                assert_eq!(net.leaders(), want, "{text} {coalesce}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_is_obeyed_once_the_change_is_applied() {
+    for (handing, ticks, want) in
+        [(false, 0, Role::Follower), (true, 0, Role::Candidate), (true, 10, Role::Follower)]
+    {
+        let mut config = plain(2);
+        if handing {
+            handing_over(&mut config);
+        }
+        let mut member = Member::new(config, &[1, 2, 3]);
+        let (kind, data) = quorate_raft::encode_conf_change(&changes("r1"));
+        let entry = quorate_raft::Entry {
+            kind: Some(kind),
+            data,
+            index: Index(1),
+            term: quorate_types::Term(1),
+        };
+        member.hear(1, 1, Body::Append { prev: id(0, 0), entries: vec![entry], commit: Index(1) });
+        member.hear(1, 1, Body::TimeoutNow);
+        assert_eq!(member.node.role(), Role::Follower, "it has a change to apply");
+        member.node.set_randomized_election_timeout(100);
+        member.tick(ticks);
+        member.work();
+        assert_eq!(member.node.role(), want, "{handing} {ticks}");
+    }
+}
+
+#[test]
+fn the_successor_is_the_voter_that_has_most_of_those_heard_from() {
+    let mut member = Member::with_members(plain(1), &[1, 2, 3, 4], &[5], &[]);
+    assert_eq!(member.node.successor(), None, "it does not lead");
+    member.lead(&[2, 3]);
+    member.node.propose("x").unwrap();
+    member.work();
+    assert_eq!(member.node.successor(), Some(NodeId(2)), "all alike");
+    member.hear(5, 1, ack(2));
+    assert_eq!(member.node.successor(), Some(NodeId(2)), "no learner");
+    member.hear(4, 1, ack(1));
+    assert_eq!(member.node.successor(), Some(NodeId(4)));
+    member.hear(3, 1, ack(2));
+    assert_eq!(member.node.successor(), Some(NodeId(3)));
+    let mut alone = Member::new(plain(1), &[1]);
+    alone.stand();
+    assert_eq!(alone.node.successor(), None);
+}

@@ -1,0 +1,226 @@
+//! Disks that stand still, and snapshots that take their time: nothing grows, and who can do
+//! better leads.
+
+use bytes::{Bytes, BytesMut};
+use quorate_raft::{ConfState, HardState, Message, Role, Snapshot, SnapshotMetadata};
+use quorate_replica::{Config, Event, Initial, Replica, RequestId, WriteId, seal};
+use quorate_types::{Index, Mark, NodeId, Term};
+
+const ELECTION_TICKS: u64 = 10;
+const WRITE_TICKS_MAX: u64 = 30;
+const WRITES_MAX: usize = 4;
+
+/// Three replicas, the first of which leads, and whose network loses nothing.
+struct Group {
+    members: Vec<Member>,
+    requests: u64,
+}
+
+struct Member {
+    replica: Replica,
+    /// Nothing becomes durable here for now.
+    stands_still: bool,
+    /// Nothing reaches it for now.
+    is_away: bool,
+    last_write: WriteId,
+    snapshots_asked: usize,
+    snapshots_sent: usize,
+}
+
+impl Group {
+    fn new(flush_entries: u64) -> Group {
+        let voters: Vec<_> = (1..=3).map(NodeId).collect();
+        let member = |id: &NodeId| {
+            let config = Config {
+                election_ticks: ELECTION_TICKS as u32,
+                write_ticks_max: WRITE_TICKS_MAX,
+                writes_count_max: WRITES_MAX,
+                message_bytes_max: 100,
+                flush_entries,
+                tail_entries: 0,
+                ..Config::new(*id, id.0)
+            };
+            let initial = Initial {
+                mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
+                hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+                applied: Index(1),
+                conf_state: ConfState { voters: voters.clone(), ..ConfState::default() },
+                ..Initial::default()
+            };
+            Member {
+                replica: Replica::new(config, initial).unwrap(),
+                stands_still: false,
+                is_away: false,
+                last_write: WriteId(0),
+                snapshots_asked: 0,
+                snapshots_sent: 0,
+            }
+        };
+        let mut group = Group { members: voters.iter().map(member).collect(), requests: 0 };
+        group.handle(0, Event::Campaign);
+        assert!(group.leads(0));
+        group
+    }
+
+    fn handle(&mut self, at: usize, event: Event) {
+        self.members[at].replica.handle(event).unwrap();
+        self.settle();
+    }
+
+    fn tick(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            for at in 0..3 {
+                self.handle(at, Event::Tick);
+            }
+        }
+    }
+
+    fn propose(&mut self, count: u64) {
+        for _ in 0..count {
+            self.requests += 1;
+            let request = RequestId(self.requests);
+            let mut entry = BytesMut::new();
+            seal(request, &mut entry);
+            entry.extend_from_slice(&[b'x'; 50]);
+            self.handle(0, Event::Propose { request, entry: entry.freeze() });
+        }
+    }
+
+    /// Carries out and delivers until nothing moves.
+    fn settle(&mut self) {
+        loop {
+            let mut messages: Vec<Message> = Vec::new();
+            for member in &mut self.members {
+                while let Some(effects) = member.replica.ready().unwrap() {
+                    messages.extend(effects.messages);
+                    member.snapshots_asked += usize::from(effects.make_snapshot);
+                    member.snapshots_sent += effects.snapshots.len();
+                    if let Some(write) = effects.writes.last() {
+                        member.last_write = write.id;
+                    }
+                    if let Some(applying) = effects.apply.last() {
+                        member.replica.handle(Event::Applied(applying.index())).unwrap();
+                    }
+                    if effects.flush {
+                        let applied = member.replica.glance().applied;
+                        member.replica.handle(Event::Flushed(applied)).unwrap();
+                    }
+                    if !member.stands_still {
+                        member.replica.handle(Event::Persisted(member.last_write)).unwrap();
+                    }
+                }
+                member.replica.check();
+            }
+            if messages.is_empty() {
+                return;
+            }
+            for message in messages {
+                let (to, from) = (message.to.0 as usize - 1, message.from.0 as usize - 1);
+                if !self.members[to].is_away && !self.members[from].is_away {
+                    self.members[to].replica.handle(Event::Message(message)).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The disk works again.
+    fn go_on(&mut self, at: usize) {
+        self.members[at].stands_still = false;
+        let written = self.members[at].last_write;
+        self.handle(at, Event::Persisted(written));
+    }
+
+    fn leads(&self, at: usize) -> bool {
+        self.members[at].replica.glance().role == Role::Leader
+    }
+
+    fn last(&self, at: usize) -> Index {
+        self.members[at].replica.status().last
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_hands_over() {
+    let mut group = Group::new(1000);
+    group.members[0].stands_still = true;
+    group.tick(3 * WRITE_TICKS_MAX);
+    assert!(group.leads(0), "nothing waits for its disk");
+
+    group.propose(1);
+    group.tick(WRITE_TICKS_MAX - 1);
+    assert!(group.leads(0), "a slow disk is no reason");
+    group.tick(2);
+    assert!(!group.leads(0) && (group.leads(1) || group.leads(2)));
+    group.tick(5 * WRITE_TICKS_MAX);
+    assert!(!group.leads(0), "and it stays so");
+    assert!(group.members[1].replica.glance().applied == group.last(1));
+
+    group.go_on(0);
+    group.tick(2 * ELECTION_TICKS);
+    assert_eq!(group.last(0), group.last(1));
+    assert_eq!(group.members[0].replica.glance().applied, group.last(0));
+}
+
+#[test]
+fn where_no_disk_is_better_the_leader_stays() {
+    let mut group = Group::new(1000);
+    let term = group.members[0].replica.glance().term;
+    for member in &mut group.members {
+        member.stands_still = true;
+    }
+    group.propose(1);
+    group.tick(10 * WRITE_TICKS_MAX);
+    assert!(group.leads(0), "the others have no more than it has");
+    assert_eq!(group.members[0].replica.glance().term, term);
+    for at in 0..3 {
+        group.go_on(at);
+    }
+    assert_eq!(group.members[0].replica.glance().applied, group.last(0));
+}
+
+#[test]
+fn what_a_standing_disk_is_asked_for_is_bounded() {
+    let mut group = Group::new(1000);
+    group.members[2].stands_still = true;
+    for _ in 0..50 {
+        group.propose(2);
+        group.tick(3);
+        let waiting = group.members[2].replica.status().writes_count;
+        // What came before the bound was met in one turn is taken in.
+        assert!(waiting <= WRITES_MAX + 1, "{waiting} writes wait");
+    }
+    assert!(group.leads(0));
+    assert!(group.last(2) < group.last(0), "more was sent than is taken in");
+    group.go_on(2);
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.last(2), group.last(0), "what was lost came again");
+    assert_eq!(group.members[2].replica.glance().applied, group.last(0));
+}
+
+#[test]
+fn one_snapshot_is_made_at_a_time() {
+    let mut group = Group::new(10);
+    group.members[2].is_away = true;
+    group.propose(30);
+    group.members[2].is_away = false;
+    assert!(
+        group.members[2].replica.status().last.next() < group.members[0].replica.status().first
+    );
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.members[0].snapshots_asked, 1, "it is on its way, however often it is wanted");
+
+    let status = group.members[0].replica.status();
+    let metadata = SnapshotMetadata {
+        conf_state: status.conf_state.clone(),
+        index: status.applied,
+        term: status.term,
+    };
+    group.handle(0, Event::SnapshotMade(Snapshot { data: Bytes::new(), metadata }));
+    group.tick(2);
+    assert_eq!((group.members[0].snapshots_asked, group.members[0].snapshots_sent), (1, 1));
+
+    // Once it is of no use any more, another one may be asked for.
+    group.handle(0, Event::SnapshotSent { to: NodeId(3), ok: false });
+    group.tick(ELECTION_TICKS);
+    assert_eq!(group.members[0].snapshots_asked, 2);
+}
