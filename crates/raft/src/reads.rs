@@ -166,6 +166,21 @@ mod tests {
     }
 
     #[test]
+    fn late_answers_take_nothing_back() {
+        let voters = voters([1, 2, 3, 4, 5]);
+        let mut reads = Reads::default();
+        for number in 1..=3 {
+            reads.push(ME, read(number), Index(5));
+        }
+        for (from, position) in [(2, 3_u64), (2, 1), (3, 2)] {
+            assert!(reads.acknowledge(NodeId(from), &position.to_le_bytes()));
+        }
+        assert_eq!(confirmed(&mut reads, &voters), [(1, 5), (2, 5)]);
+        assert!(reads.acknowledge(NodeId(3), &3_u64.to_le_bytes()));
+        assert_eq!(confirmed(&mut reads, &voters), [(3, 5)]);
+    }
+
+    #[test]
     fn foreign_positions_are_ignored() {
         let voters = voters([1, 2, 3]);
         let mut reads = Reads::default();

@@ -88,6 +88,8 @@ fn the_first_vote_of_each_member_counts() {
     tracker.record_vote(NodeId(9), true); // a stranger
     tracker.record_vote(NodeId(2), false);
     tracker.record_vote(NodeId(2), true); // too late
+    // However often strangers and members answer, what is kept does not grow.
+    assert_eq!(tracker.votes.len(), 3);
     let tally = tracker.tally_votes();
     assert_eq!(tally, Tally { granted: 1, rejected: 1, result: VoteResult::Pending });
     assert_eq!((tracker.vote(NodeId(2)), tracker.vote(NodeId(9))), (Some(false), None));

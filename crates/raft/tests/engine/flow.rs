@@ -255,6 +255,58 @@ fn a_peer_that_lags_in_commit_only_is_told() {
 }
 
 #[test]
+fn a_commit_index_is_told_once() {
+    // A window of one append, so that a commit can pass a peer by.
+    for (window, first, second) in [(256, 2, 0), (1, 1, 1)] {
+        let config = Config { max_inflight_msgs: window, ..plain(1) };
+        let mut member = leader(config, ProgressState::Replicate);
+        member.hear(3, 1, ack(1));
+        member.work();
+        member.node.propose("x").unwrap();
+        member.work();
+        // Node 2 makes it committed. Node 3 hears of that at once, unless its window is full.
+        member.hear(2, 1, ack(2));
+        let said = member.said();
+        assert_eq!(said.len(), first, "{said:?}");
+        assert_eq!(member.progress(2).inflight_commit, Index(2));
+        // Its own acknowledgement makes up for it, and only then.
+        member.hear(3, 1, ack(2));
+        let said = member.said();
+        assert_eq!(said.len(), second, "{said:?}");
+        assert!(said.iter().all(|said| said == "1->3 MsgApp Term:1 Log:1/2 Commit:2"), "{said:?}");
+        assert_eq!(member.progress(3).inflight_commit, Index(2));
+    }
+    // A heartbeat, which says less to a peer that is not known to match, takes it back.
+    let mut member = leader(plain(1), ProgressState::Replicate);
+    member.node.propose("x").unwrap();
+    member.hear(2, 1, ack(2));
+    member.work();
+    member.hear(2, 1, ack(2));
+    member.work();
+    member.hear(3, 1, ack(1));
+    member.work();
+    assert_eq!((member.node.committed(), member.progress(3).inflight_commit), (Index(2), Index(2)));
+    member.tick(1);
+    let told = [2, 3].map(|peer| member.progress(peer).inflight_commit.0);
+    assert_eq!(told, [2, 1]);
+}
+
+#[test]
+fn a_refusal_in_the_pipeline_means_probing() {
+    let mut member = leader(plain(1), ProgressState::Replicate);
+    for _ in 0..3 {
+        member.node.propose("x").unwrap();
+    }
+    member.work();
+    assert_eq!(member.progress(2).next, Index(5));
+    member.hear(2, 1, Body::AppendRefusal { index: Index(3), hint: id(1, 1) });
+    let progress = member.progress(2);
+    assert_eq!((progress.state, progress.next), (ProgressState::Probe, Index(2)));
+    assert_eq!(sizes(&member.work()), [3]);
+    assert_eq!(member.progress(2).inflights.count(), 0);
+}
+
+#[test]
 fn a_leader_bounds_what_waits_for_a_quorum() {
     let entry = |size: usize| Entry { data: Some(vec![0; size].into()), ..Entry::default() };
     let config = Config { max_uncommitted_entries_size: 100, ..plain(1) };
@@ -285,6 +337,9 @@ fn a_leader_bounds_what_waits_for_a_quorum() {
     // A refused proposal leaves no trace.
     assert_eq!(member.node.uncommitted_size(), 1000);
     assert_eq!(member.node.last_index().0, last + 1);
+    // What is empty passes even when far too much waits.
+    assert!(member.node.propose_entries(vec![entry(0), Entry::default()]).is_ok());
+    assert_eq!(member.node.last_index().0, last + 3);
 }
 
 #[test]

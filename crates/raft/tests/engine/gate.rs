@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use quorate_raft::{
-    Body, ConfChangeTransition, ConfChangeV2, Config, Entry, EntryType, Message, Role,
-    conf_changes_from_string, encode_conf_change,
+    Body, ConfChangeTransition, ConfChangeV2, Config, Entry, EntryType, Message, ProgressState,
+    Role, conf_changes_from_string, encode_conf_change,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -178,6 +178,12 @@ fn a_new_leadership_knows_nothing_of_its_peers() {
     assert!(!peer.recent_active && peer.inflights.count() == 0);
     let own = member.progress(1);
     assert_eq!((own.matched, own.recent_active), (Index(3), true));
+    // Its own progress is in the pipeline before anything came back from its disk.
+    let mut member = in_role(Role::Candidate);
+    member.hear(2, 2, Body::VoteReply { reject: false });
+    let own = member.progress(1);
+    assert_eq!((own.state, own.matched), (ProgressState::Replicate, Index(1)));
+    assert!(own.recent_active);
     assert_eq!(member.node.uncommitted_size(), 0);
 }
 
@@ -278,6 +284,31 @@ fn leaving_a_joint_group_waits_for_a_transfer_to_end() {
     let last = member.applied.last().unwrap();
     assert_eq!((last.entry_type(), &last.data), (EntryType::ConfChangeV2, &None));
     assert_eq!(member.node.status().config.to_string(), "voters=(1 2 3) learners=(4)");
+}
+
+#[test]
+fn leaving_a_joint_group_is_proposed_once() {
+    // Entries are applied one by one, so that more is applied while leaving is under way.
+    let config = Config { max_committed_size_per_ready: 1, ..plain(1) };
+    let mut member = Member::new(config, &[1, 2]);
+    member.lead(&[2]);
+    member.work();
+    member.hear(2, 1, ack(1));
+    member.work();
+    let change = ConfChangeV2 {
+        transition: Some(ConfChangeTransition::JointImplicit),
+        changes: conf_changes_from_string("l4").unwrap(),
+        context: Bytes::new(),
+    };
+    member.node.propose_conf_change(change).unwrap();
+    for data in ["a", "b"] {
+        member.node.propose(data).unwrap();
+    }
+    member.work();
+    member.hear(2, 1, ack(4));
+    member.work();
+    assert_eq!((member.node.applied(), member.node.last_index()), (Index(4), Index(5)));
+    assert_eq!(member.node.pending_conf_index(), Index(5));
 }
 
 // Order and chance.

@@ -27,6 +27,24 @@ fn a_leader_stays_while_a_quorum_answers() {
 }
 
 #[test]
+fn a_quorum_is_asked_for_once_a_timeout() {
+    let mut member = Member::new(checked(1), &[1, 2, 3]);
+    member.lead(&[2]);
+    for round in 0..5 {
+        // One word in each election timeout is enough.
+        member.hear(2, 1, heard());
+        for elapsed in 1..10 {
+            member.tick(1);
+            assert_eq!(member.node.election_elapsed(), elapsed, "round {round}");
+        }
+        member.tick(1);
+        member.work();
+        assert_eq!(member.node.role(), Role::Leader, "round {round}");
+        assert_eq!(member.node.election_elapsed(), 0);
+    }
+}
+
+#[test]
 fn a_leader_without_quorum_steps_down() {
     let mut member = Member::new(checked(1), &[1, 2, 3]);
     member.lead(&[2]);

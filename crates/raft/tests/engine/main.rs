@@ -19,3 +19,4 @@ mod requests;
 mod robust;
 mod snapshots;
 mod transfer;
+mod votes;

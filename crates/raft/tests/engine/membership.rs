@@ -68,7 +68,21 @@ fn one_change_at_a_time_is_between_proposal_and_application() {
     member.hear(2, 1, ack(3));
     member.work();
     assert_eq!(log_text(&mut member)[1..], ["1/2 EntryConfChange v3", "1/3 EntryNormal \"\""],);
-    // Then another can come.
+    // Then another can come, but not before the application says that it is done.
+    member.node.propose_conf_change(changes("u3")).unwrap();
+    member.work();
+    for peer in [2, 3] {
+        member.hear(peer, 1, ack(4));
+    }
+    let ready = member.node.ready();
+    assert_eq!(ready.committed_entries.len(), 1);
+    member.write(&ready);
+    member.apply(&ready);
+    assert_eq!(
+        member.node.check_conf_change(&changes("v4")),
+        Err(Error::ChangeRefused(ChangeRefusal::Unapplied))
+    );
+    member.node.advance().unwrap();
     assert_eq!(member.node.check_conf_change(&changes("v4")), Ok(()));
 }
 

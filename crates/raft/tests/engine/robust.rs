@@ -116,6 +116,16 @@ fn odd_proposals_and_reads_of_others_are_refused() {
         assert_eq!(result, Err(Error::ProposalDropped(DropReason::Malformed)));
         assert_eq!((member.node.last_index(), member.node.pending_conf_index()), before);
     }
+    // A change in a proposal that is refused as a whole is not waited for.
+    let add = crate::net::changes("v4");
+    let (kind, data) = quorate_raft::encode_conf_change(&add);
+    let good = Entry { kind: Some(kind), data, ..Entry::default() };
+    let before = member.node.pending_conf_index();
+    let result = member.step(2, 0, Body::Propose { entries: vec![good, change(&[0xff])] });
+    assert_eq!(result, Err(Error::ProposalDropped(DropReason::Malformed)));
+    assert_eq!(member.node.pending_conf_index(), before);
+    assert_eq!(member.node.check_conf_change(&add), Ok(()));
+
     // A proposal cannot choose its own place.
     let forged = Entry { term: Term(77), index: Index(99), ..Entry::default() };
     member.step(2, 0, Body::Propose { entries: vec![forged] }).unwrap();

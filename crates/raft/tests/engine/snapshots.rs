@@ -168,10 +168,31 @@ fn a_peer_behind_the_start_of_the_log_gets_a_snapshot() {
 
 #[test]
 fn a_silent_peer_gets_no_snapshot() {
-    let mut member = leader_after_compaction();
+    let config = quorate_raft::Config { check_quorum: true, ..plain(1) };
+    let mut member = Member::new(config, &[1, 2, 3]);
+    member.lead(&[3]);
+    for peer in [2, 3] {
+        member.hear(peer, 1, ack(1));
+    }
+    member.work();
+    // Node 2 falls silent for more than an election timeout, and what it lacks is compacted.
+    member.tick(10);
     member.node.propose("x").unwrap();
-    assert!(!member.work().iter().any(is_snapshot));
-    assert_eq!(member.progress(2).state, ProgressState::Probe);
+    member.work();
+    member.hear(3, 1, ack(2));
+    member.work();
+    let conf_state = member.node.conf_state();
+    member.storage.create_snapshot(Index(2), Some(conf_state), "state".into()).unwrap();
+    member.storage.compact(Index(2)).unwrap();
+    member.node.report_unreachable(NodeId(2));
+    member.node.propose("y").unwrap();
+    assert!(member.work().iter().all(|message| message.to != NodeId(2)));
+    let progress = member.progress(2);
+    assert_eq!((progress.state, progress.next), (ProgressState::Probe, Index(2)));
+    assert!(!progress.recent_active);
+    // As soon as it gives a sign of life, it gets one.
+    member.hear(2, 1, heard());
+    assert!(member.work().iter().any(is_snapshot));
 }
 
 #[test]
@@ -200,6 +221,28 @@ fn an_acknowledgement_that_connects_to_the_log_ends_the_waiting() {
         member.hear(2, 2, ack(index));
         assert_eq!(member.progress(2).state, want, "acknowledged up to {index}");
     }
+}
+
+#[test]
+fn an_acknowledgement_below_the_snapshot_will_do_if_the_log_has_the_rest() {
+    let mut member = leader_after_compaction();
+    for _ in 0..3 {
+        member.node.propose("x").unwrap();
+    }
+    member.work();
+    member.hear(3, 2, ack(15));
+    member.work();
+    // The snapshot is newer than the start of the log.
+    let conf_state = member.node.conf_state();
+    member.storage.create_snapshot(Index(15), Some(conf_state), "state".into()).unwrap();
+    member.hear(2, 2, Body::AppendRefusal { index: Index(11), hint: id(0, 0) });
+    let progress = member.progress(2);
+    assert_eq!((progress.state, progress.pending_snapshot), (ProgressState::Snapshot, Index(15)));
+    for (index, want) in [(10, ProgressState::Snapshot), (12, ProgressState::Replicate)] {
+        member.hear(2, 2, ack(index));
+        assert_eq!(member.progress(2).state, want, "acknowledged up to {index}");
+    }
+    assert_eq!(member.progress(2).matched, Index(12));
 }
 
 #[test]

@@ -91,8 +91,29 @@ fn transfers_that_make_no_sense_are_ignored() {
 }
 
 #[test]
+fn the_order_comes_with_the_last_entry_not_before() {
+    let config = quorate_raft::Config { max_size_per_msg: 0, ..plain(1) };
+    let mut member = Member::new(config, &[1, 2, 3]);
+    member.lead(&[2]);
+    for data in ["a", "b"] {
+        member.node.propose(data).unwrap();
+    }
+    member.work();
+    member.node.transfer_leader(NodeId(3));
+    for index in 1..=3 {
+        let ordered =
+            |member: &mut Member| member.said().iter().any(|said| said.contains("MsgTimeoutNow"));
+        assert!(!ordered(&mut member), "before {index} is acknowledged");
+        member.hear(3, 1, ack(index));
+        assert_eq!(ordered(&mut member), index == 3, "{index} of 3 entries");
+    }
+}
+
+#[test]
 fn a_transfer_has_one_election_timeout() {
     let mut net = with_slow_third();
+    // It counts from when it was asked for.
+    net.tick(1, 7);
     transfer(&mut net, 1, 3);
     assert_eq!(transferee(&mut net, 1), 3);
     net.tick(1, 9);
