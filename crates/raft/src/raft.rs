@@ -294,6 +294,10 @@ impl<S: Storage> Raft<S> {
     /// Carries out a committed membership change.
     pub(crate) fn apply_conf_change(&mut self, change: &AnyConfChange) -> Result<ConfState, Error> {
         let core = &mut self.core;
+        if core.log.has_unstable_snapshot() {
+            // It was handed out before the snapshot came, whose membership has it already.
+            return Ok(core.tracker.conf_state());
+        }
         let change = change.as_v2();
         let changer = Changer { tracker: &core.tracker, last_index: core.log.last_index() };
         let membership = if change.leave_joint() {

@@ -280,18 +280,9 @@ impl Replica {
         }
     }
 
-    /// Hands leadership to the voter that has most of the log and was heard from lately.
+    /// Hands leadership to the voter that has most of the log, of those heard from lately.
     fn hand_over(&mut self) {
-        let me = self.config.node;
-        let voters = self.raft.conf_state().voters;
-        let mut best: Option<(Index, NodeId)> = None;
-        self.raft.for_each_progress(|id, _, progress| {
-            let fit = id != me && progress.recent_active && voters.contains(&id);
-            if fit && best.is_none_or(|(matched, _)| matched < progress.matched) {
-                best = Some((progress.matched, id));
-            }
-        });
-        if let Some((_, target)) = best {
+        if let Some(target) = self.raft.successor() {
             self.raft.transfer_leader(target);
         }
     }
@@ -577,6 +568,9 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         check_quorum: true,
         pre_vote: true,
         step_down_on_removal: true,
+        hand_over_on_removal: true,
+        retry_transfer: true,
+        coalesce_appends: true,
         report_lost_reads: true,
         postpone_single_voter_reads: true,
         reads_max: config.reads_max,
