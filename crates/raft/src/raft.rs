@@ -264,7 +264,7 @@ impl<S: Storage> Raft<S> {
         core.log.applied_to(applied, encoded_bytes)?;
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_applied(core, payload_bytes)?;
-        } else if core.late_order_ticks > 0 && !self.has_unapplied_change()? {
+        } else if core.late_order_ticks > 0 && self.campaign_refusal()?.is_none() {
             self.core.late_order_ticks = 0;
             self.hup(CampaignType::Transfer)?;
         }
