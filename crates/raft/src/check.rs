@@ -41,6 +41,13 @@ impl<S: Storage> Raft<S> {
                 self.check_progress();
             }
         }
+        if let Some(wanted) = core.snapshot_wanted {
+            assert!(
+                matches!(self.role, RoleState::Follower),
+                "only a follower asks for a snapshot"
+            );
+            assert!(wanted == core.log.last_index(), "a log that is to be replaced does not grow");
+        }
         let own = core.tracker.progress.get(core.id);
         assert!(
             core.is_learner == own.is_some_and(|own| own.is_learner),

@@ -264,7 +264,7 @@ impl<S: Storage> Raft<S> {
         core.log.applied_to(applied, encoded_bytes)?;
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_applied(core, payload_bytes)?;
-        } else if core.late_order_ticks > 0 && !self.has_unapplied_change()? {
+        } else if core.late_order_ticks > 0 && self.campaign_refusal()?.is_none() {
             self.core.late_order_ticks = 0;
             self.hup(CampaignType::Transfer)?;
         }
@@ -294,6 +294,10 @@ impl<S: Storage> Raft<S> {
     /// Carries out a committed membership change.
     pub(crate) fn apply_conf_change(&mut self, change: &AnyConfChange) -> Result<ConfState, Error> {
         let core = &mut self.core;
+        if core.log.has_unstable_snapshot() {
+            // It was handed out before the snapshot came, whose membership has it already.
+            return Ok(core.tracker.conf_state());
+        }
         let change = change.as_v2();
         let changer = Changer { tracker: &core.tracker, last_index: core.log.last_index() };
         let membership = if change.leave_joint() {

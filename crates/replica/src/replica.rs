@@ -281,22 +281,15 @@ impl Replica {
         }
     }
 
-    /// Hands leadership to the voter that has most of the log, more than `behind`, and was heard
-    /// from lately.
+    /// Hands leadership to the voter that has most of the log, if it has more than `behind` and was
+    /// heard from lately.
     fn hand_over(&mut self, behind: Index) {
-        let me = self.config.node;
-        let voters = self.raft.conf_state().voters;
-        let mut best: Option<(Index, NodeId)> = None;
+        let Some(target) = self.raft.successor() else { return };
+        let mut is_fit = false;
         self.raft.for_each_progress(|id, _, progress| {
-            let fit = id != me
-                && progress.recent_active
-                && behind < progress.matched
-                && voters.contains(&id);
-            if fit && best.is_none_or(|(matched, _)| matched < progress.matched) {
-                best = Some((progress.matched, id));
-            }
+            is_fit |= id == target && progress.recent_active && behind < progress.matched;
         });
-        if let Some((_, target)) = best {
+        if is_fit {
             self.raft.transfer_leader(target);
         }
     }
@@ -610,6 +603,9 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         check_quorum: true,
         pre_vote: true,
         step_down_on_removal: true,
+        hand_over_on_removal: true,
+        retry_transfer: true,
+        coalesce_appends: true,
         report_lost_reads: true,
         postpone_single_voter_reads: true,
         reads_max: config.reads_max,

@@ -30,8 +30,11 @@ impl Leader {
             core.dropped(MessageType::MsgAppResp, from, MessageFault::Malformed);
             return Ok(());
         }
-        if progress.state == ProgressState::Snapshot && index <= progress.pending_snapshot {
-            // It is on its way.
+        let is_under_way =
+            progress.state == ProgressState::Snapshot && index <= progress.pending_snapshot;
+        // It has taken entries since, so it does not wait any more.
+        let is_late = index < progress.matched;
+        if is_under_way || is_late {
             return Ok(());
         }
         match self.snapshot_requests.iter_mut().find(|(peer, _)| *peer == from) {
@@ -53,8 +56,10 @@ impl Leader {
         let place = self.snapshot_requests.iter().position(|(asked, _)| *asked == peer);
         let Some(place) = place else { return Ok(()) };
         let index = self.snapshot_requests[place].1;
+        let matched = core.tracker.progress.get(peer).map(|progress| progress.matched);
+        let is_over = matched.is_none_or(|matched| index < matched);
         // There can be no such snapshot before all it must cover is applied.
-        if index <= core.log.applied() && core.send_snapshot(peer, index)? {
+        if is_over || (index <= core.log.applied() && core.send_snapshot(peer, index)?) {
             self.snapshot_requests.swap_remove(place);
         }
         Ok(())

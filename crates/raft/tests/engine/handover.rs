@@ -1,9 +1,12 @@
 //! Giving way in good order: on removal, again when the order is lost, and with an outcome.
 
-use quorate_raft::{Body, Config, MessageType, Note, Role, TransferOutcome, TransferOutcome::*};
-use quorate_types::{Index, NodeId};
+use quorate_raft::{
+    Body, Config, LOCAL_APPLY_THREAD, Message, MessageType, Note, Role, TransferOutcome,
+    TransferOutcome::*,
+};
+use quorate_types::{Index, NodeId, Term};
 
-use crate::net::{Member, Net, ack, changes, heartbeat, id, plain, vote};
+use crate::net::{Member, Net, ack, changes, heartbeat, id, log_of, plain, snapshot, vote};
 
 fn outcome(net: &mut Net, id: u64) -> Option<(u64, TransferOutcome)> {
     net.node(id).transfer_outcome().map(|(to, outcome)| (to.0, outcome))
@@ -30,7 +33,8 @@ fn a_transfer_ends_in_one_outcome() {
         // The entry that it lacks was lost; the answer to a heartbeat has it sent again.
         net.tick(1, 2);
     };
-    let ends: [(fn(&mut Net), TransferOutcome); 7] = [
+    type End = (fn(&mut Net), TransferOutcome);
+    let ends: [End; 7] = [
         (transferred, Transferred),
         (|net| net.tick(1, 10), TimedOut),
         (|net| transfer(net, 1), Cancelled),
@@ -212,12 +216,7 @@ fn the_order_is_obeyed_once_the_change_is_applied() {
         }
         let mut member = Member::new(config, &[1, 2, 3]);
         let (kind, data) = quorate_raft::encode_conf_change(&changes("r1"));
-        let entry = quorate_raft::Entry {
-            kind: Some(kind),
-            data,
-            index: Index(1),
-            term: quorate_types::Term(1),
-        };
+        let entry = quorate_raft::Entry { kind: Some(kind), data, index: Index(1), term: Term(1) };
         member.hear(1, 1, Body::Append { prev: id(0, 0), entries: vec![entry], commit: Index(1) });
         member.hear(1, 1, Body::TimeoutNow);
         assert_eq!(member.node.role(), Role::Follower, "it has a change to apply");
@@ -226,6 +225,44 @@ fn the_order_is_obeyed_once_the_change_is_applied() {
         member.work();
         assert_eq!(member.node.role(), want, "{handing} {ticks}");
     }
+}
+
+#[test]
+fn a_late_order_waits_for_a_snapshot_too() {
+    let mut config = Config { async_storage_writes: true, ..plain(2) };
+    handing_over(&mut config);
+    let mut member = Member::new(config, &[1, 2, 3]);
+    let (kind, data) = quorate_raft::encode_conf_change(&changes("r1"));
+    let mut entries = log_of(1, &[1, 1]);
+    (entries[1].kind, entries[1].data) = (Some(kind), data);
+    member.hear(1, 1, Body::Append { prev: id(0, 0), entries, commit: Index(2) });
+    let ready = member.node.ready();
+    member.write(&ready);
+    let mut first = vec![];
+    for message in ready.messages {
+        if let Body::StorageAppend { responses, .. } = message.body {
+            first.extend(responses.into_iter().filter(|response| response.to == NodeId(2)));
+        }
+    }
+    for response in first {
+        member.node.step(response).unwrap();
+    }
+    member.hear(1, 1, Body::TimeoutNow);
+    // Handed out, and applied only after the snapshot came that covers more.
+    let handed_out = member.node.ready().committed_entries;
+    assert_eq!(handed_out.len(), 2);
+    member.hear(1, 1, Body::Snapshot { snapshot: Box::new(snapshot(1, 7, &[2, 3])) });
+    let applied = Message {
+        to: NodeId(2),
+        from: LOCAL_APPLY_THREAD,
+        term: Term(0),
+        body: Body::StorageApplyReply { entries: handed_out[..1].to_vec() },
+    };
+    member.node.step(applied).unwrap();
+    assert_eq!((member.node.role(), member.node.fatal()), (Role::Follower, None));
+    // Nor does a change that the snapshot covers undo what the snapshot says.
+    let before = member.node.conf_state();
+    assert_eq!(member.node.apply_conf_change(&changes("r3")), Ok(before));
 }
 
 #[test]

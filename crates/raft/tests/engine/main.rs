@@ -1,5 +1,6 @@
 //! The engine through its public face: each file is one subject of the Raft core's contract.
 
+mod bounds;
 mod coalescing;
 mod driving;
 mod edges;

@@ -6,17 +6,20 @@
 //! - *leader completeness*: a new leader has every entry that anybody has applied;
 //! - *log matching*: two logs with the same entry somewhere are the same up to there;
 //! - *reads* are answered at or above all that was committed when they were asked;
+//! - a *transfer* of leadership ends, unless its leader crashes, once and before the next begins;
 //! - in the end, once the faults stop, all members agree and nothing that was applied is lost.
 //!
 //! Messages are lost, doubled and reordered, links are cut, nodes crash between any two steps of
-//! their driver and come back with what was written, logs are compacted, members come and go.
+//! their driver and come back with what was written, logs are compacted, members come and go. Each
+//! seed draws the options of its group, and of each node, too.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_raft::{
     AnyConfChange, Body, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
     ConfState, Config, Entry, EntryType, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD,
-    MemoryStorage, Message, RawNode, Ready, Snapshot, SnapshotStatus, Storage, decode_conf_change,
+    MemoryStorage, Message, Note, RawNode, Ready, Snapshot, SnapshotStatus, Storage, StorageError,
+    TransferOutcome, decode_conf_change,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -31,6 +34,8 @@ struct Replica {
     applies: VecDeque<Message>,
     applied: u64,
     conf_state: ConfState,
+    /// Whom it hands leadership to, by its notes.
+    transferring: Option<NodeId>,
 }
 
 struct Model {
@@ -47,6 +52,9 @@ struct Model {
     /// For each read asked, the highest index that was committed anywhere.
     reads: BTreeMap<Vec<u8>, u64>,
     answered: usize,
+    transferred: usize,
+    /// Snapshots installed because they were asked for.
+    healed: usize,
     next_command: u64,
 }
 
@@ -59,11 +67,32 @@ impl Model {
         let (check_quorum, pre_vote) = (dice.is_one_in(2), dice.is_one_in(2));
         let may_shrink = dice.is_one_in(2);
         let step_down_on_removal = may_shrink && dice.is_one_in(2);
+        let hand_over_on_removal = step_down_on_removal && dice.is_one_in(2);
         let max_size_per_msg = [0, 64, u64::MAX][dice.roll(3) as usize];
+        let coalesce_appends = dice.is_one_in(2);
+        let snapshot_on_request = !dice.is_one_in(4);
+        let (has_priorities, has_ranges) = (dice.is_one_in(2), dice.is_one_in(2));
         let replicas = (1..=SIZE)
             .map(|id| {
+                let (mut priority, mut min_election_tick, mut max_election_tick) = (0, 0, 0);
+                if has_priorities {
+                    priority = dice.roll(4) as i64 - 1;
+                }
+                if has_ranges {
+                    min_election_tick = 10 + dice.roll(10) as u32;
+                    max_election_tick = 20 + dice.roll(10) as u32;
+                }
                 let config = Config {
                     seed,
+                    priority,
+                    min_election_tick,
+                    max_election_tick,
+                    // A group may be on its way from one version to the next.
+                    coalesce_appends: coalesce_appends && !dice.is_one_in(4),
+                    snapshot_on_request: snapshot_on_request && !dice.is_one_in(8),
+                    hand_over_on_removal,
+                    retry_transfer: dice.is_one_in(2),
+                    refuse_changes: dice.is_one_in(2),
                     check_quorum,
                     pre_vote,
                     step_down_on_removal,
@@ -87,6 +116,7 @@ impl Model {
                     applies: VecDeque::new(),
                     applied: 0,
                     conf_state: ConfState::default(),
+                    transferring: None,
                 };
                 replica.start();
                 (id, replica)
@@ -103,6 +133,8 @@ impl Model {
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
             answered: 0,
+            transferred: 0,
+            healed: 0,
             next_command: 0,
         }
     }
@@ -113,7 +145,9 @@ impl Model {
             match self.dice.roll(1000) {
                 0..=379 => self.deliver_any(),
                 380..=449 => self.tick(id),
-                450..=889 => self.drive(id, true),
+                450..=881 => self.drive(id, true),
+                882..=886 => self.with(id, |node, _| drop(node.request_snapshot())),
+                887..=889 => self.with(id, |node, _| node.cancel_snapshot_request()),
                 890..=919 => self.propose(id),
                 920..=939 => self.read(id),
                 940..=949 => self.change(id),
@@ -209,7 +243,10 @@ impl Model {
         }
         if let Some(node) = &mut self.at(to).node {
             match node.step(message) {
-                Ok(()) | Err(Error::StepPeerNotFound | Error::ProposalDropped(_)) => {}
+                Ok(())
+                | Err(
+                    Error::StepPeerNotFound | Error::ProposalDropped(_) | Error::ChangeRefused(_),
+                ) => {}
                 Err(error) => panic!("seed {}: node {to}: {error}", self.seed),
             }
         }
@@ -238,6 +275,7 @@ impl Model {
                 0 if node.has_ready() => {
                     let ready = node.ready();
                     self.note_reads(&ready);
+                    self.note_transfers(id, &ready);
                     for message in ready.messages {
                         match message.to {
                             LOCAL_APPEND_THREAD => self.at(id).writes.push_back(message),
@@ -255,6 +293,7 @@ impl Model {
             return;
         }
         let ready = node.ready();
+        self.note_transfers(id, &ready);
         let crash_at = if may_crash { self.dice.roll(400) } else { 400 };
         if crash_at == 0 {
             return self.crash(id);
@@ -263,7 +302,8 @@ impl Model {
         if let Some(hard_state) = ready.hard_state {
             replica.storage.set_hard_state(hard_state);
         }
-        replica.write(&ready.entries, ready.snapshot.as_ref());
+        let healed = replica.write(&ready.entries, ready.snapshot.as_ref());
+        self.healed += usize::from(healed);
         if crash_at == 1 {
             return self.crash(id);
         }
@@ -290,7 +330,8 @@ impl Model {
         if let Some(hard_state) = hard_state {
             replica.storage.set_hard_state(hard_state);
         }
-        replica.write(&entries, snapshot.as_deref());
+        let healed = replica.write(&entries, snapshot.as_deref());
+        self.healed += usize::from(healed);
         self.respond(id, responses);
     }
 
@@ -358,6 +399,25 @@ impl Model {
         }
     }
 
+    fn note_transfers(&mut self, id: u64, ready: &Ready) {
+        let seed = self.seed;
+        for note in &ready.notes {
+            let transferring = &mut self.replicas.get_mut(&id).unwrap().transferring;
+            match *note {
+                Note::TransferStarted { to } => {
+                    assert_eq!(*transferring, None, "seed {seed}: node {id} begins another");
+                    *transferring = Some(to);
+                }
+                Note::TransferEnded { to, outcome } => {
+                    assert_eq!(transferring.take(), Some(to), "seed {seed}: node {id}: {note}");
+                    self.transferred += usize::from(outcome == TransferOutcome::Transferred);
+                }
+                Note::Missed { .. } => panic!("seed {seed}: node {id} has too much to say"),
+                _ => {}
+            }
+        }
+    }
+
     fn compact(&mut self, id: u64, least: u64) {
         let kept = self.dice.roll(least + 1);
         let replica = self.at(id);
@@ -379,6 +439,7 @@ impl Model {
     fn crash(&mut self, id: u64) {
         let replica = self.at(id);
         replica.node = None;
+        replica.transferring = None;
         replica.writes.clear();
         replica.applies.clear();
     }
@@ -450,6 +511,8 @@ impl Model {
         self.cut.clear();
         for id in 1..=SIZE {
             self.start(id);
+            // The leader may be one that knows no such requests.
+            self.with(id, |node, _| node.cancel_snapshot_request());
         }
         for round in 0..400 {
             for id in 1..=SIZE {
@@ -516,13 +579,26 @@ impl Replica {
         self.node = Some(node.unwrap_or_else(|error| panic!("node {}: {error}", self.config.id)));
     }
 
-    fn write(&mut self, entries: &[Entry], snapshot: Option<&Snapshot>) {
+    /// Says whether it wrote a snapshot that was no news.
+    fn write(&mut self, entries: &[Entry], snapshot: Option<&Snapshot>) -> bool {
+        let mut is_old = false;
         if let Some(snapshot) = snapshot {
-            self.storage.apply_snapshot(snapshot.clone()).unwrap();
-            self.applied = snapshot.metadata.index.0;
+            let index = snapshot.metadata.index;
+            is_old = index.0 <= self.applied;
+            match self.storage.apply_snapshot(snapshot.clone()) {
+                Ok(()) => {}
+                // It has made one at the same place itself, and asked for this one after that.
+                Err(StorageError::SnapshotOutOfDate) => {
+                    let own = self.storage.snapshot().unwrap();
+                    assert_eq!((own.id(), self.storage.last_index()), (snapshot.id(), Ok(index)));
+                }
+                Err(error) => panic!("node {}: {error}", self.config.id),
+            }
+            self.applied = index.0;
             self.conf_state = snapshot.metadata.conf_state.clone();
         }
         self.storage.append(entries).unwrap();
+        is_old
     }
 
     fn apply_change(&mut self, change: &AnyConfChange) {
@@ -538,6 +614,7 @@ impl Replica {
 #[test]
 fn raft_keeps_its_promises_under_faults() {
     let (mut committed, mut answered, mut terms) = (0, 0, 0);
+    let (mut transferred, mut healed) = (0, 0);
     for seed in 0..60 {
         let mut model = Model::new(seed);
         for _ in 0..4 {
@@ -549,10 +626,17 @@ fn raft_keeps_its_promises_under_faults() {
         committed += model.committed.len();
         answered += model.answered;
         terms += model.leaders.len();
+        transferred += model.transferred;
+        healed += model.healed;
     }
     // The faults leave room for work.
-    println!("{committed} entries, {answered} reads, {terms} leaderships");
+    println!(
+        "{committed} entries, {answered} reads, {terms} leaderships, {transferred} transfers, \
+         {healed} snapshots on request"
+    );
     assert!(committed > 60 * 50, "{committed} entries");
     assert!(answered > 60 * 10, "{answered} reads");
     assert!(terms > 60 * 2, "{terms} leaderships");
+    assert!(transferred > 10, "{transferred} transfers");
+    assert!(healed > 5, "{healed} snapshots on request");
 }

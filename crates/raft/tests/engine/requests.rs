@@ -192,10 +192,30 @@ fn a_leader_that_has_none_so_new_sends_it_later() {
     member.hear(3, 1, heard());
     assert_eq!(snapshots(&member.work()), []);
     member.storage.create_snapshot(Index(3), None, "state".into()).unwrap();
+    member.hear(2, 1, heard());
+    assert_eq!(snapshots(&member.work()), [], "it is another's");
     member.hear(3, 1, heard());
     assert_eq!(snapshots(&member.work()), [(3, 3)]);
     member.hear(3, 1, heard());
     assert_eq!(snapshots(&member.work()), [], "once");
+}
+
+#[test]
+fn a_request_that_comes_late_or_is_over_is_forgotten() {
+    let mut member = leader(on_request());
+    member.hear(3, 1, ask(1));
+    assert_eq!(snapshots(&member.work()), [], "it has two entries by now");
+    member.node.propose("y").unwrap();
+    member.work();
+    member.hear(3, 1, ask(3));
+    member.hear(2, 1, ack(3));
+    member.hear(3, 1, ack(3));
+    member.node.propose("z").unwrap();
+    member.work();
+    member.hear(3, 1, ack(4));
+    member.storage.create_snapshot(Index(3), None, "state".into()).unwrap();
+    member.hear(3, 1, heard());
+    assert_eq!(snapshots(&member.work()), [], "it goes on with entries");
 }
 
 #[test]
