@@ -20,6 +20,28 @@ fn a_new_directory_is_made_and_found_again() {
     assert_eq!(opened(7, directory.path()).unwrap(), Index(1));
     let other = opened(8, directory.path()).unwrap_err();
     assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
+    let other = NodeConfig { node: NodeId(2), ..config(7, directory.path()) };
+    let other = open(&other, Arc::new(Room::new(Arc::default()))).map(|_| ()).unwrap_err();
+    assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
+}
+
+#[tokio::test]
+async fn the_lock_is_held_until_the_last_thread_has_ended() {
+    let directory = TempDir::new().unwrap();
+    let config = config(7, directory.path());
+    let metrics = Arc::new(Metrics::default());
+    let opened = open(&config, Arc::new(Room::new(Arc::clone(&metrics)))).unwrap();
+    let lock = Arc::downgrade(&opened.lock);
+    let node = run(&config, opened, metrics, Vec::new()).unwrap();
+    assert_eq!(lock.strong_count(), 3, "disk, machine and loop hold it each");
+    let second = open(&config, Arc::new(Room::new(Arc::default()))).map(|_| ());
+    assert!(matches!(second, Err(StartError::InUse { .. })), "{second:?}");
+    node.shutdown().await;
+    // A flush may still be on its way; it holds the lock as well.
+    while lock.strong_count() != 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    self::opened(7, directory.path()).unwrap();
 }
 
 #[test]
@@ -73,8 +95,9 @@ fn state_of_another_cluster_is_refused() {
 #[test]
 fn the_longest_command_fits_into_a_frame() {
     for request_bytes_max in [0, 1536 << 10, 10 << 20, 100 << 20] {
-        let mut net = NetConfig::new(7, NodeId(1));
-        fit_frames(&mut net, request_bytes_max);
+        let config = NodeConfig { request_bytes_max, ..config(7, Path::new("none")) };
+        let net = net_config(&config, 9);
+        assert_eq!((net.cluster, net.node, net.incarnation), (7, NodeId(1), 9));
         net.check().unwrap();
         let spare = u64::from(net.frame_bytes_max) - request_bytes_max;
         assert!(1 << 20 < spare, "{request_bytes_max}: {spare} bytes left");
