@@ -85,9 +85,9 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
             assert!(matches!(inbox.recv().await, Some(Done::SnapshotReceived(_))), "{what}");
         } else {
             while receiver.busy.load(Ordering::Acquire) {
+                assert!(inbox.try_recv().is_err(), "{what}");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert!(inbox.try_recv().is_err(), "{what}");
         }
         let files = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, usize::from(is_announced), "{what}");
