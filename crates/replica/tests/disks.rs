@@ -183,6 +183,9 @@ fn where_no_disk_is_better_the_leader_stays() {
         member.stands_still = true;
     }
     group.propose(1);
+    group.tick(WRITE_TICKS_MAX);
+    group.propose(1);
+    assert_eq!(group.members[0].refused, [], "no transfer is tried that cannot succeed");
     group.tick(10 * WRITE_TICKS_MAX);
     assert!(group.leads(0), "the others have no more than it has");
     assert_eq!(group.members[0].replica.glance().term, term);

@@ -103,3 +103,45 @@ fn the_longest_command_fits_into_a_frame() {
         assert!(1 << 20 < spare, "{request_bytes_max}: {spare} bytes left");
     }
 }
+
+#[test]
+fn a_mark_ahead_of_the_state_needs_its_snapshot() {
+    let (directory, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    opened(7, directory.path()).unwrap();
+    // The state of another member, further on, as it is received.
+    opened(7, other.path()).unwrap();
+    let room = Arc::new(Room::new(Arc::default()));
+    let store = machine::open(&other.path().join("kv.redb"), 1 << 20, &room).unwrap();
+    let entries: Vec<_> = (2..=9)
+        .map(|index| quorate_kv::Entry {
+            index: Index(index),
+            term: Term(2),
+            what: quorate_kv::Apply::Empty,
+        })
+        .collect();
+    store.apply(&entries).unwrap();
+    let mut reader = store.snapshot().unwrap().reader();
+    let received = reader.read(usize::MAX).unwrap();
+
+    let layout = Layout::new(directory.path());
+    let mark = Mark { index: Index(9), stamp: 2, data: Bytes::new() };
+    let write = quorate_wal::Write { install: Some(mark), ..quorate_wal::Write::default() };
+    let (mut wal, _) =
+        Wal::open(Arc::new(RealDisk), &layout.wal, Options::default(), &mut |_, _| {}).unwrap();
+    wal.append(&[write]).unwrap();
+    drop(wal);
+    let file = snapshot::path(&layout.snap, EntryId { term: Term(2), index: Index(9) });
+    for (contents, what) in [(None, "gone"), (Some(&received[..20]), "half of it")] {
+        if let Some(contents) = contents {
+            fs::write(&file, contents).unwrap();
+        }
+        let refused = opened(7, directory.path()).unwrap_err();
+        let missing = matches!(refused, StartError::StateMissing { .. });
+        assert_eq!(missing, contents.is_none(), "{what}: {refused}");
+        assert_eq!(file.exists(), contents.is_some(), "{what}: left for whoever looks into it");
+    }
+    fs::write(&file, &received).unwrap();
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(9));
+    assert!(!file.exists(), "of no use any more");
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(9));
+}
