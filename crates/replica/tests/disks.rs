@@ -2,9 +2,14 @@
 //! better leads.
 
 use bytes::{Bytes, BytesMut};
-use quorate_raft::{ConfState, HardState, Message, Role, Snapshot, SnapshotMetadata};
-use quorate_replica::{Config, Event, Initial, Replica, RequestId, WriteId, seal};
-use quorate_types::{Index, Mark, NodeId, Term};
+use quorate_raft::{
+    AnyConfChange, Body, ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState,
+    Entry, HardState, Message, Role, Snapshot, SnapshotMetadata, encode_conf_change,
+};
+use quorate_replica::{
+    Applying, Config, Event, Initial, Refusal, Replica, RequestId, WriteId, seal,
+};
+use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
 const ELECTION_TICKS: u64 = 10;
 const WRITE_TICKS_MAX: u64 = 30;
@@ -25,6 +30,8 @@ struct Member {
     last_write: WriteId,
     snapshots_asked: usize,
     snapshots_sent: usize,
+    snapshots_dropped: usize,
+    refused: Vec<(RequestId, Refusal)>,
 }
 
 impl Group {
@@ -54,6 +61,8 @@ impl Group {
                 last_write: WriteId(0),
                 snapshots_asked: 0,
                 snapshots_sent: 0,
+                snapshots_dropped: 0,
+                refused: Vec::new(),
             }
         };
         let mut group = Group { members: voters.iter().map(member).collect(), requests: 0 };
@@ -95,6 +104,8 @@ impl Group {
                     messages.extend(effects.messages);
                     member.snapshots_asked += usize::from(effects.make_snapshot);
                     member.snapshots_sent += effects.snapshots.len();
+                    member.snapshots_dropped += usize::from(effects.drop_snapshot);
+                    member.refused.extend(effects.refused);
                     if let Some(write) = effects.writes.last() {
                         member.last_write = write.id;
                     }
@@ -116,6 +127,9 @@ impl Group {
             }
             for message in messages {
                 let (to, from) = (message.to.0 as usize - 1, message.from.0 as usize - 1);
+                if 2 < to {
+                    continue; // a member that was never started
+                }
                 if !self.members[to].is_away && !self.members[from].is_away {
                     self.members[to].replica.handle(Event::Message(message)).unwrap();
                 }
@@ -169,6 +183,9 @@ fn where_no_disk_is_better_the_leader_stays() {
         member.stands_still = true;
     }
     group.propose(1);
+    group.tick(WRITE_TICKS_MAX);
+    group.propose(1);
+    assert_eq!(group.members[0].refused, [], "no transfer is tried that cannot succeed");
     group.tick(10 * WRITE_TICKS_MAX);
     assert!(group.leads(0), "the others have no more than it has");
     assert_eq!(group.members[0].replica.glance().term, term);
@@ -223,4 +240,123 @@ fn one_snapshot_is_made_at_a_time() {
     group.handle(0, Event::SnapshotSent { to: NodeId(3), ok: false });
     group.tick(ELECTION_TICKS);
     assert_eq!(group.members[0].snapshots_asked, 2);
+}
+
+#[test]
+fn a_snapshot_that_nobody_takes_is_let_go() {
+    let mut group = Group::new(10);
+    let status = group.members[0].replica.status();
+    let (conf_state, index) = (status.conf_state, status.applied);
+    let metadata = SnapshotMetadata { conf_state, index, term: status.term };
+    group.handle(0, Event::SnapshotMade(Snapshot { data: Bytes::new(), metadata }));
+    group.tick(10 * ELECTION_TICKS);
+    assert_eq!(group.members[0].snapshots_dropped, 0);
+    group.tick(1);
+    assert_eq!(group.members[0].snapshots_dropped, 1, "it would pin storage for nothing");
+}
+
+#[test]
+fn the_log_behind_a_snapshot_on_its_way_stays() {
+    let mut group = Group::new(10);
+    group.members[2].is_away = true;
+    group.propose(30);
+    group.members[2].is_away = false;
+    group.tick(2);
+    let status = group.members[0].replica.status();
+    let (conf_state, index) = (status.conf_state, status.applied);
+    let metadata = SnapshotMetadata { conf_state, index, term: status.term };
+    group.handle(0, Event::SnapshotMade(Snapshot { data: Bytes::new(), metadata }));
+    group.tick(2);
+    assert_eq!(group.members[0].snapshots_sent, 1);
+
+    group.propose(50);
+    let status = group.members[0].replica.status();
+    assert!(index < status.flushed, "there was reason to compact");
+    assert!(status.first <= index.next(), "whoever installs it needs what follows");
+    group.handle(0, Event::SnapshotSent { to: NodeId(3), ok: true });
+    group.propose(20);
+    assert!(index.next() < group.members[0].replica.status().first, "and nobody else does");
+}
+
+#[test]
+fn what_the_engine_does_not_take_is_refused_at_once() {
+    let mut group = Group::new(1000);
+    group.propose(1);
+    assert_eq!(group.members[0].refused, []);
+    // A transfer to a member that is away takes no proposals until it is given up.
+    group.members[2].is_away = true;
+    group.propose(1);
+    group.handle(0, Event::Transfer(NodeId(3)));
+    group.propose(1);
+    assert_eq!(group.members[0].refused, [(RequestId(3), Refusal::Transferring)]);
+    group.tick(2 * ELECTION_TICKS);
+    group.propose(1);
+    assert_eq!(group.members[0].refused.len(), 1, "given up");
+}
+
+#[test]
+fn what_was_placed_and_replaced_is_refused() {
+    let mut group = Group::new(1000);
+    // Only this member has it when another one takes over.
+    group.members[0].is_away = true;
+    group.propose(1);
+    assert_eq!(group.members[0].refused, []);
+    group.handle(1, Event::Campaign);
+    group.tick(3 * ELECTION_TICKS);
+    assert!(group.leads(1) || group.leads(2));
+    group.members[0].is_away = false;
+    group.tick(3 * ELECTION_TICKS);
+    assert_eq!(group.members[0].refused, [(RequestId(1), Refusal::Superseded)]);
+}
+
+#[test]
+fn a_change_that_cannot_be_carried_out_is_refused() {
+    let mut group = Group::new(1000);
+    let voter = |id| ConfChange { node_id: NodeId(id), ..ConfChange::default() };
+    let ask = |group: &mut Group, request, change| {
+        let change = AnyConfChange::V1(change);
+        group.handle(0, Event::ProposeChange { request: RequestId(request), change });
+    };
+    // While no other member answers, the first change is under way.
+    group.members[1].is_away = true;
+    group.members[2].is_away = true;
+    ask(&mut group, 1, voter(4));
+    ask(&mut group, 2, voter(5));
+    group.members[1].is_away = false;
+    group.members[2].is_away = false;
+    group.tick(3);
+    assert_eq!(group.members[0].refused, [(RequestId(2), Refusal::Change)]);
+    assert!(group.members[0].replica.status().conf_state.voters.contains(&NodeId(4)));
+}
+
+#[test]
+fn a_committed_change_that_cannot_be_carried_out_changes_nothing() {
+    let mut group = Group::new(1000);
+    // No leader of this release would append it: it leaves no voter.
+    let changes = (1..=3).map(|id| ConfChangeSingle {
+        change_type: ConfChangeType::RemoveNode,
+        node_id: NodeId(id),
+    });
+    let change = ConfChangeV2 { changes: changes.collect(), ..ConfChangeV2::default() };
+    let (kind, data) = encode_conf_change(&AnyConfChange::V2(change));
+    let glance = group.members[2].replica.glance();
+    let (term, prev) = (glance.term, group.last(2));
+    let entry = Entry { index: prev.next(), term, kind: Some(kind), data };
+    let prev = EntryId { term, index: prev };
+    let body = Body::Append { prev, entries: vec![entry], commit: prev.index.next() };
+    let message = Message { from: NodeId(1), term, ..Message::new(NodeId(3), body) };
+    group.members[2].replica.handle(Event::Message(message)).unwrap();
+    while let Some(effects) = group.members[2].replica.ready().unwrap() {
+        let applying = effects.apply.first();
+        assert!(applying.is_none_or(|it| matches!(it, Applying::Empty { .. })), "{applying:?}");
+        if let Some(write) = effects.writes.last() {
+            group.members[2].replica.handle(Event::Persisted(write.id)).unwrap();
+        }
+        if let Some(applying) = applying {
+            group.members[2].replica.handle(Event::Applied(applying.index())).unwrap();
+        }
+    }
+    let status = group.members[2].replica.status();
+    assert_eq!(status.applied, prev.index.next());
+    assert_eq!(status.conf_state.voters.len(), 3);
 }

@@ -360,29 +360,4 @@ fn durable_write(write: Write) -> quorate_wal::Write {
 }
 
 #[cfg(test)]
-mod tests {
-    use quorate_raft::LOCAL_APPEND_THREAD;
-
-    use super::*;
-
-    #[test]
-    fn peers_speak_for_themselves_alone() {
-        let from = |id| {
-            let body = Body::StorageAppendReply { stable: None, snapshot: None };
-            Message { from: id, ..Message::new(NodeId(1), body) }
-        };
-        let snapshot = Body::Snapshot { snapshot: Box::default() };
-        let forwarded = Body::Propose { entries: Vec::new() };
-        let spoken = |body| Message { from: NodeId(3), ..Message::new(NodeId(1), body) };
-        for (message, sender, want) in [
-            (spoken(Body::AppendReply { index: quorate_types::Index(1) }), 3, true),
-            (spoken(Body::AppendReply { index: quorate_types::Index(1) }), 2, false),
-            (spoken(forwarded), 2, true),
-            // Without its state, it would leave a mark in the log that nothing stands behind.
-            (spoken(snapshot), 3, false),
-            (from(LOCAL_APPEND_THREAD), LOCAL_APPEND_THREAD.0, false),
-        ] {
-            assert_eq!(speaks_for(&message, NodeId(sender)), want, "{message:?} of {sender}");
-        }
-    }
-}
+mod tests;

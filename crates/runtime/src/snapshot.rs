@@ -305,32 +305,4 @@ pub(crate) fn described(metadata: SnapshotMetadata) -> Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_snapshot_keeps_its_place_until_it_is_installed() {
-        let directory = TempDir::new().unwrap();
-        let (done, _inbox) = mpsc::unbounded_channel();
-        let spawner = tokio::runtime::Handle::current();
-        let mut receiver = Receiver::new(7, directory.path().to_owned(), done, spawner);
-        let file = path(directory.path(), EntryId::new(2, 9));
-        create(&file).unwrap();
-        receiver.busy.store(true, Ordering::Release);
-
-        receiver.settle(false);
-        tokio::task::yield_now().await;
-        assert!(receiver.busy.load(Ordering::Acquire), "the engine has not heard of it");
-        receiver.announced();
-        receiver.settle(true);
-        tokio::task::yield_now().await;
-        assert!(receiver.busy.load(Ordering::Acquire) && file.exists(), "a mark may rest on it");
-        receiver.settle(false);
-        while receiver.busy.load(Ordering::Acquire) {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        assert!(!file.exists());
-    }
-}
+mod tests;

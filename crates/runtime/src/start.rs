@@ -188,7 +188,8 @@ struct Opened {
     store: Store,
     initial: Initial,
     room: Arc<Room>,
-    lock: File,
+    /// Every thread that may write holds it, so that it ends with the last of them.
+    lock: Arc<File>,
 }
 
 impl Node {
@@ -214,7 +215,7 @@ impl Node {
 fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     let layout = Layout::new(&config.data_dir);
     make_directory(&layout.root)?;
-    let lock = lock(&layout.root)?;
+    let lock = Arc::new(lock(&layout.root)?);
     make_directory(&layout.snap)?;
     let log_error = |error| StartError::Log { path: layout.wal.clone(), error };
     let disk = Arc::new(RealDisk);
@@ -363,7 +364,6 @@ fn run(
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Node, StartError> {
     let Opened { wal, store, initial, room, lock } = opened;
-    let lock = Arc::new(lock);
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
@@ -379,9 +379,7 @@ fn run(
         })
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| net_error(&error))?;
-    let mut net_config = NetConfig::new(config.cluster, config.node);
-    net_config.incarnation = started_ms;
-    fit_frames(&mut net_config, config.request_bytes_max);
+    let net_config = net_config(config, started_ms);
     net_config.check().map_err(|error| net_error(&error))?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
@@ -498,11 +496,14 @@ fn spawn(
 
 /// Makes room in a frame for the longest command and what travels with it: what a leader accepts
 /// must reach its peers.
-fn fit_frames(net: &mut NetConfig, request_bytes_max: u64) {
-    let longest = request_bytes_max.saturating_add(FRAME_OVERHEAD_BYTES);
+fn net_config(config: &NodeConfig, started_ms: u64) -> NetConfig {
+    let mut net = NetConfig::new(config.cluster, config.node);
+    net.incarnation = started_ms;
+    let longest = config.request_bytes_max.saturating_add(FRAME_OVERHEAD_BYTES);
     let longest = u32::try_from(longest).unwrap_or(u32::MAX);
     net.frame_bytes_max = net.frame_bytes_max.max(longest);
     net.queue_bytes_max = net.queue_bytes_max.max(4 * u64::from(net.frame_bytes_max));
+    net
 }
 
 fn replica_config(config: &NodeConfig, seed: u64) -> Config {

@@ -20,6 +20,28 @@ fn a_new_directory_is_made_and_found_again() {
     assert_eq!(opened(7, directory.path()).unwrap(), Index(1));
     let other = opened(8, directory.path()).unwrap_err();
     assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
+    let other = NodeConfig { node: NodeId(2), ..config(7, directory.path()) };
+    let other = open(&other, Arc::new(Room::new(Arc::default()))).map(|_| ()).unwrap_err();
+    assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
+}
+
+#[tokio::test]
+async fn the_lock_is_held_until_the_last_thread_has_ended() {
+    let directory = TempDir::new().unwrap();
+    let config = config(7, directory.path());
+    let metrics = Arc::new(Metrics::default());
+    let opened = open(&config, Arc::new(Room::new(Arc::clone(&metrics)))).unwrap();
+    let lock = Arc::downgrade(&opened.lock);
+    let node = run(&config, opened, metrics, Vec::new()).unwrap();
+    assert_eq!(lock.strong_count(), 3, "disk, machine and loop hold it each");
+    let second = open(&config, Arc::new(Room::new(Arc::default()))).map(|_| ());
+    assert!(matches!(second, Err(StartError::InUse { .. })), "{second:?}");
+    node.shutdown().await;
+    // A flush may still be on its way; it holds the lock as well.
+    while lock.strong_count() != 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    self::opened(7, directory.path()).unwrap();
 }
 
 #[test]
@@ -73,10 +95,53 @@ fn state_of_another_cluster_is_refused() {
 #[test]
 fn the_longest_command_fits_into_a_frame() {
     for request_bytes_max in [0, 1536 << 10, 10 << 20, 100 << 20] {
-        let mut net = NetConfig::new(7, NodeId(1));
-        fit_frames(&mut net, request_bytes_max);
+        let config = NodeConfig { request_bytes_max, ..config(7, Path::new("none")) };
+        let net = net_config(&config, 9);
+        assert_eq!((net.cluster, net.node, net.incarnation), (7, NodeId(1), 9));
         net.check().unwrap();
         let spare = u64::from(net.frame_bytes_max) - request_bytes_max;
         assert!(1 << 20 < spare, "{request_bytes_max}: {spare} bytes left");
     }
+}
+
+#[test]
+fn a_mark_ahead_of_the_state_needs_its_snapshot() {
+    let (directory, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    opened(7, directory.path()).unwrap();
+    // The state of another member, further on, as it is received.
+    opened(7, other.path()).unwrap();
+    let room = Arc::new(Room::new(Arc::default()));
+    let store = machine::open(&other.path().join("kv.redb"), 1 << 20, &room).unwrap();
+    let entries: Vec<_> = (2..=9)
+        .map(|index| quorate_kv::Entry {
+            index: Index(index),
+            term: Term(2),
+            what: quorate_kv::Apply::Empty,
+        })
+        .collect();
+    store.apply(&entries).unwrap();
+    let mut reader = store.snapshot().unwrap().reader();
+    let received = reader.read(usize::MAX).unwrap();
+
+    let layout = Layout::new(directory.path());
+    let mark = Mark { index: Index(9), stamp: 2, data: Bytes::new() };
+    let write = quorate_wal::Write { install: Some(mark), ..quorate_wal::Write::default() };
+    let (mut wal, _) =
+        Wal::open(Arc::new(RealDisk), &layout.wal, Options::default(), &mut |_, _| {}).unwrap();
+    wal.append(&[write]).unwrap();
+    drop(wal);
+    let file = snapshot::path(&layout.snap, EntryId { term: Term(2), index: Index(9) });
+    for (contents, what) in [(None, "gone"), (Some(&received[..20]), "half of it")] {
+        if let Some(contents) = contents {
+            fs::write(&file, contents).unwrap();
+        }
+        let refused = opened(7, directory.path()).unwrap_err();
+        let missing = matches!(refused, StartError::StateMissing { .. });
+        assert_eq!(missing, contents.is_none(), "{what}: {refused}");
+        assert_eq!(file.exists(), contents.is_some(), "{what}: left for whoever looks into it");
+    }
+    fs::write(&file, &received).unwrap();
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(9));
+    assert!(!file.exists(), "of no use any more");
+    assert_eq!(opened(7, directory.path()).unwrap(), Index(9));
 }

@@ -274,6 +274,8 @@ fn a_full_volume_is_noticed_early_and_forgives() {
     assert!(matches!(error, WalError::Full { .. }), "{error}");
     assert!(wal.is_nearly_full() && !wal.is_poisoned());
     assert_eq!(wal.last(), list.last(), "what was refused left no trace");
+    let names = crate::Disk::list(&disk, Path::new(DIR)).unwrap();
+    assert!(!names.iter().any(|name| name == "spare.tmp"), "half a file takes up what is wanting");
     // A compaction still finds room, and the log goes on when there is space again.
     wal.compact(&mark(2, 1)).unwrap();
     list.start_after(&mark(2, 1));

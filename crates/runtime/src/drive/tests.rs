@@ -1,0 +1,218 @@
+use quorate_kv::{MemoryBackend, Store};
+use quorate_net::NetConfig;
+use quorate_raft::{ConfState, Entry, HardState, LOCAL_APPEND_THREAD, SnapshotMetadata};
+use quorate_replica::{Config, Initial};
+use quorate_types::{EntryId, Index, Mark, Term};
+use tempfile::TempDir;
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::snapshot;
+
+/// A follower whose disk and machine are the test.
+struct Rig {
+    driver: Driver,
+    disk: blocking::Receiver<disk::Work>,
+    apply: blocking::Receiver<Work>,
+    snap: TempDir,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let (node, snap) = (NodeId(1), TempDir::new().unwrap());
+        let conf_state = members();
+        let store = Store::create(
+            MemoryBackend::new(),
+            quorate_kv::Initial {
+                cluster_id: 7,
+                applied: Index(1),
+                term: Term(1),
+                conf_state: codec::encode_conf_state_record(&conf_state),
+                members: Vec::new(),
+            },
+        );
+        let initial = Initial {
+            mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
+            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+            applied: Index(1),
+            conf_state,
+            ..Initial::default()
+        };
+        let (net_sender, net_events) = mpsc::channel(16);
+        let net = Net::start(NetConfig::new(7, node), Vec::new(), net_sender);
+        let (disk_sender, disk) = blocking::channel();
+        let (apply_sender, apply) = blocking::channel();
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let metrics = Arc::new(Metrics::default());
+        let spawner = tokio::runtime::Handle::current();
+        let driver = Driver {
+            node,
+            replica: Replica::new(Config::new(node, 1), initial).unwrap(),
+            tick: Duration::from_secs(1),
+            net,
+            board: Arc::new(Board::new(node, 7, Arc::new(store.unwrap()), metrics)),
+            waiters: Arc::new(Waiters::new(10)),
+            calls: mpsc::channel(1).1,
+            net_events,
+            written: mpsc::unbounded_channel().1,
+            done,
+            disk: disk_sender,
+            apply: apply_sender,
+            sender: Sender::default(),
+            receiver: Receiver::new(7, snap.path().to_owned(), done_sender, spawner),
+            writing: Writing::default(),
+            reads: HashMap::new(),
+            next_read: 0,
+        };
+        Rig { driver, disk, apply, snap }
+    }
+
+    /// What the leader, node 2, says in its term.
+    fn hear(&mut self, body: Body) {
+        self.driver.on_event(Event::Message(said(body))).unwrap();
+        self.driver.carry_out_all().unwrap();
+    }
+
+    fn writes(&mut self) -> Vec<quorate_wal::Write> {
+        match self.disk.try_recv() {
+            Ok(disk::Work::Write(writes)) => writes,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn written(&mut self) {
+        self.driver.on_written(Ok(())).unwrap();
+        self.driver.carry_out_all().unwrap();
+    }
+}
+
+fn members() -> ConfState {
+    ConfState { voters: vec![NodeId(1), NodeId(2), NodeId(3)], ..ConfState::default() }
+}
+
+fn said(body: Body) -> Message {
+    Message { from: NodeId(2), term: Term(2), ..Message::new(NodeId(1), body) }
+}
+
+fn entry(index: u64) -> Entry {
+    let data = Some(Bytes::from_static(b"x"));
+    Entry { index: Index(index), term: Term(2), data, ..Entry::default() }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_marked_then_installed_and_only_then_durable() {
+    let mut rig = Rig::new();
+    let metadata = SnapshotMetadata { conf_state: members(), index: Index(9), term: Term(2) };
+    let file = snapshot::path(rig.snap.path(), EntryId { term: Term(2), index: Index(9) });
+    snapshot::create(&file).unwrap();
+    let body = Body::Snapshot { snapshot: Box::new(snapshot::described(metadata)) };
+    rig.driver.on_done(Done::SnapshotReceived(said(body))).unwrap();
+    rig.driver.carry_out_all().unwrap();
+    let writes = rig.writes();
+    let mark = writes.last().and_then(|write| write.install.clone()).expect("the mark comes first");
+    assert_eq!((mark.index, mark.stamp), (Index(9), 2));
+    assert!(rig.apply.try_recv().is_err(), "the machine before the mark is durable");
+
+    // What follows it waits until the machine has it.
+    let prev = EntryId { term: Term(2), index: Index(9) };
+    rig.hear(Body::Append { prev, entries: vec![entry(10)], commit: Index(10) });
+    assert!(rig.writes().is_empty(), "one group at a time");
+    still_there(&file).await;
+    rig.written();
+    assert!(matches!(rig.apply.try_recv(), Ok(Work::Install { .. })));
+    assert!(rig.writes().is_empty(), "behind a state that is not in place");
+    assert_eq!(rig.driver.replica.status().applied, Index(1), "not before it is installed");
+    still_there(&file).await;
+
+    rig.driver.on_done(Done::Installed).unwrap();
+    rig.driver.carry_out_all().unwrap();
+    let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
+    assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [Index(10)]);
+    assert_eq!(rig.driver.replica.status().applied, Index(9));
+    while file.exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    rig.written();
+    match rig.apply.try_recv() {
+        Ok(Work::Apply(applying)) => assert_eq!(applying[0].index(), Index(10)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Long enough for a removal that should not be under way.
+async fn still_there(file: &std::path::Path) {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(file.exists(), "the state that the mark stands for is gone");
+}
+
+#[tokio::test]
+async fn nothing_is_vouched_for_before_the_disk_has_it() {
+    let mut rig = Rig::new();
+    let prev = EntryId { term: Term(1), index: Index(1) };
+    rig.hear(Body::Append { prev, entries: vec![entry(2)], commit: Index(2) });
+    assert!(!rig.writes().is_empty());
+    assert_eq!(rig.driver.replica.status().writes_count, 1);
+    assert!(rig.apply.try_recv().is_err(), "committed, and not in the own log yet");
+    let prev = EntryId { term: Term(2), index: Index(2) };
+    rig.hear(Body::Append { prev, entries: vec![entry(3)], commit: Index(3) });
+    assert!(rig.writes().is_empty(), "one group at a time");
+    rig.written();
+    let writes = rig.writes();
+    let entries: Vec<_> = writes.into_iter().flat_map(|write| write.entries).collect();
+    assert_eq!(entries.last().map(|entry| entry.index), Some(Index(3)));
+    match rig.apply.try_recv() {
+        Ok(Work::Apply(applying)) => assert_eq!(applying.last().unwrap().index(), Index(2)),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        rig.driver
+            .on_written(Err(quorate_wal::WalError::Poisoned { cause: String::new() }))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_write_with_a_snapshot_is_installing_until_the_machine_has_it() {
+    let snapshot = || Some(Snapshot::default());
+    let write = |install| Write {
+        id: WriteId(1),
+        hard_state: None,
+        entries: Vec::new(),
+        install,
+        must_sync: true,
+    };
+    let writing = Writing::default;
+    for (writing, want) in [
+        (writing(), false),
+        (Writing { at_disk: Some((WriteId(1), None)), ..writing() }, false),
+        (Writing { at_disk: Some((WriteId(1), snapshot())), ..writing() }, true),
+        (Writing { installing: Some(WriteId(1)), ..writing() }, true),
+        (Writing { queued: vec![write(None)], ..writing() }, false),
+        (Writing { queued: vec![write(None), write(snapshot())], ..writing() }, true),
+    ] {
+        assert_eq!(writing.is_installing(), want);
+    }
+}
+
+#[test]
+fn peers_speak_for_themselves_alone() {
+    let from = |id| {
+        let body = Body::StorageAppendReply { stable: None, snapshot: None };
+        Message { from: id, ..Message::new(NodeId(1), body) }
+    };
+    let snapshot = Body::Snapshot { snapshot: Box::default() };
+    let forwarded = Body::Propose { entries: Vec::new() };
+    let spoken = |body| Message { from: NodeId(3), ..Message::new(NodeId(1), body) };
+    for (message, sender, want) in [
+        (spoken(Body::AppendReply { index: quorate_types::Index(1) }), 3, true),
+        (spoken(Body::AppendReply { index: quorate_types::Index(1) }), 2, false),
+        (spoken(forwarded), 2, true),
+        // Without its state, it would leave a mark in the log that nothing stands behind.
+        (spoken(snapshot), 3, false),
+        (from(LOCAL_APPEND_THREAD), LOCAL_APPEND_THREAD.0, false),
+    ] {
+        assert_eq!(speaks_for(&message, NodeId(sender)), want, "{message:?} of {sender}");
+    }
+}

@@ -1,0 +1,122 @@
+use std::time::Duration;
+
+use quorate_kv::{Initial, MemoryBackend, Store};
+use quorate_net::{NetConfig, NetEvent};
+use quorate_raft::ConfState;
+use quorate_types::{Index, Term};
+use tempfile::TempDir;
+
+use super::*;
+
+const CLUSTER: u64 = 7;
+
+/// A state up to index 9 as a stream.
+fn state(cluster_id: u64) -> Vec<u8> {
+    let initial = Initial {
+        cluster_id,
+        applied: Index(9),
+        term: Term(2),
+        conf_state: codec::encode_conf_state_record(&ConfState::default()),
+        members: Vec::new(),
+    };
+    let store = Store::create(MemoryBackend::new(), initial).unwrap();
+    let mut reader = store.snapshot().unwrap().reader();
+    let mut stream = Vec::new();
+    loop {
+        let piece = reader.read(1 << 20).unwrap();
+        if piece.is_empty() {
+            return stream;
+        }
+        stream.extend_from_slice(&piece);
+    }
+}
+
+/// Bytes as the transport reads them.
+struct Pieces(Bytes);
+
+impl SnapshotSource for Pieces {
+    fn read(&mut self, max: usize) -> io::Result<Bytes> {
+        Ok(self.0.split_to(max.min(self.0.len())))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
+    let (one, two) = (NodeId(1), NodeId(2));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (events, _one_events) = mpsc::channel(100);
+    let sender = Net::start(NetConfig::new(CLUSTER, one), Vec::new(), events);
+    let (events, mut two_events) = mpsc::channel(100);
+    let net = Net::start(NetConfig::new(CLUSTER, two), vec![listener], events);
+    sender.set_peer(two, vec![address]);
+    net.set_peer(one, Vec::new());
+
+    let directory = TempDir::new().unwrap();
+    let (done, mut inbox) = mpsc::unbounded_channel();
+    let spawner = tokio::runtime::Handle::current();
+    let receiver = Receiver::new(CLUSTER, directory.path().to_owned(), done, spawner);
+    let whole = state(CLUSTER);
+    let cut = whole[..whole.len() - 10].to_vec();
+    let joint = ConfState { voters: vec![one], ..ConfState::default() };
+    // All of them pass the transport's own checks.
+    for (what, stream, (index, term), conf_state, is_announced) in [
+        ("bytes of no state", vec![0x5a; 10_000], (9, 2), ConfState::default(), false),
+        ("half a state", cut, (9, 2), ConfState::default(), false),
+        ("another cluster's", state(8), (9, 2), ConfState::default(), false),
+        ("an older one", whole.clone(), (10, 2), ConfState::default(), false),
+        ("of another term", whole.clone(), (9, 3), ConfState::default(), false),
+        ("with other members", whole.clone(), (9, 2), joint, false),
+        ("as it should be", whole, (9, 2), ConfState::default(), true),
+    ] {
+        let metadata = SnapshotMetadata { conf_state, index: Index(index), term: Term(term) };
+        let snapshot = Box::new(described(metadata));
+        let message = Message { from: one, ..Message::new(two, Body::Snapshot { snapshot }) };
+        let header = Bytes::from(codec::encode_message(&message).concat());
+        sender.send_snapshot(two, header, Box::new(Pieces(Bytes::from(stream)))).unwrap();
+        loop {
+            let event = two_events.recv().await.expect("the transport runs");
+            if let NetEvent::Snapshot { from, header, stream } = event {
+                receiver.begin(two, from, header, stream);
+                break;
+            }
+        }
+        if is_announced {
+            assert!(matches!(inbox.recv().await, Some(Done::SnapshotReceived(_))), "{what}");
+        } else {
+            while receiver.busy.load(Ordering::Acquire) {
+                assert!(inbox.try_recv().is_err(), "{what}");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let files = fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(files, usize::from(is_announced), "{what}");
+        // One transfer to a peer at a time; the sender learns a moment later that this one ended.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(receiver.busy.load(Ordering::Acquire), "it keeps its place");
+}
+
+#[tokio::test]
+async fn a_snapshot_keeps_its_place_until_it_is_installed() {
+    let directory = TempDir::new().unwrap();
+    let (done, _inbox) = mpsc::unbounded_channel();
+    let spawner = tokio::runtime::Handle::current();
+    let mut receiver = Receiver::new(7, directory.path().to_owned(), done, spawner);
+    let file = path(directory.path(), EntryId::new(2, 9));
+    create(&file).unwrap();
+    receiver.busy.store(true, Ordering::Release);
+
+    receiver.settle(false);
+    tokio::task::yield_now().await;
+    assert!(receiver.busy.load(Ordering::Acquire), "the engine has not heard of it");
+    receiver.announced();
+    receiver.settle(true);
+    tokio::task::yield_now().await;
+    assert!(receiver.busy.load(Ordering::Acquire) && file.exists(), "a mark may rest on it");
+    receiver.settle(false);
+    while receiver.busy.load(Ordering::Acquire) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert!(!file.exists());
+}
