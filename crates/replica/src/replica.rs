@@ -538,7 +538,10 @@ impl Replica {
             storage.bytes(),
             |index| storage.bytes_through(index),
         );
-        if let Some(through) = through
+        // The machine may be in the middle of a batch, of which the engine knows only when it is
+        // done: until then it may look at what it believes not to be applied.
+        let through = through.map(|through| through.min(self.raft.applied()));
+        if let Some(through) = through.filter(|through| storage.mark() < *through)
             && let Some(stamp) = storage.stamp(through)
         {
             self.raft.storage_mut().compact(through);
