@@ -30,7 +30,7 @@ fn every_vote_waits_for_the_disk() {
             member.hear(3, 1, heartbeat(0));
             member.node.ready();
         }
-        for body in [vote(last), Body::PreVote { last, transfer: false }] {
+        for body in [vote(last), Body::PreVote { last, transfer: false, priority: 0 }] {
             let pre = matches!(body, Body::PreVote { .. });
             member.hear(2, term, body);
             let ready = member.node.ready();
