@@ -30,7 +30,8 @@ fn a_transfer_ends_in_one_outcome() {
         // The entry that it lacks was lost; the answer to a heartbeat has it sent again.
         net.tick(1, 2);
     };
-    let ends: [(fn(&mut Net), TransferOutcome); 7] = [
+    type End = (fn(&mut Net), TransferOutcome);
+    let ends: [End; 7] = [
         (transferred, Transferred),
         (|net| net.tick(1, 10), TimedOut),
         (|net| transfer(net, 1), Cancelled),
