@@ -151,11 +151,6 @@ fn on_snapshot<S: Storage>(
     snapshot: Box<Snapshot>,
 ) -> Result<(), Error> {
     let id = snapshot.id();
-    if id.index.next() == id.index {
-        // No entry could follow it.
-        core.dropped(MessageType::MsgSnap, leader, MessageFault::Malformed);
-        return Ok(());
-    }
     match restore(core, snapshot)? {
         None => core.note(Note::SnapshotRestored { snapshot: id }),
         Some(why) => core.note(Note::SnapshotIgnored { snapshot: id, why }),

@@ -10,7 +10,7 @@ use quorate_raft::{
 };
 use quorate_types::{Index, NodeId, Term};
 
-use crate::net::{Member, ack, append, heartbeat, id, plain, snapshot, vote};
+use crate::net::{Member, ack, append, heartbeat, id, plain, pre_vote, snapshot, vote};
 
 fn asynchronous(voters: &[u64]) -> Member {
     Member::new(Config { async_storage_writes: true, ..plain(1) }, voters)
@@ -30,7 +30,7 @@ fn every_vote_waits_for_the_disk() {
             member.hear(3, 1, heartbeat(0));
             member.node.ready();
         }
-        for body in [vote(last), Body::PreVote { last, transfer: false, priority: 0 }] {
+        for body in [vote(last), pre_vote(last)] {
             let pre = matches!(body, Body::PreVote { .. });
             member.hear(2, term, body);
             let ready = member.node.ready();

@@ -149,15 +149,6 @@ fn snapshots_that_are_not_needed_or_not_meant_for_this_node_are_ignored() {
 }
 
 #[test]
-fn a_snapshot_that_no_entry_can_follow_is_ignored() {
-    let mut member = Member::new(plain(1), &[1, 2]);
-    member.hear(2, 1, install(&snapshot(1, u64::MAX, &[1, 2])));
-    member.node.check();
-    assert_eq!((member.node.committed(), member.node.last_index()), (Index(0), Index(0)));
-    assert!(member.said().is_empty());
-}
-
-#[test]
 fn a_peer_behind_the_start_of_the_log_gets_a_snapshot() {
     let mut member = leader_with_snapshot_under_way();
     // Nothing else is sent meanwhile.
