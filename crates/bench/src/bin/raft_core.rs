@@ -223,9 +223,10 @@ fn table(firsts: &[&str], instructions: bool, each: &str) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_FULL_CONDENSED);
     let mut headings: Vec<String> = firsts.iter().map(|&first| first.to_owned()).collect();
+    let plural = if each == "entry" { "entries" } else { "ticks" };
     let unit = if instructions { "instructions" } else { "CPU ns" };
     if !instructions {
-        headings.extend(Library::ALL.map(|library| format!("{} {each}s/s", library.name())));
+        headings.extend(Library::ALL.map(|library| format!("{} {plural}/s", library.name())));
     }
     headings.extend(Library::ALL.map(|library| format!("{} {unit}/{each}", library.name())));
     headings.extend(["raft-rs/quorate".to_owned(), "raft-rs/async".to_owned()]);
