@@ -88,6 +88,13 @@ pub fn payload_size(entries: &[Entry]) -> u64 {
     entries.iter().map(Entry::payload_size).sum()
 }
 
+/// What [`encoded_size`] and [`payload_size`] say, in one walk.
+pub(crate) fn both_sizes(entries: &[Entry]) -> (u64, u64) {
+    entries.iter().fold((0, 0), |(encoded, payload), entry| {
+        (encoded + entry.encoded_size(), payload + entry.payload_size())
+    })
+}
+
 /// Most bytes that an entry takes encoded besides its data: four tags, a type, three varints.
 const OVERHEAD_MAX: u64 = 4 + 1 + 3 * 10;
 
@@ -221,6 +228,7 @@ mod tests {
         let entries = [entry(4, 4, None, None), entry(5, 5, None, None), entry(6, 6, None, None)];
         let size = entries[0].encoded_size();
         assert_eq!((encoded_size(&entries), payload_size(&entries)), (3 * size, 0));
+        assert_eq!(both_sizes(&entries), (3 * size, 0));
         for (max_size, want) in [
             (u64::MAX, 3),
             (0, 1),

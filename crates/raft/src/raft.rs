@@ -82,11 +82,10 @@ impl<S: Storage> Raft<S> {
                 self.on_stored(term, stable, snapshot)
             }
             Body::StorageApplyReply { entries } => match entries.last() {
-                Some(last) => self.on_applied(
-                    last.index,
-                    crate::encoded_size(&entries),
-                    crate::payload_size(&entries),
-                ),
+                Some(last) => {
+                    let (encoded_bytes, payload_bytes) = crate::entry::both_sizes(&entries);
+                    self.on_applied(last.index, encoded_bytes, payload_bytes)
+                }
                 None => Ok(()),
             },
             _ => self.step_role(message),

@@ -38,7 +38,8 @@ pub struct RawNode<S> {
     /// As last handed out.
     pub(crate) hard_state: HardState,
     pub(crate) on_advance: OnAdvance,
-    fatal: Option<Fatal>,
+    // Boxed, because hardly any of many groups on a node ever has one.
+    fatal: Option<Box<Fatal>>,
 }
 
 impl<S: Storage> RawNode<S> {
@@ -426,6 +427,10 @@ impl<S: Storage> RawNode<S> {
             if node.raft.core.config.async_storage_writes {
                 return Err(Fatal::AdvanceWithAsyncWrites.into());
             }
+            if !node.on_advance.is_due {
+                // Most Readies of a quiet group ask for no write.
+                return Ok(());
+            }
             let OnAdvance { own, stored, applied, .. } = std::mem::take(&mut node.on_advance);
             for message in own {
                 // Refusals do not matter: who is told is who would have to act on them.
@@ -452,7 +457,7 @@ impl<S: Storage> RawNode<S> {
 
     /// What made the node unusable, if anything did.
     pub fn fatal(&self) -> Option<&Fatal> {
-        self.fatal.as_ref()
+        self.fatal.as_deref()
     }
 
     /// The node's state without its peers; allocates nothing.
@@ -606,11 +611,11 @@ impl<S: Storage> RawNode<S> {
     /// Does `work` unless the node is unusable, and makes it so if the work says so.
     fn run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         if let Some(fatal) = &self.fatal {
-            return Err(fatal.clone().into());
+            return Err(Fatal::clone(fatal).into());
         }
         let result = work(self);
         match &result {
-            Err(Error::Fatal(fatal)) => self.fatal = Some(fatal.clone()),
+            Err(Error::Fatal(fatal)) => self.fatal = Some(Box::new(fatal.clone())),
             Err(_) | Ok(_) => {
                 if cfg!(debug_assertions) {
                     self.check();

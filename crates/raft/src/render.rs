@@ -7,9 +7,10 @@
 
 use quorate_types::{EntryId, Index, Term};
 
+use crate::entry::both_sizes;
 use crate::{
     Body, Error, Fatal, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, RawNode, Ready, Storage,
-    encoded_size, must_sync, payload_size,
+    must_sync,
 };
 
 /// What [`RawNode::advance`] reports, in this order.
@@ -95,10 +96,9 @@ impl<S: Storage> RawNode<S> {
             self.hard_state = hard_state;
         }
         let may_apply_unstable = self.may_apply_unstable();
-        let applied = ready.committed_entries.last().map(|last| Applied {
-            index: last.index,
-            encoded_bytes: encoded_size(&ready.committed_entries),
-            payload_bytes: payload_size(&ready.committed_entries),
+        let applied = ready.committed_entries.last().map(|last| {
+            let (encoded_bytes, payload_bytes) = both_sizes(&ready.committed_entries);
+            Applied { index: last.index, encoded_bytes, payload_bytes }
         });
         if may_apply_unstable {
             self.on_advance.stored = self.storage_append_reply(ready);

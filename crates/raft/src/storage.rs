@@ -266,29 +266,25 @@ impl MemoryStorage {
     /// `AppendGap` when they do not follow what is stored, or each other, `LastIndex` when no entry
     /// could follow them; nothing is stored then.
     pub fn append(&self, entries: &[Entry]) -> Result<(), StorageError> {
-        for pair in entries.windows(2) {
-            let (last, at) = (pair[0].index, pair[1].index);
-            if at != last.next() {
-                return Err(StorageError::AppendGap { last, at });
-            }
-        }
-        if let Some(last) = entries.last()
-            && INDEX_MAX < last.index
-        {
-            return Err(StorageError::LastIndex { index: last.index });
-        }
         let mut stored = self.lock();
-        let old = entries.partition_point(|entry| entry.index <= stored.before.index);
-        let Some(first) = entries.get(old).map(|entry| entry.index) else {
-            return Ok(());
-        };
-        let last = stored.last_index();
-        if last.next() < first {
-            return Err(StorageError::AppendGap { last, at: first });
-        }
-        let keep = stored.place(first);
-        stored.entries.truncate(keep);
+        let old = stored.make_way(entries)?;
         stored.entries.extend(entries[old..].iter().cloned());
+        Ok(())
+    }
+
+    /// As [`MemoryStorage::append`], but takes the entries over instead of copying them: for a
+    /// driver that needs them no longer.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStorage::append`].
+    pub fn append_owned(&self, mut entries: Vec<Entry>) -> Result<(), StorageError> {
+        let mut stored = self.lock();
+        let old = stored.make_way(&entries)?;
+        if old > 0 {
+            entries.drain(..old);
+        }
+        stored.entries.extend(entries);
         Ok(())
     }
 
@@ -345,6 +341,32 @@ impl Storage for MemoryStorage {
 }
 
 impl Stored {
+    /// Drops what `entries` are to replace. Says how many of them are already compacted.
+    fn make_way(&mut self, entries: &[Entry]) -> Result<usize, StorageError> {
+        for pair in entries.windows(2) {
+            let (last, at) = (pair[0].index, pair[1].index);
+            if at != last.next() {
+                return Err(StorageError::AppendGap { last, at });
+            }
+        }
+        if let Some(last) = entries.last()
+            && INDEX_MAX < last.index
+        {
+            return Err(StorageError::LastIndex { index: last.index });
+        }
+        let old = entries.partition_point(|entry| entry.index <= self.before.index);
+        let Some(first) = entries.get(old).map(|entry| entry.index) else {
+            return Ok(old);
+        };
+        let last = self.last_index();
+        if last.next() < first {
+            return Err(StorageError::AppendGap { last, at: first });
+        }
+        let keep = self.place(first);
+        self.entries.truncate(keep);
+        Ok(old)
+    }
+
     fn last_index(&self) -> Index {
         self.before.index + self.entries.len() as u64
     }

@@ -108,49 +108,57 @@ impl Library {
         }
     }
 
-    /// Replicates `rounds` batches in a new group, and says what that took without the group's
-    /// making.
-    pub fn replicate(self, case: Case, rounds: usize) -> Cost {
+    /// Replicates `rounds` batches in a new group. `meter` is given that work, without the group's
+    /// making, to do it once.
+    pub fn replicate<T>(self, case: Case, rounds: usize, meter: impl FnOnce(Work<'_>) -> T) -> T {
         match self {
             Library::Quorate | Library::QuorateAsync => {
-                replicate_in::<Quorate>(self.setup(case), case, rounds)
+                replicate_in::<Quorate, T>(self.setup(case), case, rounds, meter)
             }
-            Library::RaftRs => replicate_in::<RaftRs>(self.setup(case), case, rounds),
+            Library::RaftRs => replicate_in::<RaftRs, T>(self.setup(case), case, rounds, meter),
         }
     }
 
-    /// Lets an idle group of three tick so often, and says what that took without the group's
-    /// making. With `beats` every tick brings a round of heartbeats, else nothing is due.
-    pub fn tick(self, beats: bool, ticks: usize) -> Cost {
+    /// Lets an idle group of three tick so often; `meter` is as in [`Library::replicate`]. With
+    /// `beats` every tick brings a round of heartbeats, else nothing is due.
+    pub fn tick<T>(self, beats: bool, ticks: usize, meter: impl FnOnce(Work<'_>) -> T) -> T {
         // Without a heartbeat in all those ticks, and so without an election.
         let heartbeat_ticks = if beats { 1 } else { ticks as u32 + 1 };
         let setup =
             Setup { async_writes: self == Library::QuorateAsync, heartbeat_ticks, ..Setup::of(3) };
         match self {
-            Library::Quorate | Library::QuorateAsync => tick_in::<Quorate>(setup, ticks),
-            Library::RaftRs => tick_in::<RaftRs>(setup, ticks),
+            Library::Quorate | Library::QuorateAsync => tick_in::<Quorate, T>(setup, ticks, meter),
+            Library::RaftRs => tick_in::<RaftRs, T>(setup, ticks, meter),
         }
     }
 }
 
-fn replicate_in<G: Group>(setup: Setup, case: Case, rounds: usize) -> Cost {
+/// What is to be measured.
+pub type Work<'a> = &'a mut dyn FnMut();
+
+fn replicate_in<G: Group, T>(
+    setup: Setup,
+    case: Case,
+    rounds: usize,
+    meter: impl FnOnce(Work<'_>) -> T,
+) -> T {
     let mut group = G::new(setup);
     let payload = Bytes::from(vec![b'q'; case.payload_bytes]);
     // Queues get as long as they will be.
     replicate(&mut group, case.proposing, &payload, case.batch, 2);
-    measure::cost(|| replicate(&mut group, case.proposing, &payload, case.batch, rounds))
+    meter(&mut || replicate(&mut group, case.proposing, &payload, case.batch, rounds))
 }
 
-fn tick_in<G: Group>(setup: Setup, ticks: usize) -> Cost {
+fn tick_in<G: Group, T>(setup: Setup, ticks: usize, meter: impl FnOnce(Work<'_>) -> T) -> T {
     let mut group = G::new(setup);
-    let cost = measure::cost(|| {
+    let measured = meter(&mut || {
         for _ in 0..ticks {
             group.tick();
             group.settle();
         }
     });
     assert!(group.is_led(), "a leader that beats stays");
-    cost
+    measured
 }
 
 /// Medians of what one entry, or one tick, took.

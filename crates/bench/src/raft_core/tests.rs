@@ -37,7 +37,7 @@ fn every_setup_replicates() {
 fn idle_groups_stay_as_they_are() {
     for library in Library::ALL {
         for beats in [false, true] {
-            library.tick(beats, 100);
+            library.tick(beats, 100, |work| work());
         }
     }
 }
