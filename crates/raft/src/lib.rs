@@ -45,6 +45,7 @@ mod rng;
 mod snapshot;
 mod status;
 mod storage;
+mod trace;
 mod unstable;
 
 pub use change::{
@@ -78,3 +79,7 @@ pub use status::{
     Status,
 };
 pub use storage::{InitialState, MemoryStorage, Storage, StorageError};
+pub use trace::{
+    STATE_TRACE_DEPLOYED, TraceLogger, TracingAction, TracingConfChange, TracingEvent,
+    TracingEventName, trace_line,
+};
