@@ -17,7 +17,7 @@ mod file;
 mod quorum;
 mod run;
 
-pub use cluster::run_raft;
+pub use cluster::{Watched, run_raft, watch_raft};
 pub use confchange::run_confchange;
 pub use file::{FileError, FileErrorReason, is_script_name};
 pub use quorum::run_quorum;
