@@ -10,6 +10,9 @@
 //! ([`run_quorum`]) and changes of membership ([`run_confchange`]). Each runs a script from an empty
 //! state and returns an [`Outcome`]: where it printed something else than it should, and the script
 //! with what it did print, for a person to read and keep. A run depends on nothing but the text.
+//! [`watch_raft`] also tells what the nodes noted and traced.
+//!
+//! The crate's README says which of its own scripts shows what.
 
 mod cluster;
 mod confchange;
