@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod playground;
+mod script;
 mod serve;
 
 use std::ffi::OsString;
@@ -35,6 +36,8 @@ enum Program {
     #[command(flatten)]
     Client(client::ClientCommand),
     Bench(bench::BenchArgs),
+    /// Runs scripts that say what the Raft engine is to do, in the languages of etcd's test files
+    Script(script::ScriptArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Program::Playground(args) => playground::run(&args),
         Program::Client(command) => client::run(command),
         Program::Bench(args) => bench::run(args),
+        Program::Script(args) => script::run(&args),
     }
 }
 

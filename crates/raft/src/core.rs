@@ -10,6 +10,7 @@
 //! roles change (`raft.rs`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
@@ -18,9 +19,10 @@ use crate::log::RaftLog;
 use crate::note::{MessageFault, Note, TransferOutcome};
 use crate::reads::ReadRequest;
 use crate::rng::Rng;
+use crate::trace::Tracer;
 use crate::{
     Body, Changer, Config, Error, Fatal, HardState, Membership, Message, MessageType, Progress,
-    ProgressTracker, ReadState, Storage,
+    ProgressTracker, ReadState, Storage, TraceLogger, TracingEventName,
 };
 
 /// A transfer of leadership after the leader gave way.
@@ -69,27 +71,25 @@ pub(crate) struct Core<S> {
 
     notes: Vec<Note>,
     notes_missed: u64,
+    pub(crate) tracer: Tracer,
 }
 
 impl<S: Storage> Core<S> {
     /// What storage remembers, as a follower without a leader.
-    pub(crate) fn new(config: Config, storage: S) -> Result<Self, Error> {
-        let mut log = RaftLog::new(storage, config.applying_bytes_max())?;
+    pub(crate) fn new(
+        config: Config,
+        storage: S,
+        logger: Option<Arc<dyn TraceLogger>>,
+    ) -> Result<Self, Error> {
+        let log = RaftLog::new(storage, config.applying_bytes_max())?;
         let initial = log.storage().initial_state()?;
         let tracker = ProgressTracker::new(config.max_inflight_msgs, config.max_inflight_bytes);
         let changer = Changer { tracker: &tracker, last_index: log.last_index() };
         let membership = changer.restore(&initial.conf_state).map_err(Fatal::Change)?;
-        let hard_state = initial.hard_state.unwrap_or_default();
-        if !hard_state.is_empty() {
-            log.load_commit(hard_state.commit)?;
-        }
-        if config.applied > Index(0) {
-            log.applied_to(config.applied, 0)?;
-        }
         let mut core = Core {
             id: config.id,
-            term: hard_state.term,
-            vote: hard_state.vote,
+            term: Term(0),
+            vote: NodeId::NONE,
             lead: NodeId::NONE,
             log,
             tracker,
@@ -109,15 +109,27 @@ impl<S: Storage> Core<S> {
             postponed: VecDeque::new(),
             notes: Vec::new(),
             notes_missed: 0,
+            tracer: Tracer::new(logger),
             config,
         };
+        core.trace(TracingEventName::InitState);
         core.install(membership);
+        let hard_state = initial.hard_state.unwrap_or_default();
+        if !hard_state.is_empty() {
+            core.log.load_commit(hard_state.commit)?;
+            (core.term, core.vote) = (hard_state.term, hard_state.vote);
+        }
+        if core.config.applied > Index(0) {
+            core.log.applied_to(core.config.applied, 0)?;
+        }
         core.reset(core.term);
+        core.trace(TracingEventName::BecomeFollower);
         Ok(core)
     }
 
     /// Puts a membership in force.
     pub(crate) fn install(&mut self, membership: Membership) {
+        self.trace_apply_change(&membership.config.voters.incoming.0);
         self.tracker.config = membership.config;
         self.tracker.progress = membership.progress;
         self.is_learner = self.tracker.progress.get(self.id).is_some_and(|own| own.is_learner);
@@ -252,8 +264,10 @@ impl<S: Storage> Core<S> {
             let kind = message.body.message_type();
             self.dropped(kind, message.from, MessageFault::NoRecipient);
         } else if vouches {
+            self.trace_sent(&message);
             self.held.push(message);
         } else {
+            self.trace_sent(&message);
             self.messages.push(message);
         }
     }

@@ -20,7 +20,7 @@ use crate::raft::Next;
 use crate::reads::{ReadRequest, Reads};
 use crate::{
     AnyConfChange, Body, ChangeRefusal, DropReason, Entry, EntryType, Error, Message, MessageType,
-    ProgressState, ReadOnlyOption, Storage, payload_size,
+    ProgressState, ReadOnlyOption, Role, Storage, TracingEventName, payload_size,
 };
 
 #[derive(Debug, Default)]
@@ -52,6 +52,8 @@ impl Leader {
         // Somewhere in what is already there a change may stand; looking for it is not worth it.
         let pending_change = core.log.last_index();
         let mut leader = Leader { pending_change, ..Leader::default() };
+        core.tracer.role = Role::Leader;
+        core.trace(TracingEventName::BecomeLeader);
         leader.append(core, vec![Entry::default()])?;
         Ok(leader)
     }
@@ -236,6 +238,7 @@ impl Leader {
                 *entry = Entry { kind: Some(EntryType::Normal), ..Entry::default() };
             } else {
                 self.pending_change = index;
+                core.trace_change(&change);
             }
         }
         Ok(())
@@ -264,6 +267,9 @@ impl Leader {
             entry.term = core.term;
             entry.index = index;
             index = index.next();
+            if entry.entry_type() == EntryType::Normal {
+                core.trace(TracingEventName::Replicate);
+            }
         }
         let last = core.log.append(entries)?;
         core.acknowledge_own(last);
@@ -380,7 +386,9 @@ impl Leader {
     /// Commits what a quorum holds, if it is of this term. Says whether the commit index moved.
     fn advance_commit<S: Storage>(&mut self, core: &mut Core<S>) -> Result<bool, Error> {
         let quorum_holds = EntryId { term: core.term, index: core.tracker.committed() };
-        if !core.log.maybe_commit(quorum_holds)? {
+        let has_moved = core.log.maybe_commit(quorum_holds)?;
+        core.trace(TracingEventName::Commit);
+        if !has_moved {
             return Ok(false);
         }
         self.release_postponed_reads(core);

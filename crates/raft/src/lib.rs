@@ -11,6 +11,7 @@
 //! follower   candidate   leader   what each role does
 //! core       what every role shares, and the queues of messages; append: how a log gets to peers
 //! log        stable and unstable entries; membership, changer: who is in; progress: flow control
+//! trace      what a node did, for checking a run against a model; note: for people
 //! ```
 //!
 //! Messages from outside are doubted and never panic a node; what only a bug or a damaged disk can
@@ -45,6 +46,7 @@ mod rng;
 mod snapshot;
 mod status;
 mod storage;
+mod trace;
 mod unstable;
 
 pub use change::{
@@ -78,3 +80,7 @@ pub use status::{
     Status,
 };
 pub use storage::{InitialState, MemoryStorage, Storage, StorageError};
+pub use trace::{
+    STATE_TRACE_DEPLOYED, TraceLogger, TracingAction, TracingConfChange, TracingEvent,
+    TracingEventName, trace_line,
+};

@@ -7,6 +7,7 @@
 //! Source: thesis, figure 3.1; etcd's `raft.Step`.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use quorate_types::{EntryId, Index, NodeId, Term};
 
@@ -16,7 +17,8 @@ use crate::log::LogError;
 use crate::note::{CampaignRefusal, MessageFault, Note};
 use crate::{
     AnyConfChange, Body, CampaignType, Changer, ConfState, Config, DropReason, Entry, EntryType,
-    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage,
+    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage, TraceLogger,
+    TracingEventName,
     candidate, follower, is_local_target,
 };
 
@@ -56,12 +58,17 @@ pub(crate) enum Next {
 }
 
 impl<S: Storage> Raft<S> {
-    pub(crate) fn new(config: Config, storage: S) -> Result<Self, Error> {
-        Ok(Raft { core: Core::new(config, storage)?, role: RoleState::Follower })
+    pub(crate) fn new(
+        config: Config,
+        storage: S,
+        logger: Option<Arc<dyn TraceLogger>>,
+    ) -> Result<Self, Error> {
+        Ok(Raft { core: Core::new(config, storage, logger)?, role: RoleState::Follower })
     }
 
     /// Handles one message.
     pub(crate) fn step(&mut self, message: Message) -> Result<(), Error> {
+        self.core.trace_received(&message);
         if !self.gate(&message) {
             return Ok(());
         }
@@ -351,6 +358,8 @@ impl<S: Storage> Raft<S> {
         }
         core.reset(term);
         core.lead = lead;
+        core.tracer.role = Role::Follower;
+        core.trace(TracingEventName::BecomeFollower);
         core.note(Note::Became { role: Role::Follower, term, leader: lead });
         if !lead.is_none() {
             core.on_leader_known();
@@ -423,10 +432,13 @@ impl<S: Storage> Raft<S> {
             core.forget_snapshot_request();
             core.lead = NodeId::NONE;
             self.role = RoleState::PreCandidate;
+            core.tracer.role = Role::PreCandidate;
         } else {
             core.reset(campaign_term);
             core.vote = core.id;
             self.role = RoleState::Candidate;
+            core.tracer.role = Role::Candidate;
+            core.trace(TracingEventName::BecomeCandidate);
         }
         let (role, term) = (self.role.name(), core.term);
         core.note(Note::Became { role, term, leader: NodeId::NONE });

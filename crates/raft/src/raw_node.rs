@@ -16,6 +16,8 @@
 //!
 //! Source: etcd's `raft.RawNode`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
@@ -26,7 +28,7 @@ use crate::render::{Applied, OnAdvance, Stored};
 use crate::{
     AnyConfChange, BasicStatus, Body, ConfChange, ConfChangeType, ConfState, Config, Entry, Error,
     Fatal, HardState, Message, Note, Peer, Progress, Ready, ReplicaKind, Role, SnapshotStatus,
-    SoftState, Status, Storage, TransferOutcome, is_local_target,
+    SoftState, Status, Storage, TraceLogger, TransferOutcome, is_local_target,
 };
 
 /// One node of one group. See the module's comment.
@@ -49,8 +51,30 @@ impl<S: Storage> RawNode<S> {
     ///
     /// When the options do not fit together, storage fails, or what it holds is damaged.
     pub fn new(config: Config, storage: S) -> Result<Self, Error> {
+        Self::build(config, storage, None)
+    }
+
+    /// As [`RawNode::new`]; tells `logger` what the node does, from its first moment on. etcd's
+    /// `Config.TraceLogger`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RawNode::new`].
+    pub fn new_traced(
+        config: Config,
+        storage: S,
+        logger: Arc<dyn TraceLogger>,
+    ) -> Result<Self, Error> {
+        Self::build(config, storage, Some(logger))
+    }
+
+    fn build(
+        config: Config,
+        storage: S,
+        logger: Option<Arc<dyn TraceLogger>>,
+    ) -> Result<Self, Error> {
         config.validate()?;
-        let raft = Raft::new(config, storage)?;
+        let raft = Raft::new(config, storage, logger)?;
         Ok(RawNode {
             soft_state: raft.soft_state(),
             hard_state: raft.core.hard_state(),

@@ -112,6 +112,7 @@ impl<S: Storage> RawNode<S> {
         if let Some(Applied { index, encoded_bytes, .. }) = applied {
             log.accept_applying(index, encoded_bytes, may_apply_unstable)?;
         }
+        self.raft.core.trace(crate::TracingEventName::Ready);
         Ok(())
     }
 

@@ -10,8 +10,11 @@ mod node;
 mod output;
 
 use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use quorate_raft::{Message, describe_message, is_local_target};
+use quorate_raft::{
+    Message, Note, TraceLogger, TracingEvent, describe_message, is_local_target, trace_line,
+};
 use quorate_types::NodeId;
 
 use crate::file::{Directive, FileError, FileErrorReason};
@@ -29,7 +32,30 @@ use output::Output;
 ///
 /// [`FileError`] if `text` is no script, or has arguments that the commands do not take.
 pub fn run_raft(text: &str) -> Result<Outcome, FileError> {
-    run::run(text, Cluster::default())
+    Ok(watch_raft(text)?.outcome)
+}
+
+/// What came of a script, and what its nodes did on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// What came of the script.
+    pub outcome: Outcome,
+    /// Every note of every node, be it printed or not.
+    pub notes: Vec<(NodeId, Note)>,
+    /// The state trace of all nodes, in the order things happened: lines of JSON, not ended.
+    pub trace: Vec<String>,
+}
+
+/// As [`run_raft`]; also tells what the nodes noted, and their state trace.
+///
+/// # Errors
+///
+/// As [`run_raft`].
+pub fn watch_raft(text: &str) -> Result<Watched, FileError> {
+    let mut cluster = Cluster::default();
+    let outcome = run::run(text, &mut cluster)?;
+    let trace = cluster.trace.take();
+    Ok(Watched { outcome, notes: cluster.output.all_notes, trace })
 }
 
 /// All nodes, and the messages that are between them.
@@ -38,6 +64,24 @@ struct Cluster {
     nodes: Vec<Node>,
     in_flight: Vec<Message>,
     output: Output,
+    trace: Arc<Trace>,
+}
+
+/// The events of all nodes, as lines of JSON.
+#[derive(Debug, Default)]
+struct Trace(Mutex<Vec<String>>);
+
+impl Trace {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl TraceLogger for Trace {
+    fn trace_event(&self, event: &TracingEvent<'_>) {
+        let line = trace_line(event);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
 }
 
 /// Why a command ended early.
@@ -99,13 +143,15 @@ struct Recipient {
 impl Recipient {
     fn takes(&self, message: &Message, kind: Option<&str>) -> bool {
         // What a node or its storage says to the node itself cannot be lost.
-        let is_local = message.from == message.to
-            || is_local_target(message.from)
-            || is_local_target(message.to);
         message.to == self.id
-            && !(self.is_dropping && is_local)
+            && !(self.is_dropping && is_within_node(message))
             && kind.is_none_or(|kind| format!("{:?}", message.message_type()) == kind)
     }
+}
+
+/// Whether a message does not leave its node.
+fn is_within_node(message: &Message) -> bool {
+    message.from == message.to || is_local_target(message.from) || is_local_target(message.to)
 }
 
 /// Passes that `stabilize` makes over the nodes before it gives up.
@@ -144,7 +190,7 @@ impl Cluster {
 
     /// One round of work of a node, as its application does it.
     fn process_ready(&mut self, at: usize) -> Result<(), Failure> {
-        let Cluster { nodes, in_flight, output } = self;
+        let Cluster { nodes, in_flight, output, .. } = self;
         let node = &mut nodes[at];
         let ready = node.raw.ready();
         if let Some(fatal) = node.raw.fatal() {

@@ -15,10 +15,8 @@ use crate::run::{self, Interpreter, Outcome, boolean};
 ///
 /// [`FileError`] if `text` is no script, or has arguments that the commands do not take.
 pub fn run_confchange(text: &str) -> Result<Outcome, FileError> {
-    run::run(
-        text,
-        ConfChange { tracker: ProgressTracker::new(INFLIGHT_MAX, 0), last_index: Index(0) },
-    )
+    let tracker = ProgressTracker::new(INFLIGHT_MAX, 0);
+    run::run(text, &mut ConfChange { tracker, last_index: Index(0) })
 }
 
 const INFLIGHT_MAX: usize = 10;

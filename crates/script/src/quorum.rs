@@ -20,7 +20,7 @@ use crate::run::{self, Interpreter, Outcome, number};
 ///
 /// [`FileError`] if `text` is no script, or has arguments that the commands do not take.
 pub fn run_quorum(text: &str) -> Result<Outcome, FileError> {
-    run::run(text, Quorum)
+    run::run(text, &mut Quorum)
 }
 
 struct Quorum;

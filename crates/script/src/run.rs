@@ -55,7 +55,7 @@ pub(crate) trait Interpreter {
 }
 
 /// Runs all of `text`.
-pub(crate) fn run<I: Interpreter>(text: &str, mut with: I) -> Result<Outcome, FileError> {
+pub(crate) fn run<I: Interpreter>(text: &str, with: &mut I) -> Result<Outcome, FileError> {
     let mut outcome = Outcome { rewritten: String::new(), diffs: Vec::new() };
     for part in file::parse(text)? {
         let directive = match part {
@@ -71,7 +71,10 @@ pub(crate) fn run<I: Interpreter>(text: &str, mut with: I) -> Result<Outcome, Fi
             actual.push('\n');
         }
         outcome.rewritten.push_str(directive.head);
-        if I::essence(&actual) == I::essence(&directive.expected) {
+        let is_same = I::essence(&actual) == I::essence(&directive.expected);
+        // Of a script that is just being written, even an output that does not count is of use.
+        let is_blank = directive.expected.is_empty() && !directive.tail.is_empty();
+        if is_same && !is_blank {
             outcome.rewritten.push_str(directive.tail);
             continue;
         }
@@ -79,6 +82,9 @@ pub(crate) fn run<I: Interpreter>(text: &str, mut with: I) -> Result<Outcome, Fi
             outcome.rewritten.push('\n');
         }
         outcome.rewritten.push_str(&file::write_output(&actual));
+        if is_same {
+            continue;
+        }
         outcome.diffs.push(Diff {
             line: directive.line,
             directive: directive.head.lines().next().unwrap_or_default().to_owned(),

@@ -70,6 +70,7 @@ fn config(id: NodeId, setup: Setup) -> Config {
         max_committed_size_per_ready: u64::MAX,
         max_inflight_msgs: INFLIGHT_COUNT_MAX,
         async_storage_writes: setup.async_writes,
+        coalesce_appends: setup.coalesce,
         ..Config::new(id)
     }
 }

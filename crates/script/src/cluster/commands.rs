@@ -3,19 +3,47 @@
 use bytes::Bytes;
 use quorate_raft::{
     AnyConfChange, Body, ConfChange, ConfChangeTransition, ConfChangeV2, Config, Message,
-    ReadOnlyOption, Snapshot, Storage, conf_changes_from_string, describe_entries,
+    ReadOnlyOption, Snapshot, SnapshotStatus, Storage, conf_changes_from_string, describe_entries,
     describe_message, quote,
 };
 use quorate_types::{Index, NodeId, Term};
 
 use super::node::Node;
 use super::output::Level;
-use super::{Cluster, Failure, Recipient, position, unfit};
+use super::{Cluster, Failure, Recipient, is_within_node, position, unfit};
 use crate::file::Directive;
 use crate::run::{boolean, number, truth};
 
 /// Nodes that a script may add.
 const NODES_MAX: usize = 1000;
+
+/// What `deliver-msgs type=` may name.
+const MESSAGE_TYPES: [&str; 24] = [
+    "MsgHup",
+    "MsgBeat",
+    "MsgProp",
+    "MsgApp",
+    "MsgAppResp",
+    "MsgVote",
+    "MsgVoteResp",
+    "MsgSnap",
+    "MsgHeartbeat",
+    "MsgHeartbeatResp",
+    "MsgUnreachable",
+    "MsgSnapStatus",
+    "MsgCheckQuorum",
+    "MsgTransferLeader",
+    "MsgTimeoutNow",
+    "MsgReadIndex",
+    "MsgReadIndexResp",
+    "MsgPreVote",
+    "MsgPreVoteResp",
+    "MsgStorageAppend",
+    "MsgStorageAppendResp",
+    "MsgStorageApply",
+    "MsgStorageApplyResp",
+    "MsgForgetLeader",
+];
 
 /// The settings of every node, unless `add-nodes` says otherwise.
 fn config() -> Config {
@@ -55,7 +83,10 @@ impl Cluster {
                 self.raft_state();
                 Ok(())
             }
+            "read-index" => self.read_index(directive),
+            "report-snapshot" => self.report_snapshot(directive),
             "report-unreachable" => self.report_unreachable(directive),
+            "restart" => self.restart(directive),
             "send-snapshot" => self.send_snapshot(directive),
             "set-randomized-election-timeout" => self.set_election_timeout(directive),
             "stabilize" => self.stabilize_some(directive),
@@ -99,6 +130,14 @@ impl Cluster {
                     config.disable_conf_change_validation = boolean(value)?;
                 }
                 "step-down-on-removal" => config.step_down_on_removal = boolean(value)?,
+                // Ours; etcd's scripts have no key for these.
+                "disable-proposal-forwarding" => {
+                    config.disable_proposal_forwarding = boolean(value)?;
+                }
+                "max-size-per-msg" => config.max_size_per_msg = number(value)?,
+                "max-inflight-bytes" => config.max_inflight_bytes = number(value)?,
+                "max-uncommitted-size" => config.max_uncommitted_entries_size = number(value)?,
+                "report-lost-reads" => config.report_lost_reads = boolean(value)?,
                 "read-only" => {
                     config.read_only_option = match value {
                         "safe" => ReadOnlyOption::Safe,
@@ -121,7 +160,8 @@ impl Cluster {
         for _ in 0..count {
             let id = NodeId(self.nodes.len() as u64 + 1);
             let snapshot = is_bootstrapped.then(|| snapshot.clone());
-            let mut node = Node::new(Config { id, ..config.clone() }, snapshot)?;
+            let config = Config { id, ..config.clone() };
+            let mut node = Node::new(config, snapshot, self.trace.clone())?;
             self.output.notes(&mut node);
             self.nodes.push(node);
         }
@@ -155,7 +195,10 @@ impl Cluster {
             for value in &argument.values {
                 match argument.key.as_str() {
                     "drop" => add(value, true)?,
-                    "type" => kind = Some(value.as_str()),
+                    "type" if MESSAGE_TYPES.contains(&value.as_str()) => {
+                        kind = Some(value.as_str());
+                    }
+                    "type" => return Err(unfit(format!("unknown message type {value}"))),
                     _ => {}
                 }
             }
@@ -257,6 +300,48 @@ impl Cluster {
             node.raw.report_unreachable(peer);
             Ok(())
         })
+    }
+
+    /// `read-index N CONTEXT`, a command of ours: asks where a read may be served.
+    fn read_index(&mut self, directive: &Directive<'_>) -> Result<(), Failure> {
+        let at = self.first_node(directive)?;
+        let context =
+            directive.words().nth(1).ok_or_else(|| unfit("`read-index` needs a context"))?;
+        let context = Bytes::copy_from_slice(context.as_bytes());
+        self.with_node(at, |node| {
+            node.raw.read_index(context);
+            Ok(())
+        })
+    }
+
+    /// `report-snapshot A B [failed=true]`, a command of ours: tells A what became of its snapshot
+    /// to B.
+    fn report_snapshot(&mut self, directive: &Directive<'_>) -> Result<(), Failure> {
+        let [at, peer] = self.all_nodes(directive)?[..] else {
+            return Err(unfit("`report-snapshot` needs two nodes"));
+        };
+        let mut status = SnapshotStatus::Finish;
+        if let Ok(value) = value(directive, "failed")
+            && boolean(value)?
+        {
+            status = SnapshotStatus::Failure;
+        }
+        let peer = self.nodes[peer].id;
+        self.with_node(at, |node| {
+            node.raw.report_snapshot(peer, status);
+            Ok(())
+        })
+    }
+
+    /// `restart N`, a command of ours: the node forgets all but what its storage and its application
+    /// hold, and with it all work that was not done.
+    fn restart(&mut self, directive: &Directive<'_>) -> Result<(), Failure> {
+        let at = self.first_node(directive)?;
+        self.nodes[at].restart(self.trace.clone())?;
+        let id = self.nodes[at].id;
+        self.in_flight.retain(|message| message.to != id || !is_within_node(message));
+        self.output.notes(&mut self.nodes[at]);
+        Ok(())
     }
 
     fn send_snapshot(&mut self, directive: &Directive<'_>) -> Result<(), Failure> {

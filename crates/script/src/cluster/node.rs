@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_raft::{
     Body, Config, Entry, EntryType, HardState, InitialState, MemoryStorage, Message, RawNode,
-    Ready, Snapshot, SnapshotMetadata, Storage, StorageError, decode_conf_change,
+    Ready, Snapshot, SnapshotMetadata, Storage, StorageError, TraceLogger, decode_conf_change,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -25,7 +26,11 @@ pub(super) struct Node {
 
 impl Node {
     /// A node that starts from `snapshot`, or from nothing.
-    pub(super) fn new(mut config: Config, snapshot: Option<Snapshot>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        mut config: Config,
+        snapshot: Option<Snapshot>,
+        trace: Arc<dyn TraceLogger>,
+    ) -> Result<Self, Failure> {
         let storage = ScriptStorage::default();
         if let Some(snapshot) = &snapshot {
             storage.memory.apply_snapshot(snapshot.clone())?;
@@ -33,9 +38,20 @@ impl Node {
         }
         storage.history.borrow_mut().push(snapshot.unwrap_or_default());
         let id = config.id;
-        let raw = RawNode::new(config, storage.clone())?;
+        let raw = RawNode::new_traced(config, storage.clone(), trace)?;
         let (append_work, apply_work) = (VecDeque::new(), VecDeque::new());
         Ok(Node { id, raw, storage, append_work, apply_work })
+    }
+
+    /// Starts over from what its storage and its application hold.
+    pub(super) fn restart(&mut self, trace: Arc<dyn TraceLogger>) -> Result<(), Failure> {
+        let applied = self.storage.latest().metadata.index;
+        let installed = self.storage.memory.snapshot()?.metadata.index;
+        let config = Config { applied: applied.max(installed), ..self.raw.config().clone() };
+        self.raw = RawNode::new_traced(config, self.storage.clone(), trace)?;
+        self.append_work.clear();
+        self.apply_work.clear();
+        Ok(())
     }
 
     /// Does what `ready` asks for; messages for others go to `in_flight`.
@@ -149,7 +165,14 @@ impl ScriptStorage {
 
 impl Storage for ScriptStorage {
     fn initial_state(&self) -> Result<InitialState, StorageError> {
-        self.memory.initial_state()
+        let mut initial = self.memory.initial_state()?;
+        // The membership is the application's to remember, unless it is about to start over from a
+        // snapshot it received.
+        let latest = self.latest();
+        if self.memory.snapshot()?.metadata.index < latest.metadata.index {
+            initial.conf_state = latest.metadata.conf_state;
+        }
+        Ok(initial)
     }
 
     fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Vec<Entry>, StorageError> {

@@ -52,6 +52,8 @@ pub(super) struct Output {
     text: String,
     /// What is less weighty is not printed.
     pub(super) level: Level,
+    /// Every note of the run, printed or not.
+    pub(super) all_notes: Vec<(NodeId, Note)>,
 }
 
 impl Output {
@@ -83,6 +85,7 @@ impl Output {
 
     /// Prints a note as a log line.
     pub(super) fn note(&mut self, id: NodeId, note: &Note) {
+        self.all_notes.push((id, *note));
         let level = level(note);
         if self.level <= level {
             let (_, name) = LEVELS[level as usize];
