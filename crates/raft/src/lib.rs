@@ -110,9 +110,9 @@
 //! let config = Config { async_storage_writes: true, ..Config::new(1.into()) };
 //! let mut node = RawNode::new(config, log.clone())?;
 //! node.bootstrap(&[Peer::new(1)])?;
-//! node.campaign()?;
-//! let (mut machine, mut is_proposed) = (Vec::new(), false);
-//! while node.has_ready() {
+//! let (mut machine, mut is_proposed) = (Vec::<Vec<u8>>::new(), false);
+//! while machine.last().is_none_or(|last| last != b"x = 1") {
+//!     node.tick()?;
 //!     for message in node.ready().messages {
 //!         let responses = match message.to {
 //!             LOCAL_APPEND_THREAD => append(&log, message)?, // by a thread, in real life
@@ -130,7 +130,6 @@
 //!         node.propose("x = 1")?;
 //!     }
 //! }
-//! assert_eq!(machine.last().map(Vec::as_slice), Some(&b"x = 1"[..]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -165,8 +164,10 @@
 //! # let log = MemoryStorage::new();
 //! # let mut node = RawNode::new(Config::new(1.into()), log.clone())?;
 //! # node.bootstrap(&[Peer::new(1)])?;
-//! # node.campaign()?;
-//! # work(&mut node, &log)?;
+//! # while !node.is_leader() {
+//! #     node.tick()?;
+//! #     work(&mut node, &log)?;
+//! # }
 //!
 //! // Node 2 gets the log and does not vote yet, so it delays nobody while it catches up.
 //! let changes = conf_changes_from_string("l2")?; // short for a list of `ConfChangeSingle`
@@ -187,15 +188,18 @@
 //! with [`RawNode::read_index`], and gets the index at which the read may be served.
 //!
 //! ```
-//! use quorate_raft::{Config, MemoryStorage, Peer, RawNode};
+//! use quorate_raft::{Config, MemoryStorage, RawNode};
 //! use quorate_types::Index;
 //!
+//! # use quorate_raft::{ConfState, Snapshot, SnapshotMetadata};
 //! # let log = MemoryStorage::new();
+//! # let conf_state = ConfState { voters: vec![1.into()], ..ConfState::default() };
+//! # let metadata = SnapshotMetadata { conf_state, ..SnapshotMetadata::default() };
+//! # log.apply_snapshot(Snapshot { metadata, ..Snapshot::default() })?;
 //! # let mut node = RawNode::new(Config::new(1.into()), log.clone())?;
-//! # node.bootstrap(&[Peer::new(1)])?;
 //! # node.campaign()?;
 //! # let (mut applied, mut answers) = (Index(0), Vec::new());
-//! # while !node.is_leader() || node.has_ready() {
+//! # while node.has_ready() {
 //! #     let ready = node.ready();
 //! #     log.append(&ready.entries)?;
 //! #     node.advance()?;
