@@ -9,6 +9,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("raft", &["types"]),
+    ("node", &["types", "raft"]),
     ("replica", &["types", "raft"]),
     ("kv", &["types"]),
     ("codec", &["types", "raft"]),

@@ -16,7 +16,7 @@
 //!
 //! /// The loop of every embedder. Ends when the node does.
 //! async fn drive(node: Node, log: MemoryStorage) -> Result<(), Box<dyn std::error::Error>> {
-//!     let mut clock = tokio::time::interval(Duration::from_millis(100));
+//!     let mut clock = tokio::time::interval(Duration::from_millis(10));
 //!     loop {
 //!         let ready = tokio::select! {
 //!             ready = node.ready() => match ready {
@@ -62,8 +62,8 @@
 //!     async move { drive(node, log).await.map_err(|error| error.to_string()) }
 //! });
 //!
-//! node.campaign().await?;
-//! let at = node.propose_and_wait("x = 1").await?; // committed: no majority will forget it
+//! // Waits for a leader first; committed means that no majority will forget it.
+//! let at = node.propose_and_wait("x = 1").await?;
 //! let read = node.read().await?; // a state machine that applied this index may answer a read
 //! assert!(at.index <= read);
 //!

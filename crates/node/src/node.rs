@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use quorate_raft::{
-    AnyConfChange, Body, ConfState, Config, Entry, Error, Fatal, Message, MessageType, Peer,
-    RawNode, Ready, SnapshotStatus, Status, Storage, encode_conf_change, is_local_target,
+    AnyConfChange, Body, ConfState, Config, Entry, Error, Fatal, Message, Peer, RawNode, Ready,
+    SnapshotStatus, Status, Storage, encode_conf_change, is_local_target,
 };
 use quorate_types::{EntryId, Index, NodeId};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
@@ -151,13 +151,16 @@ impl Node {
         Ok(ready)
     }
 
-    /// Reports the work of the last Ready done. Only with synchronous storage writes; with
-    /// asynchronous ones it is fatal. Without a Ready to report it does nothing.
+    /// Reports the work of the last Ready done, and waits until the node knows: what was applied may
+    /// be compacted then. Only with synchronous storage writes; with asynchronous ones it is fatal.
+    /// Without a Ready to report it does nothing.
     pub async fn advance(&self) {
         // Room first: a future that is dropped while it waits has reported nothing.
         let Ok(room) = self.inputs.reserve().await else { return };
         if self.shared.is_due.swap(false, Ordering::AcqRel) {
-            room.send(Input::Advance);
+            let (reply, done) = oneshot::channel();
+            room.send(Input::Advance(reply));
+            let _ = done.await;
         }
     }
 
@@ -177,8 +180,9 @@ impl Node {
 
     // Messages.
 
-    /// Gives the node a message of a peer or of a storage thread, and waits until it is taken in.
-    /// What the engine makes of it is not told.
+    /// Gives the node a message of a peer or of a storage thread, and waits until there is room for
+    /// it. What the engine makes of it is not told. What a storage thread says is known to the node
+    /// when this returns, so that entries reported applied may be compacted then.
     ///
     /// A proposal of a peer waits for a leader, as [`Node::propose`] does; so a transport should not
     /// keep other messages waiting behind one. Messages that no peer may send are ignored.
@@ -190,8 +194,10 @@ impl Node {
         if let Body::Propose { entries } = message.body {
             return only_ends(self.submit(entries).await);
         }
-        let kind: MessageType = message.message_type();
-        if kind.is_local() && !is_local_target(message.from) {
+        if is_local_target(message.from) {
+            return self.ask(|reply| Input::StorageReply(message, reply)).await;
+        }
+        if message.message_type().is_local() {
             return Ok(());
         }
         self.send(Input::Step(message)).await

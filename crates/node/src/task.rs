@@ -28,7 +28,8 @@ const TURN_INPUTS_MAX: usize = 64;
 pub(crate) enum Input {
     Propose(Proposal),
     Step(Message),
-    Advance,
+    StorageReply(Message, oneshot::Sender<()>),
+    Advance(oneshot::Sender<()>),
     ApplyConfChange { change: AnyConfChange, reply: oneshot::Sender<Result<ConfState, Error>> },
     Campaign,
     ForgetLeader,
@@ -179,9 +180,14 @@ impl<S: Storage> NodeTask<S> {
             Input::Step(message) => {
                 let _ = self.raw.step(message);
             }
-            Input::Advance => {
+            Input::StorageReply(message, reply) => {
+                let _ = self.raw.step(message);
+                let _ = reply.send(());
+            }
+            Input::Advance(reply) => {
                 self.is_advance_due = false;
                 let _ = self.raw.advance();
+                let _ = reply.send(());
             }
             Input::ApplyConfChange { change, reply } => {
                 let _ = reply.send(self.apply_conf_change(&change));

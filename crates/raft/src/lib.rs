@@ -5,6 +5,297 @@
 //! no clock is read, no thread started, nothing drawn but from the configured seed. It behaves as
 //! etcd's Raft library does, under the same names.
 //!
+//! Messages from outside are doubted and never panic a node; what only a bug or a damaged disk can
+//! bring about is a [`Fatal`], after which the node does nothing any more.
+//!
+//! The crate `quorate-node` puts a node into a task with a handle that many may use; its example
+//! `replicated_kv` is a whole service.
+//!
+//! # The loop
+//!
+//! Whoever owns a node calls [`RawNode::tick`] at regular times and [`RawNode::step`] with what
+//! peers send, and after each of them does the work of one Ready, in this order:
+//!
+//! ```
+//! use quorate_raft::{
+//!     Config, EntryType, MemoryStorage, Message, Peer, RawNode, decode_conf_change,
+//! };
+//!
+//! # fn send(_message: Message) {}
+//! fn work(
+//!     node: &mut RawNode<MemoryStorage>,
+//!     log: &MemoryStorage,
+//!     machine: &mut Vec<String>,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     while node.has_ready() {
+//!         let ready = node.ready();
+//!         // 1. To the disk, and wait for it: snapshot, entries, hard state.
+//!         if let Some(snapshot) = &ready.snapshot {
+//!             log.apply_snapshot(snapshot.clone())?;
+//!         }
+//!         log.append(&ready.entries)?;
+//!         if let Some(hard_state) = ready.hard_state {
+//!             log.set_hard_state(hard_state);
+//!         }
+//!         // 2. To the peers. Some of these messages vouch for what was just written.
+//!         ready.messages.into_iter().for_each(send);
+//!         // 3. To the state machine.
+//!         for entry in ready.committed_entries {
+//!             match entry.entry_type() {
+//!                 // A new leader's first entry is empty.
+//!                 EntryType::Normal if entry.payload().is_empty() => {}
+//!                 EntryType::Normal => machine.push(String::from_utf8(entry.payload().to_vec())?),
+//!                 kind => {
+//!                     let change = decode_conf_change(kind, entry.payload())?;
+//!                     node.apply_conf_change(&change)?;
+//!                 }
+//!             }
+//!         }
+//!         // 4. Done.
+//!         node.advance()?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let log = MemoryStorage::new(); // a real one is durable, and read through the same trait
+//! let mut node = RawNode::new(Config::new(1.into()), log.clone())?;
+//! node.bootstrap(&[Peer::new(1)])?; // only ever on the first start
+//! let mut machine = Vec::new();
+//! while !node.is_leader() {
+//!     node.tick()?;
+//!     work(&mut node, &log, &mut machine)?;
+//! }
+//! node.propose("x = 1")?;
+//! work(&mut node, &log, &mut machine)?;
+//! assert_eq!(machine, ["x = 1"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A leader may do the second step before the first is finished (thesis 10.2.1); nobody else may.
+//! Of an application that crashes, [`Config::applied`] tells a restarted node what need not be
+//! handed out again.
+//!
+//! # The asynchronous loop
+//!
+//! With [`Config::async_storage_writes`] writing and applying are messages to two threads, and the
+//! node goes on meanwhile. Each thread does its work in order and delivers what the message names as
+//! responses. Nothing else of a Ready is looked at, and `advance` is not called.
+//!
+//! ```
+//! use quorate_raft::{
+//!     Body, Config, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MemoryStorage, Message, Peer, RawNode,
+//! };
+//!
+//! /// What the append thread does. The responses are due when all of it is durable.
+//! fn append(log: &MemoryStorage, work: Message) -> Result<Vec<Message>, Box<dyn std::error::Error>> {
+//!     let Body::StorageAppend { hard_state, entries, snapshot, responses } = work.body else {
+//!         return Err("not for this thread".into());
+//!     };
+//!     if let Some(snapshot) = snapshot {
+//!         log.apply_snapshot(*snapshot)?;
+//!     }
+//!     log.append(&entries)?;
+//!     hard_state.into_iter().for_each(|hard_state| log.set_hard_state(hard_state));
+//!     Ok(responses)
+//! }
+//!
+//! /// What the apply thread does; changes of the membership go to the node as above.
+//! fn apply(machine: &mut Vec<Vec<u8>>, work: Message) -> Vec<Message> {
+//!     let Body::StorageApply { entries, responses } = work.body else { return Vec::new() };
+//!     machine.extend(entries.iter().map(|entry| entry.payload().to_vec()));
+//!     responses
+//! }
+//!
+//! let log = MemoryStorage::new();
+//! let config = Config { async_storage_writes: true, ..Config::new(1.into()) };
+//! let mut node = RawNode::new(config, log.clone())?;
+//! node.bootstrap(&[Peer::new(1)])?;
+//! let (mut machine, mut is_proposed) = (Vec::<Vec<u8>>::new(), false);
+//! while machine.last().is_none_or(|last| last != b"x = 1") {
+//!     node.tick()?;
+//!     for message in node.ready().messages {
+//!         let responses = match message.to {
+//!             LOCAL_APPEND_THREAD => append(&log, message)?, // by a thread, in real life
+//!             LOCAL_APPLY_THREAD => apply(&mut machine, message),
+//!             _peer => continue, // to the network, at once
+//!         };
+//!         for response in responses {
+//!             if response.to == node.id() {
+//!                 node.step(response)?; // all others go to the network
+//!             }
+//!         }
+//!     }
+//!     if node.is_leader() && !is_proposed {
+//!         is_proposed = true;
+//!         node.propose("x = 1")?;
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Changing the membership
+//!
+//! A change is an entry like others: it is proposed, committed, and in force on a node once that
+//! node has called [`RawNode::apply_conf_change`]. One change at a time: a leader turns a second into
+//! an empty entry, and [`RawNode::check_conf_change`] says so beforehand. Changes of more than one
+//! voter go through a joint membership, which is left by itself unless asked otherwise
+//! ([`ConfChangeTransition`]).
+//!
+//! ```
+//! use quorate_raft::{
+//!     AnyConfChange, Config, ConfChangeV2, EntryType, MemoryStorage, Peer, RawNode,
+//!     conf_changes_from_string, decode_conf_change,
+//! };
+//! # fn work(node: &mut RawNode<MemoryStorage>, log: &MemoryStorage) -> Result<(), Box<dyn std::error::Error>> {
+//! #     while node.has_ready() {
+//! #         let ready = node.ready();
+//! #         log.append(&ready.entries)?;
+//! #         ready.hard_state.into_iter().for_each(|hard_state| log.set_hard_state(hard_state));
+//! #         for entry in ready.committed_entries {
+//! #             if entry.entry_type() != EntryType::Normal {
+//! #                 let change = decode_conf_change(entry.entry_type(), entry.payload())?;
+//! #                 node.apply_conf_change(&change)?;
+//! #             }
+//! #         }
+//! #         node.advance()?;
+//! #     }
+//! #     Ok(())
+//! # }
+//! # let log = MemoryStorage::new();
+//! # let mut node = RawNode::new(Config::new(1.into()), log.clone())?;
+//! # node.bootstrap(&[Peer::new(1)])?;
+//! # while !node.is_leader() {
+//! #     node.tick()?;
+//! #     work(&mut node, &log)?;
+//! # }
+//!
+//! // Node 2 gets the log and does not vote yet, so it delays nobody while it catches up.
+//! let changes = conf_changes_from_string("l2")?; // short for a list of `ConfChangeSingle`
+//! let change = AnyConfChange::from(ConfChangeV2 { changes, ..ConfChangeV2::default() });
+//! node.check_conf_change(&change)?;
+//! node.propose_conf_change(change)?;
+//! work(&mut node, &log)?; // the loop from above, which applies it
+//! assert_eq!(node.conf_state().learners, [2.into()]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The membership that `apply_conf_change` returns belongs into the next snapshot. The id of a node
+//! that was removed is never used again.
+//!
+//! # Reads
+//!
+//! Reading a leader's state machine is not enough: another leader may have been elected. A node asks
+//! with [`RawNode::read_index`], and gets the index at which the read may be served.
+//!
+//! ```
+//! use quorate_raft::{Config, MemoryStorage, RawNode};
+//! use quorate_types::Index;
+//!
+//! # use quorate_raft::{ConfState, Snapshot, SnapshotMetadata};
+//! # let log = MemoryStorage::new();
+//! # let conf_state = ConfState { voters: vec![1.into()], ..ConfState::default() };
+//! # let metadata = SnapshotMetadata { conf_state, ..SnapshotMetadata::default() };
+//! # log.apply_snapshot(Snapshot { metadata, ..Snapshot::default() })?;
+//! # let mut node = RawNode::new(Config::new(1.into()), log.clone())?;
+//! # node.campaign()?;
+//! # let (mut applied, mut answers) = (Index(0), Vec::new());
+//! # while node.has_ready() {
+//! #     let ready = node.ready();
+//! #     log.append(&ready.entries)?;
+//! #     node.advance()?;
+//! # }
+//! node.read_index("the first read"); // the caller's bytes, to know the answer by
+//! while node.has_ready() {
+//!     let ready = node.ready();
+//!     answers.extend(ready.read_states);
+//!     // ... and all the rest that a Ready asks for ...
+//! #   log.append(&ready.entries)?;
+//! #   ready.hard_state.into_iter().for_each(|hard_state| log.set_hard_state(hard_state));
+//!     if let Some(last) = ready.committed_entries.last() {
+//!         applied = last.index;
+//!     }
+//!     node.advance()?;
+//! }
+//! # applied = applied.max(node.applied());
+//! // Each read waits until this much is applied, then asks the state machine.
+//! assert!(answers[0].request_ctx == "the first read" && answers[0].index <= applied);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A read may get no answer when the leader changes: give it a deadline, and ask again. Its bytes
+//! must not be those of an earlier read, not even of one from before a restart.
+//!
+//! # Snapshots
+//!
+//! The log is cut off where the application has a snapshot of its state. A peer that needs what was
+//! cut off gets the snapshot: the engine asks [`Storage::snapshot`] for it and makes it a message.
+//! The application sends that however it likes, and must say what became of it.
+//!
+//! ```
+//! use std::collections::VecDeque;
+//!
+//! use quorate_raft::{
+//!     Body, Config, ConfState, MemoryStorage, Message, RawNode, Snapshot, SnapshotMetadata,
+//!     SnapshotStatus,
+//! };
+//! use quorate_types::{Index, Term};
+//!
+//! /// The loop from above. Gives what is to be sent.
+//! fn work(
+//!     node: &mut RawNode<MemoryStorage>,
+//!     log: &MemoryStorage,
+//! ) -> Result<Vec<Message>, Box<dyn std::error::Error>> {
+//!     let mut messages = Vec::new();
+//!     while node.has_ready() {
+//!         let ready = node.ready();
+//!         if let Some(snapshot) = &ready.snapshot {
+//!             log.apply_snapshot(snapshot.clone())?; // and the state machine starts from its data
+//!         }
+//! #       log.append(&ready.entries)?;
+//! #       ready.hard_state.into_iter().for_each(|hard_state| log.set_hard_state(hard_state));
+//!         // ...
+//! #       messages.extend(ready.messages);
+//!         node.advance()?;
+//!     }
+//!     Ok(messages)
+//! }
+//!
+//! // Node 1 begins with a snapshot of everything up to entry 9, and has no entries before. While it
+//! // runs it gets there with `MemoryStorage::create_snapshot`, and `compact`, in this order.
+//! let conf_state = ConfState { voters: vec![1.into(), 2.into()], ..ConfState::default() };
+//! let metadata = SnapshotMetadata { conf_state, index: Index(9), term: Term(1) };
+//! let log = MemoryStorage::new();
+//! log.apply_snapshot(Snapshot { data: "x = 1".into(), metadata })?;
+//! let mut leader = RawNode::new(Config::new(1.into()), log.clone())?;
+//!
+//! // Node 2 is a member, and knows nothing yet, not even that.
+//! let empty = MemoryStorage::new();
+//! let mut follower = RawNode::new(Config::new(2.into()), empty.clone())?;
+//!
+//! leader.campaign()?;
+//! let mut mail = VecDeque::new();
+//! loop {
+//!     mail.extend(work(&mut leader, &log)?);
+//!     mail.extend(work(&mut follower, &empty)?);
+//!     let Some(message) = mail.pop_front() else { break };
+//!     if let Body::Snapshot { .. } = message.body {
+//!         // Until this is said, the peer gets no entries.
+//!         leader.report_snapshot(message.to, SnapshotStatus::Finish);
+//!     }
+//!     match message.to == leader.id() {
+//!         true => leader.step(message)?,
+//!         false => follower.step(message)?,
+//!     }
+//! }
+//! assert_eq!((follower.committed(), follower.conf_state().voters.len()), (Index(10), 2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A snapshot carries the membership as of its index. A node takes none that does not name it: after
+//! adding a member make a new one, or the member may wait for it for ever.
+//!
+//! # Inside
+//!
 //! ```text
 //! raw_node   the driver's contract; render: its two ways of writing
 //! raft       one message: term gate, what all roles do, the role; the one place where roles change
@@ -13,9 +304,6 @@
 //! log        stable and unstable entries; membership, changer: who is in; progress: flow control
 //! trace      what a node did, for checking a run against a model; note: for people
 //! ```
-//!
-//! Messages from outside are doubted and never panic a node; what only a bug or a damaged disk can
-//! bring about is a [`Fatal`], after which the node does nothing any more.
 
 mod append;
 mod candidate;

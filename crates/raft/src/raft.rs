@@ -17,9 +17,8 @@ use crate::log::LogError;
 use crate::note::{CampaignRefusal, MessageFault, Note};
 use crate::{
     AnyConfChange, Body, CampaignType, Changer, ConfState, Config, DropReason, Entry, EntryType,
-    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage, TraceLogger,
-    TracingEventName,
-    candidate, follower, is_local_target,
+    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage,
+    TraceLogger, TracingEventName, candidate, follower, is_local_target,
 };
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_node::{Limits, Node};
 use quorate_raft::{
     Body, ConfChange, ConfChangeType, Entry, HardState, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD,
-    MemoryStorage, Message, Peer, RawNode, Ready, encode_conf_change,
+    MemoryStorage, Message, Peer, RawNode, Ready, Role, encode_conf_change,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -94,6 +94,52 @@ async fn the_next_ready_comes_when_the_last_is_advanced() {
     assert!(blocks(one.node.ready()).await);
     one.node.advance().await;
     assert_eq!(data(&one.take().await.entries), ["y"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reported_applied_may_be_compacted() {
+    for async_storage_writes in [false, true] {
+        let one = Embedder::new(&[1, 2], |config| {
+            config.async_storage_writes = async_storage_writes;
+        });
+        let entries = (1..=5).map(|index| entry(index, 1, "x")).collect();
+        one.step(2, 1, append((0, 0), entries, 0)).await;
+        let mut responses = Vec::new();
+        for round in 0.. {
+            if round == 1 {
+                // Only now, when the engine has let go of its own copies.
+                one.step(2, 1, append((5, 1), Vec::new(), 5)).await;
+            }
+            if one.node.status().await.basic.applied == Index(5) {
+                break;
+            }
+            let ready = one.take().await;
+            let count = ready.committed_entries.len();
+            for message in ready.messages {
+                match message.body {
+                    Body::StorageAppend { responses, .. } => {
+                        for response in responses.into_iter().filter(|it| it.to == NodeId(1)) {
+                            one.node.step(response).await.unwrap();
+                        }
+                    }
+                    Body::StorageApply { responses: applied, .. } => responses.extend(applied),
+                    _ => {}
+                }
+            }
+            if count > 0 {
+                // Time enough to campaign, for which a node looks at all that is not applied.
+                while one.node.tick() {}
+                match async_storage_writes {
+                    true => one.node.step(responses.remove(0)).await.unwrap(),
+                    false => one.node.advance().await,
+                }
+                one.log.compact(Index(5)).unwrap();
+            } else if !async_storage_writes {
+                one.node.advance().await;
+            }
+        }
+        assert_eq!(one.role().await, Role::Candidate, "asynchronous: {async_storage_writes}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
