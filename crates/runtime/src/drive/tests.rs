@@ -130,9 +130,12 @@ async fn a_snapshot_is_marked_then_installed_and_only_then_durable() {
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [Index(10)]);
     assert_eq!(rig.driver.replica.status().applied, Index(9));
-    while file.exists() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let removed = async {
+        while file.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), removed).await.expect("it is of no use now");
 
     rig.written();
     match rig.apply.try_recv() {
