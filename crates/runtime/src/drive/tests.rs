@@ -130,15 +130,43 @@ async fn a_snapshot_is_marked_then_installed_and_only_then_durable() {
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [Index(10)]);
     assert_eq!(rig.driver.replica.status().applied, Index(9));
-    while file.exists() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let removed = async {
+        while file.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), removed).await.expect("it is of no use now");
 
     rig.written();
     match rig.apply.try_recv() {
         Ok(Work::Apply(applying)) => assert_eq!(applying[0].index(), Index(10)),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn nothing_shares_a_group_with_a_snapshot_before_it() {
+    let mut rig = Rig::new();
+    // The disk is busy while the snapshot and what follows it come in.
+    let prev = EntryId { term: Term(1), index: Index(1) };
+    rig.hear(Body::Append { prev, entries: vec![entry(2)], commit: Index(1) });
+    assert!(!rig.writes().is_empty());
+    let metadata = SnapshotMetadata { conf_state: members(), index: Index(9), term: Term(2) };
+    let body = Body::Snapshot { snapshot: Box::new(snapshot::described(metadata)) };
+    rig.driver.on_done(Done::SnapshotReceived(said(body))).unwrap();
+    rig.driver.carry_out_all().unwrap();
+    let prev = EntryId { term: Term(2), index: Index(9) };
+    rig.hear(Body::Append { prev, entries: vec![entry(10)], commit: Index(10) });
+    assert_eq!(rig.driver.writing.queued.len(), 2);
+
+    rig.written();
+    let writes = rig.writes();
+    assert!(writes.last().is_some_and(|write| write.install.is_some()), "{writes:?}");
+    rig.written();
+    assert!(matches!(rig.apply.try_recv(), Ok(Work::Install { .. })));
+    rig.driver.on_done(Done::Installed).unwrap();
+    let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
+    assert_eq!(entries.len(), 1);
 }
 
 /// Long enough for a removal that should not be under way.

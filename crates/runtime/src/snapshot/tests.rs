@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use quorate_kv::{Initial, MemoryBackend, Store};
-use quorate_net::{NetConfig, NetEvent};
+use quorate_net::{NetConfig, NetEvent, SnapshotError};
 use quorate_raft::ConfState;
 use quorate_types::{Index, Term};
 use tempfile::TempDir;
@@ -45,7 +45,7 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     let (one, two) = (NodeId(1), NodeId(2));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (events, _one_events) = mpsc::channel(100);
+    let (events, mut one_events) = mpsc::channel(100);
     let sender = Net::start(NetConfig::new(CLUSTER, one), Vec::new(), events);
     let (events, mut two_events) = mpsc::channel(100);
     let net = Net::start(NetConfig::new(CLUSTER, two), vec![listener], events);
@@ -59,6 +59,7 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     let whole = state(CLUSTER);
     let cut = whole[..whole.len() - 10].to_vec();
     let joint = ConfState { voters: vec![one], ..ConfState::default() };
+    let mut last = Bytes::new();
     // All of them pass the transport's own checks.
     for (what, stream, (index, term), conf_state, is_announced) in [
         ("bytes of no state", vec![0x5a; 10_000], (9, 2), ConfState::default(), false),
@@ -73,6 +74,7 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
         let snapshot = Box::new(described(metadata));
         let message = Message { from: one, ..Message::new(two, Body::Snapshot { snapshot }) };
         let header = Bytes::from(codec::encode_message(&message).concat());
+        last.clone_from(&header);
         sender.send_snapshot(two, header, Box::new(Pieces(Bytes::from(stream)))).unwrap();
         loop {
             let event = two_events.recv().await.expect("the transport runs");
@@ -95,6 +97,24 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(receiver.busy.load(Ordering::Acquire), "it keeps its place");
+
+    // While it does, no other is taken in.
+    sender.send_snapshot(two, last.clone(), Box::new(Pieces(Bytes::from(state(CLUSTER))))).unwrap();
+    loop {
+        let event = two_events.recv().await.expect("the transport runs");
+        if let NetEvent::Snapshot { from, header, stream } = event {
+            receiver.begin(two, from, header, stream);
+            break;
+        }
+    }
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 8 {
+        if let Some(NetEvent::SnapshotSent { result, .. }) = one_events.recv().await {
+            outcomes.push(result);
+        }
+    }
+    assert_eq!(outcomes.pop(), Some(Err(SnapshotError::Declined)));
+    assert!(inbox.try_recv().is_err());
 }
 
 #[tokio::test]
@@ -113,7 +133,8 @@ async fn a_snapshot_keeps_its_place_until_it_is_installed() {
     receiver.announced();
     receiver.settle(true);
     tokio::task::yield_now().await;
-    assert!(receiver.busy.load(Ordering::Acquire) && file.exists(), "a mark may rest on it");
+    assert!(receiver.announced, "a mark may rest on it");
+    assert!(receiver.busy.load(Ordering::Acquire) && file.exists());
     receiver.settle(false);
     while receiver.busy.load(Ordering::Acquire) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
