@@ -226,11 +226,11 @@ pub enum StoreError {
     #[error("the storage is not empty")]
     NotEmpty,
     /// The storage was written by a version that this one cannot read.
-    #[error("the storage has format {found}; this version reads up to {known}")]
+    #[error("the storage has format {found}; this version reads only format {known}")]
     Format {
         /// What the storage says.
         found: u64,
-        /// The highest format this code reads.
+        /// The one format this code reads.
         known: u64,
     },
     /// A committed entry holds a command that this version cannot read. Nothing of the batch it

@@ -28,6 +28,7 @@ mod request;
 mod response;
 mod revision;
 mod row;
+mod sealed;
 mod snapshot;
 mod state;
 mod store;

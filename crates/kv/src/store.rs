@@ -71,7 +71,7 @@ impl Store {
         let applied = Applied { index, term, conf_state };
         let mut batch = Batch::default();
         for (id, row) in Members::new(members).take_changed() {
-            batch.put(Table::Member, &id, &row);
+            batch.put_sealed(Table::Member, &id, &row);
         }
         Meta { cluster_id, applied, revision: 1, compacted: -1, removed: -1 }.write(&mut batch);
         backend.commit(&batch)?;
@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     ///
     /// `Missing` when the storage is empty, `Incomplete` when a restore was cut off, `Format` when
-    /// a newer version wrote it, `Damaged` when it holds nonsense.
+    /// another version wrote it, `Damaged` when a row is not what was stored, or nonsense.
     pub fn open(backend: impl Backend + 'static) -> Result<Store, StoreError> {
         let state = State::load(&backend)?;
         let cluster_id = state.meta.cluster_id;

@@ -70,14 +70,18 @@ fn storage_is_told_apart() {
     drop(Store::create(disk.clone(), initial()).unwrap());
     assert!(matches!(Store::create(disk.clone(), initial()), Err(StoreError::NotEmpty)));
     for (key, row, want) in [
-        (&b"format"[..], &[2][..], "format 2"),
+        (&b"format"[..], &[1][..], "has format 1; this version reads only format 2"),
+        (b"format", &[3], "has format 3"),
         (b"restoring", b"1", "half restored"),
         (b"state", b"?", "state row"),
     ] {
         let disk = MemoryBackend::new();
         drop(Store::create(disk.clone(), initial()).unwrap());
         let mut batch = Batch::default();
-        batch.put(Table::Meta, key, row);
+        match key {
+            b"state" => batch.put_sealed(Table::Meta, key, row),
+            _ => batch.put(Table::Meta, key, row),
+        }
         disk.clone().commit(&batch).unwrap();
         let refused = Store::open(disk).unwrap_err().to_string();
         assert!(refused.contains(want), "{refused}");
@@ -91,7 +95,7 @@ fn storage_is_told_apart() {
         let disk = MemoryBackend::new();
         drop(Store::create(disk.clone(), initial()).unwrap());
         let mut batch = Batch::default();
-        batch.put(table, key, row);
+        batch.put_sealed(table, key, row);
         disk.clone().commit(&batch).unwrap();
         let refused = Store::open(disk).unwrap_err().to_string();
         assert!(refused.contains(want), "{refused}");
