@@ -24,8 +24,12 @@ use crate::room::Room;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
-/// Entries given to the machine in one call.
+/// Entries taken from the inbox at once.
 const BATCH_MAX: usize = 4096;
+
+/// Entries given to the machine in one call. Where answers are large it comes back with the rest,
+/// which is then read once more.
+const CALL_MAX: usize = 256;
 
 /// Keys looked at in one step of removing what compaction has forgotten.
 const COMPACT_KEYS: usize = 1000;
@@ -161,7 +165,6 @@ impl Applier {
     }
 
     fn apply(&self, entries: Vec<Applying>) -> Result<Option<Done>, FatalError> {
-        let Some(through) = entries.last().map(Applying::index) else { return Ok(None) };
         let started = Instant::now();
         let mut members_changed = false;
         let mut requests: Vec<Option<RequestId>> = Vec::with_capacity(entries.len());
@@ -185,19 +188,56 @@ impl Applier {
                     (index, term, Apply::Membership { conf_state, change: None })
                 }
             };
-            batch.push(Entry { index, term, what });
+            batch.push(Entry { index, term, what, answer_wanted: false });
         }
-        let applied = self.store.apply(&batch).map_err(failed)?;
-        members_changed |= applied.members_changed;
-        let answers = requests
-            .into_iter()
-            .zip(applied.responses)
-            .filter_map(|(request, response)| Some((request?, Answer::Applied(response))))
-            .collect();
-        self.waiters.answer_all(answers);
+        for (entries, requests) in batch.chunks_mut(CALL_MAX).zip(requests.chunks(CALL_MAX)) {
+            self.apply_call(entries, requests, members_changed)?;
+        }
         self.metrics.applied_entries.add(batch.len() as u64);
         self.metrics.apply_batch.observe(started.elapsed());
-        Ok(Some(Done::Applied { through, members_changed }))
+        Ok(None)
+    }
+
+    /// Applies these, answers who waits, and tells the loop.
+    fn apply_call(
+        &self,
+        entries: &mut [Entry],
+        requests: &[Option<RequestId>],
+        members_changed: bool,
+    ) -> Result<(), FatalError> {
+        for (entry, wanted) in entries.iter_mut().zip(self.waiters.are_waited_for(requests)) {
+            entry.answer_wanted = wanted;
+        }
+        let mut done = 0;
+        while done < entries.len() {
+            if self.store.needs_flush() {
+                self.flush_first()?;
+            }
+            let applied = self.store.apply(&entries[done..]).map_err(failed)?;
+            let members_changed = members_changed || applied.members_changed;
+            let from = done;
+            done += applied.responses.len();
+            let answers = requests[from..done]
+                .iter()
+                .zip(applied.responses)
+                .filter_map(|(request, response)| Some(((*request)?, Answer::Applied(response))))
+                .collect();
+            self.waiters.answer_all(answers);
+            let through = entries[done - 1].index;
+            let _ = self.done.send(Done::Applied { through, members_changed });
+        }
+        Ok(())
+    }
+
+    /// Changes come faster than they are flushed: they wait here, and entries in the log, instead of
+    /// growing in memory. A flush under way ends first.
+    fn flush_first(&self) -> Result<(), FatalError> {
+        let started = Instant::now();
+        let index = self.store.flush().map_err(failed)?;
+        self.metrics.flushes.add(1);
+        self.metrics.flush.observe(started.elapsed());
+        let _ = self.done.send(Done::Flushed(index));
+        Ok(())
     }
 
     /// The commit runs on a thread of its own; entries are applied meanwhile.
@@ -270,3 +310,6 @@ fn gather(
 fn failed(error: impl std::fmt::Display) -> FatalError {
     FatalError::Machine(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;
