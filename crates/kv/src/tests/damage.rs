@@ -70,6 +70,9 @@ fn a_row_that_is_cut_or_stands_elsewhere_is_found_at_the_start() {
     }
 }
 
+/// A way to meet a damaged row, and whether it was told.
+type Meets<'a> = (&'a str, &'a dyn Fn(&mut Node) -> bool);
+
 #[test]
 fn a_damaged_value_is_never_served() {
     let compare = Compare {
@@ -79,7 +82,7 @@ fn a_damaged_value_is_never_served() {
         range_end: Bytes::new(),
     };
     let txn = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
-    let reads: [(&str, &dyn Fn(&mut Node) -> bool); 5] = [
+    let reads: [Meets<'_>; 5] = [
         ("range", &|node| node.range(range("a", "")) == Err(KvError::Corrupt)),
         ("range over all", &|node| node.range(range("\0", "\0")) == Err(KvError::Corrupt)),
         ("compare", &|node| node.store.read_txn(&txn) == Err(KvError::Corrupt)),
