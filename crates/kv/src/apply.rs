@@ -3,15 +3,19 @@
 //!
 //! An entry is checked whole before it changes anything. All changes of one entry stand under one
 //! new revision, which no reader sees before the last of them is made.
+//!
+//! Rows are read for an answer only where somebody waits for it, and only as many as an answer may
+//! hold. Neither makes a difference to the state, or to which requests are refused.
 
 use bytes::Bytes;
 use quorate_types::{Index, Term};
 
+use crate::allowance::Allowance;
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
 use crate::interval::Interval;
 use crate::member::MemberChange;
-use crate::read::{Scan, check_range, compares_hold};
+use crate::read::{Scan, check_txn_range, compares_hold};
 use crate::request::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
@@ -32,6 +36,8 @@ pub struct Entry {
     pub term: Term,
     /// What it asks for.
     pub what: Apply,
+    /// Whether somebody here waits for the answer.
+    pub answer_wanted: bool,
 }
 
 /// What an entry asks of the machine.
@@ -54,7 +60,9 @@ pub enum Apply {
 /// What applying some entries came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// One answer for each entry, in their order.
+    /// One answer for each entry that was applied, in their order: at least one, and fewer than
+    /// there were entries where answers or unflushed changes have grown too large to go on. What an
+    /// unwanted answer would have been is left out: it is [`Response::Nothing`], or the refusal.
     pub responses: Vec<Result<Response, KvError>>,
     /// Whether the list of members may differ from before.
     pub members_changed: bool,
@@ -64,16 +72,21 @@ pub struct Outcome {
 type Answer<T> = Result<Result<T, KvError>, StoreError>;
 
 impl State {
-    pub(crate) fn apply_command(&mut self, command: &Command) -> Answer<Response> {
+    /// Rows for the answer come out of `allowance`; once that is spent, they are left out.
+    pub(crate) fn apply_command(
+        &mut self,
+        command: &Command,
+        allowance: &mut Allowance,
+    ) -> Answer<Response> {
         Ok(match command {
-            Command::Put(put) => self.put(put)?.map(Response::Put),
+            Command::Put(put) => self.put(put, allowance)?.map(Response::Put),
             Command::DeleteRange(delete) => {
-                let mut change = Change::new(self);
+                let mut change = Change::new(self, allowance);
                 let response = change.delete_range(delete)?;
                 change.finish();
                 Ok(Response::DeleteRange(response))
             }
-            Command::Txn(txn) => self.txn(txn)?.map(Response::Txn),
+            Command::Txn(txn) => self.txn(txn, allowance)?.map(Response::Txn),
             Command::Compact(compact) => self.compact(*compact).map(Response::Compact),
             Command::PublishMember { id, name, client_urls } => {
                 let published = self.members.publish(*id, name, client_urls);
@@ -95,23 +108,26 @@ impl State {
         Ok(Response::Members(self.members.list()))
     }
 
-    fn put(&mut self, put: &PutRequest) -> Answer<PutResponse> {
-        if let Err(refused) = check_put(self, put) {
+    fn put(&mut self, put: &PutRequest, allowance: &mut Allowance) -> Answer<PutResponse> {
+        if let Err(refused) = check_lease(put).and_then(|()| check_kept(self, put)) {
             return Ok(Err(refused));
         }
-        let mut change = Change::new(self);
+        let mut change = Change::new(self, allowance);
         let response = change.put(put)?;
         change.finish();
         Ok(Ok(response))
     }
 
-    fn txn(&mut self, txn: &TxnRequest) -> Answer<TxnResponse> {
+    fn txn(&mut self, txn: &TxnRequest, allowance: &mut Allowance) -> Answer<TxnResponse> {
         let mut choices = Vec::new();
         choose(self, txn, &mut choices)?;
-        if let Err(refused) = check_ops(self, txn, &mut choices.iter()) {
-            return Ok(Err(refused));
+        // Whatever is wrong with a put is told before what is wrong with any range.
+        for check in [check_write, check_read] {
+            if let Err(refused) = check_ops(self, txn, &mut choices.iter(), check) {
+                return Ok(Err(refused));
+            }
         }
-        let mut change = Change::new(self);
+        let mut change = Change::new(self, allowance);
         let mut response = change.txn(txn, &mut choices.iter())?;
         response.revision = change.revision();
         change.finish();
@@ -147,36 +163,54 @@ fn chosen(txn: &TxnRequest, succeeded: bool) -> &[RequestOp] {
     if succeeded { &txn.success } else { &txn.failure }
 }
 
-/// Checks all that will run, against the state as it was before any of it.
+/// Checks all that will run, nested ones in their place, against the state as it was before any of
+/// it.
 fn check_ops(
     state: &State,
     txn: &TxnRequest,
     choices: &mut std::slice::Iter<'_, bool>,
+    check: fn(&State, &RequestOp) -> Result<(), KvError>,
 ) -> Result<(), KvError> {
     for op in chosen(txn, next(choices)) {
         match op {
-            RequestOp::Empty => return Err(KvError::KeyNotFound),
-            RequestOp::Range(range) => {
-                range.validate()?;
-                check_range(range, state.meta.revision, state.meta.compacted)?;
-            }
-            RequestOp::Put(put) => check_put(state, put)?,
-            RequestOp::DeleteRange(_) => {}
-            RequestOp::Txn(inner) => check_ops(state, inner, choices)?,
+            RequestOp::Txn(inner) => check_ops(state, inner, choices, check)?,
+            op => check(state, op)?,
         }
     }
     Ok(())
+}
+
+fn check_write(state: &State, op: &RequestOp) -> Result<(), KvError> {
+    match op {
+        RequestOp::Empty => Err(KvError::KeyNotFound),
+        // The other way round than outside of a transaction, as in etcd.
+        RequestOp::Put(put) => check_kept(state, put).and_then(|()| check_lease(put)),
+        RequestOp::Range(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => Ok(()),
+    }
+}
+
+fn check_read(state: &State, op: &RequestOp) -> Result<(), KvError> {
+    match op {
+        RequestOp::Range(range) => {
+            range.validate()?;
+            check_txn_range(range, state.meta.revision, state.meta.compacted)
+        }
+        RequestOp::Empty | RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => {
+            Ok(())
+        }
+    }
 }
 
 fn next(choices: &mut std::slice::Iter<'_, bool>) -> bool {
     *choices.next().expect("each transaction that runs has chosen")
 }
 
-fn check_put(state: &State, put: &PutRequest) -> Result<(), KvError> {
+fn check_lease(put: &PutRequest) -> Result<(), KvError> {
     // No command grants leases, so there are none.
-    if put.lease != 0 {
-        return Err(KvError::LeaseNotFound);
-    }
+    if put.lease == 0 { Ok(()) } else { Err(KvError::LeaseNotFound) }
+}
+
+fn check_kept(state: &State, put: &PutRequest) -> Result<(), KvError> {
     let keeps = put.ignore_value || put.ignore_lease;
     if keeps && state.index.at(&put.key, state.meta.revision).is_none() {
         return Err(KvError::KeyNotFound);
@@ -188,13 +222,14 @@ fn check_put(state: &State, put: &PutRequest) -> Result<(), KvError> {
 /// member stops: what was changed so far is above the current revision and is never flushed.
 struct Change<'a> {
     state: &'a mut State,
+    allowance: &'a mut Allowance,
     next: Revision,
 }
 
 impl<'a> Change<'a> {
-    fn new(state: &'a mut State) -> Self {
+    fn new(state: &'a mut State, allowance: &'a mut Allowance) -> Self {
         let next = Revision { main: state.meta.revision + 1, sub: 0 };
-        Change { state, next }
+        Change { state, allowance, next }
     }
 
     /// The new revision, if anything was changed by now, or else the current one.
@@ -208,7 +243,8 @@ impl<'a> Change<'a> {
     }
 
     fn put(&mut self, put: &PutRequest) -> Result<PutResponse, StoreError> {
-        let wants_old = put.prev_kv || put.ignore_value || put.ignore_lease;
+        let answers_old = put.prev_kv && !self.allowance.is_spent();
+        let wants_old = answers_old || put.ignore_value || put.ignore_lease;
         let old = if wants_old { self.old(&put.key)? } else { None };
         let kept = |wanted: bool| old.as_ref().filter(|_| wanted);
         let value = kept(put.ignore_value).map_or(&put.value, |old| &old.value).clone();
@@ -224,7 +260,8 @@ impl<'a> Change<'a> {
             lease,
         });
         self.state.overlay.push(revision, row);
-        Ok(PutResponse { revision: revision.main, prev_kv: old.filter(|_| put.prev_kv) })
+        let prev_kv = old.filter(|old| answers_old && self.allowance.take(old.memory_bytes()));
+        Ok(PutResponse { revision: revision.main, prev_kv })
     }
 
     fn delete_range(
@@ -238,9 +275,14 @@ impl<'a> Change<'a> {
             std::ops::ControlFlow::Continue(())
         });
         let mut prev_kvs = Vec::new();
-        if delete.prev_kv {
-            let pairs = found.iter().map(|(_, stamp)| self.state.pair(stamp));
-            prev_kvs = pairs.collect::<Result<_, _>>()?;
+        if delete.prev_kv && !self.allowance.is_spent() {
+            for (_, stamp) in &found {
+                let pair = self.state.pair(stamp)?;
+                if !self.allowance.take(pair.memory_bytes()) {
+                    break;
+                }
+                prev_kvs.push(pair);
+            }
         }
         for (key, _) in &found {
             let revision = self.draw();
@@ -252,13 +294,16 @@ impl<'a> Change<'a> {
     }
 
     fn range(&mut self, range: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        if self.allowance.is_spent() {
+            return Ok(RangeResponse::default());
+        }
         // What this entry has written is seen; a state of the past is what it was.
         let main = if 0 < range.revision { range.revision } else { self.next.main };
         let mut scan = Scan::new(range, main);
         let mut budget = usize::MAX;
-        let done = scan.step(self.state, &mut budget);
+        let done = scan.step(self.state, &mut budget, self.allowance);
         assert!(done, "a walk without a limit ends");
-        scan.finish(&self.state.rows(), self.revision())
+        scan.finish(&self.state.rows(), self.revision(), self.allowance)
     }
 
     fn txn(

@@ -141,6 +141,13 @@ impl Batch {
         self.puts.push((table, key, value));
     }
 
+    /// Stores a row that comes in two parts.
+    pub(crate) fn put_parts(&mut self, table: Table, key: &[u8], parts: [&[u8]; 2]) {
+        let key = self.append(key);
+        let [first, second] = parts.map(|part| self.append(part));
+        self.puts.push((table, key, first.start..second.end));
+    }
+
     /// Deletes a row, also one that the same batch puts. A row that is not there is no error.
     pub fn delete(&mut self, table: Table, key: &[u8]) {
         let key = self.append(key);

@@ -11,7 +11,8 @@ use crate::command::CommandError;
 
 macro_rules! answers {
     ($($(#[$doc:meta])* $name:ident = $code:literal $text:literal,)*) => {
-        /// What a client hears when its request is refused.
+        /// What a client hears when its request is refused, or took effect and cannot be told
+        /// what came of it (`AppliedResponseTooLarge` alone).
         ///
         /// Clients compare the text of [`KvError::message`] byte by byte, then the code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +22,7 @@ macro_rules! answers {
         }
 
         impl KvError {
-            /// Every answer there is, in the order of etcd's own list.
+            /// Every answer there is, in the order of etcd's own list; then ours.
             pub const ALL: &'static [KvError] = &[$(KvError::$name,)*];
 
             /// The gRPC status code, as a number: 3 is `InvalidArgument`, and so on.
@@ -196,6 +197,12 @@ answers! {
     RangeStreamSorted = 12 "RangeStream does not support custom sort orders",
     /// A streamed range cannot be filtered.
     RangeStreamFiltered = 12 "RangeStream does not support revision filters",
+    /// Ours: the answer to a read would be over the limit.
+    ResponseTooLarge = 8 "etcdserver: response is too large",
+    /// Ours: the request took effect, on every member, but the answer to it would be over the
+    /// limit.
+    AppliedResponseTooLarge = 8
+        "etcdserver: request was applied, but its response is too large",
 }
 
 impl std::fmt::Display for KvError {
@@ -226,11 +233,11 @@ pub enum StoreError {
     #[error("the storage is not empty")]
     NotEmpty,
     /// The storage was written by a version that this one cannot read.
-    #[error("the storage has format {found}; this version reads up to {known}")]
+    #[error("the storage has format {found}; this version reads only format {known}")]
     Format {
         /// What the storage says.
         found: u64,
-        /// The highest format this code reads.
+        /// The one format this code reads.
         known: u64,
     },
     /// A committed entry holds a command that this version cannot read. Nothing of the batch it

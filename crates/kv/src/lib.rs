@@ -13,6 +13,7 @@
 //! as our own types, `validate.rs` the checks before the log, `apply.rs` what an entry does,
 //! `read.rs` reading, `index.rs` versions and compaction, `snapshot.rs` the state as a stream.
 
+mod allowance;
 mod apply;
 mod backend;
 mod command;
@@ -28,6 +29,7 @@ mod request;
 mod response;
 mod revision;
 mod row;
+mod sealed;
 mod snapshot;
 mod state;
 mod store;
@@ -37,6 +39,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use allowance::{CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
 pub use apply::{Apply, Entry, Outcome};
 pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
 pub use command::{Command, CommandError, TXN_DEPTH_MAX};
@@ -52,6 +55,6 @@ pub use response::{
     Response, ResponseOp, TxnResponse,
 };
 pub use snapshot::{Snapshot, SnapshotReader, restore, verify};
-pub use store::{Initial, Store};
+pub use store::{Initial, OVERLAY_BYTES_MAX, Store};
 pub use validate::{Limits, PAIR_BYTES_MAX};
 pub use wire::Malformed;

@@ -8,10 +8,11 @@ use quorate_types::{Index, Term};
 
 use crate::backend::{Batch, Table, View};
 use crate::error::StoreError;
+use crate::sealed;
 use crate::wire::{Malformed, Reader, put_bytes, put_signed, put_varint};
 
-/// The format of all tables. A higher one is refused.
-const FORMAT: u64 = 1;
+/// The format of all tables. Any other is refused. 2 gave every row its checksum.
+const FORMAT: u64 = 2;
 
 const ROW_FORMAT: &[u8] = b"format";
 const ROW_STATE: &[u8] = b"state";
@@ -45,7 +46,7 @@ impl Meta {
     pub(crate) fn write(&self, batch: &mut Batch) {
         let mut format = BytesMut::new();
         put_varint(&mut format, FORMAT);
-        batch.put(Table::Meta, ROW_FORMAT, &format);
+        batch.put_sealed(Table::Meta, ROW_FORMAT, &format);
         let mut state = BytesMut::new();
         put_varint(&mut state, self.cluster_id);
         put_varint(&mut state, self.applied.index.0);
@@ -54,25 +55,23 @@ impl Meta {
         put_signed(&mut state, self.revision);
         put_signed(&mut state, self.compacted);
         put_signed(&mut state, self.removed);
-        batch.put(Table::Meta, ROW_STATE, &state);
+        batch.put_sealed(Table::Meta, ROW_STATE, &state);
     }
 
     pub(crate) fn read(view: &dyn View) -> Result<Meta, StoreError> {
         if is_restoring(view)? {
             return Err(StoreError::Incomplete);
         }
-        Meta::from_rows(|row| Ok(view.get(Table::Meta, row)?))
+        // Before any checksum, which the rows of another format may not have.
+        check_format(view.get(Table::Meta, ROW_FORMAT)?)?;
+        Meta::from_rows(|row| sealed::get(view, Table::Meta, row))
     }
 
     /// Reads the rows that `row` gives.
     pub(crate) fn from_rows(
         row: impl Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
     ) -> Result<Meta, StoreError> {
-        let format = row(ROW_FORMAT)?.ok_or(StoreError::Missing)?;
-        let found = Reader::new(format).varint().map_err(damaged)?;
-        if found != FORMAT {
-            return Err(StoreError::Format { found, known: FORMAT });
-        }
+        check_format(row(ROW_FORMAT)?)?;
         let state = row(ROW_STATE)?;
         let state = state.ok_or_else(|| StoreError::Damaged("no applied index".to_owned()))?;
         let meta = Meta::decode(state).map_err(damaged)?;
@@ -96,6 +95,12 @@ impl Meta {
         reader.end()?;
         Ok(Meta { cluster_id, applied, revision, compacted, removed })
     }
+}
+
+/// The format begins its row, whatever follows.
+fn check_format(row: Option<Bytes>) -> Result<(), StoreError> {
+    let found = Reader::new(row.ok_or(StoreError::Missing)?).varint().map_err(damaged)?;
+    if found == FORMAT { Ok(()) } else { Err(StoreError::Format { found, known: FORMAT }) }
 }
 
 /// Whether the storage holds nothing, not even half of something.

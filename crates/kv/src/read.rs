@@ -10,6 +10,7 @@ use std::sync::RwLockReadGuard;
 
 use bytes::Bytes;
 
+use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
 use crate::error::{KvError, StoreError};
 use crate::index::Stamp;
 use crate::interval::Interval;
@@ -34,13 +35,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of [`RangeRequest::validate`]; `FutureRev` and `Compacted`. When the storage fails,
-    /// `Corrupt`, and [`Store::failure`] says why.
+    /// Those of [`RangeRequest::validate`]; `FutureRev` and `Compacted`. `ResponseTooLarge` over
+    /// [`RANGE_ANSWER_BYTES_MAX`]. When the storage fails or is damaged, `Corrupt`, and
+    /// [`Store::failure`] says why.
     ///
     /// Source: etcd's `Range`.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         request.validate()?;
-        self.read(|state| {
+        self.read(RANGE_ANSWER_BYTES_MAX, |state| {
             check_range(request, state.meta.revision, state.meta.compacted)?;
             Ok(((), vec![request]))
         })
@@ -51,14 +53,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::range`].
+    /// As [`Store::range`], but all ranges together are held to [`CHANGE_ANSWER_BYTES_MAX`], and a
+    /// negative revision is the newest one only down to the compacted one.
     ///
     /// # Panics
     ///
     /// If the transaction is not [`TxnRequest::is_read_only`].
     pub fn read_txn(&self, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
         assert!(txn.is_read_only(), "what writes goes through the log");
-        let ((succeeded, revision), responses) = self.read(|state| {
+        let ((succeeded, revision), responses) = self.read(CHANGE_ANSWER_BYTES_MAX, |state| {
             let revision = state.meta.revision;
             let succeeded =
                 compares_hold(state, &txn.compare, revision).map_err(ReadError::Storage)?;
@@ -66,7 +69,7 @@ impl Store {
             for op in if succeeded { &txn.success } else { &txn.failure } {
                 let RequestOp::Range(range) = op else { continue };
                 range.validate()?;
-                check_range(range, revision, state.meta.compacted)?;
+                check_txn_range(range, revision, state.meta.compacted)?;
                 ranges.push(range);
             }
             Ok(((succeeded, revision), ranges))
@@ -78,10 +81,13 @@ impl Store {
     /// Reads the ranges that `plan` asks for, all on the state that `plan` sees.
     fn read<'r, T>(
         &self,
+        bytes_max: usize,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
     ) -> Result<(T, Vec<RangeResponse>), KvError> {
         for tries in 0.. {
-            match self.try_read(&plan, tries == OVERTAKEN_MAX) {
+            let mut allowance = Allowance::new(bytes_max);
+            match self.try_read(&plan, tries == OVERTAKEN_MAX, &mut allowance) {
+                Ok(_) if allowance.is_spent() => return Err(KvError::ResponseTooLarge),
                 Ok(done) => return Ok(done),
                 Err(ReadError::Overtaken) => {}
                 Err(ReadError::Refused(refused)) => return Err(refused),
@@ -95,6 +101,7 @@ impl Store {
         &self,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
         keeps_lock: bool,
+        allowance: &mut Allowance,
     ) -> Result<(T, Vec<RangeResponse>), ReadError> {
         let mut state = self.state()?;
         let revision = state.meta.revision;
@@ -104,7 +111,7 @@ impl Store {
         for request in requests {
             let main = if 0 < request.revision { request.revision } else { revision };
             let mut scan = Scan::new(request, main);
-            while !scan.step(&state, &mut budget) {
+            while !scan.step(&state, &mut budget, allowance) {
                 state = self.let_others(state)?;
                 budget = STEP_KEYS;
                 let compacted = state.meta.compacted;
@@ -117,8 +124,9 @@ impl Store {
         // What an earlier scan found is still there: no compaction has passed it.
         let rows = state.rows();
         drop(state);
-        let finish = |scan: Scan<'_>| scan.finish(&rows, revision).map_err(ReadError::Storage);
-        let responses = scans.into_iter().map(finish).collect::<Result<_, _>>()?;
+        let finish = |scan: Scan<'_>| scan.finish(&rows, revision, allowance);
+        let responses = scans.into_iter().map(finish).collect::<Result<_, _>>();
+        let responses = responses.map_err(ReadError::Storage)?;
         Ok((planned, responses))
     }
 
@@ -145,7 +153,7 @@ impl From<KvError> for ReadError {
     }
 }
 
-/// Whether a range's revision may be read.
+/// Whether a range's revision may be read. A negative one stands for the newest.
 pub(crate) fn check_range(
     range: &RangeRequest,
     current: i64,
@@ -160,6 +168,22 @@ pub(crate) fn check_range(
     Ok(())
 }
 
+/// Whether a revision that a range of a transaction asks for may be read. A negative one is below
+/// what is compacted, as in etcd; before the first compaction -1 is not, and stands for the newest.
+pub(crate) fn check_txn_range(
+    range: &RangeRequest,
+    current: i64,
+    compacted: i64,
+) -> Result<(), KvError> {
+    if range.revision < compacted && range.revision != 0 {
+        return Err(KvError::Compacted);
+    }
+    check_range(range, current, compacted)
+}
+
+/// What is noted of a key until its row is fetched: the stamp, and the row if the overlay had it.
+type Found = (Stamp, Option<Bytes>);
+
 /// A range on its way through the index, at one revision.
 pub(crate) struct Scan<'r> {
     request: &'r RangeRequest,
@@ -169,8 +193,8 @@ pub(crate) struct Scan<'r> {
     count: i64,
     /// Keys of those that pass the filters.
     matched: usize,
-    /// As many of those as can be in the answer, with the row if the overlay had it.
-    found: Vec<(Stamp, Option<Bytes>)>,
+    /// As many of those as can be in the answer.
+    found: Vec<Found>,
     found_max: usize,
 }
 
@@ -186,8 +210,14 @@ impl<'r> Scan<'r> {
         Scan { request, main, after: None, count: 0, matched: 0, found: Vec::new(), found_max }
     }
 
-    /// Goes on, for at most `budget` keys, which it takes from. True when the walk is over.
-    pub(crate) fn step(&mut self, state: &State, budget: &mut usize) -> bool {
+    /// Goes on, for at most `budget` keys, which it takes from. True when the walk is over, which it
+    /// also is once the allowance is spent.
+    pub(crate) fn step(
+        &mut self,
+        state: &State,
+        budget: &mut usize,
+        allowance: &mut Allowance,
+    ) -> bool {
         let request = self.request;
         let interval = Interval::new(&request.key, &request.range_end);
         let after = self.after.take();
@@ -202,6 +232,9 @@ impl<'r> Scan<'r> {
                 if passes(request, stamp) {
                     self.matched += 1;
                     if self.found.len() < self.found_max {
+                        if !allowance.take(size_of::<Found>()) {
+                            return ControlFlow::Break(());
+                        }
                         self.found.push((*stamp, state.overlay.row(stamp.revision).cloned()));
                     }
                 }
@@ -213,22 +246,37 @@ impl<'r> Scan<'r> {
         self.after.is_none()
     }
 
-    /// The answer, with rows from where the last step saw them.
+    /// The answer, with rows from where the last step saw them; not the whole of it, if that spends
+    /// the allowance.
     pub(crate) fn finish(
         mut self,
         rows: &Rows,
         revision: i64,
+        allowance: &mut Allowance,
     ) -> Result<RangeResponse, StoreError> {
         let request = self.request;
         let limit = limit(request);
+        let noted_bytes = self.found.len() * size_of::<Found>();
         let descending = request.sort_order == SortOrder::Descend;
         let by_value = request.sort_target == SortTarget::Value;
         if !by_value {
             sort(&mut self.found, request.sort_target, descending);
             self.found.truncate(limit);
         }
-        let pairs = self.found.into_iter().map(|(stamp, row)| rows.pair(&stamp, row));
-        let mut kvs = pairs.collect::<Result<Vec<KeyValue>, _>>()?;
+        let mut kvs = Vec::new();
+        for (stamp, row) in self.found {
+            if allowance.is_spent() {
+                break;
+            }
+            let mut kv = rows.pair(&stamp, row)?;
+            if request.keys_only && !by_value {
+                strip(&mut kv);
+            }
+            if allowance.take(kv.memory_bytes()) {
+                kvs.push(kv);
+            }
+        }
+        let fetched_bytes = memory_bytes(&kvs);
         if by_value {
             kvs.sort_by(|one, other| one.value.cmp(&other.value));
             if descending {
@@ -236,16 +284,23 @@ impl<'r> Scan<'r> {
             }
             kvs.truncate(limit);
         }
-        if request.keys_only {
-            for kv in &mut kvs {
-                // The key alone: a slice would keep its value in memory.
-                kv.key = Bytes::copy_from_slice(&kv.key);
-                kv.value = Bytes::new();
-            }
+        if request.keys_only && by_value {
+            kvs.iter_mut().for_each(strip);
         }
+        allowance.give_back(noted_bytes + fetched_bytes - memory_bytes(&kvs));
         let more = !request.count_only && limit < self.matched;
         Ok(RangeResponse { revision, kvs, more, count: self.count })
     }
+}
+
+fn memory_bytes(kvs: &[KeyValue]) -> usize {
+    kvs.iter().map(KeyValue::memory_bytes).sum()
+}
+
+/// Leaves the key alone; a slice would keep its value in memory.
+fn strip(kv: &mut KeyValue) {
+    kv.key = Bytes::copy_from_slice(&kv.key);
+    kv.value = Bytes::new();
 }
 
 fn limit(request: &RangeRequest) -> usize {
@@ -269,7 +324,7 @@ fn passes(request: &RangeRequest, stamp: &Stamp) -> bool {
 }
 
 /// Sorts what was found in key order.
-fn sort(found: &mut [(Stamp, Option<Bytes>)], target: SortTarget, descending: bool) {
+fn sort(found: &mut [Found], target: SortTarget, descending: bool) {
     match target {
         SortTarget::Key | SortTarget::Value | SortTarget::Unknown(_) => {}
         SortTarget::Version => found.sort_by_key(|(stamp, _)| stamp.version),

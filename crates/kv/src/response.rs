@@ -24,6 +24,13 @@ pub struct KeyValue {
     pub lease: i64,
 }
 
+impl KeyValue {
+    /// About what it takes in memory as a part of an answer.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<KeyValue>() + self.key.len() + self.value.len()
+    }
+}
+
 /// Answer to a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeResponse {
@@ -106,8 +113,8 @@ pub struct HashKvResponse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Response {
-    /// The entry asked for nothing: an empty one, or one that was applied before and is only
-    /// replayed.
+    /// The entry asked for nothing, or nobody wanted its answer: an empty one, one that was applied
+    /// before and is only replayed, or one whose answer nobody waits for.
     Nothing,
     /// To a put.
     Put(PutResponse),

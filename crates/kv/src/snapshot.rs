@@ -25,6 +25,7 @@ use crate::error::StoreError;
 use crate::meta::{self, Applied, Meta};
 use crate::revision::Revision;
 use crate::row;
+use crate::sealed;
 use crate::store::Store;
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 
@@ -120,7 +121,8 @@ impl SnapshotReader {
     ///
     /// # Errors
     ///
-    /// When the storage fails.
+    /// When the storage fails; `Damaged` at a row that is not what was stored. The stream is then
+    /// of no use.
     pub fn read(&mut self, bytes_max: usize) -> Result<Bytes, StoreError> {
         while self.ready.len() < bytes_max {
             let Some((place, from)) = self.next.take() else { break };
@@ -146,7 +148,7 @@ impl SnapshotReader {
         let mut rows = BytesMut::new();
         let mut next = None;
         let mut rows_count = 0;
-        self.view.scan(*table, &from, &mut |key, row| {
+        sealed::scan(&*self.view, *table, &from, |key, row| {
             if BLOCK_BYTES <= rows.len() {
                 next = Some(key.to_vec());
                 return ControlFlow::Break(());
@@ -288,9 +290,9 @@ impl Restore {
                 let revision = Revision::from_key(&key);
                 let revision = revision.ok_or_else(|| refused("a row without a revision"))?;
                 row::decode(revision, row.clone()).map_err(malformed)?;
-                self.batch.put(table, &key, &row);
+                self.batch.put_sealed(table, &key, &row);
             }
-            Table::Member => self.batch.put(table, &key, &row),
+            Table::Member => self.batch.put_sealed(table, &key, &row),
         }
         self.last = Some((table, key));
         self.rows_count += 1;
@@ -311,7 +313,7 @@ impl Restore {
             return Err(refused("blocks are missing or not its own"));
         }
         for (key, row) in &self.meta {
-            self.batch.put(Table::Meta, key, row);
+            self.batch.put_sealed(Table::Meta, key, row);
         }
         meta::end_restore(&mut self.batch);
         // Looked at before it is written.

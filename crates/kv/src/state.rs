@@ -23,6 +23,7 @@ use crate::overlay::Overlay;
 use crate::response::KeyValue;
 use crate::revision::Revision;
 use crate::row::{self, Row};
+use crate::sealed;
 
 pub(crate) struct State {
     pub(crate) index: Index,
@@ -177,10 +178,10 @@ impl Flush {
     pub(crate) fn run(&self, backend: &mut dyn Backend) -> Result<Arc<dyn View>, StoreError> {
         let mut batch = Batch::default();
         for (revision, row) in self.overlay.rows() {
-            batch.put(Table::Key, &revision.to_key(), row);
+            batch.put_sealed(Table::Key, &revision.to_key(), row);
         }
         for (id, row) in &self.members {
-            batch.put(Table::Member, id, row);
+            batch.put_sealed(Table::Member, id, row);
         }
         self.meta.write(&mut batch);
         for revision in &self.forgotten {
@@ -218,7 +219,7 @@ fn find(flushing: Option<&Overlay>, view: &dyn View, stamp: &Stamp) -> Result<By
     if let Some(row) = flushing.and_then(|overlay| overlay.row(revision)) {
         return Ok(row.clone());
     }
-    let row = view.get(Table::Key, &revision.to_key())?;
+    let row = sealed::get(view, Table::Key, &revision.to_key())?;
     row.ok_or_else(|| StoreError::Damaged(format!("no row at {}.{}", revision.main, revision.sub)))
 }
 
@@ -266,7 +267,7 @@ fn each(
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut outcome = Ok(());
-    view.scan(table, &[], &mut |key, row| {
+    sealed::scan(view, table, &[], |key, row| {
         outcome = visit(key, row);
         if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;

@@ -14,6 +14,7 @@ use std::sync::{
 use bytes::Bytes;
 use quorate_types::{Index, Term};
 
+use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX};
 use crate::apply::{Apply, Entry, Outcome};
 use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
 use crate::command::Command;
@@ -25,6 +26,13 @@ use crate::state::State;
 
 /// Entries applied between two chances for readers to take the lock.
 const STEP_ENTRIES: usize = 64;
+
+/// Once answers take so much memory, they are handed out before more entries are applied.
+const ANSWERS_BYTES: usize = 4 << 20;
+
+/// Once unflushed changes take so much memory, a flush has to end before more entries are applied.
+/// The last entry may go beyond it.
+pub const OVERLAY_BYTES_MAX: usize = 64 << 20;
 
 /// etcd's key-value store as a replicated machine.
 ///
@@ -71,7 +79,7 @@ impl Store {
         let applied = Applied { index, term, conf_state };
         let mut batch = Batch::default();
         for (id, row) in Members::new(members).take_changed() {
-            batch.put(Table::Member, &id, &row);
+            batch.put_sealed(Table::Member, &id, &row);
         }
         Meta { cluster_id, applied, revision: 1, compacted: -1, removed: -1 }.write(&mut batch);
         backend.commit(&batch)?;
@@ -84,7 +92,7 @@ impl Store {
     /// # Errors
     ///
     /// `Missing` when the storage is empty, `Incomplete` when a restore was cut off, `Format` when
-    /// a newer version wrote it, `Damaged` when it holds nonsense.
+    /// another version wrote it, `Damaged` when a row is not what was stored, or nonsense.
     pub fn open(backend: impl Backend + 'static) -> Result<Store, StoreError> {
         let state = State::load(&backend)?;
         let cluster_id = state.meta.cluster_id;
@@ -103,7 +111,11 @@ impl Store {
     /// Applies committed entries, in the order of the log, and answers each. Entries that are
     /// applied already are passed over and answered with [`Response::Nothing`].
     ///
-    /// A function of the state and the entries alone: every member answers the same.
+    /// It may end before the last entry, never before the first: hand out the answers, flush if
+    /// [`Store::needs_flush`] says so, and come again with the rest.
+    ///
+    /// A function of the state and the entries alone: every member that wants an answer has the
+    /// same.
     ///
     /// # Errors
     ///
@@ -129,13 +141,19 @@ impl Store {
         }
         let mut outcome =
             Outcome { responses: Vec::with_capacity(entries.len()), members_changed: false };
+        let mut answers_bytes = 0;
         for (entries, commands) in entries.chunks(STEP_ENTRIES).zip(commands.chunks(STEP_ENTRIES)) {
             let mut state = self.state_mut()?;
             for (entry, command) in entries.iter().zip(commands) {
-                let applied = apply_entry(&mut state, entry, command.as_ref(), &mut outcome);
-                if let Err(error) = applied {
-                    drop(state);
-                    return Err(self.fail(error));
+                match apply_entry(&mut state, entry, command.as_ref(), &mut outcome) {
+                    Ok(answer_bytes) => answers_bytes += answer_bytes,
+                    Err(error) => {
+                        drop(state);
+                        return Err(self.fail(error));
+                    }
+                }
+                if ANSWERS_BYTES <= answers_bytes || OVERLAY_BYTES_MAX <= state.overlay_bytes() {
+                    return Ok(outcome);
                 }
             }
         }
@@ -260,6 +278,11 @@ impl Store {
         self.any_state().overlay_bytes()
     }
 
+    /// Whether a flush has to end before more is applied: what waits for one is as much as may be.
+    pub fn needs_flush(&self) -> bool {
+        OVERLAY_BYTES_MAX <= self.overlay_bytes()
+    }
+
     /// Changes that wait for a flush, or are being flushed.
     pub fn overlay_count(&self) -> usize {
         self.any_state().overlay_count()
@@ -352,20 +375,26 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// Applies one entry, and returns how much memory its answer takes.
 fn apply_entry(
     state: &mut State,
     entry: &Entry,
     command: Option<&Command>,
     outcome: &mut Outcome,
-) -> Result<(), StoreError> {
+) -> Result<usize, StoreError> {
     if entry.index <= state.meta.applied.index {
         outcome.responses.push(Ok(Response::Nothing));
-        return Ok(());
+        return Ok(0);
     }
+    let mut allowance = if entry.answer_wanted {
+        Allowance::new(CHANGE_ANSWER_BYTES_MAX)
+    } else {
+        Allowance::none()
+    };
     let response = match (&entry.what, command) {
         (Apply::Command(_), Some(command)) => {
             outcome.members_changed |= matches!(command, Command::PublishMember { .. });
-            state.apply_command(command)?
+            state.apply_command(command, &mut allowance)?
         }
         (Apply::Membership { conf_state, change }, _) => {
             outcome.members_changed = true;
@@ -376,8 +405,15 @@ fn apply_entry(
     };
     state.meta.applied.index = entry.index;
     state.meta.applied.term = entry.term;
+    // Who cannot be told all is told nothing but that.
+    let response =
+        response.and_then(|response| match (entry.answer_wanted, allowance.is_spent()) {
+            (true, false) => Ok(response),
+            (true, true) => Err(KvError::AppliedResponseTooLarge),
+            (false, _) => Ok(Response::Nothing),
+        });
     outcome.responses.push(response);
-    Ok(())
+    Ok(allowance.used_bytes())
 }
 
 /// Stands in for a view while storage is rearranged. Nobody gets to see it.

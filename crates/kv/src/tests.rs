@@ -1,7 +1,9 @@
 //! What the crate promises, seen from outside: rule by rule, and against a model.
 
+mod answers;
 mod commands;
 mod crash;
+mod damage;
 mod durability;
 mod model;
 mod random;
@@ -90,7 +92,7 @@ fn entry(index: u64, command: &Command) -> Entry {
     let mut bytes = BytesMut::new();
     command.encode(&mut bytes);
     let what = Apply::Command(bytes.freeze());
-    Entry { index: Index(index), term: Term(3), what }
+    Entry { index: Index(index), term: Term(3), what, answer_wanted: true }
 }
 
 fn bytes(text: &str) -> Bytes {

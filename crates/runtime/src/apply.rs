@@ -24,8 +24,12 @@ use crate::room::Room;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
-/// Entries given to the machine in one call.
+/// Entries taken from the inbox at once.
 const BATCH_MAX: usize = 4096;
+
+/// Entries given to the machine in one call. Where answers are large it comes back with the rest,
+/// which is then read once more.
+const CALL_MAX: usize = 256;
 
 /// Keys looked at in one step of removing what compaction has forgotten.
 const COMPACT_KEYS: usize = 1000;
@@ -161,7 +165,6 @@ impl Applier {
     }
 
     fn apply(&self, entries: Vec<Applying>) -> Result<Option<Done>, FatalError> {
-        let Some(through) = entries.last().map(Applying::index) else { return Ok(None) };
         let started = Instant::now();
         let mut members_changed = false;
         let mut requests: Vec<Option<RequestId>> = Vec::with_capacity(entries.len());
@@ -185,19 +188,56 @@ impl Applier {
                     (index, term, Apply::Membership { conf_state, change: None })
                 }
             };
-            batch.push(Entry { index, term, what });
+            batch.push(Entry { index, term, what, answer_wanted: false });
         }
-        let applied = self.store.apply(&batch).map_err(failed)?;
-        members_changed |= applied.members_changed;
-        let answers = requests
-            .into_iter()
-            .zip(applied.responses)
-            .filter_map(|(request, response)| Some((request?, Answer::Applied(response))))
-            .collect();
-        self.waiters.answer_all(answers);
+        for (entries, requests) in batch.chunks_mut(CALL_MAX).zip(requests.chunks(CALL_MAX)) {
+            self.apply_call(entries, requests, members_changed)?;
+        }
         self.metrics.applied_entries.add(batch.len() as u64);
         self.metrics.apply_batch.observe(started.elapsed());
-        Ok(Some(Done::Applied { through, members_changed }))
+        Ok(None)
+    }
+
+    /// Applies these, answers who waits, and tells the loop.
+    fn apply_call(
+        &self,
+        entries: &mut [Entry],
+        requests: &[Option<RequestId>],
+        members_changed: bool,
+    ) -> Result<(), FatalError> {
+        for (entry, wanted) in entries.iter_mut().zip(self.waiters.are_waited_for(requests)) {
+            entry.answer_wanted = wanted;
+        }
+        let mut done = 0;
+        while done < entries.len() {
+            if self.store.needs_flush() {
+                self.flush_first()?;
+            }
+            let applied = self.store.apply(&entries[done..]).map_err(failed)?;
+            let members_changed = members_changed || applied.members_changed;
+            let from = done;
+            done += applied.responses.len();
+            let answers = requests[from..done]
+                .iter()
+                .zip(applied.responses)
+                .filter_map(|(request, response)| Some(((*request)?, Answer::Applied(response))))
+                .collect();
+            self.waiters.answer_all(answers);
+            let through = entries[done - 1].index;
+            let _ = self.done.send(Done::Applied { through, members_changed });
+        }
+        Ok(())
+    }
+
+    /// Changes come faster than they are flushed: they wait here, and entries in the log, instead of
+    /// growing in memory. A flush under way ends first.
+    fn flush_first(&self) -> Result<(), FatalError> {
+        let started = Instant::now();
+        let index = self.store.flush().map_err(failed)?;
+        self.metrics.flushes.add(1);
+        self.metrics.flush.observe(started.elapsed());
+        let _ = self.done.send(Done::Flushed(index));
+        Ok(())
     }
 
     /// The commit runs on a thread of its own; entries are applied meanwhile.
@@ -272,135 +312,4 @@ fn failed(error: impl std::fmt::Display) -> FatalError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use bytes::{Bytes, BytesMut};
-    use quorate_kv::{Backend, BackendError, Batch, Command, Initial, MemoryBackend, View};
-    use quorate_replica::seal;
-    use quorate_types::Term;
-
-    use super::*;
-
-    /// Its commits wait for a gate.
-    struct Gated {
-        memory: MemoryBackend,
-        gate: Arc<Mutex<()>>,
-    }
-
-    impl Backend for Gated {
-        fn view(&self) -> Result<Arc<dyn View>, BackendError> {
-            self.memory.view()
-        }
-
-        fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
-            let _open = self.gate.lock().unwrap();
-            self.memory.commit(batch)
-        }
-
-        fn size_bytes(&self) -> u64 {
-            self.memory.size_bytes()
-        }
-
-        fn in_use_bytes(&self) -> u64 {
-            self.memory.in_use_bytes()
-        }
-
-        fn defragment(&mut self) -> Result<(), BackendError> {
-            self.memory.defragment()
-        }
-    }
-
-    struct Rig {
-        applier: Applier,
-        gate: Arc<Mutex<()>>,
-        lock: Arc<File>,
-        done: mpsc::UnboundedReceiver<Done>,
-    }
-
-    fn rig() -> Rig {
-        let gate = Arc::new(Mutex::new(()));
-        let backend = Gated { memory: MemoryBackend::new(), gate: Arc::clone(&gate) };
-        let initial = Initial {
-            cluster_id: 7,
-            applied: Index(1),
-            term: Term(1),
-            conf_state: Bytes::new(),
-            members: Vec::new(),
-        };
-        let lock = Arc::new(tempfile::tempfile().unwrap());
-        let metrics = Arc::new(Metrics::default());
-        let (sender, done) = mpsc::unbounded_channel();
-        let applier = Applier {
-            store: Arc::new(Store::create(backend, initial).unwrap()),
-            waiters: Arc::new(Waiters::new(10)),
-            metrics: Arc::clone(&metrics),
-            kv_path: PathBuf::new(),
-            snap_dir: PathBuf::new(),
-            cache_bytes: 0,
-            room: Arc::new(Room::new(metrics)),
-            lock: Arc::clone(&lock),
-            done: sender,
-        };
-        Rig { applier, gate, lock, done }
-    }
-
-    #[test]
-    fn a_flush_holds_the_lock_of_the_directory_until_it_ends() {
-        let Rig { applier, gate, lock, mut done } = rig();
-        let applied = applier.apply(vec![Applying::Empty { index: Index(2), term: Term(1) }]);
-        assert!(matches!(applied, Ok(Some(Done::Applied { through: Index(2), .. }))));
-        let closed = gate.lock().unwrap();
-        applier.begin_flush().unwrap();
-        drop(applier);
-        assert_eq!(Arc::strong_count(&lock), 2, "its own, and the one of the test");
-        drop(closed);
-        assert!(matches!(done.blocking_recv(), Some(Done::Flushed(Index(2)))));
-        while Arc::strong_count(&lock) != 1 {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn whoever_asked_is_answered_once_and_nobody_else() {
-        let Rig { applier, .. } = rig();
-        let put = |key: &'static str| {
-            Command::Put(quorate_kv::PutRequest {
-                key: Bytes::from_static(key.as_bytes()),
-                ..Default::default()
-            })
-        };
-        let applying = |index, request, command: Command| {
-            let mut entry = BytesMut::new();
-            seal(RequestId(request), &mut entry);
-            command.encode(&mut entry);
-            Applying::Command { index: Index(index), term: Term(1), entry: entry.freeze() }
-        };
-        let mut first = applier.waiters.wait(RequestId(11)).unwrap();
-        let mut second = applier.waiters.wait(RequestId(12)).unwrap();
-        let mut other = applier.waiters.wait(RequestId(13)).unwrap();
-        let future = quorate_kv::CompactionRequest { revision: 1000, physical: false };
-        let batch = vec![
-            Applying::Empty { index: Index(2), term: Term(1) },
-            applying(3, 11, put("a")),
-            applying(4, 99, put("b")), // asked for at another member
-            applying(5, 12, Command::Compact(future)), // refused by the machine
-        ];
-        assert!(matches!(
-            applier.apply(batch),
-            Ok(Some(Done::Applied { through: Index(5), members_changed: false }))
-        ));
-        assert!(matches!(first.try_recv(), Ok(Answer::Applied(Ok(_)))));
-        assert!(matches!(second.try_recv(), Ok(Answer::Applied(Err(_)))));
-        assert!(other.try_recv().is_err());
-        assert_eq!(applier.waiters.count(), 1);
-        // A bad envelope stops the member before anything of its batch is applied.
-        let bad = Applying::Command {
-            index: Index(7),
-            term: Term(1),
-            entry: Bytes::from_static(b"\x0212345678"),
-        };
-        assert!(applier.apply(vec![applying(6, 13, put("c")), bad]).is_err());
-        assert_eq!(applier.store.applied().index, Index(5));
-    }
-}
+mod tests;

@@ -228,7 +228,11 @@ impl Driver {
                 }
                 self.on_event(Event::Applied(through))
             }
-            Done::Flushed(index) => self.on_event(Event::Flushed(index)),
+            Done::Flushed(index) => {
+                // A flush may have begun in the middle of a batch: what it holds is applied.
+                self.on_event(Event::Applied(index))?;
+                self.on_event(Event::Flushed(index))
+            }
             Done::SnapshotMade(made) => {
                 let snapshot = made.snapshot.clone();
                 self.sender.keep(made);

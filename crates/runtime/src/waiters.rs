@@ -43,6 +43,13 @@ impl<T> Waiters<T> {
         }
     }
 
+    /// Which of these somebody here still waits for, under one lock.
+    pub(crate) fn are_waited_for(&self, requests: &[Option<RequestId>]) -> Vec<bool> {
+        let waiting = self.lock();
+        let waits = |request| waiting.get(&request).is_some_and(|sender| !sender.is_closed());
+        requests.iter().map(|request| request.is_some_and(waits)).collect()
+    }
+
     /// Gives several answers under one lock.
     pub(crate) fn answer_all(&self, answers: Vec<(RequestId, T)>) {
         if answers.is_empty() {
@@ -90,6 +97,9 @@ mod tests {
         let second = waiters.wait(RequestId(2)).unwrap();
         assert!(waiters.wait(RequestId(3)).is_none(), "full");
         drop(second);
+        let asked = [1, 2, 3].map(|request| Some(RequestId(request)));
+        assert_eq!(waiters.are_waited_for(&asked), [true, false, false]);
+        assert_eq!(waiters.are_waited_for(&[None, asked[0]]), [false, true]);
         let mut third = waiters.wait(RequestId(3)).unwrap();
         waiters.answer(RequestId(9), "nobody's");
         waiters.answer_all(vec![(RequestId(1), "one"), (RequestId(2), "late")]);

@@ -260,7 +260,7 @@ fn machine(path: &Path, batch: u64) -> Outcome<Figures> {
                 Command::Put(PutRequest { key, value, ..PutRequest::default() })
                     .encode(&mut command);
                 let what = Apply::Command(command.freeze());
-                Entry { index: Index(index), term: Term(1), what }
+                Entry { index: Index(index), term: Term(1), what, answer_wanted: true }
             })
             .collect();
         let started = Instant::now();

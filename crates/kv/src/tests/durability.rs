@@ -37,7 +37,7 @@ fn entries_that_came_before_are_passed_over() {
 #[test]
 fn empty_entries_move_the_applied_index_only() {
     let node = Node::new();
-    let empty = Entry { index: Index(1), term: Term(9), what: Apply::Empty };
+    let empty = Entry { index: Index(1), term: Term(9), what: Apply::Empty, answer_wanted: true };
     assert_eq!(node.store.apply(&[empty]).unwrap().responses, [Ok(Response::Nothing)]);
     assert_eq!((node.store.applied().index, node.store.revision()), (Index(1), 1));
     assert_eq!(node.store.flush().unwrap(), Index(1));
@@ -48,7 +48,7 @@ fn what_cannot_be_applied_stops_the_member_before_anything_is_written() {
     let good = entry(1, &Command::Put(put("a", "1")));
     let bad = |bytes: &'static [u8]| {
         let what = Apply::Command(Bytes::from_static(bytes));
-        Entry { index: Index(2), term: Term(3), what }
+        Entry { index: Index(2), term: Term(3), what, answer_wanted: true }
     };
     let node = Node::new();
     for bytes in [&[1, 99][..], &[9, 1], &[1, 1, 5], &[]] {
@@ -70,14 +70,18 @@ fn storage_is_told_apart() {
     drop(Store::create(disk.clone(), initial()).unwrap());
     assert!(matches!(Store::create(disk.clone(), initial()), Err(StoreError::NotEmpty)));
     for (key, row, want) in [
-        (&b"format"[..], &[2][..], "format 2"),
+        (&b"format"[..], &[1][..], "has format 1; this version reads only format 2"),
+        (b"format", &[3], "has format 3"),
         (b"restoring", b"1", "half restored"),
         (b"state", b"?", "state row"),
     ] {
         let disk = MemoryBackend::new();
         drop(Store::create(disk.clone(), initial()).unwrap());
         let mut batch = Batch::default();
-        batch.put(Table::Meta, key, row);
+        match key {
+            b"state" => batch.put_sealed(Table::Meta, key, row),
+            _ => batch.put(Table::Meta, key, row),
+        }
         disk.clone().commit(&batch).unwrap();
         let refused = Store::open(disk).unwrap_err().to_string();
         assert!(refused.contains(want), "{refused}");
@@ -91,7 +95,7 @@ fn storage_is_told_apart() {
         let disk = MemoryBackend::new();
         drop(Store::create(disk.clone(), initial()).unwrap());
         let mut batch = Batch::default();
-        batch.put(table, key, row);
+        batch.put_sealed(table, key, row);
         disk.clone().commit(&batch).unwrap();
         let refused = Store::open(disk).unwrap_err().to_string();
         assert!(refused.contains(want), "{refused}");

@@ -37,6 +37,7 @@ impl Model {
             Command::Put(put) => work.put(put).map(Response::Put)?,
             Command::DeleteRange(delete) => Response::DeleteRange(work.delete(delete)),
             Command::Txn(txn) => {
+                work.check(txn)?;
                 let answer = work.txn(txn)?;
                 let revision = work.revision();
                 Response::Txn(TxnResponse { revision, ..answer })
@@ -138,12 +139,11 @@ impl Work<'_> {
         let mut responses = Vec::new();
         for op in ops {
             responses.push(match op {
-                RequestOp::Empty => return Err(KvError::KeyNotFound),
+                RequestOp::Empty => unreachable!("refused before"),
                 RequestOp::Put(put) => ResponseOp::Put(self.put(put)?),
                 RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete(delete)),
                 RequestOp::Txn(inner) => ResponseOp::Txn(self.txn(inner)?),
                 RequestOp::Range(range) => {
-                    self.model.readable(range)?;
                     let state = match range.revision {
                         ..=0 => &self.after,
                         past => &self.model.states[past as usize - 1],
@@ -153,6 +153,45 @@ impl Work<'_> {
             });
         }
         Ok(TxnResponse { revision: 0, succeeded, responses })
+    }
+
+    /// Puts first, then ranges, each in the order in which they will run.
+    fn check(&self, txn: &TxnRequest) -> Result<(), KvError> {
+        let mut ops = Vec::new();
+        self.flatten(txn, &mut ops);
+        for op in &ops {
+            match op {
+                RequestOp::Empty => return Err(KvError::KeyNotFound),
+                RequestOp::Put(put) => {
+                    let keeps = put.ignore_value || put.ignore_lease;
+                    if keeps && !self.before.contains_key(&put.key) {
+                        return Err(KvError::KeyNotFound);
+                    }
+                    if put.lease != 0 {
+                        return Err(KvError::LeaseNotFound);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for op in ops {
+            let RequestOp::Range(range) = op else { continue };
+            if range.revision < 0 && range.revision < self.model.compacted {
+                return Err(KvError::Compacted);
+            }
+            self.model.readable(range)?;
+        }
+        Ok(())
+    }
+
+    fn flatten<'t>(&self, txn: &'t TxnRequest, ops: &mut Vec<&'t RequestOp>) {
+        let holds = txn.compare.iter().all(|compare| self.holds(compare));
+        for op in if holds { &txn.success } else { &txn.failure } {
+            match op {
+                RequestOp::Txn(inner) => self.flatten(inner, ops),
+                op => ops.push(op),
+            }
+        }
     }
 
     fn holds(&self, compare: &Compare) -> bool {

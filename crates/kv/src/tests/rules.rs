@@ -302,7 +302,10 @@ fn members_change_by_entries() {
         conf_state: Bytes::from_static(b"two"),
         change: Some(MemberChange::Add(two.clone())),
     };
-    let outcome = node.store.apply(&[Entry { index: Index(3), term: Term(4), what }]).unwrap();
+    let outcome = node
+        .store
+        .apply(&[Entry { index: Index(3), term: Term(4), what, answer_wanted: true }])
+        .unwrap();
     assert!(outcome.members_changed);
     let members = node.store.members();
     assert_eq!(outcome.responses, [Ok(Response::Members(members.clone()))]);

@@ -209,6 +209,55 @@ fn a_transaction_happens_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_is_wrong_with_a_put_is_told_first() {
+    let at = |revision| RequestOp::Range(RangeRequest { revision, ..range("a", "") });
+    let leased = || RequestOp::Put(PutRequest { lease: 5, ..put("c", "") });
+    let keeping = || RequestOp::Put(PutRequest { ignore_value: true, ..put("x", "") });
+    let both = || RequestOp::Put(PutRequest { ignore_value: true, lease: 5, ..put("x", "") });
+    for (ops, want) in [
+        (vec![at(9), leased()], KvError::LeaseNotFound),
+        (vec![at(2), keeping()], KvError::KeyNotFound),
+        (vec![nested(vec![at(9)], vec![]), leased()], KvError::LeaseNotFound),
+        (vec![at(9), nested(vec![leased()], vec![])], KvError::LeaseNotFound),
+        // Among puts, and among ranges, the first in the list; nested ones in their place.
+        (vec![nested(vec![leased()], vec![]), keeping()], KvError::LeaseNotFound),
+        (vec![keeping(), nested(vec![leased()], vec![])], KvError::KeyNotFound),
+        (vec![nested(vec![at(2)], vec![]), at(9)], KvError::Compacted),
+        (vec![at(9), nested(vec![at(2)], vec![])], KvError::FutureRev),
+        // Of one put, the key; outside of a transaction it is the lease.
+        (vec![both()], KvError::KeyNotFound),
+    ] {
+        let mut node = sample();
+        node.compact(3).unwrap();
+        assert_eq!(node.txn(then(ops.clone())), Err(want), "{ops:?}");
+    }
+    let RequestOp::Put(both) = both() else { panic!() };
+    assert_eq!(sample().run(&Command::Put(both)), Err(KvError::LeaseNotFound));
+}
+
+#[test]
+fn negative_revisions_in_transactions_are_below_what_is_compacted() {
+    for (compacted, revision, want) in [
+        (None, -1, Ok(())), // as in etcd, whose compacted revision is -1 then
+        (None, -2, Err(KvError::Compacted)),
+        (Some(0), -1, Err(KvError::Compacted)),
+        (Some(3), -1, Err(KvError::Compacted)),
+        (Some(3), 0, Ok(())),
+    ] {
+        let mut node = sample();
+        if let Some(revision) = compacted {
+            node.compact(revision).unwrap();
+        }
+        let past = RangeRequest { revision, ..range("a", "") };
+        let reads = then(vec![RequestOp::Range(past.clone())]);
+        assert_eq!(node.store.read_txn(&reads).map(drop), want, "{compacted:?}, {revision}");
+        let writes = then(vec![puts("n"), RequestOp::Range(past.clone())]);
+        assert_eq!(node.txn(writes).map(drop), want, "{compacted:?}, {revision}");
+        assert_eq!(node.range(past).unwrap().count, 1, "the newest, outside of one");
+    }
+}
+
+#[test]
 fn read_only_transactions_read_one_state() {
     let node = sample();
     let past = RequestOp::Range(RangeRequest { revision: 3, ..range("b", "") });

@@ -1,0 +1,201 @@
+//! What answers may cost: nothing where nobody waits, and never more than their limit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+/// Storage that counts which rows of keys are fetched.
+#[derive(Clone, Default)]
+struct Counting {
+    rows: MemoryBackend,
+    fetched: Arc<AtomicUsize>,
+}
+
+struct CountingView {
+    rows: Arc<dyn View>,
+    fetched: Arc<AtomicUsize>,
+}
+
+impl Backend for Counting {
+    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
+        let fetched = Arc::clone(&self.fetched);
+        Ok(Arc::new(CountingView { rows: self.rows.view()?, fetched }))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
+        self.rows.commit(batch)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.rows.size_bytes()
+    }
+
+    fn in_use_bytes(&self) -> u64 {
+        self.rows.in_use_bytes()
+    }
+
+    fn defragment(&mut self) -> Result<(), BackendError> {
+        self.rows.defragment()
+    }
+}
+
+impl View for CountingView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        self.fetched.fetch_add(usize::from(table == Table::Key), Ordering::Relaxed);
+        self.rows.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
+        self.rows.scan(table, from, visit)
+    }
+}
+
+fn large(key: &str) -> Command {
+    let value = Bytes::from(vec![7; MIB]);
+    Command::Put(PutRequest { key: bytes(key), value, ..PutRequest::default() })
+}
+
+/// A change that reads everything so many times.
+fn greedy(times: usize) -> TxnRequest {
+    let mut success = vec![RequestOp::Put(put("small", "v"))];
+    success.extend((0..times).map(|_| RequestOp::Range(range("\0", "\0"))));
+    TxnRequest { success, ..TxnRequest::default() }
+}
+
+#[test]
+fn rows_are_read_only_where_somebody_waits() {
+    let old = |put: PutRequest| RequestOp::Put(PutRequest { prev_kv: true, ..put });
+    let all = || RequestOp::Range(range("\0", "\0"));
+    let gone = DeleteRangeRequest { prev_kv: true, ..delete("b", "d") };
+    let inner = TxnRequest { failure: vec![all()], success: vec![all()], ..TxnRequest::default() };
+    let ops = vec![
+        all(),
+        old(put("a", "2")),
+        RequestOp::DeleteRange(gone.clone()),
+        RequestOp::Txn(inner),
+    ];
+    let commands = [
+        Command::Put(PutRequest { prev_kv: true, ..put("a", "1") }),
+        Command::Txn(TxnRequest { success: ops, ..TxnRequest::default() }),
+        Command::DeleteRange(DeleteRangeRequest { range_end: bytes("\0"), ..gone }),
+    ];
+    let mut states = Vec::new();
+    for (answer_wanted, want) in [(true, 10), (false, 0)] {
+        let disk = Counting::default();
+        let mut node = Node::on(disk.clone());
+        for key in ["a", "b", "c", "e"] {
+            node.put(key, "0");
+        }
+        node.store.flush().unwrap();
+        for command in &commands {
+            let entry = entry(node.log.len() as u64 + 1, command);
+            node.log.push(Entry { answer_wanted, ..entry.clone() });
+            let outcome = node.store.apply(&node.log[node.log.len() - 1..]).unwrap();
+            assert_eq!(outcome.responses == [Ok(Response::Nothing)], !answer_wanted);
+            node.store.flush().unwrap();
+        }
+        assert_eq!(disk.fetched.load(Ordering::Relaxed), want, "wanted: {answer_wanted}");
+        states.push((node.store.hash_kv(0).unwrap(), node.all_at(0).unwrap()));
+    }
+    assert_eq!(states[0], states[1]);
+}
+
+#[test]
+fn answers_are_handed_out_before_they_are_too_many() {
+    let mut node = Node::new();
+    node.run(&large("a")).unwrap();
+    node.run(&large("b")).unwrap();
+    let first = node.log.len() as u64 + 1;
+    let mut entries: Vec<Entry> =
+        (first..first + 7).map(|index| entry(index, &Command::Txn(greedy(1)))).collect();
+    // Nobody waits for this one.
+    entries[1].answer_wanted = false;
+    let mut handed_out = Vec::new();
+    let mut rest = &entries[..];
+    while !rest.is_empty() {
+        let outcome = node.store.apply(rest).unwrap();
+        handed_out.push(outcome.responses.len());
+        rest = &rest[outcome.responses.len()..];
+    }
+    assert_eq!(handed_out, [3, 2, 2], "two mebibytes each, four and a bit at a time");
+    assert_eq!(node.store.applied().index, entries[6].index);
+}
+
+#[test]
+fn an_answer_over_its_limit_is_told_and_the_change_made() {
+    let mut node = Node::new();
+    for number in 0..8 {
+        node.run(&large(&format!("k{number}"))).unwrap();
+    }
+    let deaf = Node::new();
+    let deaf_log: Vec<Entry> =
+        node.log.iter().map(|entry| Entry { answer_wanted: false, ..entry.clone() }).collect();
+    deaf.store.apply(&deaf_log).unwrap();
+    assert!(node.txn(greedy(15)).is_ok(), "under the limit");
+    let before = node.store.revision();
+    for txn in [
+        greedy(17),
+        TxnRequest {
+            success: vec![RequestOp::Txn(greedy(9)), RequestOp::Txn(greedy(9))],
+            ..TxnRequest::default()
+        },
+    ] {
+        assert_eq!(node.txn(txn), Err(KvError::AppliedResponseTooLarge));
+    }
+    assert_eq!(node.store.revision(), before + 2, "both were made");
+    // A read is refused, and in time: what it would have taken is not in memory.
+    let mut reads = greedy(17);
+    reads.success.remove(0);
+    assert_eq!(node.store.read_txn(&reads), Err(KvError::ResponseTooLarge));
+    // The state is the same where nobody waited.
+    for entry in &node.log[deaf_log.len()..] {
+        let entry = Entry { answer_wanted: false, ..entry.clone() };
+        assert_eq!(deaf.store.apply(&[entry]).unwrap().responses, [Ok(Response::Nothing)]);
+    }
+    assert_eq!(deaf.store.hash_kv(0), node.store.hash_kv(0));
+    // What sorting or keys-only leaves out does not count.
+    let narrow = [
+        RangeRequest { limit: 1, sort_target: SortTarget::Value, ..range("k", "l") },
+        RangeRequest { keys_only: true, ..range("k", "l") },
+        RangeRequest { count_only: true, ..range("k", "l") },
+        RangeRequest { limit: 1, sort_target: SortTarget::Mod, ..range("k", "l") },
+    ];
+    for range in narrow {
+        let success = vec![RequestOp::Range(range.clone()); 100];
+        let txn = TxnRequest { success, ..TxnRequest::default() };
+        assert!(node.store.read_txn(&txn).is_ok(), "{range:?}");
+    }
+}
+
+#[test]
+fn changes_that_wait_for_a_flush_are_bounded() {
+    let mut node = Node::new();
+    node.run(&large("k0")).unwrap();
+    for number in 1..4 {
+        node.run(&large(&format!("k{number}"))).unwrap();
+    }
+    // Some bytes of request that make megabytes of state.
+    let keep = |number: usize| {
+        let put = put(&format!("k{number}"), "");
+        RequestOp::Put(PutRequest { ignore_value: true, ..put })
+    };
+    let txn = TxnRequest { success: (0..4).map(keep).collect(), ..TxnRequest::default() };
+    let first = node.log.len() as u64 + 1;
+    let entries: Vec<Entry> =
+        (first..first + 24).map(|index| entry(index, &Command::Txn(txn.clone()))).collect();
+    assert!(!node.store.needs_flush());
+    let done = node.store.apply(&entries).unwrap().responses.len();
+    assert_eq!(done, 15, "with the four puts, 64 mebibytes");
+    assert!(node.store.needs_flush());
+    assert_eq!(
+        node.store.apply(&entries[done..]).unwrap().responses.len(),
+        1,
+        "and yet it goes on"
+    );
+    node.store.flush().unwrap();
+    assert!(!node.store.needs_flush());
+    assert_eq!(node.store.apply(&entries[done + 1..]).unwrap().responses.len(), 8);
+}
