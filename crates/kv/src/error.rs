@@ -196,6 +196,8 @@ answers! {
     RangeStreamSorted = 12 "RangeStream does not support custom sort orders",
     /// A streamed range cannot be filtered.
     RangeStreamFiltered = 12 "RangeStream does not support revision filters",
+    /// The member has published itself before, from a log that is gone. Told to members only.
+    MemberBootstrapped = 9 "etcdserver: member has already been bootstrapped",
 }
 
 impl std::fmt::Display for KvError {

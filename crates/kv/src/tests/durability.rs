@@ -70,7 +70,7 @@ fn storage_is_told_apart() {
     drop(Store::create(disk.clone(), initial()).unwrap());
     assert!(matches!(Store::create(disk.clone(), initial()), Err(StoreError::NotEmpty)));
     for (key, row, want) in [
-        (&b"format"[..], &[2][..], "format 2"),
+        (&b"format"[..], &[3][..], "format 3"),
         (b"restoring", b"1", "half restored"),
         (b"state", b"?", "state row"),
     ] {
