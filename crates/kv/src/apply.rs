@@ -88,8 +88,8 @@ impl State {
             }
             Command::Txn(txn) => self.txn(txn, allowance)?.map(Response::Txn),
             Command::Compact(compact) => self.compact(*compact).map(Response::Compact),
-            Command::PublishMember { id, name, client_urls } => {
-                let published = self.members.publish(*id, name, client_urls);
+            Command::PublishMember { id, name, client_urls, life } => {
+                let published = self.members.publish(*id, name, client_urls, *life);
                 published.map(|()| Response::Members(self.members.list()))
             }
         })

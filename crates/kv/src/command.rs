@@ -8,6 +8,7 @@
 //! others apply would be to diverge from them.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use quorate_types::Life;
 
 use crate::request::{
     CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest,
@@ -57,6 +58,8 @@ pub enum Command {
         name: String,
         /// Where clients reach it.
         client_urls: Vec<String>,
+        /// The life of its log.
+        life: Life,
     },
 }
 
@@ -98,11 +101,12 @@ impl Command {
                 put_signed(out, compact.revision);
                 put_flags(out, &[compact.physical]);
             }
-            Command::PublishMember { id, name, client_urls } => {
+            Command::PublishMember { id, name, client_urls, life } => {
                 out.put_u8(PUBLISH_MEMBER);
                 put_varint(out, *id);
                 put_str(out, name);
                 put_strings(out, client_urls);
+                put_varint(out, life.0);
             }
         }
     }
@@ -114,8 +118,11 @@ impl Command {
             Command::DeleteRange(delete) => delete_range_len(delete),
             Command::Txn(txn) => txn_len(txn),
             Command::Compact(compact) => signed_len(compact.revision) + 1,
-            Command::PublishMember { id, name, client_urls } => {
-                varint_len(*id) + bytes_len(name.as_bytes()) + strings_len(client_urls)
+            Command::PublishMember { id, name, client_urls, life } => {
+                varint_len(*id)
+                    + bytes_len(name.as_bytes())
+                    + strings_len(client_urls)
+                    + varint_len(life.0)
             }
         };
         2 + fields
@@ -145,6 +152,7 @@ impl Command {
                 id: reader.varint()?,
                 name: reader.string()?,
                 client_urls: reader.strings()?,
+                life: Life(reader.varint()?),
             },
             unknown => return Err(CommandError::UnknownKind(unknown)),
         };

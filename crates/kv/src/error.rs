@@ -203,6 +203,8 @@ answers! {
     /// limit.
     AppliedResponseTooLarge = 8
         "etcdserver: request was applied, but its response is too large",
+    /// The member has published itself before, from a log that is gone. Told to members only.
+    MemberBootstrapped = 9 "etcdserver: member has already been bootstrapped",
 }
 
 impl std::fmt::Display for KvError {

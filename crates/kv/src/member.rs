@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
+use quorate_types::Life;
 
 use crate::error::KvError;
 use crate::wire::{Malformed, Reader, put_bytes, put_str, put_strings, put_varint};
@@ -23,6 +24,8 @@ pub struct Member {
     pub client_urls: Vec<String>,
     /// Whether it has no vote.
     pub is_learner: bool,
+    /// The life of its log; `NONE` until it has published itself, and the same for ever after.
+    pub life: Life,
 }
 
 /// What a change of membership does to the list.
@@ -97,14 +100,20 @@ impl Members {
         Ok(())
     }
 
-    /// Takes what a member says of itself.
+    /// Takes what a member says of itself, unless it says it from another log than before.
     pub(crate) fn publish(
         &mut self,
         id: u64,
         name: &str,
         client_urls: &[String],
+        life: Life,
     ) -> Result<(), KvError> {
+        let known = self.present.get(&id).ok_or(KvError::MemberNotFound)?.life.known();
+        if known.is_some_and(|known| known != life) {
+            return Err(KvError::MemberBootstrapped);
+        }
         let member = self.update(id)?;
+        member.life = life;
         name.clone_into(&mut member.name);
         client_urls.clone_into(&mut member.client_urls);
         Ok(())
@@ -183,6 +192,7 @@ fn encode_member(member: &Member, out: &mut BytesMut) {
     put_strings(out, &member.peer_urls);
     put_strings(out, &member.client_urls);
     put_bytes(out, &[u8::from(member.is_learner)]);
+    put_varint(out, member.life.0);
 }
 
 fn decode_member(reader: &mut Reader) -> Result<Member, Malformed> {
@@ -195,12 +205,13 @@ fn decode_member(reader: &mut Reader) -> Result<Member, Malformed> {
         [1] => true,
         _ => return Err(Malformed("learner mark")),
     };
-    Ok(Member { id, name, peer_urls, client_urls, is_learner })
+    let life = Life(reader.varint()?);
+    Ok(Member { id, name, peer_urls, client_urls, is_learner, life })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{KvError, Member, MemberChange, Members};
+    use super::{KvError, Life, Member, MemberChange, Members};
 
     fn member(id: u64) -> Member {
         Member { id, peer_urls: vec![format!("http://10.0.0.{id}:2380")], ..Member::default() }
@@ -245,13 +256,31 @@ mod tests {
         members.change(&MemberChange::Remove(2)).unwrap();
         assert!(members.is_removed(2));
         assert_eq!(members.change(&MemberChange::Add(member(2))), Err(KvError::MemberExist));
-        assert_eq!(members.publish(2, "two", &[]), Err(KvError::MemberNotFound));
+        assert_eq!(members.publish(2, "two", &[], Life(2)), Err(KvError::MemberNotFound));
+    }
+
+    #[test]
+    fn a_member_publishes_itself_from_one_log_only() {
+        let mut members = members();
+        for (id, name, life, want) in [
+            (7, "nobody", 1, Err(KvError::MemberNotFound)),
+            (1, "one", 5, Ok(())),
+            (1, "uno", 5, Ok(())), // started again
+            (1, "one", 6, Err(KvError::MemberBootstrapped)),
+            (1, "one", 0, Err(KvError::MemberBootstrapped)),
+            (2, "two", 5, Ok(())),
+        ] {
+            assert_eq!(members.publish(id, name, &[], Life(life)), want, "{id} {name} {life}");
+        }
+        let seen: Vec<_> =
+            members.list().into_iter().map(|member| (member.name, member.life.0)).collect();
+        assert_eq!(seen, [("uno".into(), 5), ("two".into(), 5), (String::new(), 0)]);
     }
 
     #[test]
     fn rows_bring_the_list_back() {
         let mut members = members();
-        members.publish(1, "one", &["http://c1".to_owned()]).unwrap();
+        members.publish(1, "one", &["http://c1".to_owned()], Life(u64::MAX)).unwrap();
         members.change(&MemberChange::Remove(2)).unwrap();
         let mut again = Members::default();
         for (key, row) in members.take_changed() {

@@ -4,17 +4,20 @@
 //! effects of exactly the entries up to it.
 
 use bytes::{Bytes, BytesMut};
-use quorate_types::{Index, Term};
+use quorate_types::{Index, NodeId, Term};
 
 use crate::backend::{Batch, Table, View};
 use crate::error::StoreError;
 use crate::sealed;
 use crate::wire::{Malformed, Reader, put_bytes, put_signed, put_varint};
 
-/// The format of all tables. Any other is refused. 2 gave every row its checksum.
+/// The format of all tables. Any other is refused. In 2 every row has a checksum, and one of them
+/// names the member.
 const FORMAT: u64 = 2;
 
 const ROW_FORMAT: &[u8] = b"format";
+/// Whose storage it is: the one row that is not the same on every member.
+const ROW_NODE: &[u8] = b"node";
 const ROW_STATE: &[u8] = b"state";
 const ROW_RESTORING: &[u8] = b"restoring";
 
@@ -32,6 +35,8 @@ pub struct Applied {
 /// The state as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
+    /// The member whose storage it is.
+    pub(crate) node: NodeId,
     pub(crate) cluster_id: u64,
     pub(crate) applied: Applied,
     /// The current revision: never less than any ever answered.
@@ -47,6 +52,7 @@ impl Meta {
         let mut format = BytesMut::new();
         put_varint(&mut format, FORMAT);
         batch.put_sealed(Table::Meta, ROW_FORMAT, &format);
+        batch.put_sealed(Table::Meta, ROW_NODE, &node_row(self.node));
         let mut state = BytesMut::new();
         put_varint(&mut state, self.cluster_id);
         put_varint(&mut state, self.applied.index.0);
@@ -72,16 +78,19 @@ impl Meta {
         row: impl Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
     ) -> Result<Meta, StoreError> {
         check_format(row(ROW_FORMAT)?)?;
+        let node = row(ROW_NODE)?;
+        let node = node.ok_or_else(|| StoreError::Damaged("no member's id".to_owned()))?;
+        let node = NodeId(Reader::new(node).varint().map_err(damaged)?);
         let state = row(ROW_STATE)?;
         let state = state.ok_or_else(|| StoreError::Damaged("no applied index".to_owned()))?;
-        let meta = Meta::decode(state).map_err(damaged)?;
+        let meta = Meta::decode(node, state).map_err(damaged)?;
         if meta.revision < 1 || meta.revision < meta.compacted || meta.compacted < meta.removed {
             return Err(StoreError::Damaged(format!("impossible revisions in {meta:?}")));
         }
         Ok(meta)
     }
 
-    fn decode(row: Bytes) -> Result<Meta, Malformed> {
+    fn decode(node: NodeId, row: Bytes) -> Result<Meta, Malformed> {
         let mut reader = Reader::new(row);
         let cluster_id = reader.varint()?;
         let index = Index(reader.varint()?);
@@ -93,7 +102,7 @@ impl Meta {
         let compacted = reader.signed()?;
         let removed = reader.signed()?;
         reader.end()?;
-        Ok(Meta { cluster_id, applied, revision, compacted, removed })
+        Ok(Meta { node, cluster_id, applied, revision, compacted, removed })
     }
 }
 
@@ -101,6 +110,22 @@ impl Meta {
 fn check_format(row: Option<Bytes>) -> Result<(), StoreError> {
     let found = Reader::new(row.ok_or(StoreError::Missing)?).varint().map_err(damaged)?;
     if found == FORMAT { Ok(()) } else { Err(StoreError::Format { found, known: FORMAT }) }
+}
+
+/// Whether a row of the table `meta` stays with its member when the state travels to another.
+pub(crate) fn is_own(key: &[u8]) -> bool {
+    key == ROW_NODE
+}
+
+/// The row that says whose storage it is.
+pub(crate) fn own_row(node: NodeId) -> (Bytes, Bytes) {
+    (Bytes::from_static(ROW_NODE), node_row(node).freeze())
+}
+
+fn node_row(node: NodeId) -> BytesMut {
+    let mut row = BytesMut::new();
+    put_varint(&mut row, node.0);
+    row
 }
 
 /// Whether the storage holds nothing, not even half of something.

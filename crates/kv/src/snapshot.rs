@@ -6,6 +6,7 @@
 //!         · payload
 //! header: cluster id · applied index · applied term · conf state
 //! rows:   (table (1) · key · row)*   tables by number, keys ascending
+//!         without the row that says whose storage it is
 //! end:    count of all rows · crc32c over the payload checksums of all blocks before
 //! ```
 //! Big-endian where a width is given, otherwise as `wire.rs` has it. Reading verifies all of it: a
@@ -18,7 +19,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::{Index, Term};
+use quorate_types::{Index, NodeId, Term};
 
 use crate::backend::{Backend, Batch, Table, View};
 use crate::error::StoreError;
@@ -149,6 +150,9 @@ impl SnapshotReader {
         let mut next = None;
         let mut rows_count = 0;
         sealed::scan(&*self.view, *table, &from, |key, row| {
+            if *table == Table::Meta && meta::is_own(key) {
+                return ControlFlow::Continue(());
+            }
             if BLOCK_BYTES <= rows.len() {
                 next = Some(key.to_vec());
                 return ControlFlow::Break(());
@@ -187,8 +191,8 @@ impl std::fmt::Debug for SnapshotReader {
     }
 }
 
-/// Fills empty storage from a stream that [`SnapshotReader`] made; `next` gives its pieces, an
-/// empty one at the end. Memory stays at a few megabytes, or twice the longest row.
+/// Fills empty storage of member `node` from a stream that [`SnapshotReader`] made; `next` gives
+/// its pieces, an empty one at the end. Memory stays at a few megabytes, or twice the longest row.
 ///
 /// Until it returns, the storage counts as half restored and [`Store::open`] refuses it.
 ///
@@ -197,6 +201,7 @@ impl std::fmt::Debug for SnapshotReader {
 /// `NotEmpty`; `Snapshot` when the stream is not whole and sound, or `next` fails; `Backend`.
 pub fn restore(
     backend: &mut dyn Backend,
+    node: NodeId,
     mut next: impl FnMut() -> io::Result<Bytes>,
 ) -> Result<Applied, StoreError> {
     if !meta::is_empty(&*backend.view()?)? {
@@ -205,7 +210,7 @@ pub fn restore(
     let mut batch = Batch::default();
     meta::begin_restore(&mut batch);
     backend.commit(&batch)?;
-    let (_, applied) = read(&mut next, &mut |batch| Ok(backend.commit(batch)?))?;
+    let (_, applied) = read(node, &mut next, &mut |batch| Ok(backend.commit(batch)?))?;
     Ok(applied)
 }
 
@@ -216,11 +221,12 @@ pub fn restore(
 ///
 /// `Snapshot` when the stream is not whole and sound, or `next` fails.
 pub fn verify(mut next: impl FnMut() -> io::Result<Bytes>) -> Result<(u64, Applied), StoreError> {
-    read(&mut next, &mut |_| Ok(()))
+    read(NodeId::NONE, &mut next, &mut |_| Ok(()))
 }
 
 /// Reads a whole stream; `commit` gets its rows in parts, the last one only if all is sound.
 fn read(
+    node: NodeId,
     next: &mut dyn FnMut() -> io::Result<Bytes>,
     commit: &mut dyn FnMut(&Batch) -> Result<(), StoreError>,
 ) -> Result<(u64, Applied), StoreError> {
@@ -236,7 +242,7 @@ fn read(
             (ROWS, Some(_)) => restore.rows(payload)?,
             (END, Some(_)) => {
                 blocks.end()?;
-                return restore.finish(commit, payload);
+                return restore.finish(node, commit, payload);
             }
             _ => return Err(refused(format!("a block of kind {kind} stands where none should"))),
         }
@@ -301,6 +307,7 @@ impl Restore {
 
     fn finish(
         mut self,
+        node: NodeId,
         commit: &mut dyn FnMut(&Batch) -> Result<(), StoreError>,
         payload: Bytes,
     ) -> Result<(u64, Applied), StoreError> {
@@ -312,6 +319,8 @@ impl Restore {
         if reader.rest()[..] != self.checksum.to_be_bytes() {
             return Err(refused("blocks are missing or not its own"));
         }
+        self.meta.retain(|(key, _)| !meta::is_own(key));
+        self.meta.push(meta::own_row(node));
         for (key, row) in &self.meta {
             self.batch.put_sealed(Table::Meta, key, row);
         }

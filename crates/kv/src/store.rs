@@ -12,7 +12,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use quorate_types::{Index, Term};
+use quorate_types::{Index, NodeId, Term};
 
 use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX};
 use crate::apply::{Apply, Entry, Outcome};
@@ -40,6 +40,7 @@ pub const OVERLAY_BYTES_MAX: usize = 64 << 20;
 pub struct Store {
     backend: Mutex<Box<dyn Backend>>,
     state: RwLock<State>,
+    node: NodeId,
     cluster_id: u64,
     size_bytes: AtomicU64,
     in_use_bytes: AtomicU64,
@@ -50,6 +51,8 @@ pub struct Store {
 /// What a new member's state begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Initial {
+    /// The member whose state it is.
+    pub node: NodeId,
     /// The cluster it belongs to.
     pub cluster_id: u64,
     /// The entry that the state stands for; 0 for a cluster that begins.
@@ -75,13 +78,14 @@ impl Store {
         if !meta::is_empty(&*backend.view()?)? {
             return Err(StoreError::NotEmpty);
         }
-        let Initial { cluster_id, applied: index, term, conf_state, members } = initial;
+        let Initial { node, cluster_id, applied: index, term, conf_state, members } = initial;
         let applied = Applied { index, term, conf_state };
         let mut batch = Batch::default();
         for (id, row) in Members::new(members).take_changed() {
             batch.put_sealed(Table::Member, &id, &row);
         }
-        Meta { cluster_id, applied, revision: 1, compacted: -1, removed: -1 }.write(&mut batch);
+        let (revision, compacted, removed) = (1, -1, -1);
+        Meta { node, cluster_id, applied, revision, compacted, removed }.write(&mut batch);
         backend.commit(&batch)?;
         Store::open(backend)
     }
@@ -95,12 +99,13 @@ impl Store {
     /// another version wrote it, `Damaged` when a row is not what was stored, or nonsense.
     pub fn open(backend: impl Backend + 'static) -> Result<Store, StoreError> {
         let state = State::load(&backend)?;
-        let cluster_id = state.meta.cluster_id;
+        let (node, cluster_id) = (state.meta.node, state.meta.cluster_id);
         let store = Store {
             size_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
             backend: Mutex::new(Box::new(backend)),
             state: RwLock::new(state),
+            node,
             cluster_id,
             failure: OnceLock::new(),
         };
@@ -206,13 +211,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Stale` when the other state is not newer, `Snapshot` when it belongs to another cluster;
-    /// both leave everything as it was. Otherwise as [`Store::open`].
+    /// `Stale` when the other state is not newer, `Snapshot` when it belongs to another cluster or
+    /// member; both leave everything as it was. Otherwise as [`Store::open`].
     pub fn replace(&self, backend: impl Backend + 'static) -> Result<Box<dyn Backend>, StoreError> {
         self.check()?;
         let fresh = State::load(&backend)?;
         if fresh.meta.cluster_id != self.cluster_id {
             return Err(StoreError::Snapshot("it belongs to another cluster".to_owned()));
+        }
+        if fresh.meta.node != self.node {
+            return Err(StoreError::Snapshot("it was restored for another member".to_owned()));
         }
         let mut current = self.backend()?;
         let mut state = self.state_mut()?;
@@ -301,6 +309,11 @@ impl Store {
     /// Whether a member of this id was removed, so that the id can never come back.
     pub fn is_removed(&self, id: u64) -> bool {
         self.any_state().members.is_removed(id)
+    }
+
+    /// The member the state belongs to.
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// The cluster the state belongs to.

@@ -13,7 +13,7 @@ mod snapshots;
 mod txns;
 
 use bytes::{Bytes, BytesMut};
-use quorate_types::{Index, Term};
+use quorate_types::{Index, Life, NodeId, Term};
 
 use crate::*;
 
@@ -85,7 +85,8 @@ fn initial() -> Initial {
     let member = Member { id: 1, peer_urls: vec!["http://p1".to_owned()], ..Member::default() };
     let conf_state = Bytes::from_static(b"conf");
     let members = vec![member];
-    Initial { cluster_id: 77, applied: Index(0), term: Term(0), conf_state, members }
+    let (applied, term) = (Index(0), Term(0));
+    Initial { node: NodeId(1), cluster_id: 77, applied, term, conf_state, members }
 }
 
 fn entry(index: u64, command: &Command) -> Entry {

@@ -80,7 +80,11 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, tick
     let Admitted { link, hello, access } = admitted;
     match access {
         Access::Messages { seat, place } => inbound::run(&shared, link, hello, place, seat).await,
-        Access::Snapshot { _seat, _lane } => snapshot::receive(&shared, link, hello).await,
+        Access::Snapshot { _seat, _lane } => tokio::select! {
+            biased;
+            () = shared.lives.contradicted(&hello) => {}
+            () = snapshot::receive(&shared, link, hello) => {}
+        },
     }
 }
 
@@ -138,6 +142,7 @@ fn speaks_our_tongue(reason: Refusal) -> bool {
 /// Finds a place for the sender of this hello. Nothing when a newer connection took it meanwhile.
 async fn admit(shared: &Shared, hello: &Hello) -> Result<Option<Access>, Refusal> {
     hello.judge(&shared.config)?;
+    shared.lives.judge(hello)?;
     match hello.purpose {
         Purpose::Messages => {
             // First the place: the connection it ends may hold the last seat.

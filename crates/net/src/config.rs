@@ -1,8 +1,9 @@
 //! Settings of the transport, checked once before it starts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_types::NodeId;
+use quorate_types::{Life, NodeId};
 
 use crate::frame::{FRAME_BYTES_CEILING, FRAME_BYTES_FLOOR};
 
@@ -19,6 +20,10 @@ pub struct NetConfig {
     /// Which start of this node this is. It must not shrink from one start to the next: a peer that
     /// holds a connection of a later start refuses an earlier one. Leave it 0 if none is kept.
     pub incarnation: u64,
+    /// The life of this node's log. Leave it `NONE` if there is none.
+    pub life: Life,
+    /// The lives by which other nodes are known at the start; see [`Net::set_lives`](crate::Net::set_lives).
+    pub lives: BTreeMap<NodeId, Life>,
     /// Where the jitter of reconnects starts from.
     pub seed: u64,
 
@@ -74,6 +79,8 @@ impl NetConfig {
             cluster,
             node,
             incarnation: 0,
+            life: Life::NONE,
+            lives: BTreeMap::new(),
             seed: node.0 ^ cluster,
             frame_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,

@@ -79,12 +79,14 @@ async fn dial_one(
             return Err(DialError::Failed(format!("{address}: {error}")));
         }
         let (by, reason) = match read_opening(&mut link).await {
-            Ok(Opening::Hello(hello)) => match hello.judge(config) {
-                // The address is that of another member of the cluster.
-                Ok(()) if hello.from != to => (RefusedBy::Us, Refusal::WrongReceiver),
-                Ok(()) => return Ok(hello),
-                Err(reason) => (RefusedBy::Us, reason),
-            },
+            Ok(Opening::Hello(hello)) => {
+                match hello.judge(config).and_then(|()| shared.lives.judge(&hello)) {
+                    // The address is that of another member of the cluster.
+                    Ok(()) if hello.from != to => (RefusedBy::Us, Refusal::WrongReceiver),
+                    Ok(()) => return Ok(hello),
+                    Err(reason) => (RefusedBy::Us, reason),
+                }
+            }
             Ok(Opening::Refused(reason)) => (RefusedBy::Peer, reason),
             Err(OpeningError::Bad(reason)) => (RefusedBy::Us, reason),
             Err(OpeningError::Lost(error)) => {

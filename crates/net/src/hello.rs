@@ -13,7 +13,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_types::NodeId;
+use quorate_types::{Life, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::NetConfig;
@@ -31,9 +31,11 @@ const MAGIC: [u8; 8] = *b"\xd1quorate";
 
 // Payload of a hello, little-endian: oldest and newest version (2 + 2), purpose (1), zero (3),
 // cluster (8), sender (8), intended receiver (8), incarnation of the sender (8), longest frame the
-// sender takes (4), longest snapshot it takes (8). The layout is the same in all versions; later
-// ones may append, and what is appended is ignored.
-const HELLO_BYTES: usize = 52;
+// sender takes (4), longest snapshot it takes (8), life of the sender's log (8). The layout is the
+// same in all versions; later ones may append, and what is appended is ignored. The life was
+// appended so: without it, none is known.
+const HELLO_BYTES_MIN: usize = 52;
+const HELLO_BYTES: usize = HELLO_BYTES_MIN + 8;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,7 @@ pub(crate) struct Hello {
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
     pub(crate) incarnation: u64,
+    pub(crate) life: Life,
     pub(crate) frame_bytes_max: u32,
     pub(crate) snapshot_bytes_max: u64,
 }
@@ -68,6 +71,7 @@ impl Hello {
             from: config.node,
             to,
             incarnation: config.incarnation,
+            life: config.life,
             frame_bytes_max: config.frame_bytes_max,
             snapshot_bytes_max: config.snapshot_bytes_max,
         }
@@ -106,13 +110,18 @@ impl Hello {
         field(&self.incarnation.to_le_bytes());
         field(&self.frame_bytes_max.to_le_bytes());
         field(&self.snapshot_bytes_max.to_le_bytes());
+        field(&self.life.0.to_le_bytes());
         assert_eq!(at, HELLO_BYTES, "every byte is written");
         bytes
     }
 
     /// Nothing when it is too short or its purpose is unknown.
     fn decode(bytes: &[u8]) -> Option<Hello> {
-        let bytes: &[u8; HELLO_BYTES] = bytes.first_chunk()?;
+        let life = bytes
+            .get(HELLO_BYTES_MIN..)
+            .and_then(|rest| rest.first_chunk())
+            .map_or(Life::NONE, |life| Life(u64::from_le_bytes(*life)));
+        let bytes: &[u8; HELLO_BYTES_MIN] = bytes.first_chunk()?;
         let purpose = match bytes[4] {
             1 => Purpose::Messages,
             2 => Purpose::Snapshot,
@@ -131,6 +140,7 @@ impl Hello {
             from: NodeId(u64_at(16)),
             to: NodeId(u64_at(24)),
             incarnation: u64_at(32),
+            life,
             frame_bytes_max,
             snapshot_bytes_max: u64_at(44),
         })
@@ -250,6 +260,7 @@ fn refusal_code(reason: Refusal) -> u16 {
         Refusal::Http => 9,
         Refusal::Tls => 10,
         Refusal::Garbage => 11,
+        Refusal::OtherLife => 12,
         Refusal::Other(code) => code,
     }
 }
@@ -267,6 +278,7 @@ fn refusal(code: u16) -> Refusal {
         9 => Refusal::Http,
         10 => Refusal::Tls,
         11 => Refusal::Garbage,
+        12 => Refusal::OtherLife,
         code => Refusal::Other(code),
     }
 }

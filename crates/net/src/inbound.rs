@@ -37,6 +37,7 @@ pub(crate) async fn run(
         biased;
         () = shared.gate.closed() => LinkError::Closed,
         _ = &mut place.replaced => LinkError::Closed,
+        () = shared.lives.contradicted(&hello) => LinkError::OtherLife,
         end = receive(shared, link, from, &place.received) => end,
     };
     // In this order: the connection that takes the place finds a free seat.

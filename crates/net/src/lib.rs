@@ -4,7 +4,8 @@
 //!
 //! * A message arrives whole and unchanged, or not at all. Between two nodes messages keep their
 //!   order while a connection lasts; across connections they may be lost, and a late one may follow
-//!   a newer one. A message from another cluster, or meant for another node, never arrives.
+//!   a newer one. A message from another cluster, meant for another node, or of a node that
+//!   is known to have lost its log, never arrives.
 //! * Sending never blocks. Each peer has one bounded queue; a message that finds it full is refused.
 //! * One slow, silent or hostile peer costs a bounded amount of memory and delays nobody else.
 //! * Snapshots travel on connections of their own and end in success, failure or time-out.
@@ -29,6 +30,7 @@ mod gate;
 mod hello;
 mod inbound;
 mod link;
+mod lives;
 mod net;
 mod notes;
 mod peer;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::event::Refusal;
 use crate::frame::{self, Decoder, Frame, FrameError, Kind};
 
 /// A stream of bytes in both directions.
@@ -48,6 +49,8 @@ pub(crate) enum LinkError {
     Unread,
     #[error("the peer has new addresses")]
     Moved,
+    #[error("{}", Refusal::OtherLife)]
+    OtherLife,
     #[error("it was closed here")]
     Closed,
 }

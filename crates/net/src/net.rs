@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_types::NodeId;
+use quorate_types::{Life, NodeId};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -17,6 +17,7 @@ use crate::accept::{self, Strangers};
 use crate::config::NetConfig;
 use crate::event::{NetEvent, SendError};
 use crate::gate::Gate;
+use crate::lives::Lives;
 use crate::notes::Notes;
 use crate::peer::{self, Peer};
 use crate::senders::Senders;
@@ -97,6 +98,7 @@ impl Net {
             outbound_snapshots: Arc::new(Semaphore::new(config.outbound_snapshots_max)),
             pace: Pace::new(config.snapshot_bytes_per_second_max),
             peers: RwLock::default(),
+            lives: Lives::new(&config.lives),
             gate: Gate::new(),
             start: Instant::now(),
             config,
@@ -133,6 +135,13 @@ impl Net {
         if self.tasks.spawn(peer::run(Arc::clone(&self.shared), Arc::clone(&peer))) {
             peers.insert(id, peer);
         }
+    }
+
+    /// Says by which life each node is known, in place of all that was said before. A node that comes
+    /// with another one is refused with [`Refusal::OtherLife`](crate::Refusal::OtherLife), and a
+    /// connection with it that stands already ends; a node that is not named may come with any.
+    pub fn set_lives(&self, known: BTreeMap<NodeId, Life>) {
+        self.shared.lives.set(known);
     }
 
     /// Forgets a peer. What is queued for it still has `linger_ms_max` to go out if it is connected;
@@ -253,6 +262,7 @@ pub(crate) struct Shared {
     pub(crate) inbound_snapshots: Arc<Semaphore>,
     pub(crate) outbound_snapshots: Arc<Semaphore>,
     pub(crate) pace: Pace,
+    pub(crate) lives: Lives,
     pub(crate) gate: Gate,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     start: Instant,

@@ -208,6 +208,7 @@ async fn talk(
         });
         tokio::select! {
             biased;
+            () = shared.lives.contradicted(&hello) => LinkError::OtherLife,
             end = hearing => end,
             end = speaking => end,
             () = lingering => LinkError::Closed,

@@ -7,11 +7,11 @@ use quorate_kv::Store;
 use quorate_net::Net;
 use quorate_raft::{ConfState, Role};
 use quorate_replica::Replica;
-use quorate_types::{Index, NodeId, Term};
+use quorate_types::{Index, Life, NodeId, Term};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::node::NodeStatus;
+use crate::node::{FatalError, NodeStatus, is_other_life, point_at_peers};
 
 /// Written by the loop, read by everyone.
 pub(crate) struct Board {
@@ -72,8 +72,17 @@ impl Board {
     }
 
     /// Tells the transport who the peers are, as the machine knows them.
-    pub(crate) fn members_changed(&self, net: &Net) {
-        crate::node::point_at_peers(net, self.node, &self.store.members());
+    ///
+    /// # Errors
+    ///
+    /// When the machine knows this member by another life than `life`.
+    pub(crate) fn members_changed(&self, net: &Net, life: Life) -> Result<(), FatalError> {
+        let members = self.store.members();
+        point_at_peers(net, self.node, &members);
+        if is_other_life(self.node, life, &members) {
+            return Err(FatalError::OtherLife { peer: None });
+        }
+        Ok(())
     }
 
     pub(crate) fn leader(&self) -> watch::Receiver<NodeId> {

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_codec as codec;
-use quorate_net::{Net, NetEvent};
+use quorate_net::{Net, NetEvent, Refusal, RefusedBy};
 use quorate_raft::{Body, Message, Snapshot, is_local_target};
 use quorate_replica::{Effects, Event, ReadFailure, ReadId, Replica, Write, WriteId};
-use quorate_types::NodeId;
+use quorate_types::{Life, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
@@ -53,6 +53,7 @@ pub(crate) enum Call {
 /// Everything the loop holds.
 pub(crate) struct Driver {
     pub(crate) node: NodeId,
+    pub(crate) life: Life,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
     pub(crate) net: Net,
@@ -201,6 +202,10 @@ impl Driver {
                     suppressed,
                     "connection refused: {reason}"
                 );
+                // The peer has heard from this member before, and that is not in this log.
+                if (by, reason) == (RefusedBy::Peer, Refusal::OtherLife) {
+                    return Err(FatalError::OtherLife { peer });
+                }
                 Ok(())
             }
             _ => Ok(()),
@@ -224,7 +229,7 @@ impl Driver {
         match done {
             Done::Applied { through, members_changed } => {
                 if members_changed {
-                    self.board.members_changed(&self.net);
+                    self.board.members_changed(&self.net, self.life)?;
                 }
                 self.on_event(Event::Applied(through))
             }
@@ -244,7 +249,7 @@ impl Driver {
             }
             Done::Installed => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.board.members_changed(&self.net);
+                self.board.members_changed(&self.net, self.life)?;
                 if let Some(id) = self.writing.installing.take() {
                     self.on_event(Event::Persisted(id))?;
                 }

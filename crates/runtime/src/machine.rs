@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate_kv::{Initial, RedbBackend, SnapshotReader, Store};
 use quorate_net::SnapshotSource;
 use quorate_raft::SnapshotMetadata;
-use quorate_types::{Index, Term};
+use quorate_types::{Index, NodeId, Term};
 use redb::backends::FileBackend;
 
 use crate::node::NodeConfig;
@@ -30,6 +30,7 @@ pub(crate) fn create(
     let fresh = unfinished(path);
     remove(&fresh)?;
     let initial = Initial {
+        node: config.node,
         cluster_id: config.cluster,
         // The first place of every log: all members begin with the same state.
         applied: Index(1),
@@ -49,13 +50,14 @@ pub(crate) fn open(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<
 
 /// Restores a received snapshot in place of the state, which nobody has open, and opens it.
 pub(crate) fn install(
+    node: NodeId,
     path: &Path,
     snap_dir: &Path,
     metadata: &SnapshotMetadata,
     cache_bytes: usize,
     room: &Arc<Room>,
 ) -> Result<Store, String> {
-    let fresh = restored(path, snap_dir, metadata, cache_bytes, room)?;
+    let fresh = restored(node, path, snap_dir, metadata, cache_bytes, room)?;
     drop(fresh);
     put_in_place(&unfinished(path), path).map_err(text)?;
     open(path, cache_bytes, room)
@@ -71,13 +73,14 @@ pub(crate) fn replace(
     cache_bytes: usize,
     room: &Arc<Room>,
 ) -> Result<(), String> {
-    let fresh = restored(path, snap_dir, metadata, cache_bytes, room)?;
+    let fresh = restored(store.node(), path, snap_dir, metadata, cache_bytes, room)?;
     // The open file goes with its name; a crash from here on finds either state whole.
     put_in_place(&unfinished(path), path).map_err(text)?;
     store.replace(fresh).map_err(text).map(drop)
 }
 
 fn restored(
+    node: NodeId,
     path: &Path,
     snap_dir: &Path,
     metadata: &SnapshotMetadata,
@@ -88,7 +91,7 @@ fn restored(
     remove(&fresh)?;
     let mut backend = backend(&fresh, cache_bytes, room)?;
     let mut chunks = Chunks::open(snap_dir, metadata).map_err(text)?;
-    let applied = quorate_kv::restore(&mut backend, || chunks.next()).map_err(text)?;
+    let applied = quorate_kv::restore(&mut backend, node, || chunks.next()).map_err(text)?;
     if applied.index != metadata.index {
         return Err(format!(
             "the received snapshot reaches index {}, its message said {}",

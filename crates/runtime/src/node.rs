@@ -1,5 +1,6 @@
 //! A handle to one running node.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use bytes::BytesMut;
 use quorate_kv::{Command, KvError, Member, Response, Store};
 use quorate_net::Net;
 use quorate_replica::{Fatal, ReadFailure, Refusal, RequestIds, seal};
-use quorate_types::{Index, NodeId, Term};
+use quorate_types::{Index, Life, NodeId, Term};
 use quorate_wal::WalError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -71,6 +72,7 @@ pub struct Node {
 }
 
 pub(crate) struct Inner {
+    pub(crate) life: Life,
     pub(crate) calls: mpsc::Sender<Call>,
     pub(crate) board: Arc<Board>,
     pub(crate) store: Arc<Store>,
@@ -151,6 +153,12 @@ pub enum ReadError {
     Stopped,
 }
 
+/// What an operator hears when the log is not the one by which the cluster knows the member.
+pub(crate) const OTHER_LIFE: &str = "member has already been bootstrapped: the cluster knows it by \
+    data that is not in its directory, and what it acknowledged may be lost with that. Put back the \
+    directory as it was when the member last ran; an older copy or an empty one will not do. The \
+    other members go on while they are a majority";
+
 /// Why a node broke. It takes part in nothing any more; its data is as safe as its disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -164,6 +172,12 @@ pub(crate) enum FatalError {
     /// The machine failed.
     #[error("the state machine failed: {0}")]
     Machine(String),
+    /// The cluster knows this member by another log.
+    #[error("{OTHER_LIFE}{}", peer.map(|peer| format!(" (so says member {peer:x})")).unwrap_or_default())]
+    OtherLife {
+        /// The peer that said so; nothing when this node's own state does.
+        peer: Option<NodeId>,
+    },
     /// A thread is gone.
     #[error("{0}")]
     Thread(&'static str),
@@ -242,6 +256,11 @@ impl Node {
     /// The machine's state, as of what is applied here.
     pub fn store(&self) -> Arc<Store> {
         Arc::clone(&self.inner.store)
+    }
+
+    /// The life of its log, which it tells the cluster when it publishes itself.
+    pub fn life(&self) -> Life {
+        self.inner.life
     }
 
     /// A picture of the node.
@@ -333,8 +352,22 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// Tells the transport where everyone but `node` listens.
+/// The lives by which `members` are known, `node` itself left out.
+pub(crate) fn known_lives(node: NodeId, members: &[Member]) -> BTreeMap<NodeId, Life> {
+    let others = members.iter().filter(|member| member.id != node.0);
+    others.filter_map(|member| Some((NodeId(member.id), member.life.known()?))).collect()
+}
+
+/// Whether `members` know `node` by another life than `life`: then its log is not the one that it
+/// took part with before.
+pub(crate) fn is_other_life(node: NodeId, life: Life, members: &[Member]) -> bool {
+    let own = members.iter().find(|member| member.id == node.0);
+    own.and_then(|member| member.life.known()).is_some_and(|known| known != life)
+}
+
+/// Tells the transport where everyone but `node` listens, and by which life each is known.
 pub(crate) fn point_at_peers(net: &Net, node: NodeId, members: &[Member]) {
+    net.set_lives(known_lives(node, members));
     for peer in net.peers() {
         if !members.iter().any(|member| member.id == peer.id.0) {
             net.remove_peer(peer.id);
@@ -355,7 +388,25 @@ fn address(url: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::address;
+    use quorate_kv::Member;
+    use quorate_types::{Life, NodeId};
+
+    use super::{address, is_other_life, known_lives};
+
+    #[test]
+    fn lives_are_known_from_the_members() {
+        let member = |id, life| Member { id, life: Life(life), ..Member::default() };
+        let members = [member(1, 7), member(2, 0), member(3, 9)];
+        assert_eq!(known_lives(NodeId(1), &members), [(NodeId(3), Life(9))].into());
+        for (node, life, want) in [
+            (1, 7, false),
+            (1, 8, true),
+            (2, 8, false), // has not published itself yet
+            (4, 8, false), // is not in the list
+        ] {
+            assert_eq!(is_other_life(NodeId(node), Life(life), &members), want, "{node} {life}");
+        }
+    }
 
     #[test]
     fn addresses_come_from_urls() {

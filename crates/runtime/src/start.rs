@@ -15,7 +15,9 @@
 //! | present | at or after the mark | replay the log after the state |
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ use quorate_kv::Store;
 use quorate_net::{Net, NetConfig};
 use quorate_raft::{ConfState, HardState, SnapshotMetadata};
 use quorate_replica::{Config, Initial, Replica, RequestIds};
-use quorate_types::{EntryId, GroupId, Index, Mark, NodeId, Term};
+use quorate_types::{EntryId, GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
 use tokio::sync::{mpsc, watch};
 
@@ -37,7 +39,9 @@ use crate::board::Board;
 use crate::drive::{Driver, Writing};
 use crate::machine;
 use crate::metrics::Metrics;
-use crate::node::{Inner, Node, NodeConfig, point_at_peers};
+use crate::node::{
+    Inner, Node, NodeConfig, OTHER_LIFE, is_other_life, known_lives, point_at_peers,
+};
 use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
@@ -99,8 +103,9 @@ pub enum StartError {
     /// The state is there, but its log is not.
     #[error(
         "{} is of a member that took part up to log index {applied} or further, but its log is \
-         missing: what this member acknowledged may be lost. Restore the log directory, or remove the member from the \
-         cluster and add it anew with an empty directory", path.display()
+         missing: what this member acknowledged may be lost. Put the log back as it was when the \
+         member last ran; an empty directory will not do. The other members go on while they are a \
+         majority", path.display()
     )]
     LogMissing {
         /// The directory.
@@ -111,8 +116,9 @@ pub enum StartError {
     /// The log begins after what the state covers.
     #[error(
         "the log in {} begins after index {mark}, but the state reaches only {applied} and no \
-         received snapshot is there: remove the member from the cluster and add it anew with an \
-         empty directory", path.display()
+         received snapshot is there: put kv.redb and snap back as they were when the member last \
+         ran; an empty directory will not do. The other members go on while they are a majority",
+        path.display()
     )]
     StateMissing {
         /// The directory.
@@ -121,6 +127,12 @@ pub enum StartError {
         mark: Index,
         /// What the state covers.
         applied: Index,
+    },
+    /// The cluster knows the member by another log than the one in the directory.
+    #[error("data directory {}: {OTHER_LIFE}", path.display())]
+    OtherLife {
+        /// The directory.
+        path: PathBuf,
     },
     /// The log cannot be used.
     #[error("the log in {}: {error}", path.display())]
@@ -184,6 +196,7 @@ impl Layout {
 
 /// What storage gave back.
 struct Opened {
+    life: Life,
     wal: Wal,
     store: Store,
     initial: Initial,
@@ -223,7 +236,8 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
         bootstrap(config, &layout, &room)?;
         let first = Mark { index: Index(1), stamp: 1, data: Bytes::new() };
-        let identity = Identity { cluster: config.cluster, node: config.node, group: GROUP };
+        let (cluster, node, life) = (config.cluster, config.node, draw_life());
+        let identity = Identity { cluster, node, group: GROUP, life };
         let hard_state = HardState { term: Term(1), commit: Index(1), ..HardState::default() };
         Wal::create(
             disk.clone(),
@@ -258,11 +272,21 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     if let Some(torn) = &recovered.torn {
         tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
     }
+    let life = recovered.identity.life;
     let store = open_state(config, &layout, &room, &recovered.mark)?;
+    if is_other_life(config.node, life, &store.members()) {
+        return Err(StartError::OtherLife { path: layout.root });
+    }
     mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
     let initial = initial(&layout, recovered, &store)?;
     snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
-    Ok(Opened { wal, store, initial, room, lock })
+    Ok(Opened { life, wal, store, initial, room, lock })
+}
+
+/// A life for a new log, never 0. The standard library keys its hashers with the operating system's
+/// randomness.
+fn draw_life() -> Life {
+    Life(RandomState::new().build_hasher().finish().max(1))
 }
 
 /// From here on a directory without a log is one that lost it.
@@ -308,11 +332,13 @@ fn open_state(
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let applied = if layout.kv.exists() {
         let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
-        if store.cluster_id() != config.cluster {
+        let (node, cluster) = (config.node, config.cluster);
+        if (store.node(), store.cluster_id()) != (node, cluster) {
             return Err(state_error(format!(
-                "it belongs to cluster {:x}, not to cluster {:x}; put the file of this member back",
+                "it belongs to member {:x} of cluster {:x}, not to member {node:x} of cluster \
+                 {cluster:x}; put the file of this member back",
+                store.node(),
                 store.cluster_id(),
-                config.cluster
             )));
         }
         if mark.index <= store.applied().index {
@@ -334,7 +360,7 @@ fn open_state(
     tracing::info!(index = mark.index.0, "installing the snapshot that was received last");
     let metadata =
         SnapshotMetadata { index: id.index, term: id.term, conf_state: ConfState::default() };
-    machine::install(&layout.kv, &layout.snap, &metadata, config.cache_bytes, room)
+    machine::install(config.node, &layout.kv, &layout.snap, &metadata, config.cache_bytes, room)
         .map_err(state_error)
 }
 
@@ -363,7 +389,7 @@ fn run(
     metrics: Arc<Metrics>,
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Node, StartError> {
-    let Opened { wal, store, initial, room, lock } = opened;
+    let Opened { life, wal, store, initial, room, lock } = opened;
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
@@ -379,7 +405,10 @@ fn run(
         })
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| net_error(&error))?;
-    let net_config = net_config(config, started_ms);
+    let mut net_config = net_config(config, started_ms);
+    net_config.life = life;
+    // Before the first connection: who is not the known one must not be heard even once.
+    net_config.lives = known_lives(config.node, &store.members());
     net_config.check().map_err(|error| net_error(&error))?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
@@ -400,6 +429,7 @@ fn run(
 
     let driver = Driver {
         node: config.node,
+        life,
         replica,
         tick: Duration::from_millis(config.heartbeat_ms),
         net: net.clone(),
@@ -460,6 +490,7 @@ fn run(
     ];
     Ok(Node {
         inner: Arc::new(Inner {
+            life,
             calls: calls_sender,
             board,
             store,

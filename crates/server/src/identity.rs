@@ -120,8 +120,8 @@ pub enum IdentityError {
 ///
 /// Data decides: the `--initial-*` flags found a cluster once and are not read again. They are only
 /// compared, to catch a directory that was mixed up: one that belongs to another member of the list,
-/// or to a member and a cluster neither of which the flags describe. (A list that merely grew or
-/// shrank since is fine.)
+/// or, unless the cluster is said to be existing, to a member and a cluster neither of which the flags
+/// describe. (A list that merely grew or shrank since is fine.)
 ///
 /// # Errors
 ///
@@ -140,13 +140,13 @@ pub fn settle(config: &Config, found: Option<(NodeId, u64)>) -> Result<Identity,
         return Ok(Identity { node, cluster, members });
     };
     let is_described = found == node || found_cluster == cluster;
-    if config.describes_cluster && config.initial_cluster_state == ClusterState::New {
+    if config.describes_cluster {
         if let Some(owner) = members.iter().find(|member| member.id == found && found != node) {
             let owner = owner.name.clone();
             let name = config.name.clone();
             return Err(IdentityError::OtherMember { directory, owner, found, name });
         }
-        if !is_described {
+        if !is_described && config.initial_cluster_state == ClusterState::New {
             return Err(IdentityError::OtherCluster {
                 directory,
                 found,
@@ -245,6 +245,7 @@ mod tests {
             (of_a, (b, ab), Err("belongs to member \"b\"")),
             (of_a, (NodeId(9), 7), Err("of cluster 7")),
             (&existing, (NodeId(9), 7), Ok(())),
+            (&existing, (b, ab), Err("belongs to member \"b\"")),
             (&[], (NodeId(9), 7), Ok(())), // no flags: whatever is there goes on
         ] {
             match (settle(&config(flags), Some(found)), want) {

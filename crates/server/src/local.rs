@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
 use quorate_runtime::{Node, NodeStatus};
-use quorate_types::NodeId;
+use quorate_types::{Life, NodeId};
 use tonic::Status;
 
 use crate::config::Config;
@@ -128,6 +128,10 @@ impl Local {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        self.node.life()
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use quorate_kv::{Command, Member};
 use quorate_runtime::{Node, NodeConfig, StartError};
+use quorate_types::Life;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -203,6 +204,7 @@ fn node_config(
             peer_urls: text(&member.peer_urls),
             client_urls: Vec::new(),
             is_learner: false,
+            life: Life::NONE,
         })
         .collect();
     NodeConfig {
@@ -293,6 +295,7 @@ async fn publish(config: &Config, local: &Local) {
             .iter()
             .map(|url| url.as_str().to_owned())
             .collect(),
+        life: local.life(),
     };
     while let Err(status) = local.propose(&command).await {
         tracing::warn!(

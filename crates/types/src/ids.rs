@@ -44,6 +44,11 @@ id! {
     GroupId
 }
 id! {
+    /// One life of a node's log: drawn at random when the log is made, and gone with it. A node that
+    /// comes back with another life has forgotten what it vouched for. 0 is no life, or none known.
+    Life
+}
+id! {
     /// A leader's reign in Raft. 0 is before the first.
     Term
 }
@@ -67,6 +72,16 @@ impl NodeId {
 
     /// The id, or nothing when it names no node.
     pub fn known(self) -> Option<NodeId> {
+        (self.0 != 0).then_some(self)
+    }
+}
+
+impl Life {
+    /// Stands for a life that is not known.
+    pub const NONE: Life = Life(0);
+
+    /// The life, or nothing when none is known.
+    pub fn known(self) -> Option<Life> {
         (self.0 != 0).then_some(self)
     }
 }

@@ -6,6 +6,6 @@ mod ids;
 mod log;
 pub mod quorum;
 
-pub use ids::{GroupId, Index, NodeId, Revision, Term};
+pub use ids::{GroupId, Index, Life, NodeId, Revision, Term};
 pub use log::{EntryId, LogEntry, Mark};
 pub use quorum::NodeSet;

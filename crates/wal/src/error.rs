@@ -55,8 +55,9 @@ pub enum WalError {
     /// Bytes that were durable are not what they were. The log stays closed: cutting it would
     /// forget what others were told is safe.
     #[error(
-        "{} is damaged at offset {offset}: {damage}; rebuild this node from its peers or from a \
-         backup, and leave the files as they are until then",
+        "{} is damaged at offset {offset}: {damage}; leave the files as they are: what this node \
+         vouched for is in them. The other nodes go on while they are a majority; this one starts \
+         again once its volume gives back what was written",
         file.display()
     )]
     Damaged {

@@ -76,7 +76,7 @@
 //! log/spare.tmp                                   space for segment 6, no part of the log yet
 //! ```
 //!
-//! `record.rs` draws the bytes. Format 1 is the only one so far; a program that meets a newer one
+//! `record.rs` draws the bytes. Format 2 is the only one that is read; a program that meets another one
 //! says so and touches nothing.
 
 mod disk;

@@ -10,7 +10,7 @@
 //!         0                512
 //! ```
 //!
-//! The segment header, one sector, zeros after byte 92. Its first 16 bytes keep their meaning in
+//! The segment header, one sector, zeros after byte 84. Its first 16 bytes keep their meaning in
 //! every future format, so that an old program can tell a new format from damage:
 //!
 //! ```text
@@ -18,6 +18,7 @@
 //! 16 cluster (8)  24 node (8)  32 group (8)  40 sequence number of the segment (8)
 //! 48 last index before this segment, plus one (8)  56 length of the file (8)
 //! 64 where the records of the segment before this one end (8)  72 crc of the last of them (4)
+//! 76 life of the log (8)
 //! ```
 //!
 //! A record, padded with zeros to whole sectors:
@@ -32,7 +33,7 @@
 //! 48 body
 //! ```
 //!
-//! So a record is bound to cluster, node, group, segment and offset, and to all records before it.
+//! So a record is bound to cluster, node, group, life, segment and offset, and to all records before it.
 //!
 //! Bodies, where `mark` is `index (8) stamp (8) length (4) bytes` and `state` is
 //! `length plus one, or 0 for none (4) bytes`:
@@ -46,15 +47,15 @@
 //! ```
 
 use bytes::{Buf, Bytes};
-use quorate_types::{GroupId, Index, LogEntry, Mark, NodeId};
+use quorate_types::{GroupId, Index, Life, LogEntry, Mark, NodeId};
 
 use crate::{Damage, Identity, Write};
 
 /// What a disk writes whole or not at all; also how records are aligned.
 pub(crate) const SECTOR: usize = 512;
 const MAGIC: [u8; 8] = *b"quorwal\n";
-/// The only format there is.
-pub(crate) const FORMAT: u32 = 1;
+/// The only format that is read. 1 had no life in its headers.
+pub(crate) const FORMAT: u32 = 2;
 const HEADER_BYTES: usize = 48;
 const ENTRY_BYTES: usize = 13;
 
@@ -105,6 +106,7 @@ impl SegmentHeader {
             (48, self.first.0),
             (56, self.bytes),
             (64, self.before_end),
+            (76, self.identity.life.0),
         ] {
             out[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
@@ -132,6 +134,7 @@ impl SegmentHeader {
                 cluster: u64_at(sector, 16),
                 node: NodeId(u64_at(sector, 24)),
                 group: GroupId(u64_at(sector, 32)),
+                life: Life(u64_at(sector, 76)),
             },
             sequence: u64_at(sector, 40),
             first: Index(u64_at(sector, 48)),

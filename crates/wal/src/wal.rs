@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{GroupId, Index, LogEntry, Mark, NodeId};
+use quorate_types::{GroupId, Index, Life, LogEntry, Mark, NodeId};
 
 use crate::disk::{DiskFile, DiskLock, write_all};
 use crate::ledger::{Ledger, Segment};
@@ -34,11 +34,15 @@ pub struct Identity {
     pub node: NodeId,
     /// The group whose replica on the node keeps this log.
     pub group: GroupId,
+    /// Which of the logs that this replica may ever have had. The caller draws one for each log it
+    /// creates, so that a log made anew can be told from the one that was lost.
+    pub life: Life,
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cluster {:x}, node {:x}, group {:x}", self.cluster, self.node, self.group)
+        let Identity { cluster, node, group, life } = self;
+        write!(f, "cluster {cluster:x}, node {node:x}, group {group:x}, life {life:x}")
     }
 }
 

@@ -11,7 +11,7 @@ use quorate_proto::etcdserverpb::kv_client::KvClient;
 
 use crate::harness::{Cluster, Outcome, quorate, run};
 
-fn assert_refused(mut command: Command, wants: &[&str]) {
+pub(crate) fn assert_refused(mut command: Command, wants: &[&str]) {
     let Outcome { code, output, errors } = run(&mut command);
     let text = errors + &output;
     assert_ne!(code, 0, "{command:?} succeeded: {text}");

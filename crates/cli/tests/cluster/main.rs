@@ -10,3 +10,4 @@ mod full_disk;
 mod harness;
 mod playground;
 mod signals;
+mod wiped;

@@ -24,6 +24,7 @@ fn commands_come_back() {
         id: u64::MAX,
         name: "näme".to_owned(),
         client_urls: vec!["http://a".to_owned(), String::new()],
+        life: quorate_types::Life(u64::MAX),
     };
     assert_eq!(Command::decode(encoded(&publish)), Ok(publish));
 }

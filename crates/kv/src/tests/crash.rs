@@ -199,7 +199,7 @@ fn a_power_cut_in_a_restore_leaves_nothing_to_be_taken_for_a_state() {
         let mut backend = RedbBackend::open(disk.plug_in(), 1 << 16).unwrap();
         disk.light(fuse);
         let mut reader = snapshot.reader();
-        let outcome = restore(&mut backend, || Ok(reader.read(100_000).unwrap()));
+        let outcome = restore(&mut backend, NodeId(1), || Ok(reader.read(100_000).unwrap()));
         drop(backend);
         let opened = Store::open(RedbBackend::open(disk.plug_in(), 1 << 16).unwrap());
         match opened {

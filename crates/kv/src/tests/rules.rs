@@ -290,13 +290,15 @@ fn removal_goes_in_steps_and_is_reported_when_durable() {
 #[test]
 fn members_change_by_entries() {
     let mut node = Node::new();
-    let publish = |id, name: &str| Command::PublishMember {
+    let publish = |id, name: &str, life| Command::PublishMember {
         id,
         name: name.to_owned(),
         client_urls: vec!["http://c1".to_owned()],
+        life: Life(life),
     };
-    assert_eq!(node.run(&publish(9, "nobody")), Err(KvError::MemberNotFound));
-    node.run(&publish(1, "one")).unwrap();
+    assert_eq!(node.run(&publish(9, "nobody", 1)), Err(KvError::MemberNotFound));
+    node.run(&publish(1, "one", 1)).unwrap();
+    assert_eq!(node.run(&publish(1, "other", 2)), Err(KvError::MemberBootstrapped));
     let two = Member { id: 2, peer_urls: vec!["http://p2".to_owned()], ..Member::default() };
     let what = Apply::Membership {
         conf_state: Bytes::from_static(b"two"),
@@ -304,7 +306,7 @@ fn members_change_by_entries() {
     };
     let outcome = node
         .store
-        .apply(&[Entry { index: Index(3), term: Term(4), what, answer_wanted: true }])
+        .apply(&[Entry { index: Index(4), term: Term(4), what, answer_wanted: true }])
         .unwrap();
     assert!(outcome.members_changed);
     let members = node.store.members();
@@ -313,7 +315,7 @@ fn members_change_by_entries() {
     let applied = node.store.applied();
     assert_eq!(
         (applied.index, applied.term, &applied.conf_state[..]),
-        (Index(3), Term(4), &b"two"[..])
+        (Index(4), Term(4), &b"two"[..])
     );
     assert_eq!(node.store.revision(), 1, "members have no revisions");
 }

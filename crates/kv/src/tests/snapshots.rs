@@ -7,7 +7,8 @@ pub(super) fn copy(snapshot: &Snapshot, backend: &mut dyn Backend) {
     let mut reader = snapshot.reader();
     let mut dice = Dice(3);
     let applied =
-        restore(backend, || Ok(reader.read(1 + dice.roll(5000) as usize).unwrap())).unwrap();
+        restore(backend, NodeId(1), || Ok(reader.read(1 + dice.roll(5000) as usize).unwrap()))
+            .unwrap();
     assert_eq!(&applied, snapshot.applied());
 }
 
@@ -44,7 +45,7 @@ fn restored(stream: &[u8]) -> Result<MemoryBackend, StoreError> {
         let mut pieces = stream.chunks(70_000);
         move || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default())
     };
-    let restored = restore(&mut disk.clone(), pieces());
+    let restored = restore(&mut disk.clone(), NodeId(1), pieces());
     // Whoever looks at a stream first sees what a restore of it would.
     match (&restored, verify(pieces())) {
         (Ok(applied), Ok((cluster_id, verified))) => {
@@ -128,16 +129,33 @@ fn half_a_restore_is_no_state() {
     let disk = MemoryBackend::new();
     let mut pieces = whole[..whole.len() - 10].chunks(4096);
     let piece = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
-    assert!(restore(&mut disk.clone(), piece).is_err());
+    assert!(restore(&mut disk.clone(), NodeId(1), piece).is_err());
     assert!(1 << 20 < disk.in_use_bytes(), "some of it was committed");
     assert!(matches!(Store::open(disk.clone()), Err(StoreError::Incomplete)));
-    let again = restore(&mut disk.clone(), || Ok(Bytes::new()));
+    let again = restore(&mut disk.clone(), NodeId(1), || Ok(Bytes::new()));
     assert!(matches!(again, Err(StoreError::NotEmpty)), "{again:?}");
 }
 
 #[test]
 fn a_source_that_fails_is_told() {
     let failing = || Err(std::io::Error::other("no such file"));
-    let got = restore(&mut MemoryBackend::new(), failing);
+    let got = restore(&mut MemoryBackend::new(), NodeId(1), failing);
     assert!(matches!(got, Err(StoreError::Snapshot(why)) if why == "no such file"));
+}
+
+#[test]
+fn a_restored_state_belongs_to_who_restored_it() {
+    let node = sample();
+    let snapshot = node.store.snapshot().unwrap();
+    let mut disk = MemoryBackend::new();
+    let mut reader = snapshot.reader();
+    restore(&mut disk, NodeId(2), || Ok(reader.read(70_000).unwrap())).unwrap();
+    let restored = Store::open(disk.clone()).unwrap();
+    assert_eq!((node.store.node(), restored.node()), (NodeId(1), NodeId(2)));
+    assert_eq!(stream(&restored.snapshot().unwrap(), 4000), stream(&snapshot, 4000));
+
+    // Another member's, even if it is newer, is none to go on with.
+    let mut node = Node::new();
+    node.put("a", "1");
+    assert!(matches!(node.store.replace(disk), Err(StoreError::Snapshot(_))));
 }

@@ -10,7 +10,7 @@ fn config() -> NetConfig {
 
 /// What node 1 would say to node 2.
 fn hello() -> Hello {
-    let config = NetConfig { incarnation: 9, ..NetConfig::new(0x0c, NodeId(1)) };
+    let config = NetConfig { incarnation: 9, life: Life(7), ..NetConfig::new(0x0c, NodeId(1)) };
     Hello::new(&config, NodeId(2), Purpose::Messages)
 }
 
@@ -34,8 +34,8 @@ async fn h137_bytes_of_an_opening() {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let want = [
         "d171756f72617465", // magic
-        "020a4da6",         // checksum
-        "34000000",         // length
+        "6d4776bf",         // checksum
+        "3c000000",         // length
         "01",               // a hello
         "01000100",         // versions 1 to 1
         "01000000",         // for messages
@@ -45,6 +45,7 @@ async fn h137_bytes_of_an_opening() {
         "0900000000000000", // incarnation
         "00000001",         // longest frame: 16 MiB
         "0000000000010000", // longest snapshot: 1 TiB
+        "0700000000000000", // life
     ];
     assert_eq!(hex, want.concat());
 
@@ -79,6 +80,14 @@ async fn what_later_versions_append_is_ignored() {
 }
 
 #[tokio::test]
+async fn a_hello_from_before_lives_has_none() {
+    let mut bytes = BytesMut::from(&MAGIC[..]);
+    put(&mut bytes, Kind::Hello, &hello().encode()[..HELLO_BYTES_MIN]);
+    let want = Hello { life: Life::NONE, ..hello() };
+    assert_eq!(read(&bytes).await, Ok(Opening::Hello(want)));
+}
+
+#[tokio::test]
 async fn strangers_are_told_apart_by_their_first_bytes() {
     let good = written(&hello()).await;
     let opening = |kind, payload: &[u8]| {
@@ -96,7 +105,7 @@ async fn strangers_are_told_apart_by_their_first_bytes() {
         (&b""[..], "lost"),
         (&good[..1], "lost"),
         (&good[..8], "lost"),
-        (&good[..68], "lost"),
+        (&good[..76], "lost"),
         (b"GET / HTTP/1.1\r\n\r\n", "Http"),
         (b"Q", "Http"),
         (&[0x16, 3, 1, 2, 0, 1], "Tls"),

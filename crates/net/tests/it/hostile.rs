@@ -319,7 +319,7 @@ async fn h166_no_sequence_of_frames_harms_a_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn h130_a_flipped_bit_ends_the_connection_and_changes_nothing() {
-    // Opening: magic 0..8, frame header 8..17, hello 17..69. Then a ping of 17 bytes and messages.
+    // Opening: magic 0..8, frame header 8..17, hello 17..77. Then a ping of 17 bytes and messages.
     for (at_byte, bit) in [
         (0, 3),
         (7, 0),
@@ -327,13 +327,13 @@ async fn h130_a_flipped_bit_ends_the_connection_and_changes_nothing() {
         (12, 0), // its length
         (16, 1), // its kind
         (25, 0), // its cluster
-        (70, 0), // checksum of a frame
-        (74, 6), // its length
-        (75, 1), // its length, by a lot
-        (76, 0), // far beyond the limit
-        (78, 2), // its kind
-        (90, 5), // somewhere behind
-        (101, 1),
+        (78, 0), // checksum of a frame
+        (82, 6), // its length
+        (83, 1), // its length, by a lot
+        (84, 0), // far beyond the limit
+        (86, 2), // its kind
+        (98, 5), // somewhere behind
+        (109, 1),
         (150, 0),
         (1_000, 4),
         (3_000, 7),

@@ -5,6 +5,7 @@
 //! a fault reaches.
 
 mod hostile;
+mod lives;
 mod messages;
 mod node;
 mod proxy;

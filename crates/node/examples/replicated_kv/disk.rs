@@ -38,7 +38,7 @@ impl Disk {
         std::fs::create_dir_all(dir)?;
         let (disk, place) = (Arc::new(RealDisk), dir.join("log"));
         let options = Options { segment_bytes: 4 << 20 };
-        let identity = Identity { cluster: 1, node: id, group: GroupId(1) };
+        let identity = Identity { cluster: 1, node: id, group: GroupId(1), ..Identity::default() };
         if !Wal::exists(&*disk, &place)? {
             Wal::create(disk.clone(), &place, identity, options.clone(), &Mark::default(), None)?;
         }

@@ -24,6 +24,7 @@ impl Rig {
         let store = Store::create(
             MemoryBackend::new(),
             quorate_kv::Initial {
+                node,
                 cluster_id: 7,
                 applied: Index(1),
                 term: Term(1),
@@ -47,6 +48,7 @@ impl Rig {
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
             node,
+            life: quorate_types::Life(1),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,

@@ -13,6 +13,7 @@ const CLUSTER: u64 = 7;
 /// A state up to index 9 as a stream.
 fn state(cluster_id: u64) -> Vec<u8> {
     let initial = Initial {
+        node: NodeId(1),
         cluster_id,
         applied: Index(9),
         term: Term(2),

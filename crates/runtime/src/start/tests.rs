@@ -89,7 +89,48 @@ fn state_of_another_cluster_is_refused() {
     opened(8, theirs.path()).unwrap();
     fs::copy(theirs.path().join("kv.redb"), ours.path().join("kv.redb")).unwrap();
     let refused = opened(7, ours.path()).unwrap_err();
-    assert!(refused.to_string().contains("belongs to cluster 8"), "{refused}");
+    assert!(refused.to_string().contains("belongs to member 1 of cluster 8"), "{refused}");
+}
+
+#[test]
+fn state_of_another_member_is_refused() {
+    let (ours, theirs) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    opened(7, ours.path()).unwrap();
+    let other = NodeConfig { node: NodeId(2), ..config(7, theirs.path()) };
+    open(&other, Arc::new(Room::new(Arc::default()))).map(drop).unwrap();
+    fs::copy(theirs.path().join("kv.redb"), ours.path().join("kv.redb")).unwrap();
+    let refused = opened(7, ours.path()).unwrap_err();
+    assert!(refused.to_string().contains("belongs to member 2 of cluster 7"), "{refused}");
+}
+
+#[test]
+fn each_log_has_a_life_of_its_own_and_keeps_it() {
+    let open = |path: &Path| open(&config(7, path), Arc::new(Room::new(Arc::default()))).unwrap();
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let life = open(one.path()).life;
+    assert!(life.known().is_some());
+    assert_eq!(open(one.path()).life, life);
+    assert_ne!(open(two.path()).life, life);
+
+    // The state of a log that published itself does not go with another log of the same member.
+    let opened = open(one.path());
+    let publish = quorate_kv::Command::PublishMember {
+        id: 1,
+        name: "one".to_owned(),
+        client_urls: Vec::new(),
+        life,
+    };
+    let mut command = bytes::BytesMut::new();
+    publish.encode(&mut command);
+    let what = quorate_kv::Apply::Command(command.freeze());
+    let entry = quorate_kv::Entry { index: Index(2), term: Term(1), what, answer_wanted: true };
+    assert!(opened.store.apply(&[entry]).unwrap().responses[0].is_ok());
+    opened.store.flush().unwrap();
+    drop(opened);
+    fs::copy(one.path().join("kv.redb"), two.path().join("kv.redb")).unwrap();
+    let refused = super::open(&config(7, two.path()), Arc::new(Room::new(Arc::default())));
+    let refused = refused.map(drop).unwrap_err();
+    assert!(matches!(refused, StartError::OtherLife { .. }), "{refused}");
 }
 
 #[test]
@@ -117,6 +158,7 @@ fn a_mark_ahead_of_the_state_needs_its_snapshot() {
             index: Index(index),
             term: Term(2),
             what: quorate_kv::Apply::Empty,
+            answer_wanted: false,
         })
         .collect();
     store.apply(&entries).unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use quorate_types::{GroupId, Index, Mark, NodeId};
+use quorate_types::{GroupId, Index, Life, Mark, NodeId};
 
 use super::{DIR, List, OWNER, SMALL, create, entry, fresh, inspect, mark, open, segments, write};
 use crate::record::{Base, Pen, SECTOR, SegmentHeader};
@@ -226,6 +226,7 @@ fn a_segment_of_another_log_or_another_past_is_found() {
         Identity { cluster: 1, ..OWNER },
         Identity { node: NodeId(9), ..OWNER },
         Identity { group: GroupId(9), ..OWNER },
+        Identity { life: Life(9), ..OWNER },
     ] {
         let other = SimDisk::new();
         let disk_of_other = std::sync::Arc::new(other.clone());
@@ -342,12 +343,12 @@ fn a_newer_format_is_refused_and_left_alone() {
     let file = &segments(&disk)[2];
     let old = disk.contents(file).unwrap();
     disk.edit(file, |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..SECTOR]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     });
     match open(&disk) {
-        Err(WalError::Format { found: 2, known: 1, .. }) => {}
+        Err(WalError::Format { found: 3, known: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
     disk.edit(file, |bytes| bytes[..SECTOR].copy_from_slice(&old[..SECTOR]));

@@ -10,13 +10,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{GroupId, Index, LogEntry, Mark, NodeId};
+use quorate_types::{GroupId, Index, Life, LogEntry, Mark, NodeId};
 
 use crate::testing::SimDisk;
 use crate::{Identity, Options, Recovered, Wal, WalError, Write};
 
 const DIR: &str = "/log";
-const OWNER: Identity = Identity { cluster: 0xc1, node: NodeId(2), group: GroupId(3) };
+const OWNER: Identity =
+    Identity { cluster: 0xc1, node: NodeId(2), group: GroupId(3), life: Life(4) };
 /// The smallest segments there are, so that a few writes fill several.
 const SMALL: Options = Options { segment_bytes: 4096 };
 

@@ -47,6 +47,7 @@ fn rig() -> Rig {
     let gate = Arc::new(Mutex::new(()));
     let backend = Gated { memory: MemoryBackend::new(), gate: Arc::clone(&gate) };
     let initial = Initial {
+        node: quorate_types::NodeId(1),
         cluster_id: 7,
         applied: Index(1),
         term: Term(1),
