@@ -195,6 +195,9 @@ impl Node {
         if metrics.disk_full.value() != 0 || metrics.state_full.value() != 0 {
             return Err(ProposeError::DiskFull);
         }
+        if metrics.disk_out_of_files.value() != 0 {
+            return Err(Refusal::Busy.into());
+        }
         let Some(answer) = inner.waiters.wait(request) else {
             return Err(Refusal::Busy.into());
         };
