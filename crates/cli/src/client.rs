@@ -6,7 +6,6 @@
 //! member cannot serve it; a write never is, once it may have arrived. What is about the endpoints
 //! themselves goes to all of them at once.
 
-mod duration;
 mod endpoints;
 mod error;
 mod flags;
@@ -23,12 +22,12 @@ mod words;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-pub(crate) use duration::parse_duration;
 pub(crate) use error::CliError;
 pub(crate) use flags::{ClientFlags, Form};
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+pub(crate) use quorate_server::parse_duration;
 
 /// A command that talks to a running cluster.
 #[derive(clap::Subcommand, Debug)]

@@ -5,19 +5,23 @@ use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use quorate_server::Server;
 use quorate_server::config::{Config, FLAGS, LogFormat, LogLevel, Sources};
+use quorate_server::{ETCD_VERSION, QUORATE_VERSION, Server, raise_open_files};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Hidden: stop when standard input ends, so that no child outlives whoever started it.
 pub(crate) const EXIT_WITH_PARENT: &str = "exit-with-parent";
 
+/// What etcd answers and exits; a flag, not a setting.
+const VERSION: &str = "version";
+
 /// The settings of the command line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServeArgs {
     given: Vec<(&'static str, String)>,
     exit_with_parent: bool,
+    wants_version: bool,
 }
 
 impl clap::Args for ServeArgs {
@@ -34,7 +38,11 @@ impl clap::Args for ServeArgs {
                 // Sizes may be negative; so may a typing error, which is told by its own text.
                 .allow_hyphen_values(flag.value == "BYTES")
         });
-        command.args(flags).arg(
+        let version = Arg::new(VERSION)
+            .long(VERSION)
+            .action(ArgAction::SetTrue)
+            .help("Print the versions of etcd's interface and of quorate, and exit");
+        command.args(flags).arg(version).arg(
             Arg::new(EXIT_WITH_PARENT).long(EXIT_WITH_PARENT).action(ArgAction::SetTrue).hide(true),
         )
     }
@@ -57,6 +65,7 @@ impl clap::FromArgMatches for ServeArgs {
             .filter_map(|flag| Some((flag.name, matches.get_one::<String>(flag.name)?.clone())))
             .collect();
         self.exit_with_parent = matches.get_flag(EXIT_WITH_PARENT);
+        self.wants_version = matches.get_flag(VERSION);
         Ok(())
     }
 }
@@ -71,7 +80,7 @@ pub(crate) fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<
         let Some(text) = argument.to_str() else { continue };
         let Some(rest) = text.strip_prefix('-') else { continue };
         let name = rest.split('=').next().unwrap_or_default();
-        if FLAGS.iter().any(|flag| flag.name == name) {
+        if name == VERSION || FLAGS.iter().any(|flag| flag.name == name) {
             *argument = format!("--{rest}").into();
         }
     }
@@ -80,6 +89,12 @@ pub(crate) fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<
 
 /// Runs the node until a signal ends it, or until it breaks.
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
+    if args.wants_version {
+        // etcd's line first, as scripts look for it; whoever asked may be gone.
+        let text = format!("etcd Version: {ETCD_VERSION}\nQuorate Version: {QUORATE_VERSION}\n");
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
     let config = match settings(&args) {
         Ok(config) => config,
         Err(problems) => {
@@ -90,6 +105,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         }
     };
     start_log(&config);
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -278,6 +294,9 @@ mod tests {
         let args = parse(&["quorate", "serve", "--quota-backend-bytes", "-1"]).unwrap();
         assert_eq!(settings(&args).unwrap().quota_bytes_max, None);
         assert!(parse(&["quorate", "serve", "--exit-with-parent"]).unwrap().exit_with_parent);
+        for spelling in ["--version", "-version"] {
+            assert!(parse(&["quorate", "serve", spelling]).unwrap().wants_version, "{spelling}");
+        }
     }
 
     #[test]

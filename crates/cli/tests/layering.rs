@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
     ("load", &["proto"]),
-    ("bench", &["types", "raft", "kv", "wal", "proto", "load"]),
+    ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
     ("cli", &["types", "server", "proto", "script", "load", "wal"]),
     ("xtask", &["proto"]),
 ];

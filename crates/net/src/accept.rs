@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -30,15 +30,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts until the gate closes, then waits for all its connections to end.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     let mut connections = JoinSet::new();
+    // One more than may wait: who must make room for it may take a moment to go, and until then no
+    // other is accepted, so that a flood takes no more files than that.
+    let rooms_max = shared.config.pending_hellos_max.saturating_add(1).min(Semaphore::MAX_PERMITS);
+    let rooms = Arc::new(Semaphore::new(rooms_max));
+    let accept = async || {
+        let room = Arc::clone(&rooms).acquire_owned().await;
+        (listener.accept().await, room)
+    };
     loop {
         tokio::select! {
             biased;
             () = shared.gate.closed() => break,
             Some(ended) = connections.join_next() => report(ended),
-            accepted = listener.accept() => match accepted {
+            (accepted, room) = accept() => match accepted {
                 Ok((stream, address)) => {
                     let ticket = shared.strangers.enter(address.ip());
-                    connections.spawn(serve(Arc::clone(&shared), stream, address, ticket));
+                    let shared = Arc::clone(&shared);
+                    connections.spawn(async move {
+                        let admitted = greet(&shared, stream, address, ticket).await;
+                        drop(room);
+                        if let Some(admitted) = admitted {
+                            serve(&shared, admitted).await;
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -72,18 +87,15 @@ pub(crate) enum Access {
     Snapshot { _seat: OwnedSemaphorePermit, _lane: OwnedSemaphorePermit },
 }
 
-/// One connection, from its first byte to its end.
-async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, ticket: Ticket) {
-    let Some(admitted) = greet(&shared, stream, address, ticket).await else {
-        return;
-    };
+/// One connection that was let in, to its end.
+async fn serve(shared: &Shared, admitted: Admitted) {
     let Admitted { link, hello, access } = admitted;
     match access {
-        Access::Messages { seat, place } => inbound::run(&shared, link, hello, place, seat).await,
+        Access::Messages { seat, place } => inbound::run(shared, link, hello, place, seat).await,
         Access::Snapshot { _seat, _lane } => tokio::select! {
             biased;
             () = shared.lives.contradicted(&hello) => {}
-            () = snapshot::receive(&shared, link, hello) => {}
+            () = snapshot::receive(shared, link, hello) => {}
         },
     }
 }

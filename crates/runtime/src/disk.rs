@@ -13,7 +13,7 @@ use quorate_types::Mark;
 use quorate_wal::{Wal, WalError, Write};
 use tokio::sync::mpsc;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Gauge, Metrics};
 use crate::room::FULL_RETRY;
 
 /// Work for the disk thread, in order.
@@ -29,8 +29,9 @@ pub(crate) enum Work {
 pub(crate) type Written = Result<(), WalError>;
 
 /// Runs until its inbox closes. A failure is final: it is reported and the thread ends. A volume
-/// without space is no failure as long as nothing was written: the group waits until there is some,
-/// and meanwhile the metrics tell, so that nothing further is accepted.
+/// without space is no failure as long as nothing was written, nor is that no file can be opened: the
+/// group waits until there is some, or one can, and meanwhile the metrics tell, so that nothing
+/// further is accepted.
 pub(crate) fn run(
     mut wal: Wal,
     inbox: Receiver<Work>,
@@ -60,7 +61,8 @@ pub(crate) fn run(
     }
 }
 
-/// Appends a group, and waits for space if there is none; nothing when the end comes first.
+/// Appends a group, and waits for space, or for a file, if there is none; nothing when the end comes
+/// first.
 fn write(
     wal: &mut Wal,
     group: &[Write],
@@ -68,17 +70,23 @@ fn write(
     metrics: &Metrics,
 ) -> Option<Written> {
     loop {
-        match wal.append(group) {
-            Err(error @ WalError::Full { .. }) if !wal.is_poisoned() => {
-                if metrics.disk_full.value() == 0 {
+        let done = wal.append(group);
+        if wal.is_poisoned() {
+            return Some(done);
+        }
+        let is_full = matches!(done, Err(WalError::Full { .. }));
+        let is_out_of_files = matches!(done, Err(WalError::TooManyFiles { .. }));
+        let waited = turn(&metrics.disk_full, is_full);
+        let waited = turn(&metrics.disk_out_of_files, is_out_of_files) || waited;
+        match &done {
+            Err(error) if is_full || is_out_of_files => {
+                if waited {
                     tracing::error!("{error}; writes are refused until then, reads go on");
-                    metrics.disk_full.set(1);
                 }
             }
-            done => {
-                if metrics.disk_full.value() == 1 && done.is_ok() {
-                    tracing::info!("the volume has space again; writes are accepted");
-                    metrics.disk_full.set(0);
+            _ => {
+                if waited && done.is_ok() {
+                    tracing::info!("the log has its next file; writes are accepted");
                 }
                 return Some(done);
             }
@@ -96,10 +104,19 @@ fn write(
     }
 }
 
+/// Sets a gauge of one bit; whether it was the other way.
+fn turn(gauge: &Gauge, is_on: bool) -> bool {
+    let was_on = gauge.value() != 0;
+    gauge.set(u64::from(is_on));
+    was_on != is_on
+}
+
 /// Compacts the log, if that is possible now: the next compaction makes up for one that is not.
 fn compact(wal: &mut Wal, mark: &Mark) -> Result<(), WalError> {
     match wal.compact(mark) {
-        Err(error @ (WalError::Io { .. } | WalError::Full { .. })) if !wal.is_poisoned() => {
+        Err(
+            error @ (WalError::Io { .. } | WalError::Full { .. } | WalError::TooManyFiles { .. }),
+        ) if !wal.is_poisoned() => {
             tracing::warn!(%error, "old log files are left for later");
             Ok(())
         }
@@ -163,7 +180,7 @@ mod tests {
                 if let Ok(written) = self.outbox.try_recv() {
                     return Some(written);
                 }
-                if self.metrics.disk_full.value() == 1 {
+                if self.is_waiting() {
                     return None;
                 }
                 assert!(Instant::now() < deadline, "no answer");
@@ -192,7 +209,11 @@ mod tests {
                 }
             };
             written.unwrap();
-            assert_eq!(self.metrics.disk_full.value(), 0);
+            assert!(!self.is_waiting());
+        }
+
+        fn is_waiting(&self) -> bool {
+            [&self.metrics.disk_full, &self.metrics.disk_out_of_files].map(Gauge::value) != [0, 0]
         }
     }
 
@@ -205,6 +226,29 @@ mod tests {
             let mark = Mark { index: Index(running.next - 2), stamp: 1, ..Mark::default() };
             assert!(Index(6) < mark.index, "round {round}: a log of several files");
             running.inbox.send(Work::Compact(mark)).unwrap();
+            running.wait_for_space();
+        }
+        drop(running.inbox);
+        running.thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_log_that_can_open_no_file_waits_until_it_can() {
+        let mut running = Running::new();
+        for _ in 0..2 {
+            running.disk.set_out_of_files(true);
+            loop {
+                running.write();
+                match running.written() {
+                    Some(written) => written.unwrap(),
+                    None => break,
+                }
+            }
+            assert_eq!(running.metrics.disk_full.value(), 0, "that is another thing");
+            // Nor does a compaction fail meanwhile.
+            let mark = Mark { index: Index(running.next - 2), stamp: 1, ..Mark::default() };
+            running.inbox.send(Work::Compact(mark)).unwrap();
+            running.disk.set_out_of_files(false);
             running.wait_for_space();
         }
         drop(running.inbox);

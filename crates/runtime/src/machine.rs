@@ -18,7 +18,7 @@ use redb::backends::FileBackend;
 
 use crate::node::NodeConfig;
 use crate::room::{Patient, Room};
-use crate::snapshot::{Chunks, sync_directory};
+use crate::snapshot::Chunks;
 
 /// Makes the state of a new member of a new cluster, in place of whatever unfinished one is there.
 pub(crate) fn create(
@@ -40,7 +40,7 @@ pub(crate) fn create(
     };
     let store = Store::create(backend(&fresh, config.cache_bytes, room)?, initial).map_err(text)?;
     drop(store);
-    put_in_place(&fresh, path).map_err(text)
+    put_in_place(&fresh, path, room).map_err(text)
 }
 
 /// Opens the state that is there.
@@ -59,7 +59,7 @@ pub(crate) fn install(
 ) -> Result<Store, String> {
     let fresh = restored(node, path, snap_dir, metadata, cache_bytes, room)?;
     drop(fresh);
-    put_in_place(&unfinished(path), path).map_err(text)?;
+    put_in_place(&unfinished(path), path, room).map_err(text)?;
     open(path, cache_bytes, room)
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn replace(
 ) -> Result<(), String> {
     let fresh = restored(store.node(), path, snap_dir, metadata, cache_bytes, room)?;
     // The open file goes with its name; a crash from here on finds either state whole.
-    put_in_place(&unfinished(path), path).map_err(text)?;
+    put_in_place(&unfinished(path), path, room).map_err(text)?;
     store.replace(fresh).map_err(text).map(drop)
 }
 
@@ -90,7 +90,7 @@ fn restored(
     let fresh = unfinished(path);
     remove(&fresh)?;
     let mut backend = backend(&fresh, cache_bytes, room)?;
-    let mut chunks = Chunks::open(snap_dir, metadata).map_err(text)?;
+    let mut chunks = room.open(|| Chunks::open(snap_dir, metadata)).map_err(text)?;
     let applied = quorate_kv::restore(&mut backend, node, || chunks.next()).map_err(text)?;
     if applied.index != metadata.index {
         return Err(format!(
@@ -102,14 +102,9 @@ fn restored(
 }
 
 fn backend(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<RedbBackend, String> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(text)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = room.open(|| options.open(path)).map_err(text)?;
     let storage = FileBackend::new(file).map_err(text)?;
     let room = Arc::clone(room);
     RedbBackend::open(Patient { storage, room }, cache_bytes).map_err(text)
@@ -126,13 +121,13 @@ fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-fn put_in_place(fresh: &Path, path: &Path) -> io::Result<()> {
-    File::open(fresh)?.sync_all()?;
+fn put_in_place(fresh: &Path, path: &Path, room: &Room) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    // Both before anything is done: a failed sync cannot be tried again.
+    let (file, names) = room.open(|| Ok((File::open(fresh)?, File::open(directory)?)))?;
+    file.sync_all()?;
     fs::rename(fresh, path)?;
-    match path.parent() {
-        Some(directory) => sync_directory(directory),
-        None => Ok(()),
-    }
+    names.sync_all()
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub disk_full: Gauge,
     /// Whether the volume of the state has no space left for a flush: 0 or 1.
     pub state_full: Gauge,
+    /// Whether the log waits until it can open its next file: 0 or 1.
+    pub disk_out_of_files: Gauge,
     /// Bytes of the log on disk.
     pub wal_bytes: Gauge,
     /// Entries applied by the machine.

@@ -44,6 +44,10 @@ pub struct NodeConfig {
     pub cache_bytes: usize,
     /// Requests that wait for their answer, over which further ones are refused as busy.
     pub requests_max: usize,
+    /// Connections of peers at one time.
+    pub peer_connections_max: usize,
+    /// Connections to the peer port at one time by who has not said who it is.
+    pub peer_strangers_max: usize,
 }
 
 impl NodeConfig {
@@ -61,6 +65,8 @@ impl NodeConfig {
             request_bytes_max: 1536 * 1024,
             cache_bytes: 64 << 20,
             requests_max: 20_000,
+            peer_connections_max: 256,
+            peer_strangers_max: 64,
         }
     }
 }
@@ -208,6 +214,9 @@ impl Node {
         let metrics = &inner.board.metrics;
         if metrics.disk_full.value() != 0 || metrics.state_full.value() != 0 {
             return Err(ProposeError::DiskFull);
+        }
+        if metrics.disk_out_of_files.value() != 0 {
+            return Err(Refusal::Busy.into());
         }
         let Some(answer) = inner.waiters.wait(request) else {
             return Err(Refusal::Busy.into());

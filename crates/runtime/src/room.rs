@@ -1,4 +1,5 @@
-//! The state's file on a volume that may be full: a write that finds no space waits for it.
+//! The state's files where something may be short for a while: a write that finds no space waits for
+//! it, and so does who cannot open a file because too many are open.
 //!
 //! Nobody sees a commit before it ends, a write to a fixed place can be done again, and what it
 //! holds is in the log. So nothing is lost by waiting, and reads go on meanwhile. Only writes wait:
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quorate_wal::is_out_of_files;
 use redb::StorageBackend;
 
 use crate::metrics::Metrics;
@@ -16,7 +18,7 @@ use crate::metrics::Metrics;
 /// How often a write that found the volume full is tried again.
 pub(crate) const FULL_RETRY: Duration = Duration::from_millis(200);
 
-/// Whether to wait for space: only while the node runs. Before, an error stops the start; after,
+/// Whether to wait for what is short: only while the node runs. Before, an error stops the start; after,
 /// nothing may delay the end.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -29,9 +31,29 @@ impl Room {
         Room { waits: AtomicBool::new(false), metrics }
     }
 
-    /// From now on a full volume is waited out, or no longer.
+    /// From now on a full volume, or want of files, is waited out, or no longer.
     pub(crate) fn wait_for_space(&self, waits: bool) {
         self.waits.store(waits, Ordering::Release);
+    }
+
+    /// Opens a file, or several of which none stays open if one cannot be.
+    pub(crate) fn open<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let mut has_told = false;
+        loop {
+            match attempt() {
+                Err(error) if is_out_of_files(&error) && self.waits.load(Ordering::Acquire) => {
+                    if !has_told {
+                        tracing::error!(
+                            "too many open files to replace the state; close some, or raise the \
+                             limit (`ulimit -n`)"
+                        );
+                        has_told = true;
+                    }
+                    std::thread::sleep(FULL_RETRY);
+                }
+                done => return done,
+            }
+        }
     }
 
     fn write(&self, attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
@@ -136,6 +158,24 @@ mod tests {
                 Ok(_) => Err(self.kind.into()),
                 Err(_) => self.memory.write(offset, data),
             }
+        }
+    }
+
+    #[test]
+    fn who_opens_a_file_waits_for_one_while_the_node_runs() {
+        const EMFILE: i32 = 24;
+        for (waits, code, want) in
+            [(true, EMFILE, None), (true, 5, Some(5)), (false, EMFILE, Some(EMFILE))]
+        {
+            let room = Room::new(Arc::new(Metrics::default()));
+            room.wait_for_space(waits);
+            let tries = AtomicU32::new(0);
+            let opened = room.open(|| match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(io::Error::from_raw_os_error(code)),
+                _ => Ok(()),
+            });
+            let code = opened.err().and_then(|error| error.raw_os_error());
+            assert_eq!(code, want, "waits {waits}");
         }
     }
 

@@ -530,6 +530,8 @@ fn spawn(
 fn net_config(config: &NodeConfig, started_ms: u64) -> NetConfig {
     let mut net = NetConfig::new(config.cluster, config.node);
     net.incarnation = started_ms;
+    net.inbound_connections_max = config.peer_connections_max;
+    net.pending_hellos_max = config.peer_strangers_max;
     let longest = config.request_bytes_max.saturating_add(FRAME_OVERHEAD_BYTES);
     let longest = u32::try_from(longest).unwrap_or(u32::MAX);
     net.frame_bytes_max = net.frame_bytes_max.max(longest);

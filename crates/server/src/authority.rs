@@ -1,4 +1,5 @@
-//! A connection of a client, forgiving one old mistake.
+//! A connection of a client, forgiving one old mistake and no silence: one that does not say in time
+//! that it speaks HTTP is ended. (A request of HTTP/1 that is never finished ends in the library.)
 //!
 //! The etcd client up to 3.4, where it dials one endpoint by its URL (`etcdctl endpoint status` does),
 //! puts the whole URL into HTTP/2's `:authority`, as in `http://10.0.0.1:2379`. That is no authority,
@@ -9,13 +10,17 @@
 //! on untouched from then on. To shorten a value does not disturb the compression of headers: both
 //! sides count entries of their table from the newest, and the receiver only keeps them longer.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// What a client of HTTP/2 says first.
@@ -38,11 +43,32 @@ pub(crate) struct Connection {
     filter: Filter,
     /// Filtered, and not read yet.
     ready: BytesMut,
+    /// When patience ends, until something was said.
+    silence: Option<Pin<Box<Sleep>>>,
+    _seat: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Connection { stream, filter: Filter::default(), ready: BytesMut::new() }
+    /// Takes a connection, its place among all, and how long it may take to greet.
+    pub(crate) fn new(
+        stream: TcpStream,
+        seat: OwnedSemaphorePermit,
+        greeting_max: Duration,
+    ) -> Self {
+        let silence = Some(Box::pin(tokio::time::sleep(greeting_max)));
+        let (filter, ready) = (Filter::default(), BytesMut::new());
+        Connection { stream, filter, ready, silence, _seat: seat }
+    }
+
+    /// Ends the connection when it has taken too long to greet.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.filter.is_greeted {
+            self.silence = None;
+        }
+        match self.silence.as_mut().map(|silence| silence.as_mut().poll(context)) {
+            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
+            Some(Poll::Pending) | None => Ok(()),
+        }
     }
 }
 
@@ -60,6 +86,7 @@ impl AsyncRead for Connection {
                 this.ready.advance(count);
                 return Poll::Ready(Ok(()));
             }
+            this.poll_silence(context)?;
             if this.filter.stage == Stage::Off {
                 return Pin::new(&mut this.stream).poll_read(context, buffer);
             }
@@ -132,6 +159,8 @@ struct Filter {
     stage: Stage,
     /// The beginning of something that has not arrived whole. Bounded by [`FRAME_BYTES_MAX`].
     held: BytesMut,
+    /// Whether it is known to be another language, or HTTP/2 with at least the beginning of a frame.
+    is_greeted: bool,
     /// Whether any call has been seen, and so was found to need mending.
     has_mended: bool,
 }
@@ -161,11 +190,13 @@ impl Filter {
                     out.extend_from_slice(&self.held);
                     self.held.clear();
                     self.stage = if is_http2 { Stage::Frame } else { Stage::Off };
+                    self.is_greeted = !is_http2;
                 }
                 Stage::Frame => {
                     if !self.hold(&mut input, FRAME_HEADER_BYTES) {
                         return;
                     }
+                    self.is_greeted = true;
                     let length = self.frame_bytes();
                     if self.held[3] != HEADERS || FRAME_BYTES_MAX < length {
                         out.extend_from_slice(&self.held);

@@ -22,9 +22,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use sources::{FLAGS, Flag, Sources};
 
+use crate::duration::parse_duration;
 use crate::urls::{Url, UrlError};
 
 /// Election timeouts above this make a cluster that seems dead.
@@ -36,6 +38,9 @@ const REQUEST_BYTES_CEILING: u64 = 10 << 20;
 /// Below this not even a key fits.
 const REQUEST_BYTES_FLOOR: u64 = 1 << 10;
 const TXN_OPS_CEILING: u64 = 100_000;
+const CLIENT_CONNECTIONS_CEILING: u64 = 1 << 20;
+/// As gRPC has it.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const NAME_BYTES_MAX: usize = 255;
 
@@ -74,6 +79,12 @@ pub struct Config {
     pub request_bytes_max: u64,
     /// Operations in each list of a transaction.
     pub txn_ops_max: usize,
+    /// Connections of clients at one time, if the limit of open files allows that many.
+    pub client_connections_max: usize,
+    /// How often a client that says nothing is asked for a sign of life; zero for never.
+    pub keepalive_interval: Duration,
+    /// How long it may take to give one; zero for no questions at all.
+    pub keepalive_timeout: Duration,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -382,6 +393,14 @@ impl Sources {
             ),
             txn_ops_max: usize::try_from(read.number("max-txn-ops", 1, TXN_OPS_CEILING))
                 .unwrap_or(usize::MAX),
+            client_connections_max: usize::try_from(read.number(
+                "max-client-connections",
+                1,
+                CLIENT_CONNECTIONS_CEILING,
+            ))
+            .unwrap_or(usize::MAX),
+            keepalive_interval: read.keepalive("grpc-keepalive-interval"),
+            keepalive_timeout: read.keepalive("grpc-keepalive-timeout"),
             log_level: read.choice(
                 "log-level",
                 "trace, debug, info, warn or error",
@@ -445,6 +464,17 @@ impl Reader<'_> {
             Err(_) => {
                 self.not_a(flag, "a whole number");
                 min
+            }
+        }
+    }
+
+    /// Zero, or a span that leaves both sides time for something else.
+    fn keepalive(&mut self, flag: &'static str) -> Duration {
+        match parse_duration(self.sources.value(flag).trim()) {
+            Ok(span) if span.is_zero() || KEEPALIVE_MIN <= span => span,
+            _ => {
+                self.not_a(flag, "a duration of 1s or more, such as 2h, or 0");
+                Duration::ZERO
             }
         }
     }

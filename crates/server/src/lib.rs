@@ -7,6 +7,7 @@
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
 //! accept, authority        connections of clients, old ones included
+//! open_files               how many connections there may be
 //! ```
 //! Nothing here decides about consensus or data: that is the runtime's and the machine's business.
 
@@ -14,16 +15,20 @@ mod accept;
 mod authority;
 pub mod config;
 mod convert;
+mod duration;
 mod grpc;
 mod http;
 pub mod identity;
 mod leadership;
 mod local;
+mod open_files;
 mod quota;
 mod serve;
 mod status;
 pub mod urls;
 mod version;
 
+pub use duration::parse_duration;
+pub use open_files::raise_open_files;
 pub use serve::{ServeError, Server};
 pub use version::{ETCD_VERSION, QUORATE_VERSION};

@@ -20,10 +20,11 @@ use quorate_types::Life;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::accept::Accepting;
+use crate::accept::{Accepting, Seats};
 use crate::config::Config;
 use crate::identity::{self, Identity, IdentityError};
 use crate::local::Local;
+use crate::open_files::Shares;
 use crate::urls::{Url, UrlError};
 use crate::version::{ETCD_VERSION, QUORATE_VERSION};
 use crate::{grpc, http};
@@ -34,9 +35,6 @@ const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(2);
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
-/// A connection that says nothing is asked for a sign of life this often, as in etcd.
-const PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running server.
 #[derive(Debug)]
@@ -123,7 +121,8 @@ impl Server {
             tracing::warn!("{warning}");
         }
 
-        let node = Node::start(node_config(config, &identity, peers)).await?;
+        let shares = Shares::now(config.client_connections_max);
+        let node = Node::start(node_config(config, &identity, peers, shares)).await?;
         let local = Local::new(node.clone(), config);
         let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
         let (stop, stopping) = watch::channel(false);
@@ -138,7 +137,8 @@ impl Server {
                 }
             }
         });
-        tasks.spawn(serve_clients(config.clone(), local, clients, ready_sender, stopping));
+        let seats = Seats::new(shares.clients);
+        tasks.spawn(serve_clients(config.clone(), local, clients, seats, ready_sender, stopping));
         Ok(Server { node: NodeHandle(node), identity, client_addresses, ready, stop, tasks })
     }
 
@@ -192,6 +192,7 @@ fn node_config(
     config: &Config,
     identity: &Identity,
     peers: Vec<(Url, TcpListener, SocketAddr)>,
+    shares: Shares,
 ) -> NodeConfig {
     let text = |urls: &[Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
     let members = identity
@@ -214,6 +215,8 @@ fn node_config(
         election_ms: config.election_ms,
         snapshot_count: config.snapshot_count,
         request_bytes_max: config.request_bytes_max,
+        peer_connections_max: shares.peers,
+        peer_strangers_max: shares.strangers,
         ..NodeConfig::new(identity.node, identity.cluster, config.data_dir.clone())
     }
 }
@@ -242,6 +245,7 @@ async fn serve_clients(
     config: Config,
     local: Local,
     listeners: Vec<(Url, TcpListener, SocketAddr)>,
+    seats: Seats,
     ready: watch::Sender<bool>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -251,13 +255,14 @@ async fn serve_clients(
     }
     let services = grpc::routes(&local, config.request_bytes_max);
     let router = http::router(services, local);
+    let asks = !config.keepalive_interval.is_zero() && !config.keepalive_timeout.is_zero();
     let mut serving = JoinSet::new();
     for (url, listener, address) in listeners {
         let listener = listener
             .set_nonblocking(true)
             .and_then(|()| tokio::net::TcpListener::from_std(listener));
         let incoming = match listener {
-            Ok(listener) => Accepting::new(listener),
+            Ok(listener) => Accepting::new(listener, seats.clone()),
             Err(error) => {
                 tracing::error!(%url, %error, "cannot serve clients on this listener");
                 continue;
@@ -270,8 +275,8 @@ async fn serve_clients(
         let server = tonic::transport::Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(STREAMS_MAX)
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
+            .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
             .add_routes(router.clone().into())
             .serve_with_incoming_shutdown(incoming, stopped);
         serving.spawn(async move {

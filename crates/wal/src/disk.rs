@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use fs4::FileExt as _;
+use rustix::io::Errno;
 
 /// Holds a lock for as long as it lives. The end of the process ends it too, however it ends.
 pub type DiskLock = Box<dyn Any + Send>;
@@ -48,12 +49,18 @@ pub trait Disk: Send + Sync + 'static {
     /// there were any to take.
     fn restrict_dir(&self, dir: &Path) -> io::Result<Option<u32>>;
 
-    /// Makes the names in a directory durable.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Opens a directory, to make what happens to its names durable.
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn DiskDir>>;
 
     /// Locks a file for this process alone, making it if need be. `None` when another holder has
     /// it; it never waits.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
+}
+
+/// An open directory. To sync it takes no further file descriptor.
+pub trait DiskDir: Send + 'static {
+    /// Makes the names in it durable.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file.
@@ -88,6 +95,12 @@ pub trait DiskFile: Send + 'static {
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|bytes| bytes == 0)
     }
+}
+
+/// Whether an operation failed only because this process, or the machine, has as many files open as
+/// it may have. Nothing has happened then, and that it does so again is not to be expected.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The file system of this machine.
@@ -132,8 +145,8 @@ impl Disk for RealDisk {
         Ok(Some(mode))
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn DiskDir>> {
+        Ok(Box::new(RealDir(File::open(dir)?)))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
@@ -151,6 +164,14 @@ impl Disk for RealDisk {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+struct RealDir(File);
+
+impl DiskDir for RealDir {
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 
@@ -190,6 +211,11 @@ impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
+}
+
+/// Makes the names in a directory that is not open durable.
+pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.open_dir(dir)?.sync()
 }
 
 /// Writes all of `bytes`, going on after a short or interrupted write.

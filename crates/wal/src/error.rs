@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use quorate_types::Index;
 
 use crate::Identity;
+use crate::disk::is_out_of_files;
 
 /// Why the log could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,19 @@ pub enum WalError {
     /// noticed before it wrote anything, and so goes on once there is space again.
     #[error("no space left to {doing} {}; free some on that volume", path.display())]
     Full {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+    },
+    /// No file can be opened at present. [`Wal::is_poisoned`](crate::Wal::is_poisoned) tells whether
+    /// the log goes on once one can be; an open log needs one only to begin a segment, and then it
+    /// does.
+    #[error(
+        "too many open files to {doing} {}; close some, or raise the limit (`ulimit -n`)",
+        path.display()
+    )]
+    TooManyFiles {
         /// What was being done.
         doing: &'static str,
         /// To which file or directory.
@@ -269,6 +283,9 @@ impl WalError {
             || source.kind() == io::ErrorKind::QuotaExceeded
         {
             return WalError::Full { doing, path: path.to_owned() };
+        }
+        if is_out_of_files(&source) {
+            return WalError::TooManyFiles { doing, path: path.to_owned() };
         }
         WalError::Io { doing, path: path.to_owned(), source }
     }

@@ -87,7 +87,7 @@ mod recover;
 mod segment;
 mod wal;
 
-pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
+pub use disk::{Disk, DiskDir, DiskFile, DiskLock, RealDisk, is_out_of_files};
 pub use error::{Damage, Misfit, WalError};
 pub use record::WRITE_BYTES_MAX;
 pub use wal::{Identity, Options, Recovered, TornTail, Wal, Write};

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use quorate_types::{Index, LogEntry};
 
-use crate::disk::{DiskFile, read_all, write_all};
+use crate::disk::{DiskFile, read_all, sync_dir, write_all};
 use crate::ledger::{Ledger, Segment};
 use crate::record::{
     Base, FORMAT, HeaderFault, Pen, Record, RecordHeader, SECTOR, SegmentHeader, is_zero,
@@ -205,9 +205,9 @@ impl Found {
         self.file.sync_all().map_err(io("sync", &self.path))?;
         self.pen.synced = self.pen.offset;
         // A process that died while it made the log, or a segment, may have left names unsynced.
-        disk.sync_dir(dir).map_err(io("sync", dir))?;
+        sync_dir(disk, dir).map_err(io("sync", dir))?;
         let parent = segment::parent(dir);
-        disk.sync_dir(parent).map_err(io("sync", parent))?;
+        sync_dir(disk, parent).map_err(io("sync", parent))?;
 
         if let Some((path, mut pen)) = self.seal.take() {
             let offset = pen.offset;

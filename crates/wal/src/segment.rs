@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use quorate_types::Index;
 
-use crate::disk::{DiskFile, write_all};
+use crate::disk::{DiskDir, DiskFile, write_all};
 use crate::record::{Base, Pen, SECTOR, SegmentHeader};
 use crate::{Disk, WalError};
 
@@ -64,16 +64,17 @@ pub(crate) fn begin(
     Ok(pen)
 }
 
-/// Gives a segment its name for good. Its contents must be durable by now.
+/// Gives a segment its name for good. Its contents must be durable by now. `names` is `dir`, open.
 pub(crate) fn publish(
     disk: &dyn Disk,
     dir: &Path,
+    names: &dyn DiskDir,
     spare: &Path,
     header: &SegmentHeader,
 ) -> Result<PathBuf, WalError> {
     let path = dir.join(name(header.sequence, header.first));
     disk.rename(spare, &path).map_err(|error| WalError::io("rename", spare, error))?;
-    disk.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))?;
+    names.sync().map_err(|error| WalError::io("sync", dir, error))?;
     Ok(path)
 }
 

@@ -15,7 +15,9 @@ use std::io;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{Disk, DiskFile, DiskLock};
+use rustix::io::Errno;
+
+use crate::disk::{Disk, DiskDir, DiskFile, DiskLock};
 
 const SECTOR: usize = 512;
 const ROOT: u64 = 0;
@@ -51,6 +53,7 @@ struct World {
     op_count: u64,
     faults: BTreeMap<u64, Fault>,
     space_bytes_max: u64,
+    is_out_of_files: bool,
 }
 
 #[derive(Clone)]
@@ -96,6 +99,7 @@ impl Default for World {
             op_count: 0,
             faults: BTreeMap::new(),
             space_bytes_max: u64::MAX,
+            is_out_of_files: false,
         }
     }
 }
@@ -134,6 +138,12 @@ impl SimDisk {
     /// How many bytes all files may have together, from now on.
     pub fn set_space(&self, bytes_max: u64) {
         self.world().space_bytes_max = bytes_max;
+    }
+
+    /// Whether nothing more can be opened, as for a process that has as many files open as it may
+    /// have, from now on.
+    pub fn set_out_of_files(&self, is_out_of_files: bool) {
+        self.world().is_out_of_files = is_out_of_files;
     }
 
     /// The bytes all files have together.
@@ -286,6 +296,14 @@ impl World {
         }
     }
 
+    /// Whether one more file or directory can be opened.
+    fn spare_descriptor(&self) -> io::Result<()> {
+        match self.is_out_of_files {
+            true => Err(Errno::MFILE.into()),
+            false => Ok(()),
+        }
+    }
+
     fn add(&mut self, node: Node) -> u64 {
         let number = self.next_node;
         self.next_node += 1;
@@ -373,6 +391,7 @@ impl World {
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.op(|world| {
+            world.spare_descriptor()?;
             let node = world.put(path, Node::File(Contents::default()))?;
             Ok(self.handle(world, node))
         })
@@ -380,6 +399,7 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.op(|world| {
+            world.spare_descriptor()?;
             let node = world.find(path)?;
             world.file(node)?;
             Ok(self.handle(world, node))
@@ -403,6 +423,7 @@ impl Disk for SimDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.op(|world| {
+            world.spare_descriptor()?;
             let node = world.find(dir)?;
             Ok(world.dir(node)?.cached.keys().cloned().collect())
         })
@@ -424,18 +445,21 @@ impl Disk for SimDisk {
         })
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.op(|world| {
-            let node = world.find(dir)?;
-            let names = world.dir(node)?;
-            names.durable.clone_from(&names.cached);
-            names.unsynced.clear();
-            Ok(())
-        })
+    /// Not counted as an operation: without power there is no log that could ask for it.
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn DiskDir>> {
+        let mut world = self.world();
+        if world.is_off {
+            return Err(off());
+        }
+        world.spare_descriptor()?;
+        let node = world.find(dir)?;
+        world.dir(node)?;
+        Ok(Box::new(SimDir { disk: self.clone(), node, life: world.life }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
         self.op(|world| {
+            world.spare_descriptor()?;
             let node = match world.find(path) {
                 Ok(node) => node,
                 Err(_) => world.put(path, Node::File(Contents::default()))?,
@@ -446,6 +470,24 @@ impl Disk for SimDisk {
             let lock = SimLock { disk: self.clone(), node, life: world.life };
             let lock: Box<dyn Any + Send> = Box::new(lock);
             Ok(Some(lock))
+        })
+    }
+}
+
+struct SimDir {
+    disk: SimDisk,
+    node: u64,
+    life: u64,
+}
+
+impl DiskDir for SimDir {
+    fn sync(&self) -> io::Result<()> {
+        let file = SimFile { disk: self.disk.clone(), node: self.node, life: self.life };
+        file.op(|world, _| {
+            let names = world.dir(self.node)?;
+            names.durable.clone_from(&names.cached);
+            names.unsynced.clear();
+            Ok(())
         })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_types::{GroupId, Index, Life, LogEntry, Mark, NodeId};
 
-use crate::disk::{DiskFile, DiskLock, write_all};
+use crate::disk::{DiskDir, DiskFile, DiskLock, sync_dir, write_all};
 use crate::ledger::{Ledger, Segment};
 use crate::record::{
     self, Base, Pen, SECTOR, SegmentHeader, WRITE_BYTES_MAX, base_bytes, compact_bytes,
@@ -129,6 +129,8 @@ pub struct TornTail {
 pub struct Wal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// `dir`, open.
+    names: Box<dyn DiskDir>,
     options: Options,
     identity: Identity,
     ledger: Ledger,
@@ -167,7 +169,7 @@ impl Wal {
     ///
     /// [`WalError::Occupied`] when there is anything in `dir`; [`WalError::Locked`] when another
     /// process is making the same log; [`WalError::TooLarge`]; [`WalError::Full`] and
-    /// [`WalError::Io`], after which it may be tried again.
+    /// [`WalError::Io`], [`WalError::TooManyFiles`], after which it may be tried again.
     pub fn create(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -219,9 +221,10 @@ impl Wal {
         let file = segment::reserve(disk, &spare, header.bytes)?;
         segment::begin(&*file, &spare, &header, &base)?;
         file.sync_all().map_err(io("sync", &spare))?;
-        segment::publish(disk, temporary, &spare, &header)?;
+        let names = disk.open_dir(temporary).map_err(io("open", temporary))?;
+        segment::publish(disk, temporary, &*names, &spare, &header)?;
         disk.rename(temporary, dir).map_err(io("rename", temporary))?;
-        disk.sync_dir(parent).map_err(io("sync", parent))
+        sync_dir(disk, parent).map_err(io("sync", parent))
     }
 
     /// Opens the log in `dir`, and reads all of it. `progress` hears how many bytes of how many
@@ -233,7 +236,8 @@ impl Wal {
     /// # Errors
     ///
     /// [`WalError::Absent`], [`WalError::Locked`]; [`WalError::Damaged`], [`WalError::Foreign`],
-    /// [`WalError::Format`], which change nothing on disk; [`WalError::Full`], [`WalError::Io`].
+    /// [`WalError::Format`], which change nothing on disk; [`WalError::Full`],
+    /// [`WalError::TooManyFiles`], [`WalError::Io`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -251,10 +255,14 @@ impl Wal {
             other => other.map_err(|error| WalError::io("remove", &spare, error))?,
         }
 
+        // Held for the log's life: between the rename and the sync of a name nothing may be wanting.
+        let names = disk.open_dir(dir).map_err(|error| WalError::io("open", dir, error))?;
+
         let recover::Found { recovered, ledger, file, path, pen, .. } = found;
         let mut wal = Wal {
             disk,
             dir: dir.to_owned(),
+            names,
             options,
             identity: recovered.identity,
             file,
@@ -297,8 +305,9 @@ impl Wal {
     /// # Errors
     ///
     /// [`WalError::TooLarge`]: nothing was written, the log goes on.
-    /// [`WalError::Full`] when the next segment found no space: nothing was written, and the log
-    /// goes on once there is some. All others are final, and so is a `Full` after which
+    /// [`WalError::Full`] when the next segment found no space, [`WalError::TooManyFiles`] when its
+    /// file could not be opened: nothing was written, and the log goes on once there is some, or it
+    /// can be. All others are final, and so is a `Full` after which
     /// [`is_poisoned`](Wal::is_poisoned): what the disk now holds of these writes is unknown, and
     /// every later call returns [`WalError::Poisoned`] until the log is opened again.
     pub fn append(&mut self, writes: &[Write]) -> Result<(), WalError> {
@@ -534,7 +543,7 @@ impl Wal {
     ) -> Result<(), WalError> {
         file.sync_all().map_err(|error| WalError::io("sync", spare, error))?;
         pen.synced = pen.offset;
-        let path = segment::publish(&*self.disk, &self.dir, spare, header)?;
+        let path = segment::publish(&*self.disk, &self.dir, &*self.names, spare, header)?;
 
         let end = self.pen.offset;
         self.buffer.clear();
@@ -577,10 +586,7 @@ impl Wal {
                 }
                 _ => {}
             }
-            let synced = self
-                .disk
-                .sync_dir(&self.dir)
-                .map_err(|error| WalError::io("sync", &self.dir, error));
+            let synced = self.names.sync().map_err(|error| WalError::io("sync", &self.dir, error));
             self.poison_on_error(synced)?;
             self.is_nearly_full = false;
         }

@@ -30,6 +30,8 @@ pub(crate) struct Cluster {
     pub(crate) directory: TempDir,
     pub(crate) members: Vec<Member>,
     flags: Vec<String>,
+    /// How many files a member may have open, if not as many as this process.
+    pub(crate) open_files_max: Option<u32>,
 }
 
 impl Cluster {
@@ -57,6 +59,7 @@ impl Cluster {
             directory: TempDir::with_prefix("quorate-test-").unwrap(),
             members,
             flags: flags.iter().map(ToString::to_string).collect(),
+            open_files_max: None,
         }
     }
 
@@ -74,7 +77,15 @@ impl Cluster {
         let member = &self.members[at];
         let client = format!("http://127.0.0.1:{}", member.client_port);
         let peer = format!("http://127.0.0.1:{}", member.peer_port);
-        let mut command = quorate();
+        let mut command = match self.open_files_max {
+            None => quorate(),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\"")]);
+                without_settings(&mut shell).arg(env!("CARGO_BIN_EXE_quorate"));
+                shell
+            }
+        };
         command
             .arg("serve")
             .args(["--name", &member.name])
@@ -307,7 +318,12 @@ pub(crate) fn outcome(mut process: Child) -> Outcome {
 
 pub(crate) fn quorate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    // Settings of whoever runs the tests must not reach the program.
+    without_settings(&mut command);
+    command
+}
+
+/// Settings of whoever runs the tests must not reach the program.
+fn without_settings(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars() {
         if name.starts_with("ETCD") || name.starts_with("QUORATE") {
             command.env_remove(name);

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod catch_up;
 mod clients;
+mod crowd;
 mod durability;
 mod etcdctl;
 mod full_disk;

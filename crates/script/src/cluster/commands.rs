@@ -84,6 +84,7 @@ impl Cluster {
                 Ok(())
             }
             "read-index" => self.read_index(directive),
+            "request-snapshot" => self.on_node(directive, |node| node.raw.request_snapshot()),
             "report-snapshot" => self.report_snapshot(directive),
             "report-unreachable" => self.report_unreachable(directive),
             "restart" => self.restart(directive),
@@ -138,6 +139,7 @@ impl Cluster {
                 "max-inflight-bytes" => config.max_inflight_bytes = number(value)?,
                 "max-uncommitted-size" => config.max_uncommitted_entries_size = number(value)?,
                 "report-lost-reads" => config.report_lost_reads = boolean(value)?,
+                "snapshot-on-request" => config.snapshot_on_request = boolean(value)?,
                 "read-only" => {
                     config.read_only_option = match value {
                         "safe" => ReadOnlyOption::Safe,

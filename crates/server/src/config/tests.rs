@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::*;
 
@@ -30,6 +31,8 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
     assert!(!config.describes_cluster);
     assert_eq!((config.heartbeat_ms, config.election_ms), (100, 1000));
     assert_eq!(config.snapshot_count, 10_000);
+    let keepalive = (config.keepalive_interval, config.keepalive_timeout);
+    assert_eq!(keepalive, (Duration::from_secs(2 * 60 * 60), Duration::from_secs(20)));
     assert_eq!(config.quota_bytes_max, Some(2 << 30));
     assert_eq!(config.request_bytes_max, 1_572_864);
     assert_eq!(config.txn_ops_max, 128);
@@ -167,6 +170,15 @@ const BAD: &[(&str, &str, &str)] = &[
     ("max-request-bytes", "1MiB", "\"1MiB\" is not a whole number"),
     ("max-txn-ops", "0", "0 is out of range; use 1 to 100000"),
     ("max-txn-ops", "100001", "use 1 to 100000"),
+    ("max-client-connections", "0", "0 is out of range; use 1 to 1048576"),
+    ("max-client-connections", "many", "\"many\" is not a whole number"),
+    (
+        "grpc-keepalive-interval",
+        "7200",
+        "\"7200\" is not a duration of 1s or more, such as 2h, or 0",
+    ),
+    ("grpc-keepalive-interval", "999ms", "\"999ms\" is not a duration of 1s or more"),
+    ("grpc-keepalive-timeout", "-1s", "\"-1s\" is not a duration of 1s or more"),
     ("quota-backend-bytes", "2GB", "\"2GB\" is not a whole number of bytes"),
     ("quota-backend-bytes", "99999999999999999999", "is not a whole number of bytes"),
     ("initial-cluster-state", "old", "\"old\" is not new or existing"),
@@ -336,6 +348,10 @@ fn edges_of_ranges_work() {
         ("max-request-bytes", "1024"),
         ("max-request-bytes", "10485760"),
         ("max-txn-ops", "1"),
+        ("max-client-connections", "1"),
+        ("grpc-keepalive-interval", "0"),
+        ("grpc-keepalive-interval", "1s"),
+        ("grpc-keepalive-timeout", "1m30s"),
     ] {
         given(&[(flag, value)]).config().unwrap();
     }

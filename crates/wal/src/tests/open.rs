@@ -288,6 +288,46 @@ fn a_full_volume_is_noticed_early_and_forgives() {
 }
 
 #[test]
+fn a_log_that_can_open_no_file_goes_on_once_it_can() {
+    let mut waited = 0;
+    // Files run out before any of the first writes: between two segments, and in the middle of one.
+    for last_good in 0..30 {
+        let (disk, mut wal, mut list) = fresh();
+        for next in 1.. {
+            disk.set_out_of_files(last_good < next);
+            let write = write(next, 1, 1);
+            match wal.append(std::slice::from_ref(&write)) {
+                Ok(()) => list.write(&write),
+                Err(error) => {
+                    assert!(matches!(error, WalError::TooManyFiles { .. }), "{error}");
+                    break;
+                }
+            }
+        }
+        assert!(!wal.is_poisoned());
+        assert_eq!(wal.last(), list.last(), "what was refused left no trace");
+        waited += 1;
+        // Neither removal nor compaction takes a file.
+        let at = Index(list.last().0 - 1);
+        wal.compact(&mark(at.0, 1)).unwrap();
+        list.start_after(&mark(at.0, 1));
+        disk.set_out_of_files(false);
+        for next in wal.last().0 + 1..wal.last().0 + 40 {
+            let write = write(next, 1, 1);
+            wal.append(std::slice::from_ref(&write)).unwrap();
+            list.write(&write);
+        }
+        drop(wal);
+        disk.set_out_of_files(true);
+        let error = open(&disk).unwrap_err();
+        assert!(error.to_string().starts_with("too many open files to "), "{error}");
+        disk.set_out_of_files(false);
+        assert_eq!(List::from(&open(&disk).unwrap().1), list);
+    }
+    assert_eq!(waited, 30);
+}
+
+#[test]
 fn a_file_that_cannot_be_removed_fails_no_write() {
     let (disk, mut wal, mut list) = fresh();
     for first in (1..60).step_by(12) {

@@ -18,7 +18,7 @@ const UNITS: &[(&str, f64)] = &[
 /// # Errors
 ///
 /// Says what is wrong with the text: a number without a unit, above all.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
