@@ -70,9 +70,8 @@ impl<'a> View<'a> {
             ..View::default()
         };
         match &message.body {
-            Body::Propose { entries }
-            | Body::ReadIndex { entries }
-            | Body::StorageApplyReply { entries } => view.entries = entries,
+            Body::Propose { entries } | Body::ReadIndex { entries } => view.entries = entries,
+            Body::StorageApplyReply { entries } => view.entries = entries,
             Body::Append { prev, entries, commit } => {
                 view.place = Some(*prev);
                 view.entries = entries;
@@ -248,7 +247,7 @@ impl Fields {
             MessageType::MsgHup => Body::Hup,
             MessageType::MsgBeat => Body::Beat,
             MessageType::MsgProp => Body::Propose { entries },
-            MessageType::MsgApp => Body::Append { prev: place, entries, commit },
+            MessageType::MsgApp => Body::Append { prev: place, entries: entries.into(), commit },
             MessageType::MsgAppResp if reject => {
                 let hint = EntryId { term: log_term, index: self.reject_hint };
                 Body::AppendRefusal { index, hint }
@@ -271,7 +270,7 @@ impl Fields {
             MessageType::MsgStorageAppend => Body::StorageAppend {
                 hard_state: Some(HardState { term, vote: self.vote, commit })
                     .filter(|hard_state| !hard_state.is_empty()),
-                entries,
+                entries: entries.into(),
                 snapshot: written(snapshot),
                 responses,
             },
@@ -279,8 +278,10 @@ impl Fields {
                 stable: Some(place).filter(|place| *place != EntryId::default()),
                 snapshot: written(snapshot),
             },
-            MessageType::MsgStorageApply => Body::StorageApply { entries, responses },
-            MessageType::MsgStorageApplyResp => Body::StorageApplyReply { entries },
+            MessageType::MsgStorageApply => {
+                Body::StorageApply { entries: entries.into(), responses }
+            }
+            MessageType::MsgStorageApplyResp => Body::StorageApplyReply { entries: entries.into() },
             MessageType::MsgForgetLeader => Body::ForgetLeader,
         };
         Ok(Message { to, from, term, body })
