@@ -36,6 +36,16 @@ impl Entries {
         Self::default()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// The entries at these places, shared.
     ///
     /// # Panics
