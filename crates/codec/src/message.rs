@@ -7,9 +7,13 @@ use bytes::Bytes;
 use quorate_raft::{Body, Entry, HardState, Message, MessageType, Snapshot};
 use quorate_types::{EntryId, Index, NodeId, Term};
 
-use crate::DecodeError;
 use crate::values::pick;
 use crate::wire::{self, Decode, Encode, Out, Reader, Value};
+use crate::{DecodeError, SHARED_BYTES_MIN};
+
+/// What an entry takes besides its payload in all but the longest of logs: a tag and a number of up
+/// to ten bytes for its length, type, term and index, and the payload's length.
+const ENTRY_FIELDS_BYTES_MAX: usize = 5 * 6;
 
 /// The context of a vote request that the leader itself has asked for.
 const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
@@ -19,7 +23,7 @@ const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 /// Payloads of [`SHARED_BYTES_MIN`](crate::SHARED_BYTES_MIN) bytes and more are pieces of their own
 /// that share the memory of `message`; everything else is copied into the pieces between them.
 pub fn encode_message(message: &Message) -> Vec<Bytes> {
-    wire::encode_chunks(message)
+    wire::encode_chunks(message, View::of(message).copied_bytes_max())
 }
 
 /// A message from its encoding. Payloads are slices of `bytes` and keep all of it in memory.
@@ -70,9 +74,8 @@ impl<'a> View<'a> {
             ..View::default()
         };
         match &message.body {
-            Body::Propose { entries }
-            | Body::ReadIndex { entries }
-            | Body::StorageApplyReply { entries } => view.entries = entries,
+            Body::Propose { entries } | Body::ReadIndex { entries } => view.entries = entries,
+            Body::StorageApplyReply { entries } => view.entries = entries,
             Body::Append { prev, entries, commit } => {
                 view.place = Some(*prev);
                 view.entries = entries;
@@ -136,6 +139,16 @@ impl<'a> View<'a> {
 }
 
 impl View<'_> {
+    /// Bytes of the encoding that are copied, at most, while nothing out of the ordinary is sent.
+    fn copied_bytes_max(&self) -> usize {
+        let fields = 14 * 11;
+        let copied = |entry: &Entry| match entry.payload().len() {
+            large if SHARED_BYTES_MIN <= large => ENTRY_FIELDS_BYTES_MAX,
+            length => length + ENTRY_FIELDS_BYTES_MAX,
+        };
+        fields + self.context.len() + self.entries.iter().map(copied).sum::<usize>()
+    }
+
     fn write(&self, out: &mut impl Out) {
         out.number_field(1, self.kind);
         out.optional_field(2, self.to.known().map(u64::from));
@@ -248,7 +261,7 @@ impl Fields {
             MessageType::MsgHup => Body::Hup,
             MessageType::MsgBeat => Body::Beat,
             MessageType::MsgProp => Body::Propose { entries },
-            MessageType::MsgApp => Body::Append { prev: place, entries, commit },
+            MessageType::MsgApp => Body::Append { prev: place, entries: entries.into(), commit },
             MessageType::MsgAppResp if reject => {
                 let hint = EntryId { term: log_term, index: self.reject_hint };
                 Body::AppendRefusal { index, hint }
@@ -271,7 +284,7 @@ impl Fields {
             MessageType::MsgStorageAppend => Body::StorageAppend {
                 hard_state: Some(HardState { term, vote: self.vote, commit })
                     .filter(|hard_state| !hard_state.is_empty()),
-                entries,
+                entries: entries.into(),
                 snapshot: written(snapshot),
                 responses,
             },
@@ -279,8 +292,10 @@ impl Fields {
                 stable: Some(place).filter(|place| *place != EntryId::default()),
                 snapshot: written(snapshot),
             },
-            MessageType::MsgStorageApply => Body::StorageApply { entries, responses },
-            MessageType::MsgStorageApplyResp => Body::StorageApplyReply { entries },
+            MessageType::MsgStorageApply => {
+                Body::StorageApply { entries: entries.into(), responses }
+            }
+            MessageType::MsgStorageApplyResp => Body::StorageApplyReply { entries: entries.into() },
             MessageType::MsgForgetLeader => Body::ForgetLeader,
         };
         Ok(Message { to, from, term, body })

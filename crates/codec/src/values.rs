@@ -31,7 +31,7 @@ pub fn decode_entry(bytes: Bytes) -> Result<Entry, DecodeError> {
 /// The snapshot as a `raftpb.Snapshot`, in pieces that follow each other, so that a large state is
 /// not copied.
 pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<Bytes> {
-    wire::encode_chunks(snapshot)
+    wire::encode_chunks(snapshot, 0)
 }
 
 /// A `raftpb.Snapshot`. Its data is a slice of `bytes`.

@@ -4,7 +4,7 @@
 //! calls twice, first to count the bytes ([`Counter`]), then to write them ([`Chunks`]), so a
 //! length can stand before what it measures without a second description of the value.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::DecodeError;
 
@@ -34,12 +34,13 @@ pub(crate) trait Decode: Default {
 pub(crate) fn encode(value: &impl Encode) -> Bytes {
     let mut chunks = Chunks::new(count(value), usize::MAX);
     value.write(&mut chunks);
-    Bytes::from(chunks.buffer)
+    chunks.buffer.freeze()
 }
 
-/// Encodes `value` into pieces that follow each other; large payloads are pieces of their own.
-pub(crate) fn encode_chunks(value: &impl Encode) -> Vec<Bytes> {
-    let mut chunks = Chunks::new(0, SHARED_BYTES_MIN);
+/// Encodes `value` into pieces that follow each other; large payloads are pieces of their own. All
+/// else is written into one piece of memory, which takes `capacity` bytes before it must grow.
+pub(crate) fn encode_chunks(value: &impl Encode, capacity: usize) -> Vec<Bytes> {
+    let mut chunks = Chunks::new(capacity, SHARED_BYTES_MIN);
     value.write(&mut chunks);
     chunks.cut();
     chunks.done
@@ -60,17 +61,16 @@ pub(crate) trait Out {
     /// Takes bytes that may be shared.
     fn shared(&mut self, bytes: &Bytes);
 
+    /// Takes one byte.
+    fn byte(&mut self, byte: u8);
+
     /// A number in seven bits a byte, the lowest first.
     fn number(&mut self, mut value: u64) {
-        let mut digits = [0; 10];
-        let mut length = 0;
         while 0x80 <= value {
-            digits[length] = value as u8 | 0x80;
+            self.byte(value as u8 | 0x80);
             value >>= 7;
-            length += 1;
         }
-        digits[length] = value as u8;
-        self.bytes(&digits[..=length]);
+        self.byte(value as u8);
     }
 
     /// Field `field` with a number.
@@ -186,6 +186,13 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<u64, DecodeError> {
         let start = self.at;
+        // Most numbers are tags and lengths of one byte.
+        if let Some(&byte) = self.source[..self.end].get(start)
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(u64::from(byte));
+        }
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.take(1)?[0];
@@ -270,6 +277,10 @@ fn count(value: &impl Encode) -> usize {
 struct Counter(usize);
 
 impl Out for Counter {
+    fn byte(&mut self, _: u8) {
+        self.0 += 1;
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
     }
@@ -282,24 +293,28 @@ impl Out for Counter {
 /// Keeps what it is given: small pieces in a buffer, payloads from `shared_min` bytes as they are.
 struct Chunks {
     done: Vec<Bytes>,
-    buffer: Vec<u8>,
+    buffer: BytesMut,
     shared_min: usize,
 }
 
 impl Chunks {
     fn new(capacity: usize, shared_min: usize) -> Self {
-        Chunks { done: Vec::new(), buffer: Vec::with_capacity(capacity), shared_min }
+        Chunks { done: Vec::new(), buffer: BytesMut::with_capacity(capacity), shared_min }
     }
 
     /// Ends the piece being written.
     fn cut(&mut self) {
         if !self.buffer.is_empty() {
-            self.done.push(Bytes::from(std::mem::take(&mut self.buffer)));
+            self.done.push(self.buffer.split().freeze());
         }
     }
 }
 
 impl Out for Chunks {
+    fn byte(&mut self, byte: u8) {
+        self.buffer.put_u8(byte);
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }

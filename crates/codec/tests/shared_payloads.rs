@@ -24,7 +24,7 @@ fn work(node: &mut RawNode<MemoryStorage>) -> (Vec<Message>, Vec<Bytes>) {
         let Ready { entries, hard_state, committed_entries, messages, .. } = node.ready();
         let held = entries.iter().chain(&committed_entries);
         seen.extend(held.filter_map(|entry| entry.data.clone()));
-        node.storage().append_owned(entries).expect("entries follow each other");
+        node.storage().append_shared(&entries).expect("entries follow each other");
         if let Some(hard_state) = hard_state {
             node.storage().set_hard_state(hard_state);
         }

@@ -13,7 +13,7 @@ use quorate_types::{EntryId, Index, NodeId};
 use crate::core::Core;
 use crate::log::LogError;
 use crate::note::Note;
-use crate::{Body, Fatal, ProgressState, Storage, payload_size};
+use crate::{Body, Entries, Fatal, ProgressState, Storage};
 
 /// Whether an append is worth sending that carries nothing but the commit index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl<S: Storage> Core<S> {
         let is_throttled =
             progress.state == ProgressState::Replicate && progress.inflights.is_full();
         let entries = if is_throttled {
-            Ok(Vec::new())
+            Ok(Entries::new())
         } else {
             self.log.entries(progress.next, self.config.max_size_per_msg)
         };
@@ -90,7 +90,7 @@ impl<S: Storage> Core<S> {
         };
 
         let commit = self.log.committed();
-        progress.sent_entries(entries.len() as u64, payload_size(&entries));
+        progress.sent_entries(entries.len() as u64, entries.payload_size());
         progress.sent_commit(commit);
         self.send(peer, Body::Append { prev: EntryId { term, index }, entries, commit });
         Ok(true)

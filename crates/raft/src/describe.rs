@@ -200,9 +200,8 @@ impl<'a> Shown<'a> {
         let at = |index: Index| EntryId { index, ..EntryId::default() };
         let refusal = |reject: bool| reject.then_some(Index(0));
         match body {
-            Body::Propose { entries }
-            | Body::ReadIndex { entries }
-            | Body::StorageApplyReply { entries } => Shown { entries, ..nothing },
+            Body::Propose { entries } | Body::ReadIndex { entries } => Shown { entries, ..nothing },
+            Body::StorageApplyReply { entries } => Shown { entries, ..nothing },
             Body::Append { prev, entries, commit } => {
                 Shown { place: *prev, entries, commit: *commit, ..nothing }
             }

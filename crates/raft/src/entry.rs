@@ -1,8 +1,5 @@
 //! Log entries and the durable promises of one node.
 
-use std::collections::VecDeque;
-use std::ops::Range;
-
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
@@ -75,7 +72,14 @@ impl Entry {
 
 /// The longest beginning of `entries` that is encoded in `max_size` bytes; at least one entry.
 pub fn limit_size(entries: &[Entry], max_size: u64) -> &[Entry] {
-    &entries[..fitting(entries.iter(), max_size)]
+    let mut size = 0;
+    for (place, entry) in entries.iter().enumerate() {
+        size += entry.encoded_size();
+        if max_size < size && place > 0 {
+            return &entries[..place];
+        }
+    }
+    entries
 }
 
 /// Bytes that `entries` take encoded.
@@ -86,55 +90,6 @@ pub fn encoded_size(entries: &[Entry]) -> u64 {
 /// Bytes of data in `entries`.
 pub fn payload_size(entries: &[Entry]) -> u64 {
     entries.iter().map(Entry::payload_size).sum()
-}
-
-/// What [`encoded_size`] and [`payload_size`] say, in one walk.
-pub(crate) fn both_sizes(entries: &[Entry]) -> (u64, u64) {
-    entries.iter().fold((0, 0), |(encoded, payload), entry| {
-        (encoded + entry.encoded_size(), payload + entry.payload_size())
-    })
-}
-
-/// Most bytes that an entry takes encoded besides its data: four tags, a type, three varints.
-const OVERHEAD_MAX: u64 = 4 + 1 + 3 * 10;
-
-/// How many of the first `entries` are encoded in `max_size` bytes; at least one, if there is one.
-pub(crate) fn fitting<'a>(
-    entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
-    max_size: u64,
-) -> usize {
-    let count = entries.len();
-    if max_size == u64::MAX {
-        return count;
-    }
-    // Mostly all of them do, and an upper bound is cheaper than the size.
-    let bound = entries.clone().fold(0, |bound, entry| bound + entry.payload_size() + OVERHEAD_MAX);
-    if bound <= max_size {
-        return count;
-    }
-    let mut size = 0;
-    for (place, entry) in entries.enumerate() {
-        size += entry.encoded_size();
-        if max_size < size && place > 0 {
-            return place;
-        }
-    }
-    count
-}
-
-/// A copy of the entries at these places.
-pub(crate) fn copied(entries: &VecDeque<Entry>, places: Range<usize>) -> Vec<Entry> {
-    // By slices: every entry is copied several times on its way, and this is the cheapest.
-    let (front, back) = entries.as_slices();
-    let middle = front.len();
-    let mut copy = Vec::with_capacity(places.len());
-    if places.start < middle {
-        copy.extend_from_slice(&front[places.start..places.end.min(middle)]);
-    }
-    if middle < places.end {
-        copy.extend_from_slice(&back[places.start.max(middle) - middle..places.end - middle]);
-    }
-    copy
 }
 
 /// Bytes that `value` takes as a protobuf varint.
@@ -228,7 +183,6 @@ mod tests {
         let entries = [entry(4, 4, None, None), entry(5, 5, None, None), entry(6, 6, None, None)];
         let size = entries[0].encoded_size();
         assert_eq!((encoded_size(&entries), payload_size(&entries)), (3 * size, 0));
-        assert_eq!(both_sizes(&entries), (3 * size, 0));
         for (max_size, want) in [
             (u64::MAX, 3),
             (0, 1),

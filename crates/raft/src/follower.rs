@@ -9,8 +9,8 @@ use crate::note::{MessageFault, Note, SnapshotFault};
 use crate::raft::Next;
 use crate::reads::ReadRequest;
 use crate::{
-    Body, CampaignType, Changer, DropReason, Entry, Error, Message, MessageType, ReadOnlyOption,
-    ReadState, Snapshot, Storage,
+    Body, CampaignType, Changer, DropReason, Entries, Entry, Error, Message, MessageType,
+    ReadOnlyOption, ReadState, Snapshot, Storage,
 };
 
 pub(crate) fn step<S: Storage>(core: &mut Core<S>, message: Message) -> Result<Next, Error> {
@@ -98,7 +98,7 @@ fn on_append<S: Storage>(
     term: Term,
     leader: NodeId,
     prev: EntryId,
-    entries: Vec<Entry>,
+    entries: Entries,
     commit: Index,
 ) -> Result<(), Error> {
     // It crossed an answer of ours: what is committed, the leader has too.

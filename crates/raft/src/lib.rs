@@ -314,6 +314,7 @@ mod check;
 mod config;
 mod core;
 mod describe;
+mod entries;
 mod entry;
 mod error;
 mod fatal;
@@ -331,6 +332,7 @@ mod reads;
 mod ready;
 mod render;
 mod rng;
+mod runs;
 mod snapshot;
 mod status;
 mod storage;
@@ -350,6 +352,7 @@ pub use describe::{
     describe_hard_state, describe_message, describe_ready, describe_snapshot, describe_soft_state,
     quote, status_json,
 };
+pub use entries::Entries;
 pub use entry::{Entry, EntryType, HardState, encoded_size, limit_size, payload_size};
 pub use error::{ChangeRefusal, DropReason, Error, SnapshotRequestRefusal};
 pub use fatal::Fatal;

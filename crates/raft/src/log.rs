@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use quorate_types::{EntryId, Index, Term};
 
 use crate::unstable::Unstable;
-use crate::{Entry, Fatal, Snapshot, Storage, StorageError, encoded_size};
+use crate::{Entries, Entry, Fatal, Snapshot, Storage, StorageError};
 
 /// The last index at which an entry may stand: marks one past the last entry must have a number.
 pub(crate) const INDEX_MAX: Index = Index(u64::MAX - 1);
@@ -54,12 +54,12 @@ pub(crate) enum SliceError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogSlice {
     prev: EntryId,
-    entries: Vec<Entry>,
+    entries: Entries,
 }
 
 impl LogSlice {
     /// The entries after `prev`, as the leader of `term` has them.
-    pub(crate) fn new(term: Term, prev: EntryId, entries: Vec<Entry>) -> Result<Self, SliceError> {
+    pub(crate) fn new(term: Term, prev: EntryId, entries: Entries) -> Result<Self, SliceError> {
         let mut before = prev;
         for entry in &entries {
             let after = entry.id();
@@ -153,12 +153,10 @@ impl<S: Storage> RaftLog<S> {
                 let committed = self.committed;
                 return Err(Fatal::CommittedConflict { index: conflict, committed });
             }
-            let mut entries = slice.entries;
-            let known = conflict - slice.prev.index.next();
-            if known > 0 {
-                entries.drain(..known as usize);
-            }
-            self.append(entries)?;
+            let entries = slice.entries;
+            let known = (conflict - slice.prev.index.next()) as usize;
+            self.check_append(&entries[known..])?;
+            self.unstable.truncate_and_share(entries.part(known..entries.len()));
         }
         self.commit_to(committed.min(last_new))?;
         Ok(Some(last_new))
@@ -167,17 +165,21 @@ impl<S: Storage> RaftLog<S> {
     /// Appends `entries`, which are dense, in place of everything from the first one's index on.
     /// Returns the last index.
     pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<Index, Fatal> {
-        if let Some(first) = entries.first() {
-            let (at, after, last) = (first.index, first.index.prev(), self.last_index());
-            if after < self.committed || at == Index(0) {
-                return Err(Fatal::AppendBeforeCommit { after, committed: self.committed });
-            }
-            if last < after {
-                return Err(Fatal::AppendGap { last, at });
-            }
-            self.unstable.truncate_and_append(entries);
-        }
+        self.check_append(&entries)?;
+        self.unstable.truncate_and_append(entries);
         Ok(self.last_index())
+    }
+
+    fn check_append(&self, entries: &[Entry]) -> Result<(), Fatal> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let (at, after, last) = (first.index, first.index.prev(), self.last_index());
+        if after < self.committed || at == Index(0) {
+            return Err(Fatal::AppendBeforeCommit { after, committed: self.committed });
+        }
+        if last < after {
+            return Err(Fatal::AppendGap { last, at });
+        }
+        Ok(())
     }
 
     /// The index of the first of `entries` that the log does not have, be it that another stands
@@ -268,9 +270,9 @@ impl<S: Storage> RaftLog<S> {
 
     /// Committed entries to hand out for application, at least one if there is any and application
     /// is not paused; with `allow_unstable` also such as this node's disk does not hold yet.
-    pub(crate) fn next_committed_ents(&self, allow_unstable: bool) -> Result<Vec<Entry>, Fatal> {
+    pub(crate) fn next_committed_ents(&self, allow_unstable: bool) -> Result<Entries, Fatal> {
         if !self.has_next_committed_ents(allow_unstable) {
-            return Ok(Vec::new());
+            return Ok(Entries::new());
         }
         let (lo, hi) = (self.applying.next(), self.max_appliable_index(allow_unstable).next());
         let bytes_left = match self.applying_bytes_max {
@@ -338,7 +340,7 @@ impl<S: Storage> RaftLog<S> {
     // Handing out for writing.
 
     /// Entries that are neither stable nor handed out for writing.
-    pub(crate) fn next_unstable_ents(&self) -> Vec<Entry> {
+    pub(crate) fn next_unstable_ents(&self) -> Entries {
         self.unstable.next_entries()
     }
 
@@ -410,46 +412,43 @@ impl<S: Storage> RaftLog<S> {
 
     /// Entries from `lo` to the end, as many as are encoded in `max_size` bytes and at least one;
     /// none if `lo` lies beyond the end.
-    pub(crate) fn entries(&self, lo: Index, max_size: u64) -> Result<Vec<Entry>, LogError> {
+    pub(crate) fn entries(&self, lo: Index, max_size: u64) -> Result<Entries, LogError> {
         let last = self.last_index();
         if last < lo {
-            return Ok(Vec::new());
+            return Ok(Entries::new());
         }
         self.slice(lo, last.next(), max_size)
     }
 
     /// Entries from `lo` up to and excluding `hi`, as many as are encoded in `max_size` bytes and
     /// at least one.
-    pub(crate) fn slice(
-        &self,
-        lo: Index,
-        hi: Index,
-        max_size: u64,
-    ) -> Result<Vec<Entry>, LogError> {
+    pub(crate) fn slice(&self, lo: Index, hi: Index, max_size: u64) -> Result<Entries, LogError> {
         self.check_bounds(lo, hi)?;
         if lo == hi {
-            return Ok(Vec::new());
+            return Ok(Entries::new());
         }
         let offset = self.unstable.offset();
         if offset <= lo {
             return Ok(self.unstable.slice(lo, hi, max_size));
         }
         let cut = hi.min(offset);
-        let mut entries = self.stored(lo, cut, max_size)?;
+        let entries = self.stored(lo, cut, max_size)?;
         if hi <= offset || (entries.len() as u64) < cut - lo {
             return Ok(entries);
         }
         let mut bytes_left = u64::MAX;
         if max_size != u64::MAX {
-            bytes_left = max_size.saturating_sub(encoded_size(&entries));
+            bytes_left = max_size.saturating_sub(entries.encoded_size());
             if bytes_left == 0 {
                 return Ok(entries);
             }
         }
-        let mut unstable = self.unstable.slice(offset, hi, bytes_left);
+        let unstable = self.unstable.slice(offset, hi, bytes_left);
         // "At least one" holds already, so that a single entry too large for the rest is left out.
-        if unstable.len() > 1 || encoded_size(&unstable) <= bytes_left {
-            entries.append(&mut unstable);
+        if unstable.len() > 1 || unstable.encoded_size() <= bytes_left {
+            let mut both = entries.into_vec();
+            both.extend_from_slice(&unstable);
+            return Ok(both.into());
         }
         Ok(entries)
     }
@@ -568,7 +567,7 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// Entries that storage holds.
-    fn stored(&self, lo: Index, hi: Index, max_size: u64) -> Result<Vec<Entry>, LogError> {
+    fn stored(&self, lo: Index, hi: Index, max_size: u64) -> Result<Entries, LogError> {
         let entries = self.storage.entries(lo, hi, max_size).map_err(|error| match error {
             StorageError::Compacted => LogError::Compacted,
             StorageError::Unavailable => Fatal::EntriesUnavailable { lo, hi }.into(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
-use crate::{Entry, HardState, Snapshot};
+use crate::{Entries, Entry, HardState, Snapshot};
 
 /// Pseudo-id of the thread that appends to the log, when storage writes are asynchronous.
 pub const LOCAL_APPEND_THREAD: NodeId = NodeId(u64::MAX);
@@ -40,7 +40,7 @@ pub enum Body {
         /// The entry just before the ones sent.
         prev: EntryId,
         /// The entries; none in a probe.
-        entries: Vec<Entry>,
+        entries: Entries,
         /// The leader's commit index, not clamped.
         commit: Index,
     },
@@ -135,7 +135,7 @@ pub enum Body {
         /// The new hard state, if it changed (its term also stands in the envelope).
         hard_state: Option<HardState>,
         /// Entries to append; they replace whatever stands at their indexes and after.
-        entries: Vec<Entry>,
+        entries: Entries,
         /// A snapshot to install.
         snapshot: Option<Box<Snapshot>>,
         /// To be delivered once all of it is durable, in this order.
@@ -151,14 +151,14 @@ pub enum Body {
     /// `MsgStorageApply`: apply these.
     StorageApply {
         /// Committed entries in order.
-        entries: Vec<Entry>,
+        entries: Entries,
         /// To be delivered once they are applied.
         responses: Vec<Message>,
     },
     /// `MsgStorageApplyResp`: these are applied.
     StorageApplyReply {
         /// The entries that were applied.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// `MsgForgetLeader`: believe in no leader for now.
     ForgetLeader,

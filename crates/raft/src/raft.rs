@@ -89,8 +89,7 @@ impl<S: Storage> Raft<S> {
             }
             Body::StorageApplyReply { entries } => match entries.last() {
                 Some(last) => {
-                    let (encoded_bytes, payload_bytes) = crate::entry::both_sizes(&entries);
-                    self.on_applied(last.index, encoded_bytes, payload_bytes)
+                    self.on_applied(last.index, entries.encoded_size(), entries.payload_size())
                 }
                 None => Ok(()),
             },

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Entry, HardState, Message, Note, ReadState, Snapshot, SoftState};
+use crate::{Entries, HardState, Message, Note, ReadState, Snapshot, SoftState};
 
 /// One batch of work for the driver. All of it is owned: it stays as it is whatever the node does
 /// next.
@@ -30,11 +30,11 @@ pub struct Ready {
     /// Answers to reads of this node; each is given once.
     pub read_states: Vec<ReadState>,
     /// Entries to append to the stored log.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// A received snapshot that replaces the stored log.
     pub snapshot: Option<Snapshot>,
     /// Entries to apply. With synchronous writes some of them may stand in `entries` too.
-    pub committed_entries: Vec<Entry>,
+    pub committed_entries: Entries,
     /// Messages to send, in order.
     pub messages: Vec<Message>,
     /// Whether the write must be durable before it counts as done. A change of the commit index

@@ -7,7 +7,6 @@
 
 use quorate_types::{EntryId, Index, Term};
 
-use crate::entry::both_sizes;
 use crate::{
     Body, Error, Fatal, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, RawNode, Ready, Storage,
     must_sync,
@@ -97,7 +96,8 @@ impl<S: Storage> RawNode<S> {
         }
         let may_apply_unstable = self.may_apply_unstable();
         let applied = ready.committed_entries.last().map(|last| {
-            let (encoded_bytes, payload_bytes) = both_sizes(&ready.committed_entries);
+            let entries = &ready.committed_entries;
+            let (encoded_bytes, payload_bytes) = (entries.encoded_size(), entries.payload_size());
             Applied { index: last.index, encoded_bytes, payload_bytes }
         });
         if may_apply_unstable {

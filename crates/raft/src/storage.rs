@@ -3,15 +3,14 @@
 //! The engine only reads; the application writes what each `Ready` asks for. Entries handed out
 //! are values: no later truncation or compaction changes what a caller already holds.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, Term};
 
-use crate::entry::{copied, fitting};
 use crate::log::INDEX_MAX;
-use crate::{ConfState, Entry, HardState, Snapshot};
+use crate::runs::Runs;
+use crate::{ConfState, Entries, Entry, HardState, Snapshot};
 
 /// Why storage could not answer. The texts are etcd's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +102,7 @@ pub trait Storage {
     ///
     /// `Compacted` when `lo` is not kept any more, `Unavailable` when something in the range is
     /// missing.
-    fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Vec<Entry>, StorageError>;
+    fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Entries, StorageError>;
 
     /// The term of the entry at `index`, which lies between the one before the first and the last.
     /// The term just before the first index stays known when the log is compacted.
@@ -165,7 +164,7 @@ struct Stored {
     /// The entry before the first: its bytes are gone, its id is still known.
     before: EntryId,
     /// Dense, from `before.index + 1` on.
-    entries: VecDeque<Entry>,
+    entries: Runs,
 }
 
 impl MemoryStorage {
@@ -195,7 +194,7 @@ impl MemoryStorage {
             return Err(StorageError::SnapshotOutOfDate);
         }
         stored.before = snapshot.id();
-        stored.entries = VecDeque::new();
+        stored.entries.clear();
         stored.snapshot = snapshot;
         Ok(())
     }
@@ -248,13 +247,8 @@ impl MemoryStorage {
             return Err(StorageError::CompactOutOfBound { index, last });
         }
         let term = stored.term(index)?;
-        let count = stored.place(index.next());
-        stored.entries.drain(..count);
+        stored.entries.drop_through(index);
         stored.before = EntryId { term, index };
-        let kept = stored.entries.len();
-        if kept < stored.entries.capacity() / 4 {
-            stored.entries.shrink_to(kept * 2);
-        }
         Ok(())
     }
 
@@ -268,23 +262,19 @@ impl MemoryStorage {
     pub fn append(&self, entries: &[Entry]) -> Result<(), StorageError> {
         let mut stored = self.lock();
         let old = stored.make_way(entries)?;
-        stored.entries.extend(entries[old..].iter().cloned());
+        stored.entries.append(entries[old..].to_vec());
         Ok(())
     }
 
-    /// As [`MemoryStorage::append`], but takes the entries over instead of copying them: for a
-    /// driver that needs them no longer.
+    /// As [`MemoryStorage::append`], but shares the entries instead of copying them.
     ///
     /// # Errors
     ///
     /// As [`MemoryStorage::append`].
-    pub fn append_owned(&self, mut entries: Vec<Entry>) -> Result<(), StorageError> {
+    pub fn append_shared(&self, entries: &Entries) -> Result<(), StorageError> {
         let mut stored = self.lock();
-        let old = stored.make_way(&entries)?;
-        if old > 0 {
-            entries.drain(..old);
-        }
-        stored.entries.extend(entries);
+        let old = stored.make_way(entries)?;
+        stored.entries.push(entries.part(old..entries.len()));
         Ok(())
     }
 
@@ -303,7 +293,7 @@ impl Storage for MemoryStorage {
         })
     }
 
-    fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Entries, StorageError> {
         let stored = self.lock();
         if lo <= stored.before.index {
             return Err(StorageError::Compacted);
@@ -316,11 +306,9 @@ impl Storage for MemoryStorage {
             return Err(StorageError::Unavailable);
         }
         if hi <= lo {
-            return Ok(Vec::new());
+            return Ok(Entries::new());
         }
-        let (start, end) = (stored.place(lo), stored.place(hi));
-        let count = fitting(stored.entries.range(start..end), max_size);
-        Ok(copied(&stored.entries, start..start + count))
+        Ok(stored.entries.slice(lo, hi, max_size))
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
@@ -362,8 +350,7 @@ impl Stored {
         if last.next() < first {
             return Err(StorageError::AppendGap { last, at: first });
         }
-        let keep = self.place(first);
-        self.entries.truncate(keep);
+        self.entries.truncate(first);
         Ok(old)
     }
 
@@ -378,13 +365,8 @@ impl Stored {
         if index == self.before.index {
             return Ok(self.before.term);
         }
-        let entry = self.entries.get(self.place(index));
+        let entry = self.entries.get(index);
         entry.map(|entry| entry.term).ok_or(StorageError::Unavailable)
-    }
-
-    /// Where the entry at `index`, which is not compacted, stands in the list.
-    fn place(&self, index: Index) -> usize {
-        usize::try_from(index - self.before.index.next()).unwrap_or(usize::MAX)
     }
 }
 

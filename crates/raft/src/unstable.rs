@@ -11,22 +11,17 @@
 //!
 //! Source: etcd's `unstable`.
 
-use std::collections::VecDeque;
-
 use quorate_types::{EntryId, Index, Term};
 
-use crate::entry::{copied, fitting};
-use crate::{Entry, Snapshot};
-
-/// What is kept of the memory for entries while there are few.
-const KEPT_COUNT: usize = 4;
+use crate::runs::Runs;
+use crate::{Entries, Entry, Snapshot};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unstable {
     snapshot: Option<Box<Snapshot>>,
     snapshot_in_progress: bool,
     /// Dense, from `offset` on.
-    entries: VecDeque<Entry>,
+    entries: Runs,
     offset: Index,
     offset_in_progress: Index,
 }
@@ -37,7 +32,7 @@ impl Unstable {
         Unstable {
             snapshot: None,
             snapshot_in_progress: false,
-            entries: VecDeque::new(),
+            entries: Runs::default(),
             offset: last.next(),
             offset_in_progress: last.next(),
         }
@@ -66,25 +61,22 @@ impl Unstable {
     /// The term at `index`, if it is known here.
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
         if self.offset <= index {
-            let entry = self.entries.get(self.place(index));
-            return entry.map(|entry| entry.term);
+            return self.entries.get(index).map(|entry| entry.term);
         }
         let snapshot = self.snapshot.as_ref()?;
         (snapshot.metadata.index == index).then_some(snapshot.metadata.term)
     }
 
-    /// Copies entries from `lo` up to and excluding `hi`, as many as are encoded in `max_size` bytes
+    /// Entries from `lo` up to and excluding `hi`, as many as are encoded in `max_size` bytes
     /// and at least one. The range lies within the entries.
-    pub(crate) fn slice(&self, lo: Index, hi: Index, max_size: u64) -> Vec<Entry> {
+    pub(crate) fn slice(&self, lo: Index, hi: Index, max_size: u64) -> Entries {
         assert!(self.offset <= lo, "only what is unstable is here");
-        let (start, end) = (self.place(lo), self.place(hi));
-        let count = fitting(self.entries.range(start..end), max_size);
-        copied(&self.entries, start..start + count)
+        self.entries.slice(lo, hi, max_size)
     }
 
-    /// Copies the entries that wait to be handed out.
-    pub(crate) fn next_entries(&self) -> Vec<Entry> {
-        copied(&self.entries, self.place(self.offset_in_progress)..self.entries.len())
+    /// The entries that wait to be handed out.
+    pub(crate) fn next_entries(&self) -> Entries {
+        self.entries.slice(self.offset_in_progress, self.end(), u64::MAX)
     }
 
     /// Whether there are any.
@@ -114,15 +106,9 @@ impl Unstable {
         if id.index < self.offset || self.term(id.index) != Some(id.term) {
             return false;
         }
-        let durable = self.place(id.index) + 1;
-        if durable == self.entries.len() {
-            self.entries.clear();
-        } else {
-            self.entries.drain(..durable);
-        }
+        self.entries.drop_through(id.index);
         self.offset = id.index.next();
         self.offset_in_progress = self.offset_in_progress.max(self.offset);
-        self.release();
         true
     }
 
@@ -138,7 +124,7 @@ impl Unstable {
     pub(crate) fn restore(&mut self, snapshot: Box<Snapshot>) {
         self.offset = snapshot.metadata.index.next();
         self.offset_in_progress = self.offset;
-        self.entries = VecDeque::new();
+        self.entries = Runs::default();
         self.snapshot = Some(snapshot);
         self.snapshot_in_progress = false;
     }
@@ -146,46 +132,31 @@ impl Unstable {
     /// Appends `entries`, which are dense, at the end or in place of everything from the first
     /// one's index on.
     pub(crate) fn truncate_and_append(&mut self, entries: Vec<Entry>) {
-        let Some(from) = entries.first().map(|entry| entry.index) else {
-            return;
-        };
+        if let Some(first) = entries.first() {
+            self.make_way(first.index);
+            self.entries.append(entries);
+        }
+    }
+
+    /// As [`Unstable::truncate_and_append`], and goes on sharing the entries.
+    pub(crate) fn truncate_and_share(&mut self, entries: Entries) {
+        if let Some(first) = entries.first() {
+            self.make_way(first.index);
+            self.entries.push(entries);
+        }
+    }
+
+    /// Drops what is to be replaced by entries from `from` on.
+    fn make_way(&mut self, from: Index) {
         assert!(from <= self.end(), "entries follow each other");
         if from <= self.offset {
             self.offset = from;
             self.offset_in_progress = from;
             self.entries.clear();
         } else {
-            self.entries.truncate(self.place(from));
+            self.entries.truncate(from);
             self.offset_in_progress = self.offset_in_progress.min(from);
         }
-        if self.entries.is_empty() {
-            // Takes the memory over instead of copying.
-            self.entries = VecDeque::from(entries);
-        } else {
-            // Mostly it is one, for which this is cheaper than `extend`.
-            self.entries.reserve(entries.len());
-            for entry in entries {
-                self.entries.push_back(entry);
-            }
-        }
-    }
-
-    /// Gives memory back that a few entries do not need.
-    fn release(&mut self) {
-        let kept = self.entries.len();
-        if self.entries.capacity() <= KEPT_COUNT {
-            // It may be needed again soon.
-        } else if kept == 0 {
-            self.entries = VecDeque::new();
-        } else if 4 * kept < self.entries.capacity() {
-            self.entries.shrink_to(2 * kept);
-        }
-    }
-
-    /// Where the entry at `index`, which is not before the offset, stands in the list.
-    fn place(&self, index: Index) -> usize {
-        // It may be any index that a peer names.
-        usize::try_from(index - self.offset).unwrap_or(usize::MAX)
     }
 
     /// One past the last index.

@@ -1,7 +1,7 @@
 //! What a replica is told, and what it asks for.
 
 use bytes::Bytes;
-use quorate_raft::{AnyConfChange, ConfState, Entry, HardState, Message, Note, Snapshot};
+use quorate_raft::{AnyConfChange, ConfState, Entries, Entry, HardState, Message, Note, Snapshot};
 use quorate_types::{Index, Mark, NodeId, Term};
 
 use crate::RequestId;
@@ -86,7 +86,7 @@ pub struct Write {
     /// The new hard state, if it changed.
     pub hard_state: Option<HardState>,
     /// Entries that replace whatever stands at the first one's index and after.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// A snapshot to install: first the mark in the log, then the machine's state.
     pub install: Option<Snapshot>,
     /// Whether anything waits for it; otherwise it may become durable with a later one.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use quorate_raft::{
-    AnyConfChange, Body, ConfState, DropReason, Entry, EntryType, Error, Message, RawNode,
+    AnyConfChange, Body, ConfState, DropReason, Entries, Entry, EntryType, Error, Message, RawNode,
     ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState, decode_conf_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
@@ -438,7 +438,7 @@ impl Replica {
     }
 
     /// Hands committed entries to the machine, membership changes to the engine as well.
-    fn apply(&mut self, entries: Vec<Entry>, responses: Vec<Message>) -> Result<(), Fatal> {
+    fn apply(&mut self, entries: Entries, responses: Vec<Message>) -> Result<(), Fatal> {
         let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
         let mut bytes = 0;
         for entry in entries {
@@ -502,7 +502,7 @@ impl Replica {
                 self.memberships += 1;
             }
             let storage = self.raft.storage_mut();
-            storage.append(write.entries)?;
+            storage.append(&write.entries)?;
             if let Some(hard_state) = write.hard_state {
                 storage.keep_hard_state(hard_state);
             }

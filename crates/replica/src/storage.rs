@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use quorate_raft::{ConfState, Entry, HardState, InitialState, Snapshot, Storage, StorageError};
+use quorate_raft::{
+    ConfState, Entries, Entry, HardState, InitialState, Snapshot, Storage, StorageError,
+};
 use quorate_types::{Index, Term};
 
 use crate::{Fatal, Initial};
@@ -42,7 +44,7 @@ impl LogInMemory {
             snapshot: None,
             wanted: AtomicBool::new(false),
         };
-        log.append(initial.entries.clone())?;
+        log.append(&initial.entries)?;
         let (mark, last) = (log.mark.0, log.last());
         if initial.applied < mark {
             return Err(Fatal(format!(
@@ -101,7 +103,7 @@ impl LogInMemory {
     }
 
     /// Puts entries in; they replace whatever stands at the first one's index and after.
-    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
+    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         let mut replaced = false;
         for entry in entries {
             if entry.index <= self.mark.0 {
@@ -120,7 +122,7 @@ impl LogInMemory {
             }
             let before = self.entries.back().map_or(0, |kept| kept.bytes_through);
             let bytes_through = before + entry.payload_size();
-            self.entries.push_back(Kept { entry, bytes_through });
+            self.entries.push_back(Kept { entry: entry.clone(), bytes_through });
         }
         Ok(())
     }
@@ -179,7 +181,7 @@ impl Storage for LogInMemory {
         Ok(InitialState { hard_state: Some(self.hard_state), conf_state: self.conf_state.clone() })
     }
 
-    fn entries(&self, low: Index, high: Index, max_size: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: Index, high: Index, max_size: u64) -> Result<Entries, StorageError> {
         if low <= self.mark.0 {
             return Err(StorageError::Compacted);
         }
@@ -197,7 +199,7 @@ impl Storage for LogInMemory {
             }
             found.push(kept.entry.clone());
         }
-        Ok(found)
+        Ok(found.into())
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
@@ -254,11 +256,11 @@ mod tests {
     #[test]
     fn entries_replace_what_stands_at_their_index_and_after() {
         let mut log = log(&[(5, 1), (6, 1), (7, 1)]);
-        log.append(vec![entry(6, 2)]).unwrap();
+        log.append(&[entry(6, 2)]).unwrap();
         assert_eq!(held(&log), [(5, 1), (6, 2)]);
-        log.append(vec![entry(3, 1), entry(4, 1), entry(5, 1), entry(6, 2), entry(7, 2)]).unwrap();
+        log.append(&[entry(3, 1), entry(4, 1), entry(5, 1), entry(6, 2), entry(7, 2)]).unwrap();
         assert_eq!(held(&log), [(5, 1), (6, 2), (7, 2)], "what the mark covers is cut off");
-        assert!(log.append(vec![entry(9, 2)]).is_err(), "a gap is refused");
+        assert!(log.append(&[entry(9, 2)]).is_err(), "a gap is refused");
         assert_eq!((log.bytes(), log.bytes_through(Index(5))), (30, 10));
     }
 

@@ -343,7 +343,7 @@ fn a_committed_change_that_cannot_be_carried_out_changes_nothing() {
     let (term, prev) = (glance.term, group.last(2));
     let entry = Entry { index: prev.next(), term, kind: Some(kind), data };
     let prev = EntryId { term, index: prev };
-    let body = Body::Append { prev, entries: vec![entry], commit: prev.index.next() };
+    let body = Body::Append { prev, entries: vec![entry].into(), commit: prev.index.next() };
     let message = Message { from: NodeId(1), term, ..Message::new(NodeId(3), body) };
     group.members[2].replica.handle(Event::Message(message)).unwrap();
     while let Some(effects) = group.members[2].replica.ready().unwrap() {

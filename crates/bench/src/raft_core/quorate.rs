@@ -83,7 +83,7 @@ impl<S: Storage> Member<S> {
                 self.node.ready();
             self.readies += 1;
             if !entries.is_empty() {
-                self.stored.append_owned(entries).expect("entries follow each other");
+                self.stored.append_shared(&entries).expect("entries follow each other");
             }
             if let Some(hard_state) = hard_state {
                 self.stored.set_hard_state(hard_state);
@@ -105,7 +105,7 @@ impl<S: Storage> Member<S> {
                         if message.to == LOCAL_APPEND_THREAD =>
                     {
                         if !entries.is_empty() {
-                            self.stored.append_owned(entries).expect("entries follow each other");
+                            self.stored.append_shared(&entries).expect("entries follow each other");
                         }
                         if let Some(hard_state) = hard_state {
                             self.stored.set_hard_state(hard_state);

@@ -172,7 +172,7 @@ impl Storage for Counted<MemoryStorage> {
         lo: Index,
         hi: Index,
         max_size: u64,
-    ) -> Result<Vec<quorate_raft::Entry>, StorageError> {
+    ) -> Result<quorate_raft::Entries, StorageError> {
         count(&self.calls.entries);
         self.inner.entries(lo, hi, max_size)
     }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use quorate_raft::{
     Body, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
-    ConfState, Entry, EntryType, HardState, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message,
-    Snapshot, SnapshotMetadata,
+    ConfState, Entries, Entry, EntryType, HardState, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD,
+    Message, Snapshot, SnapshotMetadata,
 };
 use quorate_types::{EntryId, Index, NodeId, Term};
 
@@ -198,12 +198,12 @@ fn every_type_of_message() {
         (0, Body::Propose { entries: request() }, "08 02 10 02 18 01 3a 05 22 03 63 74 78"),
         (
             1,
-            Body::Append { prev: place(1, 2), entries: empty(), commit: Index(2) },
+            Body::Append { prev: place(1, 2), entries: empty().into(), commit: Index(2) },
             "08 03 10 02 18 01 20 01 28 01 30 02 3a 04 10 01 18 03 40 02",
         ),
         (
             1,
-            Body::Append { prev: place(0, 0), entries: vec![], commit: Index(0) },
+            Body::Append { prev: place(0, 0), entries: Entries::new(), commit: Index(0) },
             "08 03 10 02 18 01 20 01 28 00 30 00 40 00",
         ),
         (1, Body::AppendReply { index: Index(5) }, "08 04 10 02 18 01 20 01 30 05"),
@@ -263,7 +263,7 @@ fn every_type_of_message() {
             2,
             Body::StorageAppend {
                 hard_state: Some(hard_state),
-                entries: empty(),
+                entries: empty().into(),
                 snapshot: Some(Box::new(snapshot("", 5, 1))),
                 responses: vec![reply(NodeId(2), Body::AppendReply { index: Index(3) })],
             },
@@ -274,7 +274,7 @@ fn every_type_of_message() {
             0,
             Body::StorageAppend {
                 hard_state: None,
-                entries: vec![],
+                entries: Entries::new(),
                 snapshot: None,
                 responses: vec![],
             },
@@ -288,16 +288,20 @@ fn every_type_of_message() {
         (
             0,
             Body::StorageApply {
-                entries: empty(),
+                entries: empty().into(),
                 responses: vec![reply(
                     LOCAL_APPLY_THREAD,
-                    Body::StorageApplyReply { entries: empty() },
+                    Body::StorageApplyReply { entries: empty().into() },
                 )],
             },
             "08 15 10 02 18 01 3a 04 10 01 18 03 \
              72 17 08 16 10 01 18 fe ff ff ff ff ff ff ff ff 01 20 02 3a 04 10 01 18 03",
         ),
-        (0, Body::StorageApplyReply { entries: empty() }, "08 16 10 02 18 01 3a 04 10 01 18 03"),
+        (
+            0,
+            Body::StorageApplyReply { entries: empty().into() },
+            "08 16 10 02 18 01 3a 04 10 01 18 03",
+        ),
         (0, Body::ForgetLeader, "08 17 10 02 18 01"),
     ] {
         let message = Message { to: NodeId(2), from: NodeId(1), term: Term(term), body };

@@ -124,7 +124,7 @@ fn plain_body() -> impl Strategy<Value = Body> {
         entries().prop_map(|entries| Body::Propose { entries }),
         (place(), entries(), index()).prop_map(|(prev, entries, commit)| Body::Append {
             prev,
-            entries,
+            entries: entries.into(),
             commit
         }),
         index().prop_map(|index| Body::AppendReply { index }),
@@ -151,7 +151,7 @@ fn plain_body() -> impl Strategy<Value = Body> {
             let stable = stable.filter(|it| *it != EntryId::default());
             Body::StorageAppendReply { stable, snapshot }
         }),
-        entries().prop_map(|entries| Body::StorageApplyReply { entries }),
+        entries().prop_map(|entries| Body::StorageApplyReply { entries: entries.into() }),
     ]
 }
 
@@ -171,10 +171,15 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
                 // Term, vote and commit are set together or not at all.
                 let hard_state = Some(hard_state).filter(|it| !it.is_empty());
                 let term = hard_state.map(|it| it.term).unwrap_or_default();
-                let body = Body::StorageAppend { hard_state, entries, snapshot, responses };
+                let body = Body::StorageAppend {
+                    hard_state,
+                    entries: entries.into(),
+                    snapshot,
+                    responses,
+                };
                 Message { to, from, term, body }
             } else {
-                let body = Body::StorageApply { entries, responses };
+                let body = Body::StorageApply { entries: entries.into(), responses };
                 Message { to, from, term: Term(0), body }
             }
         })

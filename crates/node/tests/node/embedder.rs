@@ -127,7 +127,11 @@ pub(crate) fn message(from: u64, term: u64, body: Body) -> Message {
 
 /// An append of a leader: `entries` after the entry at `index`, of `term`.
 pub(crate) fn append(prev: (u64, u64), entries: Vec<Entry>, commit: u64) -> Body {
-    Body::Append { prev: EntryId::new(prev.1, prev.0), entries, commit: Index(commit) }
+    Body::Append {
+        prev: EntryId::new(prev.1, prev.0),
+        entries: entries.into(),
+        commit: Index(commit),
+    }
 }
 
 pub(crate) fn heartbeat() -> Body {
@@ -165,7 +169,7 @@ impl Storage for NoLimit {
         lo: Index,
         hi: Index,
         _max_size: u64,
-    ) -> Result<Vec<Entry>, quorate_raft::StorageError> {
+    ) -> Result<quorate_raft::Entries, quorate_raft::StorageError> {
         self.0.entries(lo, hi, u64::MAX)
     }
 

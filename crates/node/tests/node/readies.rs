@@ -36,8 +36,8 @@ async fn a_first_start_up_to_a_committed_proposal() {
     let member = Entry { term: Term(1), index: Index(1), kind: Some(kind), data };
     let want = Ready {
         hard_state: hard_state(1, 0, 1),
-        entries: vec![member.clone()],
-        committed_entries: vec![member],
+        entries: vec![member.clone()].into(),
+        committed_entries: vec![member].into(),
         must_sync: true,
         ..Ready::default()
     };
@@ -47,21 +47,24 @@ async fn a_first_start_up_to_a_committed_proposal() {
     let vote = Ready { hard_state: hard_state(2, 1, 1), must_sync: true, ..Ready::default() };
     assert_eq!(work(one.turn().await), vote);
     let empty = Entry { term: Term(2), index: Index(2), ..Entry::default() };
-    let office = Ready { entries: vec![empty.clone()], must_sync: true, ..Ready::default() };
+    let office = Ready { entries: vec![empty.clone()].into(), must_sync: true, ..Ready::default() };
     assert_eq!(work(one.turn().await), office);
 
     one.node.propose("foo").await.unwrap();
     let foo = entry(3, 2, "foo");
     let want = Ready {
         hard_state: hard_state(2, 1, 2),
-        entries: vec![foo.clone()],
-        committed_entries: vec![empty],
+        entries: vec![foo.clone()].into(),
+        committed_entries: vec![empty].into(),
         must_sync: true,
         ..Ready::default()
     };
     assert_eq!(work(one.turn().await), want);
-    let want =
-        Ready { hard_state: hard_state(2, 1, 3), committed_entries: vec![foo], ..Ready::default() };
+    let want = Ready {
+        hard_state: hard_state(2, 1, 3),
+        committed_entries: vec![foo].into(),
+        ..Ready::default()
+    };
     assert_eq!(work(one.turn().await), want);
     assert!(blocks(one.node.ready()).await);
 }
@@ -78,7 +81,7 @@ async fn a_restart_hands_out_what_is_committed_and_nothing_else() {
         log.set_hard_state(hard_state(1, 0, base + 1).unwrap());
         let node = Node::restart(config(), log.clone()).unwrap();
         let one = Embedder { node, log };
-        let want = Ready { committed_entries: vec![entries[0].clone()], ..Ready::default() };
+        let want = Ready { committed_entries: vec![entries[0].clone()].into(), ..Ready::default() };
         assert_eq!(work(one.turn().await), want, "after {base}");
         assert!(blocks(one.node.ready()).await);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_node::{Limits, Node};
 use quorate_raft::{
-    Body, ConfChange, ConfChangeType, ConfChangeV2, Config, DropReason, Error, Fatal,
+    Body, ConfChange, ConfChangeType, ConfChangeV2, Config, DropReason, Entries, Error, Fatal,
     LOCAL_APPEND_THREAD, MemoryStorage, Message, Peer, RawNode, ReadState, Role, SnapshotStatus,
     Status,
 };
@@ -54,13 +54,13 @@ async fn what_no_peer_may_send_is_ignored() {
         Body::CheckQuorum,
         Body::StorageAppend {
             hard_state: None,
-            entries: Vec::new(),
+            entries: Entries::new(),
             snapshot: None,
             responses: Vec::new(),
         },
         Body::StorageAppendReply { stable: None, snapshot: None },
-        Body::StorageApply { entries: Vec::new(), responses: Vec::new() },
-        Body::StorageApplyReply { entries: vec![entry(1, 1, "x")] },
+        Body::StorageApply { entries: Entries::new(), responses: Vec::new() },
+        Body::StorageApplyReply { entries: vec![entry(1, 1, "x")].into() },
     ] {
         assert_eq!(one.node.step(message(2, 1, body.clone())).await, Ok(()));
         assert_eq!(one.node.status().await, before, "{body:?}");

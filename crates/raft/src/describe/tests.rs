@@ -3,8 +3,8 @@ use quorate_types::Term;
 
 use super::*;
 use crate::{
-    AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, Inflights,
-    ProgressMap, Role, SnapshotMetadata, conf_changes_from_string,
+    AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, Entries,
+    Inflights, ProgressMap, Role, SnapshotMetadata, conf_changes_from_string,
 };
 
 fn ids(ids: &[u64]) -> Vec<NodeId> {
@@ -171,7 +171,7 @@ fn messages() {
                 2,
                 Body::Append {
                     prev: place(2, 6),
-                    entries: vec![normal(2, 7, "a\"b"), normal(2, 8, "héllo")],
+                    entries: vec![normal(2, 7, "a\"b"), normal(2, 8, "héllo")].into(),
                     commit: Index(6),
                 },
             ),
@@ -197,7 +197,7 @@ fn messages() {
                 0,
                 Body::StorageAppend {
                     hard_state: None,
-                    entries: vec![normal(1, 5, "p"), normal(1, 6, "q")],
+                    entries: vec![normal(1, 5, "p"), normal(1, 6, "q")].into(),
                     snapshot: None,
                     responses: vec![
                         reply(one, 1, Body::AppendReply { index: Index(5) }),
@@ -223,11 +223,11 @@ fn messages() {
                 LOCAL_APPLY_THREAD,
                 0,
                 Body::StorageApply {
-                    entries: learner(),
+                    entries: learner().into(),
                     responses: vec![reply(
                         LOCAL_APPLY_THREAD,
                         0,
-                        Body::StorageApplyReply { entries: learner() },
+                        Body::StorageApplyReply { entries: learner().into() },
                     )],
                 },
             ),
@@ -248,7 +248,7 @@ fn messages() {
                         vote: NodeId(0),
                         commit: Index(7),
                     }),
-                    entries: vec![],
+                    entries: Entries::new(),
                     snapshot: boxed(snapshot(7, 1)),
                     responses: vec![
                         message(two, one, 1, Body::AppendReply { index: Index(7) }),
@@ -328,7 +328,7 @@ fn readies() {
         1,
         Body::Append {
             prev: EntryId::new(1, 4),
-            entries: vec![normal(1, 5, "a"), normal(1, 6, "b")],
+            entries: vec![normal(1, 5, "a"), normal(1, 6, "b")].into(),
             commit: Index(4),
         },
     );
@@ -342,9 +342,9 @@ fn readies() {
             Ready {
                 soft_state: Some(SoftState { lead: NodeId(1), role: Role::Leader }),
                 hard_state: Some(HardState { term: Term(1), ..HardState::default() }),
-                entries: vec![normal(1, 5, "a")],
+                entries: vec![normal(1, 5, "a")].into(),
                 snapshot: Some(snapshot(3, 1)),
-                committed_entries: vec![normal(1, 4, "")],
+                committed_entries: vec![normal(1, 4, "")].into(),
                 messages: vec![message],
                 must_sync: true,
                 ..Ready::default()

@@ -65,7 +65,8 @@ fn indexes(entries: &[Entry]) -> Vec<u64> {
 }
 
 fn slice_of(prev: (u64, u64), terms: &[u64]) -> LogSlice {
-    LogSlice::new(Term(99), EntryId::new(prev.0, prev.1), entries(prev.1 + 1, terms)).unwrap()
+    LogSlice::new(Term(99), EntryId::new(prev.0, prev.1), entries(prev.1 + 1, terms).into())
+        .unwrap()
 }
 
 #[test]

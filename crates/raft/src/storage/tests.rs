@@ -160,7 +160,7 @@ fn appending_replaces_the_tail() {
         let storage = compacted();
         let got = storage.append(&entries(first, terms));
         let owned = compacted();
-        assert_eq!(owned.append_owned(entries(first, terms)), got, "{first} {terms:?}");
+        assert_eq!(owned.append_shared(&entries(first, terms).into()), got, "{first} {terms:?}");
         assert_eq!(all(&owned), all(&storage), "{first} {terms:?}");
         let want_terms = match want {
             Ok(terms) => {

@@ -18,10 +18,12 @@ fn snapshot(index: u64, term: u64) -> Box<Snapshot> {
 
 /// Entries of these terms from `offset` on, of which those before `in_progress` are.
 fn unstable(offset: u64, terms: &[u64], in_progress: u64, held: Option<(u64, u64)>) -> Unstable {
+    let mut runs = Runs::default();
+    runs.append(entries(offset, terms));
     Unstable {
         snapshot: held.map(|(index, term)| snapshot(index, term)),
         snapshot_in_progress: false,
-        entries: entries(offset, terms).into(),
+        entries: runs,
         offset: Index(offset),
         offset_in_progress: Index(in_progress),
     }
@@ -202,10 +204,12 @@ fn slices_are_limited_by_size() {
 #[test]
 fn memory_goes_back_when_it_is_not_needed() {
     let mut unstable = Unstable::after(Index(0));
-    unstable.truncate_and_append(entries(1, &[1; 100]));
+    for index in 1..=100 {
+        unstable.truncate_and_share(entries(index, &[1]).into());
+    }
     unstable.stable_to(EntryId::new(1, 90));
     assert!(unstable.entries.capacity() < 50, "{}", unstable.entries.capacity());
     unstable.stable_to(EntryId::new(1, 100));
-    assert!(unstable.entries.capacity() <= KEPT_COUNT);
+    assert!(unstable.entries.capacity() <= 4, "{}", unstable.entries.capacity());
     assert_eq!((unstable.last_index(), unstable.len()), (Index(100), 0));
 }

@@ -137,7 +137,7 @@ fn a_probed_peer_still_gets_one_append_at_a_time() {
 fn what_is_due_ends_with_the_leadership() {
     let mut member = leader(coalescing(1));
     member.node.propose("x").unwrap();
-    let body = Body::Append { prev: id(1, 1), entries: log_of(2, &[2]), commit: Index(1) };
+    let body = Body::Append { prev: id(1, 1), entries: log_of(2, &[2]).into(), commit: Index(1) };
     member.hear(3, 2, body);
     assert_eq!(appends(&member.work()), []);
     assert_eq!(member.terms(), [1, 2]);

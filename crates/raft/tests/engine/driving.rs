@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use quorate_raft::{
-    Body, Config, Entry, Error, Fatal, HardState, InitialState, LOCAL_APPEND_THREAD,
+    Body, Config, Entries, Error, Fatal, HardState, InitialState, LOCAL_APPEND_THREAD,
     LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, RawNode, Role, Snapshot, Storage,
     StorageError,
 };
@@ -85,7 +85,7 @@ fn a_candidates_own_vote_and_a_leaders_own_copy_come_back_from_the_disk() {
         write.body,
         Body::StorageAppend {
             hard_state: Some(hard_state),
-            entries: vec![],
+            entries: Entries::new(),
             snapshot: None,
             responses: vec![]
         }
@@ -198,7 +198,7 @@ impl Storage for Failing {
     fn initial_state(&self) -> Result<InitialState, StorageError> {
         self.check("state").and_then(|()| self.0.initial_state())
     }
-    fn entries(&self, lo: Index, hi: Index, max: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, lo: Index, hi: Index, max: u64) -> Result<Entries, StorageError> {
         self.check("entries").and_then(|()| self.0.entries(lo, hi, max))
     }
     fn term(&self, index: Index) -> Result<Term, StorageError> {

@@ -1,7 +1,7 @@
 //! Numbers at the end of their range, from peers and from storage: refused, and no node is hurt.
 
 use quorate_raft::{
-    Body, ConfState, Config, DropReason, Entry, Error, Fatal, HardState, InitialState,
+    Body, ConfState, Config, DropReason, Entries, Entry, Error, Fatal, HardState, InitialState,
     MemoryStorage, Message, Note, ProgressState, RawNode, Role, Snapshot, SnapshotFault,
     SnapshotStatus, Storage, StorageError,
 };
@@ -70,7 +70,7 @@ fn append_at(prev: EntryId, terms: &[u64]) -> Body {
     for (entry, place) in entries.iter_mut().zip(1..) {
         entry.index = Index(prev.index.0.wrapping_add(place));
     }
-    Body::Append { prev, entries, commit: Index(MAX) }
+    Body::Append { prev, entries: entries.into(), commit: Index(MAX) }
 }
 
 #[test]
@@ -153,7 +153,7 @@ impl Storage for Liar {
         Ok(InitialState { hard_state: Some(self.hard_state), conf_state })
     }
 
-    fn entries(&self, lo: Index, hi: Index, _: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, lo: Index, hi: Index, _: u64) -> Result<Entries, StorageError> {
         Ok((lo.0..hi.0).take(3).flat_map(|index| log_of(index, &[1])).collect())
     }
 

@@ -240,7 +240,11 @@ fn an_unapplied_change_is_found_page_by_page() {
         }
         let config = Config { max_committed_size_per_ready: 1, ..plain(1) };
         let mut member = Member::new(config, &[1, 2]);
-        member.hear(2, 1, Body::Append { prev: id(0, 0), entries, commit: Index(5) });
+        member.hear(
+            2,
+            1,
+            Body::Append { prev: id(0, 0), entries: entries.into(), commit: Index(5) },
+        );
         let ready = member.node.ready();
         member.write(&ready);
         member.node.campaign().unwrap();

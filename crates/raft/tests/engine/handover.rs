@@ -217,7 +217,11 @@ fn the_order_is_obeyed_once_the_change_is_applied() {
         let mut member = Member::new(config, &[1, 2, 3]);
         let (kind, data) = quorate_raft::encode_conf_change(&changes("r1"));
         let entry = quorate_raft::Entry { kind: Some(kind), data, index: Index(1), term: Term(1) };
-        member.hear(1, 1, Body::Append { prev: id(0, 0), entries: vec![entry], commit: Index(1) });
+        member.hear(
+            1,
+            1,
+            Body::Append { prev: id(0, 0), entries: vec![entry].into(), commit: Index(1) },
+        );
         member.hear(1, 1, Body::TimeoutNow);
         assert_eq!(member.node.role(), Role::Follower, "it has a change to apply");
         member.node.set_randomized_election_timeout(100);
@@ -235,7 +239,7 @@ fn a_late_order_waits_for_a_snapshot_too() {
     let (kind, data) = quorate_raft::encode_conf_change(&changes("r1"));
     let mut entries = log_of(1, &[1, 1]);
     (entries[1].kind, entries[1].data) = (Some(kind), data);
-    member.hear(1, 1, Body::Append { prev: id(0, 0), entries, commit: Index(2) });
+    member.hear(1, 1, Body::Append { prev: id(0, 0), entries: entries.into(), commit: Index(2) });
     let ready = member.node.ready();
     member.write(&ready);
     let mut first = vec![];
@@ -256,7 +260,7 @@ fn a_late_order_waits_for_a_snapshot_too() {
         to: NodeId(2),
         from: LOCAL_APPLY_THREAD,
         term: Term(0),
-        body: Body::StorageApplyReply { entries: handed_out[..1].to_vec() },
+        body: Body::StorageApplyReply { entries: handed_out[..1].to_vec().into() },
     };
     member.node.step(applied).unwrap();
     assert_eq!((member.node.role(), member.node.fatal()), (Role::Follower, None));

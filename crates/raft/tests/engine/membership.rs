@@ -345,7 +345,7 @@ fn changes_are_stored_as_they_were_proposed() {
     ] {
         let mut member = alone();
         member.node.propose_conf_change(change.clone()).unwrap();
-        let stored = member.node.ready().entries.pop().unwrap();
+        let stored = member.node.ready().entries.into_vec().pop().unwrap();
         let (kind, data) = encode_conf_change(&change);
         assert_eq!((stored.kind, &stored.data), (Some(kind), &data));
         assert_eq!(decode_conf_change(kind, stored.payload()), Ok(change));

@@ -483,7 +483,9 @@ impl Model {
                 let (first, last) =
                     (replica.storage.first_index().unwrap(), replica.storage.last_index().unwrap());
                 match first <= last {
-                    true => replica.storage.entries(first, last.next(), u64::MAX).unwrap(),
+                    true => {
+                        replica.storage.entries(first, last.next(), u64::MAX).unwrap().into_vec()
+                    }
                     false => vec![],
                 }
             })

@@ -316,7 +316,7 @@ pub(crate) fn log_of(first: u64, terms: &[u64]) -> Vec<Entry> {
 }
 
 pub(crate) fn append(prev: EntryId, terms: &[u64], commit: u64) -> Body {
-    Body::Append { prev, entries: log_of(prev.index.0 + 1, terms), commit: Index(commit) }
+    Body::Append { prev, entries: log_of(prev.index.0 + 1, terms).into(), commit: Index(commit) }
 }
 
 pub(crate) fn ack(index: u64) -> Body {

@@ -1,9 +1,9 @@
 //! The contract with the driver: what comes out, when, and what comes back.
 
 use quorate_raft::{
-    Body, ConfState, Config, Entry, EntryType, Error, HardState, InitialState, LOCAL_APPEND_THREAD,
-    LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, Peer, RawNode, Ready, Role, Snapshot,
-    SoftState, Storage, StorageError, describe_ready, must_sync,
+    Body, ConfState, Config, Entries, Entry, EntryType, Error, HardState, InitialState,
+    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, Peer, RawNode,
+    Ready, Role, Snapshot, SoftState, Storage, StorageError, describe_ready, must_sync,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -19,13 +19,13 @@ fn local_messages_are_refused_from_outside() {
         Body::CheckQuorum,
         Body::StorageAppend {
             hard_state: None,
-            entries: vec![],
+            entries: Entries::new(),
             snapshot: None,
             responses: vec![],
         },
         Body::StorageAppendReply { stable: None, snapshot: None },
-        Body::StorageApply { entries: vec![], responses: vec![] },
-        Body::StorageApplyReply { entries: vec![] },
+        Body::StorageApply { entries: Entries::new(), responses: vec![] },
+        Body::StorageApplyReply { entries: Entries::new() },
     ];
     for body in bodies {
         for from in [1, 2, 9, 0] {
@@ -162,7 +162,10 @@ fn a_restarted_node_hands_out_what_is_committed_and_nothing_else() {
         let ready = member.node.ready();
         let indexes: Vec<u64> = ready.committed_entries.iter().map(|entry| entry.index.0).collect();
         assert_eq!(indexes, want.collect::<Vec<_>>());
-        assert_eq!((ready.hard_state, ready.soft_state, ready.entries), (None, None, vec![]));
+        assert_eq!(
+            (ready.hard_state, ready.soft_state, ready.entries),
+            (None, None, Entries::new())
+        );
         assert!(!ready.must_sync);
         member.node.advance().unwrap();
         assert!(!member.node.has_ready());
@@ -221,7 +224,7 @@ fn misuse_makes_the_node_unusable() {
         }),
         ("more applied than committed", |member| {
             let entries = vec![Entry { index: Index(99), ..Entry::default() }];
-            let body = Body::StorageApplyReply { entries };
+            let body = Body::StorageApplyReply { entries: entries.into() };
             let from = LOCAL_APPLY_THREAD;
             let done = Message { to: NodeId(1), from, term: Term(0), body };
             assert!(matches!(member.node.step(done), Err(Error::Fatal(_))));
@@ -338,7 +341,7 @@ impl Storage for Generous {
     fn initial_state(&self) -> Result<InitialState, StorageError> {
         self.0.initial_state()
     }
-    fn entries(&self, lo: Index, hi: Index, _: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, lo: Index, hi: Index, _: u64) -> Result<Entries, StorageError> {
         self.0.entries(lo, hi, u64::MAX)
     }
     fn term(&self, index: Index) -> Result<Term, StorageError> {

@@ -62,7 +62,11 @@ fn appends_that_contradict_themselves_are_dropped() {
         vec![entry(1, 1), entry(1, 1)],
     ] {
         let mut member = Member::new(plain(1), &[1, 2, 3]);
-        member.hear(2, 3, Body::Append { prev: id(0, 0), entries, commit: Index(9) });
+        member.hear(
+            2,
+            3,
+            Body::Append { prev: id(0, 0), entries: entries.into(), commit: Index(9) },
+        );
         member.work();
         assert_eq!((member.node.last_index(), member.node.committed()), (Index(0), Index(0)));
     }
@@ -232,7 +236,7 @@ impl Dice {
             0 => Body::Propose { entries: self.entries() },
             1..=3 => Body::Append {
                 prev: self.id(),
-                entries: self.entries(),
+                entries: self.entries().into(),
                 commit: Index(self.number()),
             },
             4 => Body::AppendReply { index: Index(self.number()) },

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_raft::{
-    Body, ConfState, Message, ProgressState, Role, Snapshot, SnapshotStatus, Storage,
+    Body, ConfState, Entries, Message, ProgressState, Role, Snapshot, SnapshotStatus, Storage,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -273,7 +273,7 @@ fn learners_catch_up_by_snapshot_too() {
 
 #[test]
 fn a_snapshot_that_is_not_ready_is_asked_for_again() {
-    use quorate_raft::{Entry, InitialState, MemoryStorage, RawNode, StorageError};
+    use quorate_raft::{InitialState, MemoryStorage, RawNode, StorageError};
 
     #[derive(Clone)]
     struct Preparing(MemoryStorage, std::rc::Rc<std::cell::Cell<bool>>);
@@ -281,7 +281,7 @@ fn a_snapshot_that_is_not_ready_is_asked_for_again() {
         fn initial_state(&self) -> Result<InitialState, StorageError> {
             self.0.initial_state()
         }
-        fn entries(&self, lo: Index, hi: Index, max: u64) -> Result<Vec<Entry>, StorageError> {
+        fn entries(&self, lo: Index, hi: Index, max: u64) -> Result<Entries, StorageError> {
             self.0.entries(lo, hi, max)
         }
         fn term(&self, index: Index) -> Result<Term, StorageError> {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_raft::{
-    Body, Config, Entry, EntryType, HardState, InitialState, MemoryStorage, Message, RawNode,
-    Ready, Snapshot, SnapshotMetadata, Storage, StorageError, TraceLogger, decode_conf_change,
+    Body, Config, Entries, Entry, EntryType, HardState, InitialState, MemoryStorage, Message,
+    RawNode, Ready, Snapshot, SnapshotMetadata, Storage, StorageError, TraceLogger,
+    decode_conf_change,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -175,7 +176,7 @@ impl Storage for ScriptStorage {
         Ok(initial)
     }
 
-    fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, lo: Index, hi: Index, max_size: u64) -> Result<Entries, StorageError> {
         self.memory.entries(lo, hi, max_size)
     }
 

@@ -182,10 +182,10 @@ fn a_reordered_append_does_no_harm() {
 fn pieces_of_a_log_are_checked() {
     let id = |term, index| EntryId::new(term, index);
     let new = |term, prev, entries| LogSlice::new(Term(term), prev, entries);
-    let slice = new(5, id(1, 2), entries(3, &[2, 3, 5])).unwrap();
-    assert_eq!((slice.prev, &slice.entries), (id(1, 2), &entries(3, &[2, 3, 5])));
+    let slice = new(5, id(1, 2), entries(3, &[2, 3, 5]).into()).unwrap();
+    assert_eq!((slice.prev, &slice.entries), (id(1, 2), &entries(3, &[2, 3, 5]).into()));
     assert_eq!(slice.last_index(), Index(5));
-    let slice = new(5, id(1, 2), vec![]).unwrap();
+    let slice = new(5, id(1, 2), Entries::new()).unwrap();
     assert_eq!(slice.last_index(), Index(2));
 
     for (term, prev, entries, text) in [
@@ -214,7 +214,7 @@ fn pieces_of_a_log_are_checked() {
              consistent",
         ),
     ] {
-        let error = new(term, prev, entries).expect_err(text);
+        let error = new(term, prev, entries.into()).expect_err(text);
         assert_eq!(error.to_string(), text);
     }
 }

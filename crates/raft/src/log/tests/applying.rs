@@ -100,9 +100,9 @@ fn a_limit_of_nothing_hands_out_one_at_a_time() {
     for index in 1..=3 {
         let got = log.next_committed_ents(true).unwrap();
         assert_eq!(indexes(&got), [index]);
-        log.accept_applying(Index(index), encoded_size(&got), true).unwrap();
+        log.accept_applying(Index(index), got.encoded_size(), true).unwrap();
         assert!(!log.has_next_committed_ents(true));
-        log.applied_to(Index(index), encoded_size(&got)).unwrap();
+        log.applied_to(Index(index), got.encoded_size()).unwrap();
     }
-    assert_eq!(log.next_committed_ents(true), Ok(vec![]));
+    assert_eq!(log.next_committed_ents(true), Ok(Entries::new()));
 }

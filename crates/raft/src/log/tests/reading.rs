@@ -20,7 +20,7 @@ fn compaction_leaves_the_rest_right() {
     assert_eq!(indexes(&log.next_unstable_ents()), (751..=1000).collect::<Vec<_>>());
     log.append(entries(1001, &[1001])).unwrap();
     assert_eq!(log.last_index(), Index(1001));
-    assert_eq!(log.entries(Index(1001), ALL), Ok(entries(1001, &[1001])));
+    assert_eq!(log.entries(Index(1001), ALL), Ok(entries(1001, &[1001]).into()));
     assert_eq!(log.terms(), (501..=1001).collect::<Vec<_>>());
 }
 
@@ -176,8 +176,8 @@ fn slices_are_limited_by_size() {
         assert_eq!(indexes(&got), (lo..=last).collect::<Vec<_>>(), "[{lo}, {hi}) in {max_size}");
     }
     assert_eq!(log.slice(Index(100), Index(105), ALL), Err(LogError::Compacted));
-    assert_eq!(log.slice(Index(104), Index(104), 0), Ok(vec![]));
-    assert_eq!(log.entries(Index(111), ALL), Ok(vec![]));
+    assert_eq!(log.slice(Index(104), Index(104), 0), Ok(Entries::new()));
+    assert_eq!(log.entries(Index(111), ALL), Ok(Entries::new()));
     assert_eq!(indexes(&log.entries(Index(104), 3 * size).unwrap()), [104, 105, 106]);
 }
 
@@ -190,12 +190,12 @@ fn scans_show_what_one_read_would() {
             for page_bytes in [0, 1, size, 2 * size, 3 * size + 1, ALL] {
                 let mut seen = Vec::new();
                 let flow = log.scan(Index(lo), Index(hi), page_bytes, |page| {
-                    assert!(page.len() == 1 || encoded_size(page) <= page_bytes);
+                    assert!(page.len() == 1 || crate::encoded_size(page) <= page_bytes);
                     seen.extend(page.iter().cloned());
                     ControlFlow::<()>::Continue(())
                 });
                 assert_eq!(flow, Ok(ControlFlow::Continue(())));
-                assert_eq!(seen, log.slice(Index(lo), Index(hi), ALL).unwrap());
+                assert_eq!(log.slice(Index(lo), Index(hi), ALL).unwrap(), seen);
             }
         }
     }
@@ -232,14 +232,14 @@ struct Broken {
     first: u64,
     last: u64,
     term: Result<Term, StorageError>,
-    entries: Result<Vec<Entry>, StorageError>,
+    entries: Result<Entries, StorageError>,
 }
 
 impl Storage for Broken {
     fn initial_state(&self) -> Result<InitialState, StorageError> {
         Ok(InitialState::default())
     }
-    fn entries(&self, _: Index, _: Index, _: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, _: Index, _: Index, _: u64) -> Result<Entries, StorageError> {
         self.entries.clone()
     }
     fn term(&self, _: Index) -> Result<Term, StorageError> {
@@ -268,11 +268,12 @@ fn a_storage_that_fails_or_lies_is_fatal() {
         (Ok(entries(2, &[1, 1, 1])), Fatal::EntriesMisplaced { lo, hi }), // beyond
         (Ok(vec![entry(2, 1), entry(4, 1)]), Fatal::EntriesMisplaced { lo, hi }), // a gap
     ] {
-        let storage = Broken { first: 1, last: 9, term: Ok(Term(1)), entries: given };
+        let storage =
+            Broken { first: 1, last: 9, term: Ok(Term(1)), entries: given.map(Entries::from) };
         let log = RaftLog::new(storage, ALL).unwrap();
         assert_eq!(log.slice(lo, hi, ALL), Err(LogError::Fatal(want)));
     }
-    let storage = |term| Broken { first: 1, last: 9, term, entries: Ok(vec![]) };
+    let storage = |term| Broken { first: 1, last: 9, term, entries: Ok(Entries::new()) };
     let log = RaftLog::new(storage(Err(failed())), ALL).unwrap();
     assert_eq!(log.term(Index(3)), Err(LogError::Fatal(Fatal::Storage(failed()))));
     assert_eq!(log.match_term(EntryId::new(1, 3)), Err(Fatal::Storage(failed())));
@@ -281,7 +282,7 @@ fn a_storage_that_fails_or_lies_is_fatal() {
     assert_eq!(log.last_entry_id(), Err(Fatal::TermUnknown { index: Index(9) }));
     assert_eq!(log.snapshot(Index(0)), Ok(None));
 
-    let inverted = Broken { first: 9, last: 1, term: Ok(Term(1)), entries: Ok(vec![]) };
+    let inverted = Broken { first: 9, last: 1, term: Ok(Term(1)), entries: Ok(Entries::new()) };
     let got = RaftLog::new(inverted, ALL).err();
     assert_eq!(got, Some(Fatal::StorageInverted { first: Index(9), last: Index(1) }));
 
@@ -297,13 +298,14 @@ fn a_storage_that_fails_or_lies_is_fatal() {
 #[test]
 fn an_overfull_page_is_handed_out_whole() {
     let given = Ok(entries(1, &[1, 1, 1]));
-    let storage = Broken { first: 1, last: 3, term: Ok(Term(1)), entries: given };
+    let storage =
+        Broken { first: 1, last: 3, term: Ok(Term(1)), entries: given.map(Entries::from) };
     let mut log = RaftLog::new(storage, 1).unwrap();
     log.commit_to(Index(3)).unwrap();
     let got = log.next_committed_ents(true).unwrap();
     assert_eq!(indexes(&got), [1, 2, 3]);
-    log.accept_applying(Index(3), encoded_size(&got), true).unwrap();
+    log.accept_applying(Index(3), got.encoded_size(), true).unwrap();
     assert!(log.applying_paused);
-    log.applied_to(Index(3), encoded_size(&got)).unwrap();
-    assert_eq!(log.next_committed_ents(true), Ok(vec![]));
+    log.applied_to(Index(3), got.encoded_size()).unwrap();
+    assert_eq!(log.next_committed_ents(true), Ok(Entries::new()));
 }
