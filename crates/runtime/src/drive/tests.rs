@@ -1,6 +1,6 @@
 use quorate_kv::{MemoryBackend, Store};
 use quorate_net::NetConfig;
-use quorate_raft::{ConfState, Entry, HardState, LOCAL_APPEND_THREAD, SnapshotMetadata};
+use quorate_raft::{ConfState, Entries, Entry, HardState, LOCAL_APPEND_THREAD, SnapshotMetadata};
 use quorate_replica::{Config, Initial};
 use quorate_types::{EntryId, Index, Mark, Term};
 use tempfile::TempDir;
@@ -116,7 +116,7 @@ async fn a_snapshot_is_marked_then_installed_and_only_then_durable() {
 
     // What follows it waits until the machine has it.
     let prev = EntryId { term: Term(2), index: Index(9) };
-    rig.hear(Body::Append { prev, entries: vec![entry(10)], commit: Index(10) });
+    rig.hear(Body::Append { prev, entries: vec![entry(10)].into(), commit: Index(10) });
     assert!(rig.writes().is_empty(), "one group at a time");
     still_there(&file).await;
     rig.written();
@@ -149,14 +149,14 @@ async fn nothing_shares_a_group_with_a_snapshot_before_it() {
     let mut rig = Rig::new();
     // The disk is busy while the snapshot and what follows it come in.
     let prev = EntryId { term: Term(1), index: Index(1) };
-    rig.hear(Body::Append { prev, entries: vec![entry(2)], commit: Index(1) });
+    rig.hear(Body::Append { prev, entries: vec![entry(2)].into(), commit: Index(1) });
     assert!(!rig.writes().is_empty());
     let metadata = SnapshotMetadata { conf_state: members(), index: Index(9), term: Term(2) };
     let body = Body::Snapshot { snapshot: Box::new(snapshot::described(metadata)) };
     rig.driver.on_done(Done::SnapshotReceived(said(body))).unwrap();
     rig.driver.carry_out_all().unwrap();
     let prev = EntryId { term: Term(2), index: Index(9) };
-    rig.hear(Body::Append { prev, entries: vec![entry(10)], commit: Index(10) });
+    rig.hear(Body::Append { prev, entries: vec![entry(10)].into(), commit: Index(10) });
     assert_eq!(rig.driver.writing.queued.len(), 2);
 
     rig.written();
@@ -179,12 +179,12 @@ async fn still_there(file: &std::path::Path) {
 async fn nothing_is_vouched_for_before_the_disk_has_it() {
     let mut rig = Rig::new();
     let prev = EntryId { term: Term(1), index: Index(1) };
-    rig.hear(Body::Append { prev, entries: vec![entry(2)], commit: Index(2) });
+    rig.hear(Body::Append { prev, entries: vec![entry(2)].into(), commit: Index(2) });
     assert!(!rig.writes().is_empty());
     assert_eq!(rig.driver.replica.status().writes_count, 1);
     assert!(rig.apply.try_recv().is_err(), "committed, and not in the own log yet");
     let prev = EntryId { term: Term(2), index: Index(2) };
-    rig.hear(Body::Append { prev, entries: vec![entry(3)], commit: Index(3) });
+    rig.hear(Body::Append { prev, entries: vec![entry(3)].into(), commit: Index(3) });
     assert!(rig.writes().is_empty(), "one group at a time");
     rig.written();
     let writes = rig.writes();
@@ -207,7 +207,7 @@ fn a_write_with_a_snapshot_is_installing_until_the_machine_has_it() {
     let write = |install| Write {
         id: WriteId(1),
         hard_state: None,
-        entries: Vec::new(),
+        entries: Entries::new(),
         install,
         must_sync: true,
     };
