@@ -8,6 +8,7 @@
 //! Not here: what is measured ([`cases`]), and with what ([`measure`]).
 
 pub mod cases;
+pub mod handles;
 pub mod measure;
 mod quorate;
 mod raft_rs;

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use comfy_table::{Table, presets};
 use quorate_bench::raft_core::cases::{Case, Figure, Library, alternate, instructions_each};
-use quorate_bench::raft_core::{measure, small};
+use quorate_bench::raft_core::{handles, measure, small};
 
 /// Measures our Raft core and raft-rs under the same work, in turn.
 #[derive(Parser, Debug)]
@@ -181,6 +181,7 @@ fn small_costs(args: &Args) {
     for (title, costs) in [
         ("The committed index.", small::committed_index(args.repeats())),
         ("A leader's status.", small::status(args.repeats())),
+        ("A proposal through the handle of a node.", handles::proposals(args.repeats())),
     ] {
         let mut table = Table::new();
         table.load_style(presets::ASCII_FULL_CONDENSED);
