@@ -38,7 +38,7 @@ fn overwrite(disk: &MemoryBackend, table: Table, key: &[u8], row: &[u8]) {
 fn a_flipped_bit_in_any_row_is_found_at_the_start() {
     let (disk, _) = sample();
     let rows = rows(&disk);
-    assert_eq!(rows.len(), 6, "format, state, three changes, a member");
+    assert_eq!(rows.len(), 7, "format, owner, state, three changes, a member");
     for (table, key, row) in rows {
         for place in 0..row.len() {
             for bit in 0..8 {
