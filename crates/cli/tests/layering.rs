@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("replica", &["types", "raft"]),
     ("kv", &["types"]),
     ("codec", &["types", "raft"]),
+    ("history", &["types"]),
     ("wal", &["types"]),
     ("net", &["types"]),
     ("runtime", &["types", "raft", "replica", "kv", "codec", "wal", "net"]),
@@ -25,7 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &["proto"]),
 ];
 
-const PURE: &[&str] = &["types", "raft", "replica", "kv", "codec"];
+const PURE: &[&str] = &["types", "raft", "replica", "kv", "codec", "history"];
 
 /// What the pure crates may use from outside.
 const PURE_EXTERNAL: &[&str] = &["bytes", "thiserror", "smallvec", "crc32c", "redb"];
