@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("raft", &["types"]),
     ("node", &["types", "raft"]),
-    ("replica", &["types", "raft"]),
+    ("replica", &["types", "raft", "codec"]),
     ("kv", &["types"]),
     ("codec", &["types", "raft"]),
     ("history", &["types"]),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate_kv::{Initial, RedbBackend, SnapshotReader, Store};
 use quorate_net::SnapshotSource;
 use quorate_raft::SnapshotMetadata;
-use quorate_types::{Index, NodeId, Term};
+use quorate_types::NodeId;
 use redb::backends::FileBackend;
 
 use crate::node::NodeConfig;
@@ -32,9 +32,8 @@ pub(crate) fn create(
     let initial = Initial {
         node: config.node,
         cluster_id: config.cluster,
-        // The first place of every log: all members begin with the same state.
-        applied: Index(1),
-        term: Term(1),
+        applied: quorate_replica::FIRST.0,
+        term: quorate_replica::FIRST.1,
         conf_state,
         members: config.members.clone(),
     };

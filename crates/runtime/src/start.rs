@@ -25,18 +25,18 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use quorate_codec as codec;
 use quorate_kv::Store;
 use quorate_net::{Net, NetConfig};
-use quorate_raft::{ConfState, HardState, SnapshotMetadata};
-use quorate_replica::{Config, Initial, Replica, RequestIds};
+use quorate_raft::{ConfState, SnapshotMetadata};
+use quorate_replica::{
+    Config, Found, Initial, Replica, RequestIds, Start, Writing, first_conf_state, first_log, start,
+};
 use quorate_types::{EntryId, GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
-use crate::drive::{Driver, Writing};
+use crate::drive::Driver;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::node::{
@@ -235,17 +235,16 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
         bootstrap(config, &layout, &room)?;
-        let first = Mark { index: Index(1), stamp: 1, data: Bytes::new() };
+        let (first, hard_state) = first_log();
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
-        let hard_state = HardState { term: Term(1), commit: Index(1), ..HardState::default() };
         Wal::create(
             disk.clone(),
             &layout.wal,
             identity,
             Options::default(),
             &first,
-            Some(codec::encode_hard_state_record(&hard_state)),
+            Some(hard_state),
         )
         .map_err(log_error)?;
     }
@@ -301,25 +300,23 @@ fn mark_started(layout: &Layout) -> io::Result<()> {
 /// Makes the state of a new member. Doing it twice is harmless: the log, made after it, decides.
 fn bootstrap(config: &NodeConfig, layout: &Layout, room: &Arc<Room>) -> Result<(), StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
-    let mut applied = Index(0);
+    let mut found = Found::default();
     // An error is not an absence: nothing may be made in place of what is there.
     let exists = |path: &Path| path.try_exists().map_err(io_error("cannot look for", path));
     if exists(&layout.kv)? {
         // The file gets its name when it is whole: one that cannot be read has history.
         let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
-        applied = store.applied().index;
+        found.applied = Some(store.applied().index);
     }
-    if Index(1) < applied || exists(&layout.started)? {
+    found.has_started = exists(&layout.started)?;
+    if let Start::LogMissing { applied } = start(found) {
         return Err(StartError::LogMissing { path: layout.root.clone(), applied });
     }
     if config.members.is_empty() {
         return Err(StartError::NoMembers { path: layout.root.clone() });
     }
-    let mut voters: Vec<NodeId> = config.members.iter().map(|member| NodeId(member.id)).collect();
-    voters.sort_unstable();
-    let conf_state = ConfState { voters, ..ConfState::default() };
-    machine::create(&layout.kv, config, room, codec::encode_conf_state_record(&conf_state))
-        .map_err(state_error)
+    let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
+    machine::create(&layout.kv, config, room, first_conf_state(voters)).map_err(state_error)
 }
 
 /// The state, brought up to the log's mark by a received snapshot if it is behind it.
@@ -330,7 +327,8 @@ fn open_state(
     mark: &Mark,
 ) -> Result<Store, StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
-    let applied = if layout.kv.exists() {
+    let mut found = Found { mark: Some(mark.index), has_started: true, ..Found::default() };
+    if layout.kv.exists() {
         let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
         let (node, cluster) = (config.node, config.cluster);
         if (store.node(), store.cluster_id()) != (node, cluster) {
@@ -341,13 +339,12 @@ fn open_state(
                 store.cluster_id(),
             )));
         }
-        if mark.index <= store.applied().index {
+        found.applied = Some(store.applied().index);
+        if start(found) == Start::Replay {
             return Ok(store);
         }
-        store.applied().index
-    } else {
-        Index(0)
-    };
+    }
+    let applied = found.applied.unwrap_or_default();
     let id = EntryId { term: Term(mark.stamp), index: mark.index };
     let file = snapshot::path(&layout.snap, id);
     if !file.exists() {
@@ -365,21 +362,10 @@ fn open_state(
 }
 
 fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initial, StartError> {
-    let damaged = |why: String| StartError::State { path: layout.wal.clone(), why };
     let applied = store.applied();
-    let conf_state = codec::decode_conf_state_record(applied.conf_state.clone())
-        .map_err(|error| damaged(error.to_string()))?;
-    let hard_state = match &recovered.hard_state {
-        Some(bytes) => codec::decode_hard_state_record(bytes.clone())
-            .map_err(|error| damaged(error.to_string()))?,
-        None => HardState::default(),
-    };
-    let entries = recovered
-        .entries
-        .into_iter()
-        .map(|entry| codec::from_log_entry(entry).map_err(|error| damaged(error.to_string())))
-        .collect::<Result<_, _>>()?;
-    Ok(Initial { mark: recovered.mark, entries, hard_state, applied: applied.index, conf_state })
+    let Recovered { mark, hard_state, entries, .. } = recovered;
+    Initial::recover(mark, hard_state, entries, applied.index, applied.conf_state)
+        .map_err(|error| StartError::State { path: layout.wal.clone(), why: error.to_string() })
 }
 
 /// Starts the transport, the three threads, and the loop.

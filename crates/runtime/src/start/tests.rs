@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use quorate_kv::Member;
 use tempfile::TempDir;
 
