@@ -1,7 +1,8 @@
-//! The `quorate` program: a server, a cluster to play with, and a client.
+//! The `quorate` program: a server, a cluster to play with, a client, and tools.
 
 mod bench;
 mod client;
+mod log;
 mod playground;
 mod script;
 mod serve;
@@ -38,6 +39,8 @@ enum Program {
     Bench(bench::BenchArgs),
     /// Runs scripts that say what the Raft engine is to do, in the languages of etcd's test files
     Script(script::ScriptArgs),
+    /// Shows or checks the durable log of a member, running or not, and changes nothing
+    Log(log::LogArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Program::Client(command) => client::run(command),
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
+        Program::Log(args) => log::run(&args),
     }
 }
 
@@ -114,6 +118,11 @@ mod tests {
             ("playground --offset -1", 2),
             ("playground --nosuch", 2),
             ("playground stray", 2),
+            ("log", 2),
+            ("log nosuch", 2),
+            ("log dump", 2),
+            ("log verify a b", 2),
+            ("log dump a -w table", 2),
             // Commands that stand in for etcdctl's.
             ("put", 128),
             ("put a b c", 128),

@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("script", &["types", "raft", "codec"]),
     ("load", &["proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
-    ("cli", &["types", "server", "proto", "script", "load", "wal"]),
+    ("cli", &["types", "raft", "codec", "server", "proto", "script", "load", "wal"]),
     ("xtask", &["proto"]),
 ];
 
