@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Instant;
@@ -17,10 +16,9 @@ use quorate_replica::{Applying, RequestId, open};
 use quorate_types::Index;
 use tokio::sync::mpsc;
 
-use crate::machine;
+use crate::machine::{Reading, StateFile};
 use crate::metrics::Metrics;
 use crate::node::{Answer, FatalError};
-use crate::room::Room;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
@@ -84,10 +82,7 @@ pub(crate) struct Applier {
     pub(crate) store: Arc<Store>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) kv_path: PathBuf,
-    pub(crate) snap_dir: PathBuf,
-    pub(crate) cache_bytes: usize,
-    pub(crate) room: Arc<Room>,
+    pub(crate) state_file: StateFile,
     /// The directory's lock: held as long as anything here may write.
     pub(crate) lock: Arc<File>,
     pub(crate) done: mpsc::UnboundedSender<Done>,
@@ -270,20 +265,12 @@ impl Applier {
         let metadata = SnapshotMetadata { conf_state, index: applied.index, term: applied.term };
         Ok(Some(Done::SnapshotMade(Made {
             snapshot: described(metadata),
-            open: Box::new(move || Ok(Box::new(machine::Reading::new(view.reader())) as Source)),
+            open: Box::new(move || Ok(Box::new(Reading::new(view.reader())) as Source)),
         })))
     }
 
     fn install(&self, snapshot: &Snapshot) -> Result<Option<Done>, FatalError> {
-        machine::replace(
-            &self.store,
-            &self.kv_path,
-            &self.snap_dir,
-            &snapshot.metadata,
-            self.cache_bytes,
-            &self.room,
-        )
-        .map_err(FatalError::Machine)?;
+        self.state_file.replace(&self.store, &snapshot.metadata).map_err(FatalError::Machine)?;
         Ok(Some(Done::Installed))
     }
 }

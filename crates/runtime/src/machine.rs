@@ -16,101 +16,97 @@ use quorate_raft::SnapshotMetadata;
 use quorate_types::NodeId;
 use redb::backends::FileBackend;
 
-use crate::node::NodeConfig;
 use crate::room::{Patient, Room};
 use crate::snapshot::Chunks;
 
-/// Makes the state of a new member of a new cluster, in place of whatever unfinished one is there.
-pub(crate) fn create(
-    path: &Path,
-    config: &NodeConfig,
-    room: &Arc<Room>,
-    conf_state: Bytes,
-) -> Result<(), String> {
-    let fresh = unfinished(path);
-    remove(&fresh)?;
-    let initial = Initial {
-        node: config.node,
-        cluster_id: config.cluster,
-        applied: quorate_replica::FIRST.0,
-        term: quorate_replica::FIRST.1,
-        conf_state,
-        members: config.members.clone(),
-    };
-    let store = Store::create(backend(&fresh, config.cache_bytes, room)?, initial).map_err(text)?;
-    drop(store);
-    put_in_place(&fresh, path, room).map_err(text)
+/// Where the state of a member lives, and how it is opened.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    pub(crate) path: PathBuf,
+    /// Where received snapshots lie.
+    pub(crate) snap_dir: PathBuf,
+    /// Memory for pages of stored values.
+    pub(crate) cache_bytes: usize,
+    pub(crate) room: Arc<Room>,
 }
 
-/// Opens the state that is there.
-pub(crate) fn open(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<Store, String> {
-    Store::open(backend(path, cache_bytes, room)?).map_err(text)
-}
-
-/// Restores a received snapshot in place of the state, which nobody has open, and opens it.
-pub(crate) fn install(
-    node: NodeId,
-    path: &Path,
-    snap_dir: &Path,
-    metadata: &SnapshotMetadata,
-    cache_bytes: usize,
-    room: &Arc<Room>,
-) -> Result<Store, String> {
-    let fresh = restored(node, path, snap_dir, metadata, cache_bytes, room)?;
-    drop(fresh);
-    put_in_place(&unfinished(path), path, room).map_err(text)?;
-    open(path, cache_bytes, room)
-}
-
-/// Restores a received snapshot in place of the state of a running store. Readers of the old state
-/// finish on it.
-pub(crate) fn replace(
-    store: &Arc<Store>,
-    path: &Path,
-    snap_dir: &Path,
-    metadata: &SnapshotMetadata,
-    cache_bytes: usize,
-    room: &Arc<Room>,
-) -> Result<(), String> {
-    let fresh = restored(store.node(), path, snap_dir, metadata, cache_bytes, room)?;
-    // The open file goes with its name; a crash from here on finds either state whole.
-    put_in_place(&unfinished(path), path, room).map_err(text)?;
-    store.replace(fresh).map_err(text).map(drop)
-}
-
-fn restored(
-    node: NodeId,
-    path: &Path,
-    snap_dir: &Path,
-    metadata: &SnapshotMetadata,
-    cache_bytes: usize,
-    room: &Arc<Room>,
-) -> Result<RedbBackend, String> {
-    let fresh = unfinished(path);
-    remove(&fresh)?;
-    let mut backend = backend(&fresh, cache_bytes, room)?;
-    let mut chunks = room.open(|| Chunks::open(snap_dir, metadata)).map_err(text)?;
-    let applied = quorate_kv::restore(&mut backend, node, || chunks.next()).map_err(text)?;
-    if applied.index != metadata.index {
-        return Err(format!(
-            "the received snapshot reaches index {}, its message said {}",
-            applied.index, metadata.index
-        ));
+impl StateFile {
+    /// Makes the state of a new member, in place of whatever unfinished one is there.
+    pub(crate) fn create(&self, initial: Initial) -> Result<(), String> {
+        let fresh = self.unfinished();
+        remove(&fresh)?;
+        let store = Store::create(self.backend(&fresh)?, initial).map_err(text)?;
+        drop(store);
+        self.put_in_place(&fresh).map_err(text)
     }
-    Ok(backend)
-}
 
-fn backend(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<RedbBackend, String> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = room.open(|| options.open(path)).map_err(text)?;
-    let storage = FileBackend::new(file).map_err(text)?;
-    let room = Arc::clone(room);
-    RedbBackend::open(Patient { storage, room }, cache_bytes).map_err(text)
-}
+    /// Opens the state that is there.
+    pub(crate) fn open(&self) -> Result<Store, String> {
+        Store::open(self.backend(&self.path)?).map_err(text)
+    }
 
-fn unfinished(path: &Path) -> PathBuf {
-    path.with_extension("new")
+    /// Restores a received snapshot in place of the state, which nobody has open, and opens it.
+    pub(crate) fn install(
+        &self,
+        node: NodeId,
+        metadata: &SnapshotMetadata,
+    ) -> Result<Store, String> {
+        let fresh = self.restored(node, metadata)?;
+        drop(fresh);
+        self.put_in_place(&self.unfinished()).map_err(text)?;
+        self.open()
+    }
+
+    /// Restores a received snapshot in place of the state of a running store. Readers of the old
+    /// state finish on it.
+    pub(crate) fn replace(
+        &self,
+        store: &Arc<Store>,
+        metadata: &SnapshotMetadata,
+    ) -> Result<(), String> {
+        let fresh = self.restored(store.node(), metadata)?;
+        // The open file goes with its name; a crash from here on finds either state whole.
+        self.put_in_place(&self.unfinished()).map_err(text)?;
+        store.replace(fresh).map_err(text).map(drop)
+    }
+
+    /// A received snapshot as a state under another name.
+    fn restored(&self, node: NodeId, metadata: &SnapshotMetadata) -> Result<RedbBackend, String> {
+        let fresh = self.unfinished();
+        remove(&fresh)?;
+        let mut backend = self.backend(&fresh)?;
+        let mut chunks = self.room.open(|| Chunks::open(&self.snap_dir, metadata)).map_err(text)?;
+        let applied = quorate_kv::restore(&mut backend, node, || chunks.next()).map_err(text)?;
+        if applied.index != metadata.index {
+            return Err(format!(
+                "the received snapshot reaches index {}, its message said {}",
+                applied.index, metadata.index
+            ));
+        }
+        Ok(backend)
+    }
+
+    fn backend(&self, path: &Path) -> Result<RedbBackend, String> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = self.room.open(|| options.open(path)).map_err(text)?;
+        let storage = FileBackend::new(file).map_err(text)?;
+        let room = Arc::clone(&self.room);
+        RedbBackend::open(Patient { storage, room }, self.cache_bytes).map_err(text)
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.path.with_extension("new")
+    }
+
+    fn put_in_place(&self, fresh: &Path) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        // Both before anything is done: a failed sync cannot be tried again.
+        let (file, names) = self.room.open(|| Ok((File::open(fresh)?, File::open(directory)?)))?;
+        file.sync_all()?;
+        fs::rename(fresh, &self.path)?;
+        names.sync_all()
+    }
 }
 
 fn remove(path: &Path) -> Result<(), String> {
@@ -118,15 +114,6 @@ fn remove(path: &Path) -> Result<(), String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(text(error)),
         _ => Ok(()),
     }
-}
-
-fn put_in_place(fresh: &Path, path: &Path, room: &Room) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    // Both before anything is done: a failed sync cannot be tried again.
-    let (file, names) = room.open(|| Ok((File::open(fresh)?, File::open(directory)?)))?;
-    file.sync_all()?;
-    fs::rename(fresh, path)?;
-    names.sync_all()
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
 use crate::drive::Driver;
-use crate::machine;
+use crate::machine::StateFile;
 use crate::metrics::Metrics;
 use crate::node::{
     Inner, Node, NodeConfig, OTHER_LIFE, is_other_life, known_lives, point_at_peers,
@@ -192,6 +192,10 @@ impl Layout {
             started: root.join("started"),
         }
     }
+
+    fn state_file(&self, cache_bytes: usize, room: Arc<Room>) -> StateFile {
+        StateFile { path: self.kv.clone(), snap_dir: self.snap.clone(), cache_bytes, room }
+    }
 }
 
 /// What storage gave back.
@@ -200,7 +204,7 @@ struct Opened {
     wal: Wal,
     store: Store,
     initial: Initial,
-    room: Arc<Room>,
+    state_file: StateFile,
     /// Every thread that may write holds it, so that it ends with the last of them.
     lock: Arc<File>,
 }
@@ -232,9 +236,10 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     make_directory(&layout.snap)?;
     let log_error = |error| StartError::Log { path: layout.wal.clone(), error };
     let disk = Arc::new(RealDisk);
+    let state_file = layout.state_file(config.cache_bytes, room);
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
-        bootstrap(config, &layout, &room)?;
+        bootstrap(config, &layout, &state_file)?;
         let (first, hard_state) = first_log();
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
@@ -272,14 +277,14 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
         tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
     }
     let life = recovered.identity.life;
-    let store = open_state(config, &layout, &room, &recovered.mark)?;
+    let store = open_state(config, &layout, &state_file, &recovered.mark)?;
     if is_other_life(config.node, life, &store.members()) {
         return Err(StartError::OtherLife { path: layout.root });
     }
     mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
     let initial = initial(&layout, recovered, &store)?;
     snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
-    Ok(Opened { life, wal, store, initial, room, lock })
+    Ok(Opened { life, wal, store, initial, state_file, lock })
 }
 
 /// A life for a new log, never 0. The standard library keys its hashers with the operating system's
@@ -298,14 +303,18 @@ fn mark_started(layout: &Layout) -> io::Result<()> {
 }
 
 /// Makes the state of a new member. Doing it twice is harmless: the log, made after it, decides.
-fn bootstrap(config: &NodeConfig, layout: &Layout, room: &Arc<Room>) -> Result<(), StartError> {
+fn bootstrap(
+    config: &NodeConfig,
+    layout: &Layout,
+    state_file: &StateFile,
+) -> Result<(), StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let mut found = Found::default();
     // An error is not an absence: nothing may be made in place of what is there.
     let exists = |path: &Path| path.try_exists().map_err(io_error("cannot look for", path));
     if exists(&layout.kv)? {
         // The file gets its name when it is whole: one that cannot be read has history.
-        let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
+        let store = state_file.open().map_err(state_error)?;
         found.applied = Some(store.applied().index);
     }
     found.has_started = exists(&layout.started)?;
@@ -316,20 +325,28 @@ fn bootstrap(config: &NodeConfig, layout: &Layout, room: &Arc<Room>) -> Result<(
         return Err(StartError::NoMembers { path: layout.root.clone() });
     }
     let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
-    machine::create(&layout.kv, config, room, first_conf_state(voters)).map_err(state_error)
+    let initial = quorate_kv::Initial {
+        node: config.node,
+        cluster_id: config.cluster,
+        applied: quorate_replica::FIRST.0,
+        term: quorate_replica::FIRST.1,
+        conf_state: first_conf_state(voters),
+        members: config.members.clone(),
+    };
+    state_file.create(initial).map_err(state_error)
 }
 
 /// The state, brought up to the log's mark by a received snapshot if it is behind it.
 fn open_state(
     config: &NodeConfig,
     layout: &Layout,
-    room: &Arc<Room>,
+    state_file: &StateFile,
     mark: &Mark,
 ) -> Result<Store, StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let mut found = Found { mark: Some(mark.index), has_started: true, ..Found::default() };
     if layout.kv.exists() {
-        let store = machine::open(&layout.kv, config.cache_bytes, room).map_err(state_error)?;
+        let store = state_file.open().map_err(state_error)?;
         let (node, cluster) = (config.node, config.cluster);
         if (store.node(), store.cluster_id()) != (node, cluster) {
             return Err(state_error(format!(
@@ -357,8 +374,7 @@ fn open_state(
     tracing::info!(index = mark.index.0, "installing the snapshot that was received last");
     let metadata =
         SnapshotMetadata { index: id.index, term: id.term, conf_state: ConfState::default() };
-    machine::install(config.node, &layout.kv, &layout.snap, &metadata, config.cache_bytes, room)
-        .map_err(state_error)
+    state_file.install(config.node, &metadata).map_err(state_error)
 }
 
 fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initial, StartError> {
@@ -375,7 +391,8 @@ fn run(
     metrics: Arc<Metrics>,
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Node, StartError> {
-    let Opened { life, wal, store, initial, room, lock } = opened;
+    let Opened { life, wal, store, initial, state_file, lock } = opened;
+    let room = Arc::clone(&state_file.room);
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
@@ -430,7 +447,7 @@ fn run(
         sender: Sender::default(),
         receiver: Receiver::new(
             config.cluster,
-            layout.snap.clone(),
+            layout.snap,
             done_sender.clone(),
             tokio::runtime::Handle::current(),
         ),
@@ -442,10 +459,7 @@ fn run(
         store: Arc::clone(&store),
         waiters: Arc::clone(&waiters),
         metrics: Arc::clone(&metrics),
-        kv_path: layout.kv,
-        snap_dir: layout.snap,
-        cache_bytes: config.cache_bytes,
-        room: Arc::clone(&room),
+        state_file,
         lock: Arc::clone(&lock),
         done: done_sender,
     };

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::room::Room;
 
 mod answers;
 
@@ -24,10 +25,12 @@ fn bench() -> Bench {
         store: Arc::new(Store::create(MemoryBackend::new(), Initial::default()).unwrap()),
         waiters: Arc::new(Waiters::new(100)),
         metrics: Arc::clone(&metrics),
-        kv_path: directory.path().join("kv.redb"),
-        snap_dir: directory.path().join("snap"),
-        cache_bytes: 1 << 20,
-        room: Arc::new(Room::new(metrics)),
+        state_file: StateFile {
+            path: directory.path().join("kv.redb"),
+            snap_dir: directory.path().join("snap"),
+            cache_bytes: 1 << 20,
+            room: Arc::new(Room::new(metrics)),
+        },
         lock: Arc::new(File::create(directory.path().join("lock")).unwrap()),
         done,
     };

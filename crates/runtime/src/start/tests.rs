@@ -153,7 +153,7 @@ fn a_mark_ahead_of_the_state_needs_its_snapshot() {
     // The state of another member, further on, as it is received.
     opened(7, other.path()).unwrap();
     let room = Arc::new(Room::new(Arc::default()));
-    let store = machine::open(&other.path().join("kv.redb"), 1 << 20, &room).unwrap();
+    let store = Layout::new(other.path()).state_file(1 << 20, room).open().unwrap();
     let entries: Vec<_> = (2..=9)
         .map(|index| quorate_kv::Entry {
             index: Index(index),

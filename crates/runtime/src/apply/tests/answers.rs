@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
@@ -6,6 +7,7 @@ use quorate_replica::seal;
 use quorate_types::Term;
 
 use super::super::*;
+use crate::room::Room;
 
 /// Its commits wait for a gate.
 struct Gated {
@@ -61,10 +63,13 @@ fn rig() -> Rig {
         store: Arc::new(Store::create(backend, initial).unwrap()),
         waiters: Arc::new(Waiters::new(10)),
         metrics: Arc::clone(&metrics),
-        kv_path: PathBuf::new(),
-        snap_dir: PathBuf::new(),
-        cache_bytes: 0,
-        room: Arc::new(Room::new(metrics)),
+        // Nothing is installed here.
+        state_file: StateFile {
+            path: PathBuf::new(),
+            snap_dir: PathBuf::new(),
+            cache_bytes: 0,
+            room: Arc::new(Room::new(metrics)),
+        },
         lock: Arc::clone(&lock),
         done: sender,
     };
