@@ -119,11 +119,17 @@ pub struct Config {
     ///
     /// Source: `RawNode::request_snapshot` of the crate `raft`, where it is always on.
     pub snapshot_on_request: bool,
-    /// Whether a leader that steps down because it was removed or made a learner tells the voter
-    /// that has most of the log to campaign at once, instead of leaving the group without a leader
-    /// for an election timeout. Needs [`Config::step_down_on_removal`]. A follower with this option
-    /// that may not campaign yet, since it has not applied that change itself, does so once it has,
-    /// within an election timeout. Off by default.
+    /// Whether a leader that was removed or made a learner stays in office until a quorum of the
+    /// others knows, and then tells the voter that has most of the log to campaign at once. Without
+    /// it, a leader that steps down as soon as it has applied the change leaves the group without a
+    /// leader for an election timeout, and, if its last messages are lost, a group of two for ever.
+    ///
+    /// Meanwhile it takes no proposals. It stays for three election timeouts at most; if it goes
+    /// before the others know, it still votes as one who wants nothing from a candidate but what it
+    /// has committed itself. A follower with this option that may not campaign yet, since it has not
+    /// applied that change itself, does so once it has, within an election timeout.
+    ///
+    /// Needs [`Config::step_down_on_removal`]. Off by default.
     ///
     /// Source: thesis 4.2.2 and 3.10; etcd leaves it as a to-do.
     pub hand_over_on_removal: bool,

@@ -56,6 +56,9 @@ pub(crate) struct Core<S> {
     /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
     /// and takes no entries until then.
     pub(crate) snapshot_wanted: Option<Index>,
+    /// This node led, went because it had no vote any more, and has not heard of a leader since. See
+    /// [`Core::is_good_candidate`].
+    pub(crate) is_gone: bool,
     /// Who this node handed leadership to, while it is not known who leads.
     pub(crate) handed_over: Option<HandedOver>,
     /// What became of the last transfer of leadership.
@@ -99,6 +102,7 @@ impl<S: Storage> Core<S> {
             has_stood: false,
             late_order_ticks: 0,
             snapshot_wanted: None,
+            is_gone: false,
             handed_over: None,
             transfer_outcome: None,
             rng: Rng::new(config.seed, config.id),
@@ -244,6 +248,10 @@ impl<S: Storage> Core<S> {
     /// Queues a leader's word for its own log up to `index`. With appends, it may be coalesced.
     pub(crate) fn acknowledge_own(&mut self, index: Index) {
         let (id, term) = (self.id, self.term);
+        if !self.tracker.progress.contains(id) {
+            // It has no word any more.
+            return;
+        }
         match self.held.last_mut() {
             Some(Message { to, from, term: said_in, body: Body::AppendReply { index: said } })
                 if self.config.coalesce_appends && (*to, *from, *said_in) == (id, id, term) =>
@@ -340,6 +348,20 @@ impl<S: Storage> Core<S> {
         self.config.check_quorum
             && !self.lead.is_none()
             && self.election_elapsed < self.config.election_tick
+    }
+
+    /// Whether this node may help a candidate into office whose log ends at `last`.
+    ///
+    /// A node that is gone asks only for what it committed. What it appended after that in its own
+    /// term it acknowledged to nobody but itself, and it counts no more: nothing is lost if that
+    /// gives way, while the group may be stuck if it does not. In `is_gone` stands that its commit
+    /// index is of that term, so that all earlier leaders had from it is committed.
+    pub(crate) fn is_good_candidate(&self, last: EntryId) -> Result<bool, Fatal> {
+        let index = self.log.committed();
+        match self.log.term(index) {
+            Ok(term) if self.is_gone => Ok(EntryId { term, index } <= last),
+            Ok(_) | Err(_) => self.log.is_up_to_date(last),
+        }
     }
 
     /// The last entry of the log.

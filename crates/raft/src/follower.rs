@@ -86,6 +86,7 @@ pub(crate) fn propose<S: Storage>(
 /// The leader of this term gave a sign of life.
 fn hear_from<S: Storage>(core: &mut Core<S>, leader: NodeId) {
     core.election_elapsed = 0;
+    core.is_gone = false;
     if core.lead != leader {
         core.lead = leader;
         core.note(Note::LeaderKnown { leader, term: core.term });

@@ -4,13 +4,16 @@
 //! the membership, since it changes with it.
 //!
 //! Not here: how entries get to a peer (`append.rs`), reads that wait for a quorum (`reads.rs`),
-//! handing the office over (`leader/transfer.rs`), snapshots that peers ask for
-//! (`leader/requests.rs`).
+//! handing the office over (`leader/transfer.rs`), leaving it without a vote
+//! (`leader/departure.rs`), snapshots that peers ask for (`leader/requests.rs`).
 
+mod departure;
 mod requests;
 mod transfer;
 
 use quorate_types::{EntryId, Index, NodeId, Term};
+
+use departure::Departure;
 
 use crate::append::WhenEmpty;
 use crate::change_wire::decode_conf_change;
@@ -37,6 +40,8 @@ pub(crate) struct Leader {
     appends_due: bool,
     /// Members that asked for a snapshot at or after an index, and were not sent one yet.
     snapshot_requests: Vec<(NodeId, Index)>,
+    /// Set while this leader has no vote any more, and has not left office yet.
+    departure: Option<Departure>,
 }
 
 impl Leader {
@@ -74,6 +79,9 @@ impl Leader {
         if count > 0 {
             core.note(Note::ReadsLost { count });
         }
+        core.is_gone = core.config.hand_over_on_removal
+            && !core.tracker.config.voters.contains(core.id)
+            && has_committed_in_term(core);
         self.resign_in_transfer(core, term);
     }
 
@@ -84,7 +92,10 @@ impl Leader {
     ) -> Result<Next, Error> {
         let (from, kind) = (message.from, message.message_type());
         match message.body {
-            Body::AppendReply { index } => self.on_append_reply(core, from, index)?,
+            Body::AppendReply { index } => {
+                self.on_append_reply(core, from, index)?;
+                return self.depart_if_known(core);
+            }
             // Nobody refuses what follows nothing: it is a request (see the variant's comment).
             Body::AppendRefusal { index: Index(0), hint } if core.config.snapshot_on_request => {
                 self.on_snapshot_request(core, from, hint.index)?;
@@ -140,7 +151,7 @@ impl Leader {
             self.beat(core);
             self.repeat_order(core);
         }
-        Ok(Next::Stay)
+        self.tick_departure(core)
     }
 
     fn beat<S: Storage>(&mut self, core: &mut Core<S>) {
@@ -158,10 +169,10 @@ impl Leader {
         if entries.is_empty() {
             return Err(Error::ProposalDropped(DropReason::Malformed));
         }
-        if !core.tracker.progress.contains(core.id) {
+        if self.departure.is_none() && !core.tracker.progress.contains(core.id) {
             return Err(Error::ProposalDropped(DropReason::NotMember));
         }
-        if !self.transferee.is_none() {
+        if !self.transferee.is_none() || self.departure.is_some() {
             return Err(Error::ProposalDropped(DropReason::TransferPending));
         }
         let before = self.pending_change;
@@ -458,14 +469,12 @@ impl Leader {
     pub(crate) fn on_membership<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
         self.snapshot_requests.retain(|(peer, _)| core.tracker.progress.contains(*peer));
         if core.is_learner || !core.tracker.progress.contains(core.id) {
-            if core.config.step_down_on_removal {
-                if core.config.hand_over_on_removal {
-                    self.hand_over(core)?;
-                }
-                return Ok(Next::Follow { term: core.term, lead: NodeId::NONE });
-            }
-            return Ok(Next::Stay);
+            return match core.config.step_down_on_removal {
+                true => self.depart(core),
+                false => Ok(Next::Stay),
+            };
         }
+        self.departure = None;
         if core.tracker.config.voters.incoming.0.is_empty() {
             return Ok(Next::Stay);
         }

@@ -75,6 +75,8 @@ pub enum Note {
     TransferOrdered { to: NodeId },
     /// A transfer of leadership is over.
     TransferEnded { to: NodeId, outcome: TransferOutcome },
+    /// A leader has no vote any more; it leaves office once enough others know.
+    Departing { until: Index },
     /// Leadership cannot be handed to this node.
     TransferRefused { to: NodeId },
     /// Reads can no longer be answered.
@@ -243,6 +245,9 @@ impl fmt::Display for Note {
             Note::TransferOrdered { to } => write!(f, "told {to} to campaign"),
             Note::TransferEnded { to, outcome } => {
                 write!(f, "transfer of leadership to {to}: {outcome}")
+            }
+            Note::Departing { until } => {
+                write!(f, "has no vote any more, and leads until {until} is committed")
             }
             Note::TransferRefused { to } => write!(f, "cannot hand leadership to {to}"),
             Note::ReadsLost { count } => write!(f, "cannot answer {count} reads"),

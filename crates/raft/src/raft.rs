@@ -207,7 +207,7 @@ impl<S: Storage> Raft<S> {
         let is_free = core.vote == candidate
             || (core.vote.is_none() && core.lead.is_none())
             || (pre_vote && core.term < term);
-        let is_granted = is_free && !is_outranked && core.log.is_up_to_date(last)?;
+        let is_granted = is_free && !is_outranked && core.is_good_candidate(last)?;
         let reply = |reject| match pre_vote {
             true => Body::PreVoteReply { reject },
             false => Body::VoteReply { reject },

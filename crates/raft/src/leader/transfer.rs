@@ -11,7 +11,7 @@ use super::Leader;
 use crate::append::WhenEmpty;
 use crate::core::{Core, HandedOver};
 use crate::note::{Note, TransferOutcome};
-use crate::{Body, Error, Storage};
+use crate::{Body, Error, Progress, Storage};
 
 impl Leader {
     pub(super) fn on_transfer<S: Storage>(
@@ -21,7 +21,8 @@ impl Leader {
     ) -> Result<(), Error> {
         let last = core.log.last_index();
         let progress = core.tracker.progress.get(to);
-        let Some(progress) = progress.filter(|progress| !progress.is_learner) else {
+        let may_lead = |progress: &&Progress| !progress.is_learner && self.departure.is_none();
+        let Some(progress) = progress.filter(may_lead) else {
             refuse(core, to);
             return Ok(());
         };
@@ -83,16 +84,6 @@ impl Leader {
             // Somebody campaigns: most likely the one that was told to. Who wins will be seen.
             core.handed_over = Some(HandedOver { to, ticks_left: core.config.election_tick });
         }
-    }
-
-    /// Tells whoever should lead next to campaign, because this node is no voter any more.
-    pub(super) fn hand_over<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Error> {
-        if let Some(to) = core.successor() {
-            // So that it knows what is committed before it is told to act on it.
-            self.flush_appends(core)?;
-            order_campaign(core, to);
-        }
-        Ok(())
     }
 }
 
