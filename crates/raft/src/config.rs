@@ -142,6 +142,12 @@ pub struct Config {
     /// ([`Error::ChangeRefused`](crate::Error::ChangeRefused)), instead of appending an empty entry
     /// in its place and calling that a success. Off by default.
     pub refuse_changes: bool,
+    /// Most messages to other nodes that wait for the next Ready; further ones are lost, as a network
+    /// loses messages, and the leader probes peers whose appends they were. What a node says to
+    /// itself is never lost: one message for each vote, and for each append of its own, which
+    /// [`Config::max_uncommitted_entries_size`] bounds. 0, the default, means no limit but how much
+    /// the node is told between two Readies.
+    pub messages_max: usize,
 }
 
 impl Default for Config {
@@ -176,6 +182,7 @@ impl Default for Config {
             hand_over_on_removal: false,
             retry_transfer: false,
             refuse_changes: false,
+            messages_max: 0,
         }
     }
 }

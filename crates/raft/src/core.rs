@@ -22,7 +22,7 @@ use crate::rng::Rng;
 use crate::trace::Tracer;
 use crate::{
     Body, Changer, Config, Error, Fatal, HardState, Membership, Message, MessageType, Progress,
-    ProgressTracker, ReadState, Storage, TraceLogger, TracingEventName,
+    ProgressTracker, ReadState, Storage, TraceLogger, TracingEventName, is_local_target,
 };
 
 /// A transfer of leadership after the leader gave way.
@@ -56,6 +56,9 @@ pub(crate) struct Core<S> {
     /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
     /// and takes no entries until then.
     pub(crate) snapshot_wanted: Option<Index>,
+    /// The membership in force is that of a snapshot at this index, and of what was applied since;
+    /// 0 if no snapshot was received since the node was built.
+    pub(crate) restored: Index,
     /// This node led, went because it had no vote any more, and has not heard of a leader since. See
     /// [`Core::is_good_candidate`].
     pub(crate) is_gone: bool,
@@ -102,6 +105,7 @@ impl<S: Storage> Core<S> {
             has_stood: false,
             late_order_ticks: 0,
             snapshot_wanted: None,
+            restored: Index(0),
             is_gone: false,
             handed_over: None,
             transfer_outcome: None,
@@ -229,10 +233,14 @@ impl<S: Storage> Core<S> {
         self.queue(Message { to, from: self.id, term, body });
     }
 
-    /// Sends a message of whoever it came from on to the leader. Says whether there is one.
+    /// Sends a message of whoever it came from on to the leader. Says whether it did.
     pub(crate) fn forward(&mut self, from: NodeId, body: Body) -> bool {
         if self.lead.is_none() {
             self.dropped(body.message_type(), from, MessageFault::NoLeader);
+            return false;
+        }
+        if self.is_full() {
+            self.dropped(body.message_type(), from, MessageFault::NoRoom);
             return false;
         }
         let from = from.known().unwrap_or(self.id);
@@ -263,21 +271,45 @@ impl<S: Storage> Core<S> {
     }
 
     fn queue(&mut self, message: Message) {
+        let kind = message.message_type();
         let vouches = matches!(
-            message.message_type(),
+            kind,
             MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp
         );
-        if message.to.is_none() || (message.to == self.id && !vouches) {
+        let is_own = message.to == self.id;
+        if message.to.is_none() || is_local_target(message.to) || (is_own && !vouches) {
             // An odd sender made this node answer itself.
-            let kind = message.body.message_type();
             self.dropped(kind, message.from, MessageFault::NoRecipient);
-        } else if vouches {
-            self.trace_sent(&message);
-            self.held.push(message);
+        } else if !is_own && self.is_full() {
+            self.dropped(kind, message.from, MessageFault::NoRoom);
+            self.on_lost(&message);
         } else {
             self.trace_sent(&message);
-            self.messages.push(message);
+            if vouches { self.held.push(message) } else { self.messages.push(message) }
         }
+    }
+
+    /// Whether no more messages to others may wait to be sent.
+    pub(crate) fn is_full(&self) -> bool {
+        let max = self.config.messages_max;
+        max != 0 && max <= self.messages.len() + self.held.len()
+    }
+
+    /// A message will not be sent. A network may lose any as well; of what carries the log it is
+    /// better to know.
+    fn on_lost(&mut self, message: &Message) {
+        let Some(progress) = self.tracker.progress.get_mut(message.to) else { return };
+        match message.body {
+            Body::Append { .. } => progress.become_probe(),
+            Body::Snapshot { .. } => {
+                // Back to before the snapshot.
+                progress.pending_snapshot = Index(0);
+                progress.become_probe();
+            }
+            _ => return,
+        }
+        // Until it answers a heartbeat.
+        progress.msg_app_flow_paused = true;
     }
 
     // Reads.

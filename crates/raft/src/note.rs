@@ -146,6 +146,8 @@ pub enum MessageFault {
     NoRecipient,
     /// Too many reads wait already.
     TooManyReads,
+    /// Too many messages wait to be sent.
+    NoRoom,
 }
 
 /// Why a snapshot was not installed.
@@ -294,6 +296,7 @@ impl fmt::Display for MessageFault {
             MessageFault::NoLeader => "no leader",
             MessageFault::NoRecipient => "no recipient",
             MessageFault::TooManyReads => "too many reads wait",
+            MessageFault::NoRoom => "too many messages wait to be sent",
         })
     }
 }

@@ -16,9 +16,9 @@ use crate::leader::Leader;
 use crate::log::LogError;
 use crate::note::{CampaignRefusal, MessageFault, Note};
 use crate::{
-    AnyConfChange, Body, CampaignType, Changer, ConfState, Config, DropReason, Entry, EntryType,
-    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage,
-    TraceLogger, TracingEventName, candidate, follower, is_local_target,
+    AnyConfChange, AppliedChange, Body, CampaignType, Changer, ConfState, Config, DropReason,
+    Entry, EntryType, Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState,
+    Storage, TraceLogger, TracingEventName, candidate, follower, is_local_target,
 };
 
 #[derive(Debug)]
@@ -295,6 +295,18 @@ impl<S: Storage> Raft<S> {
         result
     }
 
+    /// Carries out the membership change at `index`, unless a snapshot has overtaken it.
+    pub(crate) fn apply_conf_change_at(
+        &mut self,
+        index: Index,
+        change: &AnyConfChange,
+    ) -> Result<AppliedChange, Error> {
+        if index <= self.core.restored {
+            return Ok(AppliedChange::Overtaken(self.core.tracker.conf_state()));
+        }
+        self.apply_conf_change(change).map(AppliedChange::Changed)
+    }
+
     /// Carries out a committed membership change.
     pub(crate) fn apply_conf_change(&mut self, change: &AnyConfChange) -> Result<ConfState, Error> {
         let core = &mut self.core;
@@ -554,18 +566,19 @@ fn has_good_envelope(message: &Message, id: NodeId) -> bool {
         MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp => {
             has_term && has_sender
         }
+        // These a node also asks of itself, without saying who it is.
+        MessageType::MsgProp
+        | MessageType::MsgTransferLeader
+        | MessageType::MsgReadIndex
+        | MessageType::MsgForgetLeader => !is_local_target(message.from),
         MessageType::MsgHup
         | MessageType::MsgBeat
-        | MessageType::MsgProp
         | MessageType::MsgUnreachable
         | MessageType::MsgSnapStatus
         | MessageType::MsgCheckQuorum
-        | MessageType::MsgTransferLeader
-        | MessageType::MsgReadIndex
         | MessageType::MsgStorageAppend
         | MessageType::MsgStorageAppendResp
         | MessageType::MsgStorageApply
-        | MessageType::MsgStorageApplyResp
-        | MessageType::MsgForgetLeader => true,
+        | MessageType::MsgStorageApplyResp => true,
     }
 }

@@ -19,7 +19,7 @@
 
 use quorate_types::{Index, NodeId};
 
-use super::{Leader, transfer};
+use super::Leader;
 use crate::core::Core;
 use crate::note::{Note, TransferOutcome};
 use crate::raft::Next;
@@ -81,7 +81,7 @@ impl Leader {
         if let Some(to) = core.successor() {
             // So that it knows what is committed before it is told to act on it.
             self.flush_appends(core)?;
-            transfer::order_campaign(core, to);
+            self.order_campaign(core, to);
         }
         Ok(go(core))
     }

@@ -47,11 +47,17 @@ impl Leader {
         core.note(Note::TransferStarted { to });
         if has_all {
             self.flush_appends(core)?;
-            order_campaign(core, to);
+            self.order_campaign(core, to);
         } else {
             core.send_append(to, WhenEmpty::Send)?;
         }
         Ok(())
+    }
+
+    pub(super) fn order_campaign<S: Storage>(&mut self, core: &mut Core<S>, to: NodeId) {
+        self.has_ordered = true;
+        core.send(to, Body::TimeoutNow);
+        core.note(Note::TransferOrdered { to });
     }
 
     /// Orders the next leader once more to campaign: the order may have been lost, or come before
@@ -90,9 +96,4 @@ impl Leader {
 fn refuse<S: Storage>(core: &mut Core<S>, to: NodeId) {
     core.transfer_outcome = Some((to, TransferOutcome::Refused));
     core.note(Note::TransferRefused { to });
-}
-
-pub(super) fn order_campaign<S: Storage>(core: &mut Core<S>, to: NodeId) {
-    core.send(to, Body::TimeoutNow);
-    core.note(Note::TransferOrdered { to });
 }
