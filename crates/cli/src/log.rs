@@ -133,21 +133,21 @@ fn survey(dir: &Path, visit: &mut dyn FnMut(Seen<'_>)) -> Result<Survey, WalErro
 fn dump(dir: &Path, form: Form, out: &mut impl io::Write) -> Result<(), Failure> {
     let dir = log_dir(dir)?;
     let mut printed = match form {
-        Form::Simple => writeln!(out, "{}", line("SEGMENT", "OFFSET", "KIND", "ENTRIES", "BYTES", "")),
+        Form::Simple => {
+            writeln!(out, "{}", line("SEGMENT", "OFFSET", "KIND", "ENTRIES", "BYTES", ""))
+        }
         Form::Json => Ok(()),
     };
     let mut segment = 0;
-    let found = survey(&dir, &mut |seen| {
-        match seen {
-            Seen::Segment { sequence, .. } => segment = sequence,
-            Seen::Record { offset, bytes, record, .. } if printed.is_ok() => {
-                printed = match form {
-                    Form::Simple => writeln!(out, "{}", simple(segment, offset, bytes, record)),
-                    Form::Json => json(out, &Line::of(segment, offset, bytes, record)),
-                };
-            }
-            _ => {}
+    let found = survey(&dir, &mut |seen| match seen {
+        Seen::Segment { sequence, .. } => segment = sequence,
+        Seen::Record { offset, bytes, record, .. } if printed.is_ok() => {
+            printed = match form {
+                Form::Simple => writeln!(out, "{}", simple(segment, offset, bytes, record)),
+                Form::Json => json(out, &Line::of(segment, offset, bytes, record)),
+            };
         }
+        _ => {}
     });
     printed.map_err(Failure::Output)?;
     let found = found?;
@@ -156,7 +156,14 @@ fn dump(dir: &Path, form: Form, out: &mut impl io::Write) -> Result<(), Failure>
             Form::Simple => writeln!(
                 out,
                 "{}",
-                line(segment, torn.offset, "torn", "", torn.bytes, "an unfinished write; cut off at the next start")
+                line(
+                    segment,
+                    torn.offset,
+                    "torn",
+                    "",
+                    torn.bytes,
+                    "an unfinished write; cut off at the next start"
+                )
             ),
             Form::Json => json(out, &Line::torn(segment, torn.offset, torn.bytes)),
         };
@@ -232,11 +239,7 @@ fn simple(segment: u64, offset: u64, bytes: u64, record: &Record) -> String {
         Record::Base(base) => (
             "base",
             place(base.last, base.last_stamp),
-            format!(
-                "log after {}; {}",
-                mark(&base.mark),
-                hard_state(base.hard_state.as_ref())
-            ),
+            format!("log after {}; {}", mark(&base.mark), hard_state(base.hard_state.as_ref())),
         ),
         Record::Write { hard_state: state, install, entries } => {
             let mut holds = Vec::new();

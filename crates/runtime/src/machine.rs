@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_kv::{Initial, RedbBackend, SnapshotReader, Store};
@@ -19,6 +20,9 @@ use redb::backends::FileBackend;
 use crate::node::NodeConfig;
 use crate::room::{Patient, Room};
 use crate::snapshot::Chunks;
+
+/// How often long work says how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// Makes the state of a new member of a new cluster, in place of whatever unfinished one is there.
 pub(crate) fn create(
@@ -45,7 +49,8 @@ pub(crate) fn create(
 
 /// Opens the state that is there.
 pub(crate) fn open(path: &Path, cache_bytes: usize, room: &Arc<Room>) -> Result<Store, String> {
-    Store::open(backend(path, cache_bytes, room)?).map_err(text)
+    let mut progress = told_now_and_then("reading the state");
+    Store::open_telling(backend(path, cache_bytes, room)?, &mut progress).map_err(text)
 }
 
 /// Restores a received snapshot in place of the state, which nobody has open, and opens it.
@@ -91,7 +96,15 @@ fn restored(
     remove(&fresh)?;
     let mut backend = backend(&fresh, cache_bytes, room)?;
     let mut chunks = room.open(|| Chunks::open(snap_dir, metadata)).map_err(text)?;
-    let applied = quorate_kv::restore(&mut backend, node, || chunks.next()).map_err(text)?;
+    let total = chunks.len().map_err(text)?;
+    let (mut done, mut progress) = (0, told_now_and_then("restoring a snapshot"));
+    let next = || {
+        let chunk = chunks.next()?;
+        done += chunk.len() as u64;
+        progress(done, total);
+        Ok(chunk)
+    };
+    let applied = quorate_kv::restore(&mut backend, node, next).map_err(text)?;
     if applied.index != metadata.index {
         return Err(format!(
             "the received snapshot reaches index {}, its message said {}",
@@ -128,6 +141,18 @@ fn put_in_place(fresh: &Path, path: &Path, room: &Room) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(fresh, path)?;
     names.sync_all()
+}
+
+/// Says every two seconds how many bytes of how many are done of something that may take long.
+pub(crate) fn told_now_and_then(what: &'static str) -> impl FnMut(u64, u64) {
+    let mut told = Instant::now();
+    move |done, total| {
+        if TOLD_EVERY <= told.elapsed() {
+            told = Instant::now();
+            let percent = done.saturating_mul(100) / total.max(1);
+            tracing::info!(done_bytes = done, total_bytes = total, "{what}: {percent} %");
+        }
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {
