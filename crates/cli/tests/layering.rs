@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("load", &["proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
     ("cli", &["types", "raft", "codec", "server", "proto", "script", "load", "wal"]),
+    ("fuzz", &["types", "raft", "kv", "codec", "wal", "net", "script"]),
     ("xtask", &["proto"]),
 ];
 

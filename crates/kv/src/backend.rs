@@ -4,6 +4,7 @@
 //! not at all, and a [`View`] never changes, whatever is committed after it. Nothing else is asked,
 //! so a file, memory or a simulated disk will do.
 
+mod guarded;
 mod memory;
 mod redb;
 

@@ -64,12 +64,22 @@ pub(crate) struct Flush {
 }
 
 impl State {
-    /// Reads all keys and members from storage.
-    pub(crate) fn load(backend: &dyn Backend) -> Result<State, StoreError> {
+    /// Reads all keys and members from storage. `progress` hears how many bytes of how many are read.
+    pub(crate) fn load(
+        backend: &dyn Backend,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<State, StoreError> {
         let view = backend.view()?;
         let meta = Meta::read(&*view)?;
-        let index = load_index(&*view, meta.revision)?;
-        let members = load_members(&*view)?;
+        let mut tally =
+            Tally { rows_count: 0, bytes: 0, total_bytes: backend.in_use_bytes(), progress };
+        view.scan(Table::Meta, &[], &mut |key, row| {
+            tally.row(key, row.len());
+            ControlFlow::Continue(())
+        })?;
+        let index = load_index(&*view, meta.revision, &mut tally)?;
+        let members = load_members(&*view, &mut tally)?;
+        tally.end()?;
         let (flushed, removed_durably) = (meta.applied.index, meta.removed);
         Ok(State {
             index,
@@ -231,9 +241,43 @@ fn pair(revision: Revision, bytes: Bytes) -> Result<KeyValue, StoreError> {
     }
 }
 
-fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
+/// Counts what is read, against what storage says there is: no row is gone without a trace.
+struct Tally<'a> {
+    rows_count: u64,
+    bytes: u64,
+    total_bytes: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Tally<'_> {
+    /// How many rows are read between two words about it.
+    const STEP_ROWS: u64 = 1024;
+
+    /// A row as storage has it.
+    fn row(&mut self, key: &[u8], row_bytes: usize) {
+        self.bytes += (key.len() + row_bytes) as u64;
+        self.rows_count += 1;
+        if self.rows_count.is_multiple_of(Self::STEP_ROWS) {
+            (self.progress)(self.bytes, self.total_bytes);
+        }
+    }
+
+    fn end(self) -> Result<(), StoreError> {
+        let Tally { bytes, total_bytes, progress, .. } = self;
+        if bytes != total_bytes {
+            return Err(StoreError::Damaged(format!(
+                "there are {bytes} bytes of rows, and there should be {total_bytes}"
+            )));
+        }
+        progress(bytes, total_bytes);
+        Ok(())
+    }
+}
+
+fn load_index(view: &dyn View, current: i64, tally: &mut Tally<'_>) -> Result<Index, StoreError> {
     let mut stamps = Vec::new();
     each(view, Table::Key, |key, bytes| {
+        tally.row(key, bytes.len() + sealed::CHECKSUM_BYTES);
         let Some(revision) = Revision::from_key(key) else {
             return Err(StoreError::Damaged("a row without a revision".to_owned()));
         };
@@ -251,9 +295,10 @@ fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
     Ok(Index::build(stamps))
 }
 
-fn load_members(view: &dyn View) -> Result<Members, StoreError> {
+fn load_members(view: &dyn View, tally: &mut Tally<'_>) -> Result<Members, StoreError> {
     let mut members = Members::default();
     each(view, Table::Member, |key, row| {
+        tally.row(key, row.len() + sealed::CHECKSUM_BYTES);
         let loaded = members.load(key, row);
         loaded.map_err(|error| StoreError::Damaged(format!("a member's row is {error}")))
     })?;

@@ -96,9 +96,21 @@ impl Store {
     /// # Errors
     ///
     /// `Missing` when the storage is empty, `Incomplete` when a restore was cut off, `Format` when
-    /// another version wrote it, `Damaged` when a row is not what was stored, or nonsense.
+    /// another version wrote it, `Damaged` when a row is not what was stored, nonsense, or gone.
     pub fn open(backend: impl Backend + 'static) -> Result<Store, StoreError> {
-        let state = State::load(&backend)?;
+        Store::open_telling(backend, &mut |_, _| {})
+    }
+
+    /// As [`Store::open`]; `progress` hears every so often how many bytes of how many are read.
+    ///
+    /// # Errors
+    ///
+    /// As `open`.
+    pub fn open_telling(
+        backend: impl Backend + 'static,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Store, StoreError> {
+        let state = State::load(&backend, progress)?;
         let (node, cluster_id) = (state.meta.node, state.meta.cluster_id);
         let store = Store {
             size_bytes: AtomicU64::new(0),
@@ -215,7 +227,7 @@ impl Store {
     /// member; both leave everything as it was. Otherwise as [`Store::open`].
     pub fn replace(&self, backend: impl Backend + 'static) -> Result<Box<dyn Backend>, StoreError> {
         self.check()?;
-        let fresh = State::load(&backend)?;
+        let fresh = State::load(&backend, &mut |_, _| {})?;
         if fresh.meta.cluster_id != self.cluster_id {
             return Err(StoreError::Snapshot("it belongs to another cluster".to_owned()));
         }

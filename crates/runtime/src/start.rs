@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
 use crate::drive::Driver;
-use crate::machine::StateFile;
+use crate::machine::{StateFile, told_now_and_then};
 use crate::metrics::Metrics;
 use crate::node::{
     Inner, Node, NodeConfig, OTHER_LIFE, is_other_life, known_lives, point_at_peers,
@@ -162,14 +162,15 @@ pub enum StartError {
 ///
 /// # Errors
 ///
-/// When the directory cannot be read or its log is damaged.
+/// When the directory cannot be read or the newest file of its log is damaged there. The rest of the log
+/// is read, and judged, by [`Node::start`].
 pub fn inspect(data_dir: &Path) -> Result<Option<Identity>, StartError> {
     let path = Layout::new(data_dir).wal;
     let found = || {
         if !Wal::exists(&RealDisk, &path)? {
             return Ok(None);
         }
-        Ok(Some(Wal::inspect(&RealDisk, &path, &mut |_, _| {})?.identity))
+        Ok(Some(Wal::identify(&RealDisk, &path)?))
     };
     found().map_err(|error| StartError::Log { path: path.clone(), error })
 }
@@ -254,13 +255,7 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
         .map_err(log_error)?;
     }
 
-    let mut told = std::time::Instant::now();
-    let mut progress = |done: u64, total: u64| {
-        if Duration::from_secs(2) <= told.elapsed() {
-            told = std::time::Instant::now();
-            tracing::info!(done, total, "reading the log");
-        }
-    };
+    let mut progress = told_now_and_then("reading the log");
     let (wal, recovered) =
         Wal::open(disk, &layout.wal, Options::default(), &mut progress).map_err(log_error)?;
     let found = &recovered.identity;

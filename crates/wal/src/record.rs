@@ -227,7 +227,7 @@ impl Pen {
     }
 
     /// Appends any body at all.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn raw(&mut self, out: &mut Vec<u8>, kind: u8, body: &[u8]) {
         self.record(out, kind, |out| out.extend_from_slice(body));
     }

@@ -3,7 +3,7 @@
 //! Every commit is durable when it returns, and written in two phases with the allocator's state,
 //! so that opening after a crash needs no walk over the whole file.
 
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
+use super::guarded::Guarded;
 use super::{Backend, BackendError, Batch, Table, View, Visit};
 use crate::revision::KEY_BYTES;
 
@@ -35,15 +36,38 @@ impl RedbBackend {
     /// Opens what `storage` holds; empty storage becomes an empty database. Up to `cache_bytes` of
     /// pages are kept in memory.
     ///
+    /// Everything that is there is read and checked, so that no damaged page is ever followed: `redb`
+    /// itself checks pages only after a crash, and may panic on one that is damaged. What is refused
+    /// stays as it was.
+    ///
     /// # Errors
     ///
-    /// When the storage fails, is in use, or holds something else.
+    /// When the storage fails, is in use, is damaged, or holds something else.
     pub fn open(storage: impl StorageBackend, cache_bytes: usize) -> Result<Self, BackendError> {
-        let size_bytes = Arc::new(AtomicU64::new(storage.len().map_err(failed)?));
-        let storage = Measured { storage, size_bytes: Arc::clone(&size_bytes) };
+        // What a panic leaves behind is dropped here, and nothing else has seen it.
+        match catch_unwind(AssertUnwindSafe(|| Self::open_checked(storage, cache_bytes))) {
+            Ok(opened) => opened,
+            Err(panic) => {
+                let why = (panic.downcast_ref::<&str>().copied())
+                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                Err(failed(format_args!("the file is damaged ({})", why.unwrap_or("no reason"))))
+            }
+        }
+    }
+
+    fn open_checked(
+        storage: impl StorageBackend,
+        cache_bytes: usize,
+    ) -> Result<Self, BackendError> {
+        let storage = Guarded::new(storage).map_err(failed)?;
+        let (size_bytes, guard) = (storage.size_bytes(), storage.clone());
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
-        let database = builder.create_with_backend(storage).map_err(failed)?;
+        let mut database = builder.create_with_backend(storage).map_err(failed)?;
+        if !database.check_integrity().map_err(failed)? {
+            return Err(failed("the file is damaged: its pages are not as they were written"));
+        }
+        guard.lift().map_err(failed)?;
         // A view opens every table, so they have to be there from the start.
         let transaction = begin(&database)?;
         let in_use_bytes = {
@@ -180,41 +204,6 @@ impl View for RedbView {
             }
         }
         Ok(())
-    }
-}
-
-/// The storage below, with its length at hand.
-#[derive(Debug)]
-struct Measured<S> {
-    storage: S,
-    size_bytes: Arc<AtomicU64>,
-}
-
-impl<S: StorageBackend> StorageBackend for Measured<S> {
-    fn len(&self) -> io::Result<u64> {
-        self.storage.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.storage.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.storage.set_len(len)?;
-        self.size_bytes.store(len, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.storage.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.storage.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.storage.close()
     }
 }
 
