@@ -1,5 +1,6 @@
 //! The `quorate` program: a server, a cluster to play with, and a client.
 
+mod autopilot;
 mod bench;
 mod client;
 mod playground;
@@ -38,6 +39,9 @@ enum Program {
     Bench(bench::BenchArgs),
     /// Runs scripts that say what the Raft engine is to do, in the languages of etcd's test files
     Script(script::ScriptArgs),
+    /// What autopilot makes of a cluster
+    #[command(subcommand)]
+    Autopilot(autopilot::AutopilotCommand),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Program::Client(command) => client::run(command),
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
+        Program::Autopilot(command) => autopilot::run(&command),
     }
 }
 
