@@ -1,5 +1,6 @@
 //! The `quorate` program: a server, a cluster to play with, a client, and tools.
 
+mod autopilot;
 mod bench;
 mod client;
 mod log;
@@ -41,6 +42,9 @@ enum Program {
     Script(script::ScriptArgs),
     /// Shows or checks the durable log of a member, running or not, and changes nothing
     Log(log::LogArgs),
+    /// What autopilot makes of a cluster
+    #[command(subcommand)]
+    Autopilot(autopilot::AutopilotCommand),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
         Program::Log(args) => log::run(&args),
+        Program::Autopilot(command) => autopilot::run(&command),
     }
 }
 
