@@ -19,9 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
+    ("sim", &["types", "raft", "replica", "codec", "kv", "wal"]),
     ("load", &["proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
-    ("cli", &["types", "server", "proto", "script", "load", "wal"]),
+    ("cli", &["types", "server", "proto", "script", "sim", "load", "wal"]),
     ("xtask", &["proto"]),
 ];
 
