@@ -21,9 +21,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
+    ("sim", &["types", "raft", "replica", "codec", "kv", "wal"]),
     ("load", &["proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
-    ("cli", &["types", "raft", "codec", "server", "proto", "autopilot", "script", "load", "wal"]),
+    (
+        "cli",
+        &["types", "raft", "codec", "server", "proto", "autopilot", "script", "sim", "load", "wal"],
+    ),
     ("fuzz", &["types", "raft", "kv", "codec", "wal", "net", "script"]),
     ("xtask", &["proto"]),
 ];
