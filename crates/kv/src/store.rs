@@ -14,6 +14,7 @@ use std::sync::{
 use bytes::Bytes;
 use quorate_types::{Index, NodeId, Term};
 
+use crate::alarm::Alarm;
 use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX};
 use crate::apply::{Apply, Entry, Outcome};
 use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
@@ -21,6 +22,7 @@ use crate::command::Command;
 use crate::error::{KvError, StoreError};
 use crate::member::{Member, Members};
 use crate::meta::{self, Applied, Meta};
+use crate::request::AlarmType;
 use crate::response::Response;
 use crate::state::State;
 
@@ -323,6 +325,11 @@ impl Store {
         self.any_state().members.is_removed(id)
     }
 
+    /// The active alarms.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.any_state().alarms.list(AlarmType::None)
+    }
+
     /// The member the state belongs to.
     pub fn node(&self) -> NodeId {
         self.node
@@ -376,11 +383,11 @@ impl Store {
     }
 
     /// The state, for figures of it, which are whole even where a call panicked.
-    fn any_state(&self) -> RwLockReadGuard<'_, State> {
+    pub(crate) fn any_state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> Result<RwLockWriteGuard<'_, State>, StoreError> {
+    pub(crate) fn state_mut(&self) -> Result<RwLockWriteGuard<'_, State>, StoreError> {
         self.state.write().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
     }
 
@@ -419,7 +426,7 @@ fn apply_entry(
     let response = match (&entry.what, command) {
         (Apply::Command(_), Some(command)) => {
             outcome.members_changed |= matches!(command, Command::PublishMember { .. });
-            state.apply_command(command, &mut allowance)?
+            state.apply_command((entry.index, entry.term), command, &mut allowance)?
         }
         (Apply::Membership { conf_state, change }, _) => {
             outcome.members_changed = true;

@@ -21,6 +21,10 @@ use crate::revision::KEY_BYTES;
 const REVISIONS: TableDefinition<'_, &[u8; KEY_BYTES], &[u8]> = TableDefinition::new("key");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 const MEMBERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("member");
+const LEASES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lease");
+const ALARMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("alarm");
+/// How many tables there are, with the one below.
+const TABLES_COUNT: usize = Table::ALL.len() + 1;
 /// The backend's own: bytes of all rows of the other tables.
 const USE: TableDefinition<'_, (), u64> = TableDefinition::new("use");
 
@@ -68,12 +72,16 @@ impl RedbBackend {
             return Err(failed("the file is damaged: its pages are not as they were written"));
         }
         guard.lift().map_err(failed)?;
-        // A view opens every table, so they have to be there from the start.
+        // A view opens every table, so they have to be there from the start. A database that an
+        // earlier version made lacks some.
         let transaction = begin(&database)?;
+        let is_complete = transaction.list_tables().map_err(failed)?.count() == TABLES_COUNT;
         let in_use_bytes = {
             transaction.open_table(REVISIONS).map_err(failed)?;
             transaction.open_table(META).map_err(failed)?;
             transaction.open_table(MEMBERS).map_err(failed)?;
+            transaction.open_table(LEASES).map_err(failed)?;
+            transaction.open_table(ALARMS).map_err(failed)?;
             let mut used = transaction.open_table(USE).map_err(failed)?;
             let known = used.get(()).map_err(failed)?.map(|bytes| bytes.value());
             if known.is_none() {
@@ -81,7 +89,7 @@ impl RedbBackend {
             }
             known
         };
-        if in_use_bytes.is_some() {
+        if is_complete {
             transaction.abort().map_err(failed)?;
         } else {
             transaction.commit().map_err(failed)?;
@@ -97,6 +105,8 @@ impl Backend for RedbBackend {
             revisions: transaction.open_table(REVISIONS).map_err(failed)?,
             meta: transaction.open_table(META).map_err(failed)?,
             members: transaction.open_table(MEMBERS).map_err(failed)?,
+            leases: transaction.open_table(LEASES).map_err(failed)?,
+            alarms: transaction.open_table(ALARMS).map_err(failed)?,
         }))
     }
 
@@ -140,11 +150,15 @@ fn write(
     let mut revisions = transaction.open_table(REVISIONS).map_err(failed)?;
     let mut meta = transaction.open_table(META).map_err(failed)?;
     let mut members = transaction.open_table(MEMBERS).map_err(failed)?;
+    let mut leases = transaction.open_table(LEASES).map_err(failed)?;
+    let mut alarms = transaction.open_table(ALARMS).map_err(failed)?;
     for (table, key, value) in batch.puts() {
         let old = match table {
             Table::Key => revisions.insert(revision_key(key)?, value),
             Table::Meta => meta.insert(key, value),
             Table::Member => members.insert(key, value),
+            Table::Lease => leases.insert(key, value),
+            Table::Alarm => alarms.insert(key, value),
         };
         let old = old.map_err(failed)?.map_or(0, |old| key.len() + old.value().len());
         in_use_bytes = in_use_bytes + (key.len() + value.len()) as u64 - old as u64;
@@ -154,6 +168,8 @@ fn write(
             Table::Key => revisions.remove(revision_key(key)?),
             Table::Meta => meta.remove(key),
             Table::Member => members.remove(key),
+            Table::Lease => leases.remove(key),
+            Table::Alarm => alarms.remove(key),
         };
         let old = old.map_err(failed)?.map_or(0, |old| key.len() + old.value().len());
         in_use_bytes -= old as u64;
@@ -167,6 +183,8 @@ struct RedbView {
     revisions: ReadOnlyTable<&'static [u8; KEY_BYTES], &'static [u8]>,
     meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
     members: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    leases: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    alarms: ReadOnlyTable<&'static [u8], &'static [u8]>,
 }
 
 impl View for RedbView {
@@ -175,6 +193,8 @@ impl View for RedbView {
             Table::Key => self.revisions.get(revision_key(key)?),
             Table::Meta => self.meta.get(key),
             Table::Member => self.members.get(key),
+            Table::Lease => self.leases.get(key),
+            Table::Alarm => self.alarms.get(key),
         };
         Ok(row.map_err(failed)?.map(|row| Bytes::copy_from_slice(row.value())))
     }
@@ -196,6 +216,8 @@ impl View for RedbView {
             }
             Table::Meta => &self.meta,
             Table::Member => &self.members,
+            Table::Lease => &self.leases,
+            Table::Alarm => &self.alarms,
         };
         for row in table.range::<&[u8]>(from..).map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
