@@ -366,6 +366,7 @@ pub use note::{CampaignRefusal, MessageFault, Note, SnapshotFault, TransferOutco
 pub use progress::{Progress, ProgressMap, ProgressState};
 pub use raw_node::RawNode;
 pub use ready::{Ready, must_sync};
+pub use runs::Runs;
 pub use snapshot::{ConfState, Snapshot, SnapshotMetadata};
 pub use status::{
     BasicStatus, CampaignType, Peer, ReadState, ReplicaKind, Role, SnapshotStatus, SoftState,

@@ -10,9 +10,10 @@ use crate::{Entries, Entry};
 /// Room for so many batches is kept while there are none.
 const KEPT_COUNT: usize = 4;
 
-/// Entries whose indexes follow each other.
+/// Entries whose indexes follow each other: what a storage in memory may keep, so that it shares its
+/// entries with whoever gave them and whoever asks for them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Runs {
+pub struct Runs {
     runs: Vec<Run>,
     len: usize,
 }
@@ -34,27 +35,44 @@ impl Run {
 
 impl Runs {
     /// How many entries there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.runs.iter().flat_map(|run| &run.entries)
     }
 
+    /// Bytes of data in all of them. Costs a step for each batch.
+    pub fn payload_size(&self) -> u64 {
+        self.runs.iter().map(|run| run.entries.payload_size()).sum()
+    }
+
+    /// Bytes of data in those up to and including `index`. Costs a step for each batch.
+    pub fn payload_size_through(&self, index: Index) -> u64 {
+        let within = self.runs.iter().take_while(|run| run.first <= index);
+        let bytes = within.map(|run| match run.end() <= index.next() {
+            true => run.entries.payload_size(),
+            false => run.entries.part(0..place(index.next() - run.first)).payload_size(),
+        });
+        bytes.sum()
+    }
+
     /// The entry at `index`, if it is here.
-    pub(crate) fn get(&self, index: Index) -> Option<&Entry> {
+    pub fn get(&self, index: Index) -> Option<&Entry> {
         let (run, at) = self.find(index)?;
         self.runs[run].entries.get(at)
     }
 
     /// Entries from `lo` up to and excluding `hi`, as many as are encoded in `max_size` bytes and at
     /// least one, if there is one at `lo`.
-    pub(crate) fn slice(&self, lo: Index, hi: Index, max_size: u64) -> Entries {
+    pub fn slice(&self, lo: Index, hi: Index, max_size: u64) -> Entries {
         let Some((run, at)) = self.find(lo).filter(|_| lo < hi) else { return Entries::new() };
         let wanted = place(hi - lo);
         let first = &self.runs[run].entries;
@@ -102,16 +120,22 @@ impl Runs {
         self.push(entries.into());
     }
 
-    /// Puts a batch behind what is there.
-    pub(crate) fn push(&mut self, entries: Entries) {
+    /// Puts a batch behind what is there, and goes on sharing it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not follow what is there.
+    pub fn push(&mut self, entries: Entries) {
         if let Some(first) = entries.first() {
+            let end = self.runs.last().map_or(first.index, Run::end);
+            assert!(first.index == end, "entries follow each other");
             self.len += entries.len();
             self.runs.push(Run { first: first.index, entries });
         }
     }
 
     /// Drops everything from `index` on.
-    pub(crate) fn truncate(&mut self, index: Index) {
+    pub fn truncate(&mut self, index: Index) {
         while let Some(last) = self.runs.last_mut().filter(|last| index < last.end()) {
             let kept = place(index - last.first);
             self.len -= last.entries.len() - kept;
@@ -124,7 +148,7 @@ impl Runs {
     }
 
     /// Drops everything up to and including `index`.
-    pub(crate) fn drop_through(&mut self, index: Index) {
+    pub fn drop_through(&mut self, index: Index) {
         let whole = self.runs.partition_point(|run| run.end() <= index.next());
         self.len -= self.runs.drain(..whole).map(|run| run.entries.len()).sum::<usize>();
         if let Some(first) = self.runs.first_mut().filter(|first| first.first <= index) {
@@ -137,7 +161,7 @@ impl Runs {
     }
 
     /// Drops everything.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.runs.clear();
         self.len = 0;
         self.release();

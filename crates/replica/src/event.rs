@@ -1,7 +1,9 @@
 //! What a replica is told, and what it asks for.
 
 use bytes::Bytes;
-use quorate_raft::{AnyConfChange, ConfState, Entries, Entry, HardState, Message, Note, Snapshot};
+use quorate_raft::{
+    AnyConfChange, ConfState, Entries, Entry, HardState, Message, Note, Snapshot, TransferOutcome,
+};
 use quorate_types::{Index, Mark, NodeId, Term};
 
 use crate::RequestId;
@@ -70,7 +72,7 @@ pub enum Event {
     },
     /// Messages to this peer are being lost.
     Unreachable(NodeId),
-    /// Hand leadership to this peer.
+    /// Hand leadership to this peer. What becomes of it comes in [`Effects::transfers`].
     Transfer(NodeId),
     /// Hand leadership to the peer that is best prepared, if this replica leads.
     HandOver,
@@ -196,6 +198,9 @@ pub struct Effects {
     pub refused: Vec<(RequestId, Refusal)>,
     /// These reads may be answered from the machine as it is now, or failed.
     pub reads: Vec<(ReadId, Result<(), ReadFailure>)>,
+    /// What became of transfers of leadership that this replica was told to make while it led, and
+    /// to whom. One that was asked of a follower ends at the leader.
+    pub transfers: Vec<(NodeId, TransferOutcome)>,
     /// Make the machine's state durable; report [`Event::Flushed`].
     pub flush: bool,
     /// Keep a snapshot of the machine ready to be sent; report [`Event::SnapshotMade`].

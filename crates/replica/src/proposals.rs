@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use quorate_raft::{AnyConfChange, Entry, encode_conf_change};
+use quorate_raft::{AnyConfChange, Entry, EntryType, encode_conf_change};
 use quorate_types::{EntryId, Index, Term};
 
 use crate::{Config, Refusal, RequestId};
@@ -47,12 +47,13 @@ impl Proposals {
         !self.staged.is_empty()
     }
 
-    /// The next of the turn, in the order they came: as many as fit into one batch, at least one.
+    /// The next of the turn, in the order they came: as many as fit into one batch, at least one. A
+    /// membership change comes alone, since it may be refused, and a batch is refused as a whole.
     pub(crate) fn take_staged(&mut self, bytes_max: u64) -> Vec<(RequestId, Entry)> {
         let mut bytes = 0;
         let mut fits = |(_, entry): &(RequestId, Entry)| {
             bytes += entry.encoded_size();
-            bytes <= bytes_max
+            bytes <= bytes_max && entry.entry_type() == EntryType::Normal
         };
         let count = self.staged.iter().take_while(|staged| fits(staged)).count().max(1);
         self.staged.drain(..count.min(self.staged.len())).collect()
@@ -155,12 +156,31 @@ impl Proposals {
 
 #[cfg(test)]
 mod tests {
+    use quorate_raft::ConfChangeV2;
     use quorate_types::NodeId;
 
     use super::*;
 
     fn entry(bytes: usize) -> Bytes {
         Bytes::from(vec![0; bytes])
+    }
+
+    #[test]
+    fn batches_fit_into_a_message_and_changes_come_alone() {
+        let mut proposals = Proposals::default();
+        for request in [1, 2] {
+            proposals.stage(RequestId(request), entry(40));
+        }
+        proposals.stage_change(RequestId(3), &AnyConfChange::V2(ConfChangeV2::default()));
+        for request in [4, 5, 6] {
+            proposals.stage(RequestId(request), entry(40));
+        }
+        let mut batches = Vec::new();
+        while proposals.has_staged() {
+            let batch = proposals.take_staged(100);
+            batches.push(batch.iter().map(|(request, _)| request.0).collect::<Vec<_>>());
+        }
+        assert_eq!(batches, [vec![1, 2], vec![3], vec![4, 5], vec![6]]);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use quorate_raft::{
     AnyConfChange, AppliedChange, Body, ConfState, DropReason, Entries, Entry, EntryType, Error,
-    Message, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState, decode_conf_change,
+    Message, Note, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState,
+    TransferOutcome, decode_conf_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
@@ -391,6 +392,12 @@ impl Replica {
                 self.effects.refused.extend(requests.into_iter().map(|request| (request, why)));
                 Ok(())
             }
+            Err(Error::ChangeRefused(_)) => {
+                // It was alone in its batch.
+                let refused = requests.into_iter().map(|request| (request, Refusal::Change));
+                self.effects.refused.extend(refused);
+                Ok(())
+            }
             Err(error) => fatal_only(Err(error)),
         }
     }
@@ -413,7 +420,16 @@ impl Replica {
             self.reads.on_lost(&context, &mut self.effects.reads);
         }
         self.reads.on_applied(self.applied, &mut self.effects.reads);
-        self.effects.notes.extend(ready.notes);
+        for note in ready.notes {
+            match note {
+                Note::TransferEnded { to, outcome } => self.effects.transfers.push((to, outcome)),
+                Note::TransferRefused { to } => {
+                    self.effects.transfers.push((to, TransferOutcome::Refused));
+                }
+                _ => {}
+            }
+            self.effects.notes.push(note);
+        }
         for message in ready.messages {
             match message.body {
                 Body::StorageAppend { hard_state, entries, snapshot, responses } => {
@@ -460,7 +476,7 @@ impl Replica {
             if matches!(applying, Applying::Empty { .. })
                 && let Some(request) = placed
             {
-                // Only a change becomes an empty entry: at the leader, or just now.
+                // Only a change becomes an empty entry: just now.
                 self.effects.refused.push((request, Refusal::Change));
             }
             self.effects.apply.push(applying);
@@ -508,7 +524,7 @@ impl Replica {
                 self.memberships += 1;
             }
             let storage = self.raft.storage_mut();
-            storage.append(&write.entries)?;
+            storage.append(write.entries)?;
             if let Some(hard_state) = write.hard_state {
                 storage.keep_hard_state(hard_state);
             }
@@ -576,6 +592,7 @@ impl Effects {
             && self.apply.is_empty()
             && self.refused.is_empty()
             && self.reads.is_empty()
+            && self.transfers.is_empty()
             && !self.flush
             && !self.make_snapshot
             && !self.drop_snapshot
@@ -614,6 +631,7 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         step_down_on_removal: true,
         hand_over_on_removal: true,
         retry_transfer: true,
+        refuse_changes: true,
         coalesce_appends: true,
         report_lost_reads: true,
         postpone_single_voter_reads: true,
@@ -628,7 +646,7 @@ fn refusal(why: DropReason) -> Refusal {
     match why {
         DropReason::TransferPending => Refusal::Transferring,
         DropReason::NotMember => Refusal::Removed,
-        DropReason::Uncommitted => Refusal::Busy,
+        DropReason::Uncommitted | DropReason::MessagesFull => Refusal::Busy,
         _ => Refusal::NoLeader,
     }
 }

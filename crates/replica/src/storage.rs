@@ -4,11 +4,10 @@
 //! is compaction, by count and by bytes (`snapshots.rs`). Entries arrive here only once they are
 //! durable; until then the engine holds them itself.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use quorate_raft::{
-    ConfState, Entries, Entry, HardState, InitialState, Snapshot, Storage, StorageError,
+    ConfState, Entries, HardState, InitialState, Runs, Snapshot, Storage, StorageError,
 };
 use quorate_types::{Index, Term};
 
@@ -18,7 +17,10 @@ use crate::{Fatal, Initial};
 #[derive(Debug)]
 pub(crate) struct LogInMemory {
     mark: (Index, Term),
-    entries: VecDeque<Kept>,
+    /// What follows the mark, shared with the engine that gave it and the messages that carry it.
+    entries: Runs,
+    /// Payload bytes of the entries.
+    bytes: u64,
     hard_state: HardState,
     conf_state: ConfState,
     /// What a lagging peer can have now; the machine keeps its state ready.
@@ -27,24 +29,18 @@ pub(crate) struct LogInMemory {
     wanted: AtomicBool,
 }
 
-#[derive(Debug)]
-struct Kept {
-    entry: Entry,
-    /// Payload bytes of all entries that were ever appended here, up to and with this one.
-    bytes_through: u64,
-}
-
 impl LogInMemory {
     pub(crate) fn new(initial: &Initial) -> Result<Self, Fatal> {
         let mut log = LogInMemory {
             mark: (initial.mark.index, Term(initial.mark.stamp)),
-            entries: VecDeque::new(),
+            entries: Runs::default(),
+            bytes: 0,
             hard_state: initial.hard_state,
             conf_state: initial.conf_state.clone(),
             snapshot: None,
             wanted: AtomicBool::new(false),
         };
-        log.append(&initial.entries)?;
+        log.append(initial.entries.clone().into())?;
         let (mark, last) = (log.mark.0, log.last());
         if initial.applied < mark {
             return Err(Fatal(format!(
@@ -81,17 +77,12 @@ impl LogInMemory {
 
     /// Payload bytes of the log.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes_through(self.last())
+        self.bytes
     }
 
     /// Payload bytes after the mark up to and with `index`.
     pub(crate) fn bytes_through(&self, index: Index) -> u64 {
-        let Some(first) = self.entries.front() else { return 0 };
-        let before = first.bytes_through - first.entry.payload_size();
-        match self.position(index.min(self.last())) {
-            Some(at) => self.entries[at].bytes_through - before,
-            None => 0,
-        }
+        self.entries.payload_size_through(index)
     }
 
     /// Term of the entry at `index`, if it is known here.
@@ -99,31 +90,30 @@ impl LogInMemory {
         if index == self.mark.0 {
             return Some(self.mark.1);
         }
-        self.position(index).map(|at| self.entries[at].entry.term)
+        self.entries.get(index).map(|entry| entry.term)
     }
 
     /// Puts entries in; they replace whatever stands at the first one's index and after.
-    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
-        let mut replaced = false;
-        for entry in entries {
-            if entry.index <= self.mark.0 {
-                continue; // already part of the snapshot
+    pub(crate) fn append(&mut self, entries: Entries) -> Result<(), Fatal> {
+        // What the mark covers is part of the snapshot already.
+        let old = entries.partition_point(|entry| entry.index <= self.mark.0);
+        let entries = entries.part(old..entries.len());
+        let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
+        let mut last = self.last().min(first.prev());
+        for entry in &entries {
+            if entry.index != last.next() {
+                let index = entry.index;
+                let text = format!("log entry {index} does not follow {last}: there is a gap");
+                return Err(Fatal(text));
             }
-            if self.last().next() < entry.index {
-                return Err(Fatal(format!(
-                    "log entry {} does not follow {}: there is a gap",
-                    entry.index,
-                    self.last()
-                )));
-            }
-            if !replaced {
-                self.entries.truncate((entry.index - self.mark.0) as usize - 1);
-                replaced = true;
-            }
-            let before = self.entries.back().map_or(0, |kept| kept.bytes_through);
-            let bytes_through = before + entry.payload_size();
-            self.entries.push_back(Kept { entry: entry.clone(), bytes_through });
+            last = entry.index;
         }
+        if first <= self.last() {
+            self.entries.truncate(first);
+            self.bytes = self.entries.payload_size();
+        }
+        self.bytes += entries.payload_size();
+        self.entries.push(entries);
         Ok(())
     }
 
@@ -134,6 +124,7 @@ impl LogInMemory {
             self.compact(index);
         } else {
             self.entries.clear();
+            self.bytes = 0;
         }
         self.mark = (index, term);
         self.conf_state = snapshot.metadata.conf_state.clone();
@@ -143,7 +134,8 @@ impl LogInMemory {
     /// Drops everything up to `through`.
     pub(crate) fn compact(&mut self, through: Index) {
         let Some(term) = self.stamp(through) else { return };
-        self.entries.drain(..((through - self.mark.0) as usize));
+        self.entries.drop_through(through);
+        self.bytes = self.entries.payload_size();
         self.mark = (through, term);
     }
 
@@ -167,13 +159,6 @@ impl LogInMemory {
     pub(crate) fn take_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed)
     }
-
-    fn position(&self, index: Index) -> Option<usize> {
-        if index <= self.mark.0 || self.last() < index {
-            return None;
-        }
-        Some((index - self.mark.0) as usize - 1)
-    }
 }
 
 impl Storage for LogInMemory {
@@ -188,18 +173,7 @@ impl Storage for LogInMemory {
         if self.last().next() < high {
             return Err(StorageError::Unavailable);
         }
-        let first = (low - self.mark.0) as usize - 1;
-        let count = (high - low) as usize;
-        let mut size = 0;
-        let mut found = Vec::new();
-        for kept in self.entries.iter().skip(first).take(count) {
-            size += kept.entry.encoded_size();
-            if max_size < size && !found.is_empty() {
-                break;
-            }
-            found.push(kept.entry.clone());
-        }
-        Ok(found.into())
+        Ok(self.entries.slice(low, high, max_size))
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
@@ -232,7 +206,7 @@ impl Storage for LogInMemory {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use quorate_raft::SnapshotMetadata;
+    use quorate_raft::{Entry, SnapshotMetadata};
     use quorate_types::Mark;
 
     use super::*;
@@ -250,17 +224,20 @@ mod tests {
     }
 
     fn held(log: &LogInMemory) -> Vec<(u64, u64)> {
-        log.entries.iter().map(|kept| (kept.entry.index.0, kept.entry.term.0)).collect()
+        log.entries.iter().map(|entry| (entry.index.0, entry.term.0)).collect()
     }
 
     #[test]
     fn entries_replace_what_stands_at_their_index_and_after() {
         let mut log = log(&[(5, 1), (6, 1), (7, 1)]);
-        log.append(&[entry(6, 2)]).unwrap();
+        log.append(vec![entry(6, 2)].into()).unwrap();
         assert_eq!(held(&log), [(5, 1), (6, 2)]);
-        log.append(&[entry(3, 1), entry(4, 1), entry(5, 1), entry(6, 2), entry(7, 2)]).unwrap();
+        let known = [entry(3, 1), entry(4, 1), entry(5, 1), entry(6, 2), entry(7, 2)];
+        log.append(known.to_vec().into()).unwrap();
         assert_eq!(held(&log), [(5, 1), (6, 2), (7, 2)], "what the mark covers is cut off");
-        assert!(log.append(&[entry(9, 2)]).is_err(), "a gap is refused");
+        for gap in [vec![entry(9, 2)], vec![entry(8, 2), entry(10, 2)]] {
+            assert!(log.append(gap.into()).is_err(), "a gap is refused");
+        }
         assert_eq!((log.bytes(), log.bytes_through(Index(5))), (30, 10));
     }
 

@@ -4,7 +4,8 @@
 use bytes::{Bytes, BytesMut};
 use quorate_raft::{
     AnyConfChange, Body, ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState,
-    Entry, HardState, Message, Role, Snapshot, SnapshotMetadata, encode_conf_change,
+    Entry, HardState, Message, Role, Snapshot, SnapshotMetadata, TransferOutcome,
+    encode_conf_change,
 };
 use quorate_replica::{
     Applying, Config, Event, Initial, Refusal, Replica, RequestId, WriteId, seal,
@@ -32,6 +33,7 @@ struct Member {
     snapshots_sent: usize,
     snapshots_dropped: usize,
     refused: Vec<(RequestId, Refusal)>,
+    transfers: Vec<(NodeId, TransferOutcome)>,
 }
 
 impl Group {
@@ -63,6 +65,7 @@ impl Group {
                 snapshots_sent: 0,
                 snapshots_dropped: 0,
                 refused: Vec::new(),
+                transfers: Vec::new(),
             }
         };
         let mut group = Group { members: voters.iter().map(member).collect(), requests: 0 };
@@ -106,6 +109,7 @@ impl Group {
                     member.snapshots_sent += effects.snapshots.len();
                     member.snapshots_dropped += usize::from(effects.drop_snapshot);
                     member.refused.extend(effects.refused);
+                    member.transfers.extend(effects.transfers);
                     if let Some(write) = effects.writes.last() {
                         member.last_write = write.id;
                     }
@@ -295,6 +299,29 @@ fn what_the_engine_does_not_take_is_refused_at_once() {
 }
 
 #[test]
+fn what_became_of_a_transfer_is_told_where_it_was_asked() {
+    let mut group = Group::new(1000);
+    group.propose(1);
+    group.members[2].is_away = true;
+    group.propose(1);
+    group.handle(0, Event::Transfer(NodeId(3)));
+    assert_eq!(group.members[0].transfers, [], "under way");
+    group.tick(ELECTION_TICKS);
+    group.handle(0, Event::Transfer(NodeId(9)));
+    group.handle(0, Event::Transfer(NodeId(2)));
+    group.tick(1);
+    assert!(group.leads(1));
+    assert_eq!(
+        group.members[0].transfers,
+        [
+            (NodeId(3), TransferOutcome::TimedOut),
+            (NodeId(9), TransferOutcome::Refused),
+            (NodeId(2), TransferOutcome::Transferred),
+        ]
+    );
+}
+
+#[test]
 fn what_was_placed_and_replaced_is_refused() {
     let mut group = Group::new(1000);
     // Only this member has it when another one takes over.
@@ -322,6 +349,7 @@ fn a_change_that_cannot_be_carried_out_is_refused() {
     group.members[2].is_away = true;
     ask(&mut group, 1, voter(4));
     ask(&mut group, 2, voter(5));
+    assert_eq!(group.members[0].refused, [(RequestId(2), Refusal::Change)], "at once");
     group.members[1].is_away = false;
     group.members[2].is_away = false;
     group.tick(3);
