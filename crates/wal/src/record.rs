@@ -46,6 +46,8 @@
 //! 4 seal     sequence number of the segment that follows (8)
 //! ```
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes};
 use quorate_types::{GroupId, Index, Life, LogEntry, Mark, NodeId};
 
@@ -370,9 +372,9 @@ impl RecordHeader {
         self.body_crc == crc32c::crc32c(&record[HEADER_BYTES..])
     }
 
-    /// The body's bytes in the record's.
-    pub(crate) fn body<'a>(&self, record: &'a [u8]) -> &'a [u8] {
-        &record[HEADER_BYTES..HEADER_BYTES + self.body_bytes as usize]
+    /// Where the body is in the record.
+    pub(crate) fn body(&self) -> Range<usize> {
+        HEADER_BYTES..HEADER_BYTES + self.body_bytes as usize
     }
 }
 

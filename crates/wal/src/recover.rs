@@ -23,9 +23,10 @@
 //! still takes away what it took away.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate_types::{Index, LogEntry};
 
 use crate::disk::{DiskFile, read_all, sync_dir, write_all};
@@ -400,15 +401,15 @@ impl Scan {
             let what = "it knows of a sync behind itself";
             return Err(self.damaged(Damage::Nonsense { what }));
         }
-        let record = reader.bytes(offset, bytes)?;
-        if !header.holds(record) {
+        let record = reader.shared(offset, bytes)?;
+        if !header.holds(&record) {
             if header.zero_sectors < zero_sectors(&record[SECTOR..]) {
                 return Ok(None);
             }
             return Err(self.damaged(Damage::RecordBody));
         }
-        // One copy for all entries of a record; they share it.
-        let body = Bytes::copy_from_slice(header.body(record));
+        // No copy: entries share the block that was read, most of which is entries.
+        let body = record.slice(header.body());
         let record = Record::decode(header.kind, body).map_err(|damage| self.damaged(damage))?;
         Ok(Some((header, record)))
     }
@@ -562,8 +563,8 @@ struct Reader<'a> {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     bytes: u64,
-    window: Vec<u8>,
-    window_start: u64,
+    block: Bytes,
+    block_start: u64,
     report: &'a mut dyn FnMut(u64),
 }
 
@@ -574,23 +575,38 @@ impl<'a> Reader<'a> {
         bytes: u64,
         report: &'a mut dyn FnMut(u64),
     ) -> Self {
-        Reader { file, path, bytes, window: Vec::new(), window_start: 0, report }
+        Reader { file, path, bytes, block: Bytes::new(), block_start: 0, report }
     }
 
     /// These bytes of the file, which must be inside it.
     fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8], WalError> {
+        let place = self.load(offset, bytes)?;
+        Ok(&self.block[place])
+    }
+
+    /// The same, sharing memory with others of the block they are in.
+    fn shared(&mut self, offset: u64, bytes: u64) -> Result<Bytes, WalError> {
+        let place = self.load(offset, bytes)?;
+        Ok(self.block.slice(place))
+    }
+
+    /// Reads a block that holds these bytes, unless the last one does; says where in it they are.
+    fn load(&mut self, offset: u64, bytes: u64) -> Result<Range<usize>, WalError> {
         assert!(offset + bytes <= self.bytes, "lengths are checked before they are read");
-        let window_end = self.window_start + self.window.len() as u64;
-        if offset < self.window_start || window_end < offset + bytes {
+        let block_end = self.block_start + self.block.len() as u64;
+        if offset < self.block_start || block_end < offset + bytes {
             let take = bytes.max(BLOCK_BYTES).min(self.bytes - offset);
-            self.window.resize(take as usize, 0);
-            self.window_start = offset;
-            read_all(&*self.file, &mut self.window, offset)
+            // Its memory is used again, unless someone keeps a part of it.
+            let block = std::mem::take(&mut self.block).try_into_mut();
+            let mut block = block.unwrap_or_else(|_| BytesMut::zeroed(take as usize));
+            block.resize(take as usize, 0);
+            read_all(&*self.file, &mut block, offset)
                 .map_err(|error| WalError::io("read", &self.path, error))?;
+            (self.block, self.block_start) = (block.freeze(), offset);
             (self.report)(offset + take);
         }
-        let start = (offset - self.window_start) as usize;
-        Ok(&self.window[start..start + bytes as usize])
+        let start = (offset - self.block_start) as usize;
+        Ok(start..start + bytes as usize)
     }
 
     fn damaged(&self, offset: u64, damage: Damage) -> WalError {

@@ -227,7 +227,7 @@ fn append(parent: &Path, turns: u16) -> Outcome<()> {
          {turns} turns"
     );
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::ASCII_FULL_CONDENSED);
     table.set_header([
         "entries a batch",
         "quorate-wal",
@@ -279,7 +279,7 @@ fn append(parent: &Path, turns: u16) -> Outcome<()> {
 fn allocations(parent: &Path) -> Outcome<()> {
     println!("\nallocations of an appended entry, its own contents not counted");
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::ASCII_FULL_CONDENSED);
     table.set_header(["entries a batch", "quorate-wal", "raft-engine"]);
     const ROUNDS: u64 = 200;
     for batch in BATCHES {

@@ -1,12 +1,15 @@
 //! A damaged file of the state gives what it held, or is refused: nothing else, and no panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Contents, Held, entry, filled, open};
 
 const ENTRIES: u64 = 40;
 const PAGE_BYTES: usize = 4096;
+/// The name of the threads that judge.
+const JUDGE: &str = "judge";
 
 /// A file as it was closed, or as a crash left it, and the states it had after each flush. An older one
 /// is a state that the log carries on from.
@@ -78,16 +81,28 @@ impl Outcomes {
 
 /// Judges all of these places on two threads.
 fn judge_all(places: &[usize], judge: impl Fn(usize) + Sync) {
-    std::panic::set_hook(Box::new(|_| {}));
+    static SILENCE: Once = Once::new();
+    // Of these threads only: what panics below the door is counted, and what does not hold is told.
+    SILENCE.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().name() != Some(JUDGE) {
+                tell(panic);
+            }
+        }));
+    });
     let judge = &judge;
     let threads: Vec<_> = std::thread::scope(|scope| {
         let halves = places.chunks(places.len().div_ceil(2).max(1));
         let started: Vec<_> = halves
-            .map(|half| scope.spawn(move || half.iter().for_each(|place| judge(*place))))
+            .map(|half| {
+                let judge_half = move || half.iter().for_each(|place| judge(*place));
+                let thread = std::thread::Builder::new().name(JUDGE.to_owned());
+                thread.spawn_scoped(scope, judge_half).expect("a thread can be started")
+            })
             .collect();
         started.into_iter().map(|thread| thread.join()).collect()
     });
-    let _ = std::panic::take_hook();
     for thread in threads {
         if let Err(panic) = thread {
             std::panic::resume_unwind(panic);

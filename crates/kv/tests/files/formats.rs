@@ -17,7 +17,7 @@ use quorate_types::NodeId;
 
 use super::{Contents, Held, filled, open};
 
-const ENTRIES: u64 = 30;
+const ENTRIES: u64 = 40;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
