@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("codec", &["types", "raft"]),
     ("wal", &["types"]),
     ("net", &["types"]),
-    ("runtime", &["types", "raft", "replica", "kv", "codec", "wal", "net"]),
+    ("runtime", &["types", "raft", "replica", "kv", "autopilot", "codec", "wal", "net"]),
     ("proto", &[]),
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
