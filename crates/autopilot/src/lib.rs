@@ -40,6 +40,7 @@
 //! ```
 
 mod action;
+pub mod adapter;
 mod autopilot;
 mod config;
 mod configuration;
@@ -57,6 +58,9 @@ mod signal;
 mod state;
 mod strict;
 mod time;
+
+#[cfg(test)]
+mod tests;
 
 pub use action::Action;
 pub use autopilot::{

@@ -75,9 +75,7 @@ pub fn plan(
             Draft { demotions: upgrade.demotions(&view), keeps_tolerance: true, ..Draft::default() }
         }
         UpgradeStatus::LeaderTransfer => Draft { leader: upgrade.new_leader(), ..Draft::default() },
-        UpgradeStatus::Promoting => {
-            Draft { promotions: upgrade.promotions(&view), ..Draft::default() }
-        }
+        UpgradeStatus::Promoting => Draft { promotions: upgrade.promotions(), ..Draft::default() },
         UpgradeStatus::Disabled
         | UpgradeStatus::Idle
         | UpgradeStatus::AwaitNewVoters

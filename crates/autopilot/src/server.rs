@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn stable_is_healthy_for_long_enough() {
-        let second = |second| Time::from_unix(1_600_000_000 + second, 0);
+        let second = |second: i64| Time::from_unix(1_600_000_000 + second, 0);
         let ten = Span::from_secs(10);
         for (healthy, since, least, want) in [
             (false, 0, ten, false),

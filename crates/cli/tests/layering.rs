@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("history", &["types"]),
     ("wal", &["types"]),
     ("net", &["types"]),
-    ("runtime", &["types", "raft", "replica", "kv", "codec", "wal", "net"]),
+    ("runtime", &["types", "raft", "replica", "kv", "autopilot", "codec", "wal", "net"]),
     ("proto", &[]),
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),

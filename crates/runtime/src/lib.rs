@@ -10,6 +10,7 @@
 //! in the pure crates below. No blocking file operation happens on the loop or on a tokio worker.
 
 mod apply;
+mod autopilot;
 mod board;
 mod clock;
 mod disk;
@@ -23,6 +24,7 @@ mod snapshot;
 mod start;
 mod waiters;
 
+pub use autopilot::{TokioHost, TracingLogger};
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, Metrics};
 pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError};
 pub use quorate_replica::{ReadFailure, Refusal};

@@ -185,7 +185,7 @@ impl<'a> Upgrade<'a> {
     }
 
     /// All that can be; with zones the first of each zone that has no new voter.
-    pub(super) fn promotions(&self, _view: &View<'_>) -> Vec<ServerId> {
+    pub(super) fn promotions(&self) -> Vec<ServerId> {
         self.new_candidates.iter().map(|id| (*id).clone()).collect()
     }
 

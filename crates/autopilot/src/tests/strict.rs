@@ -1,0 +1,373 @@
+//! Each strict rule, with the situation it prevents.
+
+use super::model::{Model, Peer, text};
+use super::site::Site;
+use crate::*;
+
+/// Parity but for what `change` switches on.
+fn only(change: impl FnOnce(&mut Strictness)) -> Strictness {
+    let mut strictness = Strictness::parity();
+    change(&mut strictness);
+    strictness
+}
+
+fn pruned(letters: &str, strictness: Strictness) -> String {
+    let mut model = Model::of(letters);
+    model.strictness = strictness;
+    text(model.plan_prune().actions())
+}
+
+fn demotions(ids: &[&str]) -> RaftChanges {
+    let demotions = ids.iter().map(|id| ServerId::from(*id)).collect();
+    RaftChanges { demotions, ..RaftChanges::default() }
+}
+
+#[test]
+fn the_leader_is_neither_pruned_nor_demoted_and_hands_over_instead() {
+    let strict = || only(|rules| rules.leader_stays = true);
+    // The application believes that the leader is gone.
+    let mut model = Model::of("LVVV");
+    model.peer("L0").is_known = false;
+    assert_eq!(text(model.plan_prune().actions()), "remove L0", "without the rule");
+    model.strictness = strict();
+    assert_eq!(text(model.plan_prune().actions()), "");
+    model.peer("L0").is_known = true;
+    model.peer("L0").status = NodeStatus::Failed;
+    assert_eq!(text(model.plan_prune().actions()), "");
+    // And when nobody knows who leads, no voter goes.
+    model.state.leader = None;
+    assert_eq!(text(model.plan_prune().actions()), "");
+
+    let mut model = Model::of("LVFV");
+    let plan = |model: &Model, ids: &[&str]| text(&model.plan(&demotions(ids)).unwrap().actions);
+    assert_eq!(plan(&model, &["L0"]), "demote L0", "without the rule");
+    model.strictness = strict();
+    assert_eq!(plan(&model, &["L0"]), "transfer to V1");
+    assert_eq!(plan(&model, &["L0", "V1"]), "demote V1", "others first");
+    assert_eq!(plan(&model, &["L0", "V1", "V3"]), "demote V1, demote V3");
+    let alone = Model { strictness: strict(), ..Model::of("LFF") };
+    let round = alone.plan(&demotions(&["L0"])).unwrap();
+    assert_eq!(text(&round.actions), "", "there is nobody to hand over to");
+    assert_eq!(round.refusals[0].why, Reason::Leader);
+}
+
+#[test]
+fn no_change_takes_the_quorum() {
+    let strict = || only(|rules| rules.quorum_stays = true);
+    // Two failed and not handled yet: a demotion of a healthy one leaves two of four.
+    let mut model = Model::of("LVVFF");
+    let plan = |model: &Model| text(&model.plan(&demotions(&["V1"])).unwrap().actions);
+    assert_eq!(plan(&model), "demote V1");
+    model.strictness = strict();
+    assert_eq!(plan(&model), "");
+    let refusal = model.plan(&demotions(&["V1"])).unwrap().refusals.remove(0);
+    assert_eq!(refusal.to_string(), "no demotion of V1: quorum: 2 healthy of 3");
+    // Many at once: as many as there can be.
+    let many = Model { strictness: strict(), ..Model::of("LVVVF") };
+    let round = many.plan(&demotions(&["V1", "V2", "V3"])).unwrap();
+    assert_eq!(text(&round.actions), "demote V1, demote V2");
+
+    // The application takes healthy voters for unknown ones.
+    let mut model = Model::of("LVVFF");
+    model.peer("V1").is_known = false;
+    model.peer("V2").status = NodeStatus::Left;
+    model.update();
+    assert_eq!(text(model.plan_prune().actions()), "remove V1, remove-failed F3");
+    model.strictness = strict();
+    // Only L0 is healthy by now: no voter goes that leaves it without a majority.
+    assert_eq!(text(model.plan_prune().actions()), "");
+}
+
+#[test]
+fn voters_that_the_application_lost_count() {
+    let mut model = Model::of("LVSS");
+    model.config.min_quorum = 3;
+    // Without the rule three of six go at once.
+    let mut other = Model::of("LVVSSF");
+    assert_eq!(text(model.plan_prune().actions()), "");
+    assert_eq!(text(other.plan_prune().actions()), "remove S3, remove S4, remove-failed F5");
+    let strict = only(|rules| rules.stale_voters_count = true);
+    (model.strictness, other.strictness) = (strict.clone(), strict);
+    assert_eq!(text(model.plan_prune().actions()), "remove S2", "one of four, not below three");
+    other.config.min_quorum = 5;
+    assert_eq!(text(other.plan_prune().actions()), "remove S3", "the floor protects them");
+}
+
+#[test]
+fn nobody_is_pruned_for_being_unknown() {
+    let rule = only(|rules| rules.unknown_is_not_failed = true);
+    for (status, want) in [
+        ("failed", "remove-failed V3"),
+        ("left", "remove-failed V3"),
+        ("unknown", ""),
+        ("", ""),
+        ("retired", ""),
+    ] {
+        let mut model = Model::of("LVVV");
+        model.peer("V3").status = status.into();
+        assert_eq!(text(model.plan_prune().actions()), "remove-failed V3", "without the rule");
+        model.strictness = rule.clone();
+        assert_eq!(text(model.plan_prune().actions()), want, "{status:?}");
+    }
+}
+
+#[test]
+fn a_failed_server_is_pruned_only_when_it_is_dead_for_long() {
+    let mut model = Model::of("LVVV");
+    model.strictness = only(|rules| rules.dead_server_threshold = Span::from_secs(60));
+    let fails = |model: &mut Model, status: &str, seconds: i64| {
+        model.peer("V3").status = status.into();
+        model.wait(seconds);
+        text(model.plan_prune().actions())
+    };
+    assert_eq!(fails(&mut model, "failed", 58), "");
+    assert_eq!(fails(&mut model, "unknown", 1), "");
+    assert_eq!(fails(&mut model, "alive", 2), "");
+    assert_eq!(fails(&mut model, "failed", 59), "", "a break begins anew");
+    assert_eq!(fails(&mut model, "failed", 2), "remove-failed V3");
+    let mut model = Model::of("LVVV");
+    model.strictness = only(|rules| rules.dead_server_threshold = Span::from_secs(60));
+    assert_eq!(fails(&mut model, "left", 1), "remove-failed V3", "who left is exempt");
+}
+
+#[test]
+fn a_joining_server_is_not_pruned_for_being_failed() {
+    let mut model = Model::of("LVV");
+    model.strictness = only(|rules| rules.join_grace = Span::from_secs(600));
+    let failed = Peer { status: NodeStatus::Failed, ..Peer::new(Suffrage::NonVoter) };
+    model.peers.insert("new".into(), failed);
+    assert_eq!(text(model.plan_prune().actions()), "", "in no state yet");
+    model.wait(598);
+    assert_eq!(text(model.plan_prune().actions()), "");
+    let refusal = model.plan_prune().refusals.remove(0);
+    assert_eq!(refusal.to_string(), "no removal of new: joining");
+    model.wait(3);
+    assert_eq!(text(model.plan_prune().actions()), "remove-failed new");
+    // While it is being sent a snapshot it is still joining, however long that takes.
+    let mut inputs = model.inputs();
+    inputs.receiving_snapshot.insert("new".into());
+    model.state = State::next(&inputs, &StablePromoter, &model.strictness);
+    assert_eq!(text(model.plan_prune().actions()), "");
+    // A voter from before this leader was there already.
+    let mut model = Model::of("LVVF");
+    model.strictness = only(|rules| rules.join_grace = Span::from_secs(600));
+    assert_eq!(text(model.plan_prune().actions()), "remove-failed F3");
+}
+
+#[test]
+fn changes_name_the_configuration_they_were_decided_on() {
+    let site = Site::new("LVVnnSs");
+    site.with(|facts| {
+        let Ok(configuration) = &mut facts.configuration else { panic!() };
+        configuration.index = 7.into();
+    });
+    let options =
+        Options::default().with_strictness(only(|rules| rules.names_configuration = true));
+    let autopilot = site.autopilot(options);
+    site.bench.wait(autopilot.start(Signal::new()));
+    site.bench.pass(Span::from_secs(9));
+    // It moves on after the last update that the round knows of; this site does not look at guards.
+    site.with(|facts| facts.configuration.as_mut().unwrap().index = 8.into());
+    site.bench.pass(Span::from_secs(1));
+    let want = "add-voter n3@n3:2380 after 7 within 0s, add-voter n4@n4:2380 after 17 within 0s, \
+                remove s6 after 8 within 0s, remove S5 after 18 within 0s";
+    assert_eq!(site.changed(), want, "each after the one before it");
+}
+
+#[test]
+fn a_failed_voter_and_its_replacement_are_one_change() {
+    let strict = only(|rules| rules.replaces_jointly = true);
+    let changes = RaftChanges {
+        promotions: vec!["n3".into(), "n4".into()],
+        demotions: vec!["F2".into()],
+        leader: None,
+    };
+    let plan = |can_replace, strictness: &Strictness| {
+        let model = Model { can_replace, strictness: strictness.clone(), ..Model::of("LVFnn") };
+        text(&model.plan(&changes).unwrap().actions)
+    };
+    assert_eq!(plan(true, &Strictness::parity()), "demote F2, add-voter n3, add-voter n4");
+    assert_eq!(plan(false, &strict), "demote F2, add-voter n3, add-voter n4");
+    assert_eq!(plan(true, &strict), "replace F2 by n3, add-voter n4");
+
+    let site = Site::new("LVF");
+    site.with(|facts| facts.can_replace = true);
+    let error = site.bench.wait(NoReplacing.replace_voter(
+        &"a".into(),
+        &"b".into(),
+        "b:1",
+        0.into(),
+        Span::ZERO,
+    ));
+    assert_eq!(error.unwrap_err().to_string(), "refused: a cannot be replaced in one change");
+    assert!(site.can_replace_voters() && !NoReplacing.can_replace_voters());
+}
+
+/// A consensus layer with nothing but what the reference asks for.
+struct NoReplacing;
+
+impl Raft for NoReplacing {
+    fn add_nonvoter(
+        &self,
+        _: &ServerId,
+        _: &str,
+        _: quorate_types::Index,
+        _: Span,
+    ) -> Answer<'_, Result<quorate_types::Index, RaftError>> {
+        Box::pin(async { Err(RaftError::ProposalDropped) })
+    }
+    fn add_voter(
+        &self,
+        _: &ServerId,
+        _: &str,
+        _: quorate_types::Index,
+        _: Span,
+    ) -> Answer<'_, Result<quorate_types::Index, RaftError>> {
+        Box::pin(async { Err(RaftError::ProposalDropped) })
+    }
+    fn demote_voter(
+        &self,
+        _: &ServerId,
+        _: quorate_types::Index,
+        _: Span,
+    ) -> Answer<'_, Result<quorate_types::Index, RaftError>> {
+        Box::pin(async { Err(RaftError::ProposalDropped) })
+    }
+    fn remove_server(
+        &self,
+        _: &ServerId,
+        _: quorate_types::Index,
+        _: Span,
+    ) -> Answer<'_, Result<quorate_types::Index, RaftError>> {
+        Box::pin(async { Err(RaftError::ProposalDropped) })
+    }
+    fn get_configuration(&self) -> Answer<'_, Result<RaftConfiguration, RaftError>> {
+        Box::pin(async { Err(RaftError::Unknown) })
+    }
+    fn last_index(&self) -> quorate_types::Index {
+        0.into()
+    }
+    fn leader(&self) -> String {
+        String::new()
+    }
+    fn state(&self) -> RaftRole {
+        RaftRole::Follower
+    }
+    fn stats(&self) -> std::collections::BTreeMap<String, String> {
+        Default::default()
+    }
+    fn leadership_transfer_to_server(
+        &self,
+        id: &ServerId,
+        _: &str,
+    ) -> Answer<'_, Result<(), RaftError>> {
+        let error = RaftError::NotAVoter(id.clone());
+        Box::pin(async { Err(error) })
+    }
+}
+
+#[test]
+fn leadership_goes_to_healthy_voters_only() {
+    let strict = only(|rules| rules.leader_is_healthy = true);
+    for (to, without, with) in [
+        ("V1", "transfer to V1", "transfer to V1"),
+        ("F2", "transfer to F2", ""),
+        ("n3", "transfer to n3", ""),
+        ("g4", "transfer to g4", ""),
+    ] {
+        let mut model = Model::of("LVFng");
+        let changes = RaftChanges { leader: Some(to.into()), ..RaftChanges::default() };
+        assert_eq!(text(&model.plan(&changes).unwrap().actions), without);
+        model.strictness = strict.clone();
+        let round = model.plan(&changes).unwrap();
+        assert_eq!(text(&round.actions), with);
+        assert_eq!(round.refusals.len(), usize::from(with.is_empty()));
+    }
+}
+
+#[test]
+fn one_voter_is_pruned_a_round() {
+    let strict = || only(|rules| rules.one_voter_a_prune = true);
+    for (letters, without, with) in [
+        ("VVVVFFF", "remove-failed F4, remove-failed F5, remove-failed F6", "remove-failed F4"),
+        (
+            "VVVFSsf",
+            "remove s5, remove S4, remove-failed f6, remove-failed F3",
+            "remove s5, remove S4, remove-failed f6",
+        ),
+        ("VVVff", "remove-failed f3, remove-failed f4", "remove-failed f3, remove-failed f4"),
+    ] {
+        assert_eq!(pruned(letters, Strictness::parity()), without);
+        assert_eq!(pruned(letters, strict()), with);
+    }
+}
+
+#[test]
+fn stats_that_are_not_refreshed_grow_old() {
+    for (age_max, want) in
+        [(None, true), (Some(Span::from_secs(30)), true), (Some(Span::ZERO), false)]
+    {
+        let mut model = Model::of("LVV");
+        model.strictness = only(|rules| rules.stats_age_max = age_max);
+        let mut inputs = model.inputs();
+        inputs.fetched_stats.remove("V1");
+        inputs.now = inputs.now.plus(Span::from_secs(5));
+        let state = State::next(&inputs, &StablePromoter, &model.strictness);
+        assert_eq!(state.servers["V1"].health.healthy, want, "{age_max:?}");
+        assert!(state.servers["V2"].health.healthy);
+        assert_eq!(state.servers["V1"].stats.last_contact, Span::ZERO, "what was said stays");
+    }
+}
+
+#[test]
+fn after_losing_leadership_no_further_call_is_made() {
+    for (strictness, want) in [
+        (Strictness::parity(), "add-voter n3@n3:2380, add-voter n4@n4:2380, remove s5"),
+        (only(|rules| rules.stops_without_leadership = true), "add-voter n3@n3:2380"),
+    ] {
+        let site = Site::new("LVVnns");
+        let autopilot = site.autopilot(Options::default().with_strictness(strictness));
+        site.bench.wait(autopilot.start(Signal::new()));
+        site.with(|facts| facts.role_after_change = Some(RaftRole::Follower));
+        site.bench.pass(Span::from_secs(10));
+        assert_eq!(site.changed(), want);
+    }
+}
+
+#[test]
+fn who_comes_and_goes_must_be_stable_for_longer() {
+    let damping =
+        Damping { flips: 2, window: Span::from_secs(300), stabilization_max: Span::from_secs(35) };
+    let mut model = Model::of("LVVn");
+    model.strictness = only(|rules| rules.damping = Some(damping));
+    let promoted = |model: &mut Model| {
+        model.update();
+        text(&model.plan(&model.changes()).unwrap().actions)
+    };
+    let flap = |model: &mut Model| {
+        model.peer("n3").is_well = false;
+        model.wait(2);
+        model.peer("n3").is_well = true;
+        model.wait(2);
+    };
+    assert_eq!(promoted(&mut model), "add-voter n3");
+    flap(&mut model);
+    model.wait(17);
+    assert_eq!(promoted(&mut model), "", "two changes: 20 s instead of 10 s");
+    let refusal = model.plan(&model.changes()).unwrap().refusals.remove(0);
+    assert_eq!(refusal.to_string(), "no promotion of n3: flapping: 2 changes, stable for 20s");
+    model.wait(1);
+    assert_eq!(promoted(&mut model), "add-voter n3");
+    for _ in 0..40 {
+        flap(&mut model);
+    }
+    model.wait(32);
+    assert_eq!(promoted(&mut model), "");
+    model.wait(4);
+    assert_eq!(promoted(&mut model), "add-voter n3", "no longer than the bound");
+    flap(&mut model);
+    model.wait(12);
+    assert_eq!(promoted(&mut model), "");
+    model.strictness = Strictness::parity();
+    assert_eq!(promoted(&mut model), "add-voter n3", "without the rule");
+}
