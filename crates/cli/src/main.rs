@@ -5,6 +5,7 @@ mod client;
 mod playground;
 mod script;
 mod serve;
+mod sim;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Program {
     Bench(bench::BenchArgs),
     /// Runs scripts that say what the Raft engine is to do, in the languages of etcd's test files
     Script(script::ScriptArgs),
+    /// Runs whole clusters with faults on simulated time, each from one seed, and checks what they promise
+    Sim(sim::SimArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Program::Client(command) => client::run(command),
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
+        Program::Sim(args) => sim::run(&args),
     }
 }
 
