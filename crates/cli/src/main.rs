@@ -7,6 +7,7 @@ mod log;
 mod playground;
 mod script;
 mod serve;
+mod sim;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Program {
     /// What autopilot makes of a cluster
     #[command(subcommand)]
     Autopilot(autopilot::AutopilotCommand),
+    /// Runs whole clusters with faults on simulated time, each from one seed, and checks what they promise
+    Sim(sim::SimArgs),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Program::Script(args) => script::run(&args),
         Program::Log(args) => log::run(&args),
         Program::Autopilot(command) => autopilot::run(&command),
+        Program::Sim(args) => sim::run(&args),
     }
 }
 

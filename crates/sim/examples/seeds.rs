@@ -14,7 +14,7 @@ fn main() {
         let mut print = |line: String| println!("{line}");
         let trace: Option<&mut dyn FnMut(String)> = if traces { Some(&mut print) } else { None };
         let started = std::time::Instant::now();
-        let outcome = run(seed, Options::default(), trace);
+        let outcome = run(seed, &Options::default(), trace);
         let speed = outcome.ledger.simulated_ms as f64 / 1000.0 / started.elapsed().as_secs_f64();
         match &outcome.violation {
             Some(why) => println!("seed {seed}: {why}"),

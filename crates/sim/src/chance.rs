@@ -10,11 +10,6 @@ impl Chance {
         Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
     }
 
-    /// A stream of its own, for a part whose draws must not shift those of others.
-    pub(crate) fn fork(&mut self) -> Self {
-        Chance(self.number())
-    }
-
     pub(crate) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut number = self.0;

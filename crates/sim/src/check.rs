@@ -8,8 +8,6 @@ mod model;
 mod queues;
 mod states;
 
-use std::collections::BTreeMap;
-
 use quorate_kv::{KvError, RangeResponse, Store};
 use quorate_raft::ConfState;
 use quorate_replica::{Applying, Fatal, Glance, Initial, RequestId, Status, Write};
@@ -176,8 +174,9 @@ impl Checks {
     }
 
     pub(crate) fn on_give_up(&mut self, op: OpId) {
-        self.ledger.unknown += 1;
-        self.history.on_give_up(op);
+        if self.history.on_give_up(op) {
+            self.ledger.unknown += 1;
+        }
     }
 
     pub(crate) fn on_serializable(
@@ -191,15 +190,5 @@ impl Checks {
 
     pub(crate) fn on_new_process(&mut self, node: NodeId) {
         self.states.on_new_process(node);
-    }
-
-    /// Figures to compare two runs of one seed by.
-    pub(crate) fn digest(&self) -> BTreeMap<&'static str, u64> {
-        let ledger = &self.ledger;
-        BTreeMap::from([
-            ("commits", ledger.commits),
-            ("answers", ledger.answers),
-            ("elections", ledger.elections),
-        ])
     }
 }

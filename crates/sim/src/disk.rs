@@ -40,7 +40,6 @@ struct Platter {
     space_bytes_max: u64,
     fails_next: Option<Failing>,
     lies_next: Option<Lie>,
-    sync_count: u64,
 }
 
 /// Which operation fails next, once.
@@ -102,7 +101,6 @@ impl Default for Platter {
             space_bytes_max: u64::MAX,
             fails_next: None,
             lies_next: None,
-            sync_count: 0,
         }
     }
 }
@@ -168,11 +166,6 @@ impl SimDisk {
 
     pub(crate) fn used_bytes(&self) -> u64 {
         self.platter().used_bytes()
-    }
-
-    /// Syncs that were asked for so far.
-    pub(crate) fn sync_count(&self) -> u64 {
-        self.platter().sync_count
     }
 
     /// Flips one bit somewhere in the files under a directory; its path, if there was any to flip.
@@ -543,7 +536,6 @@ impl SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut platter = self.op()?;
-        platter.sync_count += 1;
         let fails = platter.fails(Failing::Sync);
         let lie = platter.lies_next;
         let contents = platter.file(self.inode)?;

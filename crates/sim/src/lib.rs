@@ -5,7 +5,7 @@
 //! ```
 //! use quorate_sim::{Options, run};
 //!
-//! let outcome = run(1, Options { minutes: Some(1), ..Options::default() }, None);
+//! let outcome = run(1, &Options { seconds: Some(30), ..Options::default() }, None);
 //! assert_eq!(outcome.violation, None);
 //! println!("{}", outcome.ledger);
 //! ```
@@ -34,22 +34,52 @@ mod network;
 mod node;
 mod operator;
 mod plan;
+mod shrink;
 mod transfer;
 mod world;
 
 pub use faults::Fault;
 pub use ledger::Ledger;
+pub use shrink::shrink;
 
 use plan::Plan;
 use world::World;
 
 /// What a run may differ in from what its seed draws.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Simulated minutes with faults, instead of the one to ten that the seed draws.
-    pub minutes: Option<u64>,
+    /// Simulated seconds with faults, instead of the one to ten minutes that the seed draws.
+    pub seconds: Option<u64>,
+    /// Clients, instead of as many as the seed draws.
+    pub clients: Option<usize>,
     /// Of the faults that the seed draws, only these.
     pub only: Option<Vec<Fault>>,
+}
+
+impl Options {
+    /// The command line that repeats a run.
+    pub fn command(&self, seed: u64) -> String {
+        let mut command = format!("quorate sim --seed {seed}");
+        if let Some(seconds) = self.seconds {
+            command += &format!(" --seconds {seconds}");
+        }
+        if let Some(clients) = self.clients {
+            command += &format!(" --clients {clients}");
+        }
+        if let Some(only) = &self.only {
+            let names: Vec<_> = only.iter().map(|fault| fault.name()).collect();
+            command += &format!(
+                " --only {}",
+                if only.is_empty() { "none".into() } else { names.join(",") }
+            );
+        }
+        command
+    }
+}
+
+/// The kinds of faults that a seed draws.
+pub fn faults_of(seed: u64, options: &Options) -> Vec<Fault> {
+    Plan::draw(seed, options).faults.into_iter().map(|(fault, _)| fault).collect()
 }
 
 /// How a run ended.
@@ -66,8 +96,8 @@ pub struct Outcome {
 /// # Panics
 ///
 /// Where production code does: that is a finding too.
-pub fn run(seed: u64, options: Options, trace: Option<&mut dyn FnMut(String)>) -> Outcome {
-    let plan = Plan::draw(seed, options.minutes, options.only.as_deref());
+pub fn run(seed: u64, options: &Options, trace: Option<&mut dyn FnMut(String)>) -> Outcome {
+    let plan = Plan::draw(seed, options);
     let duration_us = plan.duration_us;
     let faults = plan.faults.clone();
     let mut world = World::new(seed, plan, trace);

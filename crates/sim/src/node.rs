@@ -196,7 +196,7 @@ impl Node {
             let _ = member::replace(&self.disk, &process.store, metadata);
         }
         self.disk.light_fuse(0);
-        for (peer, _, transfer) in process.receiver.take_open() {
+        if let Some((peer, _, transfer)) = process.receiver.take_open() {
             cx.tell_sender(self.id, peer, transfer, false);
         }
         drop(process);
@@ -227,7 +227,6 @@ impl Node {
             What::Sent { transfer, ok } => self.on_sent(transfer, ok)?,
             What::Transfer(target) => self.event(ReplicaEvent::Transfer(target))?,
             What::HandOver => self.event(ReplicaEvent::HandOver)?,
-            What::Unreachable(peer) => self.event(ReplicaEvent::Unreachable(peer))?,
         }
         self.settle(cx)
     }
@@ -589,7 +588,7 @@ impl Node {
         let ends = matches!(chunk, Chunk::End);
         if cx.send_chunk(id, life, to, transfer, chunk) {
             if !ends {
-                let pace = cx.chance.between(100, 20_000);
+                let pace = cx.chance.between(50, 4_000);
                 cx.after(pace, id, life, What::SendChunk { transfer });
             }
             return Ok(());

@@ -5,6 +5,7 @@
 use quorate_replica::Config;
 use quorate_types::NodeId;
 
+use crate::Options;
 use crate::chance::Chance;
 use crate::faults::Fault;
 
@@ -55,11 +56,12 @@ pub(crate) struct ClientPlan {
 }
 
 impl Plan {
-    /// What a seed stands for; `minutes` if the run is to take another time than the seed draws.
-    pub(crate) fn draw(seed: u64, minutes: Option<u64>, only: Option<&[Fault]>) -> Plan {
+    /// What a seed stands for, but for what the options say.
+    pub(crate) fn draw(seed: u64, options: &Options) -> Plan {
+        let only = options.only.as_deref();
         let chance = &mut Chance::new(seed);
         let members = *chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
-        let duration_us = minutes.map_or(chance.between(60, 600), |minutes| 60 * minutes) * SECOND;
+        let duration_us = options.seconds.unwrap_or(chance.between(60, 600)).max(1) * SECOND;
         let election_ticks = chance.between(5, 20) as u32;
         let replica = Config {
             election_ticks,
@@ -80,7 +82,7 @@ impl Plan {
             flush_bytes: *chance.pick(&[4 << 10, 64 << 10, 1 << 20]),
             flush_ticks: *chance.pick(&[20, 100, 300]),
             tail_entries: *chance.pick(&[0, 2, 20, 200]),
-            log_bytes_max: *chance.pick(&[2 << 10, 16 << 10, 256 << 10]),
+            log_bytes_max: *chance.pick(&[8 << 10, 32 << 10, 256 << 10]),
             command_bytes_max: 16 << 10,
             ..Config::new(NodeId(1), 1)
         };
@@ -92,16 +94,18 @@ impl Plan {
             loss_permille: if on(Fault::Loss) { chance.between(1, 150) } else { 0 },
             twice_permille: if on(Fault::Duplication) { chance.between(1, 100) } else { 0 },
         };
+        let mut clients = draw_clients(chance);
+        clients.clients = options.clients.unwrap_or(clients.clients).max(1);
         Plan {
             cluster: 0x5eed ^ (seed << 16),
             members,
             duration_us,
             tick_us: 100_000,
             segment_bytes: *chance.pick(&[4 << 10, 16 << 10, 64 << 10]),
-            chunk_bytes: *chance.pick(&[200, 4 << 10, 64 << 10]),
+            chunk_bytes: *chance.pick(&[1 << 10, 8 << 10, 64 << 10]),
             compare_every: chance.between(8, 64),
             network,
-            clients: draw_clients(chance),
+            clients,
             faults,
             sync_us: *chance.pick(&[100, 1_000, 5_000, 20_000]),
             replica,

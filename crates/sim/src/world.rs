@@ -92,7 +92,6 @@ pub(crate) enum What {
     },
     Transfer(NodeId),
     HandOver,
-    Unreachable(NodeId),
 }
 
 struct Queued {
@@ -381,11 +380,13 @@ impl<'t> World<'t> {
                 if !self.faults_are_on {
                     return;
                 }
+                // Where there was nothing it could happen to, there may be soon.
+                let mut next = self.now + SECOND / 4;
                 if self.strike(fault) {
                     self.checks.count_fault(fault.name());
                     self.trace(NodeId(0), fault.name());
+                    next = self.now + self.chance.around(every);
                 }
-                let next = self.now + self.chance.around(every);
                 self.push(next, Event::Fault(fault, every));
             }
             Event::Operator => {
@@ -604,7 +605,6 @@ impl<'t> World<'t> {
             What::Sent { transfer, ok } => format!("snapshot {transfer} has arrived: {ok}"),
             What::Transfer(to) => format!("is to hand over to n{}", to.0),
             What::HandOver => "is to hand over".to_owned(),
-            What::Unreachable(peer) => format!("does not reach n{}", peer.0),
         };
         self.trace(id, &text);
     }

@@ -2,6 +2,9 @@
 //!
 //! Every commit is durable when it returns, and written in two phases with the allocator's state,
 //! so that opening after a crash needs no walk over the whole file.
+//!
+//! `redb` panics at some kinds of damage to its own pages. What it does here is watched, so that such
+//! damage is an error like any other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,15 +51,7 @@ impl RedbBackend {
     ///
     /// When the storage fails, is in use, is damaged, or holds something else.
     pub fn open(storage: impl StorageBackend, cache_bytes: usize) -> Result<Self, BackendError> {
-        // What a panic leaves behind is dropped here, and nothing else has seen it.
-        match catch_unwind(AssertUnwindSafe(|| Self::open_checked(storage, cache_bytes))) {
-            Ok(opened) => opened,
-            Err(panic) => {
-                let why = (panic.downcast_ref::<&str>().copied())
-                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                Err(failed(format_args!("the file is damaged ({})", why.unwrap_or("no reason"))))
-            }
-        }
+        watched(|| Self::open_checked(storage, cache_bytes))
     }
 
     fn open_checked(
@@ -100,21 +95,26 @@ impl RedbBackend {
 
 impl Backend for RedbBackend {
     fn view(&self) -> Result<Arc<dyn View>, BackendError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        Ok(Arc::new(RedbView {
-            revisions: transaction.open_table(REVISIONS).map_err(failed)?,
-            meta: transaction.open_table(META).map_err(failed)?,
-            members: transaction.open_table(MEMBERS).map_err(failed)?,
-            leases: transaction.open_table(LEASES).map_err(failed)?,
-            alarms: transaction.open_table(ALARMS).map_err(failed)?,
-        }))
+        watched(|| {
+            let transaction = self.database.begin_read().map_err(failed)?;
+            let view: Arc<dyn View> = Arc::new(RedbView {
+                revisions: transaction.open_table(REVISIONS).map_err(failed)?,
+                meta: transaction.open_table(META).map_err(failed)?,
+                members: transaction.open_table(MEMBERS).map_err(failed)?,
+                leases: transaction.open_table(LEASES).map_err(failed)?,
+                alarms: transaction.open_table(ALARMS).map_err(failed)?,
+            });
+            Ok(view)
+        })
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
-        let transaction = begin(&self.database)?;
-        let in_use_bytes = write(&transaction, batch, self.in_use_bytes)?;
-        transaction.commit().map_err(failed)?;
-        self.in_use_bytes = in_use_bytes;
+        self.in_use_bytes = watched(|| {
+            let transaction = begin(&self.database)?;
+            let in_use_bytes = write(&transaction, batch, self.in_use_bytes)?;
+            transaction.commit().map_err(failed)?;
+            Ok(in_use_bytes)
+        })?;
         Ok(())
     }
 
@@ -127,11 +127,11 @@ impl Backend for RedbBackend {
     }
 
     fn defragment(&mut self) -> Result<(), BackendError> {
-        match self.database.compact() {
+        watched(|| match self.database.compact() {
             Ok(_) => Ok(()),
             Err(CompactionError::TransactionInProgress) => Err(BackendError::Busy),
             Err(error) => Err(failed(error)),
-        }
+        })
     }
 }
 
@@ -189,17 +189,30 @@ struct RedbView {
 
 impl View for RedbView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        let row = match table {
-            Table::Key => self.revisions.get(revision_key(key)?),
-            Table::Meta => self.meta.get(key),
-            Table::Member => self.members.get(key),
-            Table::Lease => self.leases.get(key),
-            Table::Alarm => self.alarms.get(key),
-        };
-        Ok(row.map_err(failed)?.map(|row| Bytes::copy_from_slice(row.value())))
+        watched(|| {
+            let row = match table {
+                Table::Key => self.revisions.get(revision_key(key)?),
+                Table::Meta => self.meta.get(key),
+                Table::Member => self.members.get(key),
+                Table::Lease => self.leases.get(key),
+                Table::Alarm => self.alarms.get(key),
+            };
+            Ok(row.map_err(failed)?.map(|row| Bytes::copy_from_slice(row.value())))
+        })
     }
 
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
+        watched(|| self.scan_unwatched(table, from, visit))
+    }
+}
+
+impl RedbView {
+    fn scan_unwatched(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), BackendError> {
         let table = match table {
             Table::Key => {
                 // The shortest key at or after `from`: a longer one is after its own beginning.
@@ -235,4 +248,14 @@ fn revision_key(key: &[u8]) -> Result<&[u8; KEY_BYTES], BackendError> {
 
 fn failed(error: impl std::fmt::Display) -> BackendError {
     BackendError::Failed(error.to_string())
+}
+
+/// Does it, and takes a panic for what it is here: damage that nobody has checked for.
+fn watched<T>(act: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    // After a failure the store does nothing more, so nobody sees what the panic left behind.
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+        Err(BackendError::Failed(format!("the storage is damaged ({text})")))
+    })
 }

@@ -66,6 +66,27 @@ impl Disk {
         Plugged { disk: self.clone(), cycle: inner.cycle }
     }
 
+    /// How many bytes it holds durably.
+    pub(super) fn len(&self) -> usize {
+        self.inner.lock().unwrap().durable.len()
+    }
+
+    /// Flips a bit, or takes that back; whether the byte was anything but 0.
+    pub(super) fn flip(&self, place: usize, bit: u8) -> bool {
+        let mut inner = self.inner.lock().unwrap();
+        let byte = inner.durable[place];
+        inner.durable[place] ^= 1 << bit;
+        byte != 0
+    }
+
+    /// A disk of its own with the same contents.
+    pub(super) fn copy(&self) -> Disk {
+        let durable = self.inner.lock().unwrap().durable.clone();
+        let copy = Disk::new(1);
+        copy.inner.lock().unwrap().durable = durable;
+        copy
+    }
+
     /// The power fails after so many calls.
     fn light(&self, fuse: u64) {
         self.inner.lock().unwrap().fuse = Some(fuse);

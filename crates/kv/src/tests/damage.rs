@@ -70,6 +70,35 @@ fn a_row_that_is_cut_or_stands_elsewhere_is_found_at_the_start() {
     }
 }
 
+#[test]
+fn a_flipped_bit_anywhere_in_the_file_is_no_panic_and_no_wrong_state() {
+    let disk = super::crash::Disk::new(1);
+    let open = |disk: &super::crash::Disk| RedbBackend::open(disk.plug_in(), 1 << 16);
+    let store = Store::create(open(&disk).unwrap(), initial()).unwrap();
+    for number in 1..=40 {
+        let put = PutRequest { key: bytes(&format!("k{number}")), ..PutRequest::default() };
+        store.apply(&[entry(number, &Command::Put(put))]).unwrap();
+    }
+    store.flush().unwrap();
+    let want = store.hash_kv(0).unwrap();
+    drop(store);
+    let (mut refused, mut tried) = (0, 0);
+    for place in (0..disk.len()).step_by(41) {
+        let bit = (place % 8) as u8;
+        let copy = disk.copy();
+        if !copy.flip(place, bit) {
+            continue;
+        }
+        tried += 1;
+        let opened = open(&copy).map_err(StoreError::from).and_then(Store::open);
+        match opened.map(|store| store.hash_kv(0)) {
+            Ok(found) => assert_eq!(found.unwrap(), want, "byte {place}, bit {bit}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(500 < tried && 100 < refused, "{refused} of {tried}");
+}
+
 /// A way to meet a damaged row, and whether it was told.
 type Meets<'a> = (&'a str, &'a dyn Fn(&mut Node) -> bool);
 

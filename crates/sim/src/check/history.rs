@@ -107,9 +107,9 @@ impl Clients {
         }
     }
 
-    /// It may still happen, at any time.
-    pub(super) fn on_give_up(&mut self, op: OpId) {
-        self.open.remove(&op);
+    /// It may still happen, at any time. Whether it had no answer.
+    pub(super) fn on_give_up(&mut self, op: OpId) -> bool {
+        self.open.remove(&op).is_some()
     }
 
     fn on_read(

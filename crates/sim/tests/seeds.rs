@@ -1,0 +1,49 @@
+//! The share of the simulator that runs with every test: some seeds, each a whole cluster with faults
+//! of its own. More with `QUORATE_SEEDS=first..last`, or with `quorate sim`.
+
+use std::ops::Range;
+
+use quorate_sim::{Ledger, Options, run};
+
+fn seeds() -> Range<u64> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "which seeds to run is for whoever runs the tests"
+    )]
+    let Ok(text) = std::env::var("QUORATE_SEEDS") else { return 1..61 };
+    let (first, last) = text.split_once("..").expect("QUORATE_SEEDS=first..last");
+    let number = |text: &str| text.parse().expect("QUORATE_SEEDS=first..last");
+    number(first)..number(last)
+}
+
+#[test]
+fn clusters_keep_their_promises_under_faults() {
+    let options = Options { seconds: Some(90), ..Options::default() };
+    let mut total = Ledger::default();
+    for seed in seeds() {
+        let outcome = run(seed, &options, None);
+        let again = options.command(seed);
+        assert_eq!(outcome.violation, None, "again: {again} --trace");
+        total += &outcome.ledger;
+    }
+    println!("{total}");
+    assert!(20 < total.faults.len(), "few kinds of faults: {:?}", total.faults);
+    for what in ["snapshots installed", "damaged and refused", "members added", "healed"] {
+        assert!(total.notable.contains_key(what), "no {what}: {:?}", total.notable);
+    }
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    let options = Options { seconds: Some(20), ..Options::default() };
+    for seed in [3, 7, 11, 16] {
+        let [first, second] = [(); 2].map(|()| {
+            let mut lines = Vec::new();
+            let outcome = run(seed, &options, Some(&mut |line| lines.push(line)));
+            (lines, outcome.ledger)
+        });
+        let differs = first.0.iter().zip(&second.0).find(|(first, second)| first != second);
+        assert_eq!(differs, None, "seed {seed}");
+        assert_eq!(first.1, second.1, "seed {seed}");
+    }
+}
