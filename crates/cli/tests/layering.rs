@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
     ("load", &["proto"]),
+    ("chaos", &["types", "history", "proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
     ("cli", &["types", "server", "proto", "script", "load", "wal"]),
     ("xtask", &["proto"]),
