@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("script", &["types", "raft", "codec"]),
     ("sim", &["types", "raft", "replica", "codec", "kv", "wal"]),
     ("load", &["proto"]),
+    ("chaos", &["types", "history", "proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
     (
         "cli",

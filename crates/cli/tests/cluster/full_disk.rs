@@ -1,12 +1,10 @@
 //! A volume without space: writes are refused in words, reads go on, and when there is space again
 //! writes do too, without a restart. What was acknowledged is there throughout.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quorate_chaos::Volume;
 use quorate_proto::etcdserverpb::PutRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use tonic::{Code, Status};
@@ -20,14 +18,17 @@ const REFUSAL: Duration = Duration::from_secs(2);
 async fn a_full_volume_refuses_writes_and_recovers_by_itself() {
     // Flushes come often, so the state meets the full volume first: the log has reserved its space.
     let mut cluster = Cluster::prepare(1, &["--snapshot-count", "50"]);
-    let Some(volume) = Volume::mount(&cluster.data_dir(0), 256) else { return };
+    let volume = match Volume::mount(&cluster.data_dir(0), 256) {
+        Ok(volume) => volume,
+        Err(why) => return eprintln!("skipped: cannot mount a small volume here: {why}"),
+    };
     cluster.spawn(0);
     cluster.settle().await;
     let mut acknowledged = Vec::new();
     write_some(&cluster, &mut acknowledged, 100).await.unwrap();
 
     for round in 0..2 {
-        volume.fill();
+        volume.fill().unwrap();
         write_until_refused(&cluster, &mut acknowledged).await;
         for _ in 0..5 {
             let started = Instant::now();
@@ -46,7 +47,7 @@ async fn a_full_volume_refuses_writes_and_recovers_by_itself() {
     }
 
     // A stop is not held up by a volume that is full, and no start forgets anything.
-    volume.fill();
+    volume.fill().unwrap();
     write_until_refused(&cluster, &mut acknowledged).await;
     let started = Instant::now();
     cluster.stop(0);
@@ -115,51 +116,5 @@ async fn all_there(cluster: &Cluster, acknowledged: &[String]) {
         for key in acknowledged {
             assert!(held.contains(key.as_bytes()), "{key} was acknowledged and is gone");
         }
-    }
-}
-
-/// A small volume in memory.
-struct Volume {
-    path: PathBuf,
-}
-
-impl Volume {
-    /// Mounts one of so many MiB, if this machine lets us.
-    fn mount(path: &Path, mib: u32) -> Option<Volume> {
-        std::fs::create_dir_all(path).unwrap();
-        let size = format!("size={mib}m,mode=700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Volume { path: path.to_owned() }),
-            Ok(output) => {
-                let why = String::from_utf8_lossy(&output.stderr);
-                eprintln!("skipped: cannot mount a small volume here: {}", why.trim());
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: cannot mount a small volume here: {error}");
-                None
-            }
-        }
-    }
-
-    /// Takes all of its space, to the last page.
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.path.join("ballast")).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            while file.write_all(&vec![1; size]).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.path.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        // Lazily: when a test fails, the server still has files open.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
     }
 }

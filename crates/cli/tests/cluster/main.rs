@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod catch_up;
+mod chaos;
 mod clients;
 mod crowd;
 mod durability;

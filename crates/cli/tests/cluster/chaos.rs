@@ -1,0 +1,24 @@
+//! Faults of all kinds on real processes, and a verdict on what clients saw. Longer, with other seeds:
+//! `cargo build --release && cargo run --release -p quorate-chaos -- --minutes 10 --seed 1`.
+
+use std::time::Duration;
+
+use quorate_chaos::{Kind, Plan, Report, Round, Settings};
+
+/// A round over all kinds of faults, in two halves so that each kind has its turn in a short time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_saw_under_faults_is_linearizable() {
+    let settings =
+        Settings { program: env!("CARGO_BIN_EXE_quorate").into(), parent: std::env::temp_dir() };
+    let (processes, surroundings): (Vec<Kind>, Vec<Kind>) = Kind::ALL.iter().partition(|kind| {
+        matches!(kind, Kind::Kill | Kind::KillAll | Kind::Pause | Kind::Cut | Kind::CutOneWay)
+    });
+    let mut total = Report::default();
+    for (seed, kinds) in [(3, processes), (4, surroundings)] {
+        let plan = Plan::with(seed, Duration::from_secs(16), kinds);
+        total.add(Round::run(&settings, plan, |_| ()).await.unwrap());
+    }
+    println!("{total}");
+    assert!(total.failures.is_empty(), "{total}");
+    assert_eq!(total.idle(), [""; 0], "{total}");
+}
