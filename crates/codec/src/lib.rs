@@ -1,10 +1,11 @@
-//! Raft's values as bytes and back, byte for byte as etcd's `raftpb` has them.
+//! The engines' values as bytes and back, byte for byte as etcd's `raftpb` has them, and gometa.
 //!
 //! ```text
 //! peers     Message                  encode_message / decode_message
 //! log       Entry <-> LogEntry       to_log_entry / from_log_entry
 //!           HardState, ConfState     version byte, then raftpb
 //! anyone    each raftpb type         encode_* / decode_*
+//! ZAB       gometa's frames          the module `zab`
 //! ```
 //!
 //! What is read comes from outside, so every length is checked before it is used, nesting is
@@ -19,6 +20,7 @@ mod log;
 mod message;
 mod values;
 mod wire;
+pub mod zab;
 
 pub use error::DecodeError;
 pub use log::{

@@ -267,7 +267,7 @@ const WIRE_GROUP_END: u8 = 4;
 const WIRE_FIXED32: u8 = 5;
 
 /// Length of `value` when encoded.
-fn count(value: &impl Encode) -> usize {
+pub(crate) fn count(value: &impl Encode) -> usize {
     let mut counter = Counter(0);
     value.write(&mut counter);
     counter.0
@@ -287,6 +287,23 @@ impl Out for Counter {
 
     fn shared(&mut self, bytes: &Bytes) {
         self.0 += bytes.len();
+    }
+}
+
+/// Copies what it is given behind what is there.
+pub(crate) struct Copying<'a>(pub(crate) &'a mut BytesMut);
+
+impl Out for Copying<'_> {
+    fn byte(&mut self, byte: u8) {
+        self.0.put_u8(byte);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn shared(&mut self, bytes: &Bytes) {
+        self.bytes(bytes);
     }
 }
 

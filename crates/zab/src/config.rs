@@ -1,0 +1,338 @@
+//! The settings of one node, checked once, when it is built.
+//!
+//! Where gometa has a constant for the same thing, the default is its value, unless a remark says
+//! otherwise.
+
+use quorate_types::{Index, NodeId};
+
+use crate::Address;
+
+/// One member of the ensemble: a node that votes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who it is to the rest of the program.
+    pub id: NodeId,
+    /// The address of its election port, which is its name in votes.
+    pub election: Address,
+    /// The address of its message port, which is its name everywhere else.
+    pub message: Address,
+}
+
+/// All settings of one node. Start from [`Config::new`] and set what differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who this node is, and its concrete addresses: a wildcard would name every node alike.
+    pub own: Member,
+    /// The ensemble. A node that is not in it is a watcher.
+    pub members: Vec<Member>,
+    /// Names the ensemble in votes, so that those of another one are dropped.
+    pub cluster: Option<u64>,
+    /// Where chance starts from. It must differ from start to start: request ids are drawn from it.
+    pub seed: u64,
+    /// The machine's state covers the history up to here when the node starts.
+    pub applied: Index,
+
+    /// Whether voters that are gometa processes are taken, as leader and as followers. Most of what
+    /// this engine promises does not hold among them: for migration and tests.
+    pub allow_gometa_voters: bool,
+    /// Whether the application answers requests outside the log.
+    pub custom_requests: bool,
+    /// Whether learners may have [`Op::BROADCAST`](crate::Op::BROADCAST) proposed.
+    pub allow_broadcast: bool,
+
+    /// After this long without news the own vote is sent again; then after twice as long, and so on.
+    pub ballot_ms: u64,
+    /// The longest time between two sendings of the own vote.
+    pub ballot_ms_max: u64,
+    /// How long a quorum of equal votes must last, unless all members agree.
+    pub finalize_ms: u64,
+    /// One synchronization may stand still for so long. gometa: 300 s for all of it.
+    pub sync_timeout_ms: u64,
+    /// An elected leader waits so long for its quorum. gometa: 100 s.
+    pub establish_timeout_ms: u64,
+    /// A connection that is silent for so long is given a sign of life.
+    pub keepalive_ms: u64,
+    /// A peer that is silent for so long is given up. gometa never does that.
+    pub peer_silence_ms: u64,
+    /// A voter that leaves a proposal unanswered for so long is given up. gometa never does that.
+    pub accept_timeout_ms: u64,
+    /// A leader that refuses a voter because it promised to a later epoch resigns, once it has led
+    /// for so long, so that the voter can come back.
+    pub outbid_ms: u64,
+    /// A watcher that lost its leader waits so long; then twice as long, and so on.
+    pub backoff_ms: u64,
+    /// The longest time between two turns of a watcher.
+    pub backoff_ms_max: u64,
+
+    /// Longest key, in bytes.
+    pub key_bytes_max: u64,
+    /// Longest content, in bytes. Together with the key it must fit in a frame.
+    pub content_bytes_max: u64,
+    /// Most proposals that wait for a quorum; more are refused.
+    pub proposals_count_max: usize,
+    /// Most bytes of proposals that wait for a quorum. One alone is always taken.
+    pub proposals_bytes_max: u64,
+    /// Most requests of this node that wait for their outcome.
+    pub requests_count_max: usize,
+    /// Most linearizable reads that wait.
+    pub reads_count_max: usize,
+    /// Most bytes handed out for one connection and not yet written. What comes from the history
+    /// waits there; a connection that overflows with anything else is closed.
+    pub connection_bytes_max: u64,
+    /// A learner may be so many entries behind when it is up to date; over it, its connection is
+    /// closed.
+    pub behind_count_max: u64,
+    /// Most connections kept waiting while it is open who leads, and most at all.
+    pub connections_count_max: usize,
+    /// Most bytes of a stream of a gometa leader, which must be held until its end.
+    pub stream_bytes_max: u64,
+    /// A gometa learner is sent so many entries again at most; one that needs more is refused.
+    pub replay_count_max: u64,
+    /// Most bytes of committed entries in one Ready. One entry always goes.
+    pub applying_bytes_max: u64,
+    /// Most entries handed out and not yet reported as applied.
+    pub applying_count_max: u64,
+    /// A leader resigns when so few transactions are left in its epoch.
+    pub counter_reserve: u32,
+    /// Most notes kept between two Readys.
+    pub notes_count_max: usize,
+}
+
+impl Config {
+    /// The defaults, for a node of an ensemble.
+    pub fn new(own: Member, members: Vec<Member>) -> Self {
+        Config {
+            own,
+            members,
+            cluster: None,
+            seed: 0,
+            applied: Index(0),
+            allow_gometa_voters: false,
+            custom_requests: false,
+            allow_broadcast: false,
+            ballot_ms: 50,
+            ballot_ms_max: 500,
+            finalize_ms: 200,
+            sync_timeout_ms: 10_000,
+            establish_timeout_ms: 10_000,
+            keepalive_ms: 500,
+            peer_silence_ms: 5_000,
+            accept_timeout_ms: 5_000,
+            outbid_ms: 30_000,
+            backoff_ms: 1_000,
+            backoff_ms_max: 30_000,
+            key_bytes_max: 64 << 10,
+            content_bytes_max: 16 << 20,
+            proposals_count_max: 10_000,
+            proposals_bytes_max: 64 << 20,
+            requests_count_max: 10_000,
+            reads_count_max: 10_000,
+            connection_bytes_max: 4 << 20,
+            behind_count_max: 100_000,
+            connections_count_max: 150,
+            stream_bytes_max: 256 << 20,
+            replay_count_max: 100_000,
+            applying_bytes_max: 4 << 20,
+            applying_count_max: 10_000,
+            counter_reserve: 1_000_000,
+            notes_count_max: 1_000,
+        }
+    }
+
+    /// Whether this node has a vote.
+    pub fn is_voter(&self) -> bool {
+        self.members.iter().any(|member| member.id == self.own.id)
+    }
+
+    /// Whether the settings fit together.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.own.id.is_none() || self.members.is_empty() {
+            return Err(ConfigError::Nobody);
+        }
+        for (at, member) in self.members.iter().enumerate() {
+            let others = &self.members[..at];
+            let is_same = |other: &&Member| {
+                other.id == member.id
+                    || other.election == member.election
+                    || other.message == member.message
+            };
+            if member.id.is_none() || others.iter().any(|other| is_same(&other)) {
+                return Err(ConfigError::Ambiguous { id: member.id });
+            }
+            let is_own = is_same(&&self.own);
+            if is_own && *member != self.own {
+                return Err(ConfigError::Ambiguous { id: member.id });
+            }
+        }
+        for address in [&self.own.election, &self.own.message] {
+            let host = address.as_str().rsplit_once(':').map_or("", |(host, _)| host);
+            if ["", "0.0.0.0", "[::]", "::"].contains(&host) {
+                return Err(ConfigError::Wildcard { address: address.clone() });
+            }
+        }
+        if FRAME_CONTENT_BYTES_MAX < self.key_bytes_max.saturating_add(self.content_bytes_max) {
+            return Err(ConfigError::TooLargeForFrames {
+                bytes: self.key_bytes_max.saturating_add(self.content_bytes_max),
+                bytes_max: FRAME_CONTENT_BYTES_MAX,
+            });
+        }
+        for (name, value) in [
+            ("ballot_ms", self.ballot_ms),
+            ("finalize_ms", self.finalize_ms),
+            ("keepalive_ms", self.keepalive_ms),
+            ("sync_timeout_ms", self.sync_timeout_ms),
+            ("establish_timeout_ms", self.establish_timeout_ms),
+            ("accept_timeout_ms", self.accept_timeout_ms),
+            ("backoff_ms", self.backoff_ms),
+            ("proposals_count_max", self.proposals_count_max as u64),
+            ("requests_count_max", self.requests_count_max as u64),
+            ("connection_bytes_max", self.connection_bytes_max),
+            ("applying_count_max", self.applying_count_max),
+            ("connections_count_max", self.connections_count_max as u64),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero { name });
+            }
+        }
+        if self.ballot_ms_max < self.ballot_ms || self.backoff_ms_max < self.backoff_ms {
+            return Err(ConfigError::Inverted);
+        }
+        if self.peer_silence_ms < self.keepalive_ms.saturating_mul(2) {
+            return Err(ConfigError::SilenceTooSoon {
+                silence: self.peer_silence_ms,
+                keepalive: self.keepalive_ms,
+            });
+        }
+        if self.counter_reserve == u32::MAX {
+            return Err(ConfigError::ReserveTooLarge { reserve: self.counter_reserve });
+        }
+        Ok(())
+    }
+}
+
+/// What key and content may take together, so that their frame stays below gometa's limit of 20 MiB.
+const FRAME_CONTENT_BYTES_MAX: u64 = (20 << 20) - (4 << 10);
+
+/// Why settings are refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No own id, or no members.
+    #[error("a node needs an id other than 0 and an ensemble of at least one member")]
+    Nobody,
+    /// Two nodes share a name.
+    #[error(
+        "member {id} shares its id or an address with another, or differs from what it is itself"
+    )]
+    Ambiguous {
+        /// The later of the two.
+        id: NodeId,
+    },
+    /// An own address that does not say where this node is.
+    #[error("address {address:?} names no host; give the one that others reach this node at")]
+    Wildcard {
+        /// The address.
+        address: Address,
+    },
+    /// Requests could be taken that no frame can carry.
+    #[error("key and content may have {bytes} bytes together; a frame carries {bytes_max}")]
+    TooLargeForFrames {
+        /// Both limits together.
+        bytes: u64,
+        /// What a frame carries.
+        bytes_max: u64,
+    },
+    /// A time or limit that must not be 0.
+    #[error("{name} must not be 0")]
+    Zero {
+        /// The setting.
+        name: &'static str,
+    },
+    /// The longest wait is shorter than the shortest.
+    #[error("the longest wait of ballots or of back-off is shorter than the first")]
+    Inverted,
+    /// Peers would be given up between two signs of life.
+    #[error(
+        "peer_silence_ms is {silence}, keepalive_ms {keepalive}: one lost sign of life would end a \
+         connection; make it at least {}", keepalive.saturating_mul(2)
+    )]
+    SilenceTooSoon {
+        /// The time after which a peer is given up.
+        silence: u64,
+        /// The time between signs of life.
+        keepalive: u64,
+    },
+    /// Nothing could be proposed in an epoch.
+    #[error("counter_reserve is {reserve}: all of an epoch")]
+    ReserveTooLarge {
+        /// The setting.
+        reserve: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64) -> Member {
+        Member {
+            id: NodeId(id),
+            election: format!("10.0.0.{id}:1").as_str().into(),
+            message: format!("10.0.0.{id}:2").as_str().into(),
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        type Change = fn(&mut Config);
+        let table: [(Change, Option<ConfigError>); 14] = [
+            (|_| {}, None),
+            (|c| c.own = member(9), None), // a watcher
+            (|c| c.members.clear(), Some(ConfigError::Nobody)),
+            (|c| c.own.id = NodeId::NONE, Some(ConfigError::Nobody)),
+            (|c| c.members[2].id = NodeId(2), Some(ConfigError::Ambiguous { id: NodeId(2) })),
+            (
+                |c| c.members[2].message = c.members[1].message.clone(),
+                Some(ConfigError::Ambiguous { id: NodeId(3) }),
+            ),
+            (
+                |c| c.members[0].election = "elsewhere:1".into(),
+                Some(ConfigError::Ambiguous { id: NodeId(1) }),
+            ),
+            (
+                |c| {
+                    c.own = member(9);
+                    c.own.election = "[::]:9998".into();
+                },
+                Some(ConfigError::Wildcard { address: "[::]:9998".into() }),
+            ),
+            (
+                |c| c.content_bytes_max = 20 << 20,
+                Some(ConfigError::TooLargeForFrames {
+                    bytes: (20 << 20) + (64 << 10),
+                    bytes_max: FRAME_CONTENT_BYTES_MAX,
+                }),
+            ),
+            (|c| c.finalize_ms = 0, Some(ConfigError::Zero { name: "finalize_ms" })),
+            (|c| c.ballot_ms = 501, Some(ConfigError::Inverted)),
+            (|c| c.backoff_ms_max = 999, Some(ConfigError::Inverted)),
+            (
+                |c| c.peer_silence_ms = 999,
+                Some(ConfigError::SilenceTooSoon { silence: 999, keepalive: 500 }),
+            ),
+            (
+                |c| c.counter_reserve = u32::MAX,
+                Some(ConfigError::ReserveTooLarge { reserve: u32::MAX }),
+            ),
+        ];
+        for (at, (change, want)) in table.into_iter().enumerate() {
+            let mut config = Config::new(member(1), vec![member(1), member(2), member(3)]);
+            change(&mut config);
+            assert_eq!(config.check().err(), want, "row {at}");
+        }
+    }
+}

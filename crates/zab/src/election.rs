@@ -1,0 +1,419 @@
+//! Fast leader election of one node: the ballot in progress, and the answer to who asks afterwards.
+//!
+//! A node votes for itself, adopts any greater vote it hears, and is done when a quorum voted alike
+//! for a while, at once when everybody did. Whoever already follows or leads answers with how it
+//! was elected; a quorum of such answers, the leader's among them, lets a node join without an
+//! election. Votes prove nothing: a winner leads only once it has its three quorums (`consent.rs`).
+//!
+//! A *round* numbers the ballots of a node since it started. Rounds, votes and winners die with
+//! the process.
+//!
+//! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::note::DatagramFault;
+use crate::rng::Rng;
+use crate::{Address, Config, Epoch, PeerStatus, Vote, Zxid};
+
+/// What a node would vote for if it were alone. Choices compare field by field, in this order; all
+/// nodes, gometa's too, must compare alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Choice {
+    pub(crate) epoch: Epoch,
+    pub(crate) logged: Zxid,
+    pub(crate) committed: Zxid,
+    pub(crate) candidate: Address,
+}
+
+/// What a node has to say for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) status: PeerStatus,
+    pub(crate) epoch: Epoch,
+    pub(crate) logged: Zxid,
+    pub(crate) committed: Zxid,
+}
+
+/// What election needs to know and to touch besides itself.
+pub(crate) struct Context<'a> {
+    pub(crate) now_ms: u64,
+    pub(crate) standing: Standing,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) out: &'a mut Vec<(Address, Vote)>,
+}
+
+/// A vote that was heard.
+#[derive(Clone, Debug)]
+struct Heard {
+    round: u64,
+    status: PeerStatus,
+    choice: Choice,
+}
+
+/// The outcome of the last ballot, with the epoch that followed from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Winner {
+    pub(crate) round: u64,
+    pub(crate) choice: Choice,
+}
+
+/// One election in progress.
+#[derive(Clone, Debug)]
+struct Ballot {
+    round: u64,
+    proposal: Choice,
+    /// Whether the proposal is what an established ensemble reports.
+    is_settled: bool,
+    /// Votes of this round, own one included.
+    received: BTreeMap<Address, Heard>,
+    /// What those said who lead or follow, in whatever round.
+    active: BTreeMap<Address, Heard>,
+    resend_wait_ms: u64,
+    resend_at_ms: u64,
+    sent_at_ms: u64,
+    finalize_at_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Election {
+    own: Address,
+    members: BTreeSet<Address>,
+    /// Whether this node has no vote and only asks.
+    solicit_only: bool,
+    cluster: Option<u64>,
+    base_ms: u64,
+    base_ms_max: u64,
+    finalize_ms: u64,
+    /// The round of the last ballot that had a winner.
+    last_round: u64,
+    ballot: Option<Ballot>,
+    winner: Option<Winner>,
+}
+
+impl Election {
+    pub(crate) fn new(config: &Config) -> Self {
+        Election {
+            own: config.own.election.clone(),
+            members: config.members.iter().map(|member| member.election.clone()).collect(),
+            solicit_only: !config.is_voter(),
+            cluster: config.cluster,
+            base_ms: config.ballot_ms,
+            base_ms_max: config.ballot_ms_max,
+            finalize_ms: config.finalize_ms,
+            last_round: 0,
+            ballot: None,
+            winner: None,
+        }
+    }
+
+    /// Begins a ballot with a vote for this node. Names the winner if that is all it takes.
+    pub(crate) fn start(&mut self, context: &mut Context<'_>) -> Option<Address> {
+        self.winner = None;
+        let round = self.last_round.saturating_add(1);
+        let ballot = Ballot {
+            round,
+            proposal: own_choice(&self.own, context.standing),
+            is_settled: false,
+            received: BTreeMap::new(),
+            active: BTreeMap::new(),
+            resend_wait_ms: self.base_ms,
+            resend_at_ms: context.now_ms,
+            sent_at_ms: context.now_ms,
+            finalize_at_ms: None,
+        };
+        self.ballot = Some(ballot);
+        self.record_own();
+        self.send_to_all(context);
+        self.settle(context, true)
+    }
+
+    /// Ends the ballot without a winner.
+    pub(crate) fn abandon(&mut self) {
+        self.ballot = None;
+    }
+
+    pub(crate) fn round(&self) -> u64 {
+        self.ballot.as_ref().map_or(self.last_round, |ballot| ballot.round)
+    }
+
+    pub(crate) fn winner(&self) -> Option<&Winner> {
+        self.winner.as_ref()
+    }
+
+    pub(crate) fn is_in_progress(&self) -> bool {
+        self.ballot.is_some()
+    }
+
+    /// The epoch that answers show. Without a winner there are no answers, and nothing to show.
+    pub(crate) fn update_winning_epoch(&mut self, epoch: Epoch) {
+        if let Some(winner) = &mut self.winner {
+            winner.choice.epoch = epoch;
+        }
+    }
+
+    /// A vote came. Names the winner if it is the last that was wanted.
+    pub(crate) fn on_vote(
+        &mut self,
+        from: &Address,
+        vote: Vote,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Address>, DatagramFault> {
+        if let (Some(own), Some(other)) = (self.cluster, vote.cluster)
+            && own != other
+        {
+            return Err(DatagramFault::Cluster);
+        }
+        if vote.solicit {
+            self.answer(from, &vote, context);
+            return Ok(None);
+        }
+        if !self.members.contains(from) || *from == self.own {
+            return Err(DatagramFault::NotMember);
+        }
+        if !self.members.contains(&vote.candidate) {
+            return Err(DatagramFault::Candidate);
+        }
+        if vote.status == PeerStatus::Watching {
+            return Err(DatagramFault::Status);
+        }
+        let Some(ballot) = &mut self.ballot else {
+            self.answer(from, &vote, context);
+            return Ok(None);
+        };
+        // News: others may wait for an answer. But not for ever, or a busy neighbour would keep a
+        // node mute.
+        ballot.resend_wait_ms = self.base_ms;
+        let latest = ballot.sent_at_ms.saturating_add(self.base_ms_max);
+        let wanted = context.now_ms.saturating_add(context.rng.jittered(self.base_ms));
+        ballot.resend_at_ms = wanted.min(latest);
+
+        let (round, status) = (vote.round, vote.status);
+        let choice = Choice {
+            epoch: vote.epoch,
+            logged: vote.logged,
+            committed: vote.committed,
+            candidate: vote.candidate,
+        };
+        let heard = Heard { round, status, choice };
+        let is_changed = match status {
+            PeerStatus::Electing if self.solicit_only => false,
+            PeerStatus::Electing => self.on_electing(from, heard, context),
+            PeerStatus::Leading | PeerStatus::Following => self.on_active(from, heard),
+            PeerStatus::Watching => false,
+        };
+        Ok(self.settle(context, is_changed))
+    }
+
+    pub(crate) fn tick(&mut self, context: &mut Context<'_>) -> Option<Address> {
+        let ballot = self.ballot.as_mut()?;
+        if ballot.finalize_at_ms.is_some_and(|at| at <= context.now_ms) {
+            return Some(self.finish());
+        }
+        if ballot.resend_at_ms <= context.now_ms {
+            ballot.resend_wait_ms = (ballot.resend_wait_ms.saturating_mul(2)).min(self.base_ms_max);
+            self.send_to_all(context);
+        }
+        None
+    }
+
+    /// A vote of somebody who looks for a leader, too. Says whether our proposal changed.
+    fn on_electing(&mut self, from: &Address, heard: Heard, context: &mut Context<'_>) -> bool {
+        let Some(ballot) = &mut self.ballot else { return false };
+        if heard.round < ballot.round {
+            let vote = self.current_vote(context.standing);
+            context.out.extend(vote.map(|vote| (from.clone(), vote)));
+            return false;
+        }
+        let mut is_changed = false;
+        if ballot.round < heard.round {
+            ballot.round = heard.round;
+            ballot.received.clear();
+            ballot.active.clear();
+            ballot.is_settled = false;
+            ballot.proposal = own_choice(&self.own, context.standing).max(heard.choice.clone());
+            is_changed = true;
+        } else if ballot.proposal < heard.choice {
+            ballot.proposal = heard.choice.clone();
+            ballot.is_settled = false;
+            is_changed = true;
+        } else if heard.choice < ballot.proposal {
+            return false;
+        }
+        ballot.received.insert(from.clone(), heard);
+        if is_changed {
+            self.record_own();
+            self.send_to_all(context);
+        }
+        is_changed
+    }
+
+    /// A vote of somebody who leads or follows. Says whether our proposal changed.
+    fn on_active(&mut self, from: &Address, heard: Heard) -> bool {
+        let own = &self.own;
+        let Some(ballot) = &mut self.ballot else { return false };
+        if heard.round == ballot.round {
+            ballot.received.insert(from.clone(), heard.clone());
+        }
+        ballot.active.insert(from.clone(), heard.clone());
+        let is_new = ballot.proposal != heard.choice || ballot.round != heard.round;
+        if (is_new || !ballot.is_settled)
+            && has_quorum(ballot, &heard.choice, heard.round, true, &self.members, own)
+        {
+            ballot.proposal = heard.choice;
+            ballot.round = heard.round;
+            ballot.is_settled = true;
+            self.record_own();
+            return is_new;
+        }
+        false
+    }
+
+    /// The ballot after a vote: whether it is decided, and since when.
+    fn settle(&mut self, context: &mut Context<'_>, is_changed: bool) -> Option<Address> {
+        let ballot = self.ballot.as_mut()?;
+        let (proposal, round) = (&ballot.proposal, ballot.round);
+        let is_settled = ballot.is_settled;
+        if !has_quorum(ballot, proposal, round, is_settled, &self.members, &self.own) {
+            ballot.finalize_at_ms = None;
+            return None;
+        }
+        let agree = |member: &Address| {
+            let of = |votes: &BTreeMap<Address, Heard>| votes.get(member).cloned();
+            *member == self.own
+                || of(&ballot.received)
+                    .is_some_and(|heard| supports(&heard, proposal, round, is_settled))
+                || (is_settled
+                    && of(&ballot.active)
+                        .is_some_and(|heard| supports(&heard, proposal, round, is_settled)))
+        };
+        if self.members.iter().all(agree) {
+            return Some(self.finish());
+        }
+        if is_changed || ballot.finalize_at_ms.is_none() {
+            let wait_ms = context.rng.jittered(self.finalize_ms);
+            ballot.finalize_at_ms = Some(context.now_ms.saturating_add(wait_ms));
+        }
+        None
+    }
+
+    fn finish(&mut self) -> Address {
+        let ballot = self.ballot.take().expect("only a ballot in progress is finished");
+        self.last_round = ballot.round;
+        let candidate = ballot.proposal.candidate.clone();
+        self.winner = Some(Winner { round: ballot.round, choice: ballot.proposal });
+        candidate
+    }
+
+    /// Tells somebody who asks how the last ballot ended, if this node stands by it.
+    fn answer(&self, to: &Address, asked: &Vote, context: &mut Context<'_>) {
+        let status = context.standing.status;
+        let stands = matches!(status, PeerStatus::Leading | PeerStatus::Following);
+        if asked.status != PeerStatus::Electing || !stands {
+            return;
+        }
+        if let Some(winner) = &self.winner {
+            let vote = self.vote(status, winner.round, &winner.choice);
+            context.out.push((to.clone(), vote));
+        }
+    }
+
+    fn record_own(&mut self) {
+        let own = self.own.clone();
+        if let Some(ballot) = &mut self.ballot
+            && !self.solicit_only
+        {
+            let choice = ballot.proposal.clone();
+            let heard = Heard { round: ballot.round, status: PeerStatus::Electing, choice };
+            ballot.received.insert(own, heard);
+        }
+    }
+
+    fn send_to_all(&mut self, context: &mut Context<'_>) {
+        if let Some(vote) = self.current_vote(context.standing) {
+            let others = self.members.iter().filter(|member| **member != self.own);
+            context.out.extend(others.map(|member| (member.clone(), vote.clone())));
+        }
+        if let Some(ballot) = &mut self.ballot {
+            let wait_ms = context.rng.jittered(ballot.resend_wait_ms);
+            ballot.sent_at_ms = context.now_ms;
+            ballot.resend_at_ms = context.now_ms.saturating_add(wait_ms);
+        }
+    }
+
+    fn current_vote(&self, standing: Standing) -> Option<Vote> {
+        let ballot = self.ballot.as_ref()?;
+        // Members answer only those who say that they are electing, whatever they are.
+        debug_assert!(standing.status == PeerStatus::Electing, "a ballot is for who looks");
+        Some(self.vote(PeerStatus::Electing, ballot.round, &ballot.proposal))
+    }
+
+    fn vote(&self, status: PeerStatus, round: u64, choice: &Choice) -> Vote {
+        Vote {
+            round,
+            status,
+            epoch: choice.epoch,
+            candidate: choice.candidate.clone(),
+            logged: choice.logged,
+            committed: choice.committed,
+            solicit: self.solicit_only,
+            cluster: self.cluster,
+        }
+    }
+
+    /// A question to somebody who should be leading or following, to see whether it is there.
+    pub(crate) fn question(&self, standing: Standing) -> Vote {
+        let choice = own_choice(&self.own, standing);
+        let mut vote = self.vote(PeerStatus::Electing, self.round(), &choice);
+        vote.solicit = true;
+        vote
+    }
+}
+
+fn own_choice(own: &Address, standing: Standing) -> Choice {
+    Choice {
+        epoch: standing.epoch,
+        logged: standing.logged,
+        committed: standing.committed,
+        candidate: own.clone(),
+    }
+}
+
+/// Whether a vote that was heard is one for `proposal`. Those who have settled are compared by
+/// candidate and epoch: what they say of the candidate's history is as of their election.
+fn supports(heard: &Heard, proposal: &Choice, round: u64, is_settled: bool) -> bool {
+    if is_settled && heard.status != PeerStatus::Electing {
+        heard.choice.candidate == proposal.candidate && heard.choice.epoch == proposal.epoch
+    } else {
+        heard.choice == *proposal && heard.round == round
+    }
+}
+
+/// Whether enough members voted for `proposal`, and, if it is that of an established ensemble, the
+/// one it names is among those who said so, as its leader.
+fn has_quorum(
+    ballot: &Ballot,
+    proposal: &Choice,
+    round: u64,
+    is_settled: bool,
+    members: &BTreeSet<Address>,
+    own: &Address,
+) -> bool {
+    let quorum = members.len() / 2 + 1;
+    let count = |votes: &BTreeMap<Address, Heard>| {
+        let counted = votes.iter().filter(|(from, _)| members.contains(*from));
+        counted.filter(|(_, heard)| supports(heard, proposal, round, is_settled)).count()
+    };
+    if !is_settled {
+        return quorum <= count(&ballot.received);
+    }
+    let leader = ballot.active.get(&proposal.candidate);
+    let is_certified = match proposal.candidate == *own {
+        true => round == ballot.round,
+        false => leader.is_some_and(|heard| heard.status == PeerStatus::Leading),
+    };
+    is_certified && (quorum <= count(&ballot.received) || quorum <= count(&ballot.active))
+}
+
+#[cfg(test)]
+mod tests;

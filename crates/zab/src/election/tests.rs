@@ -1,0 +1,351 @@
+//! Which vote wins, when, and who is told.
+
+use super::*;
+use crate::Member;
+use quorate_types::NodeId;
+
+fn address(id: u64) -> Address {
+    format!("10.0.0.{id}:5001").as_str().into()
+}
+
+fn id(epoch: u32, counter: u32) -> Zxid {
+    Zxid::new(Epoch(epoch), counter)
+}
+
+/// One node's election, with a clock.
+struct Site {
+    election: Election,
+    standing: Standing,
+    rng: Rng,
+    now_ms: u64,
+    out: Vec<(Address, Vote)>,
+}
+
+impl Site {
+    /// Node `own` of an ensemble of `size`; a greater id only asks.
+    fn new(own: u64, size: u64) -> Self {
+        let member = |id| Member {
+            id: NodeId(id),
+            election: address(id),
+            message: format!("10.0.0.{id}:5002").as_str().into(),
+        };
+        let config = Config::new(member(own), (1..=size).map(member).collect());
+        let (epoch, logged, committed) = (Epoch(0), Zxid::ZERO, Zxid::ZERO);
+        let status = PeerStatus::Electing;
+        Site {
+            election: Election::new(&config),
+            standing: Standing { status, epoch, logged, committed },
+            rng: Rng::new(1, own),
+            now_ms: 0,
+            out: Vec::new(),
+        }
+    }
+
+    fn with<T>(&mut self, work: impl FnOnce(&mut Election, &mut Context<'_>) -> T) -> T {
+        let (now_ms, standing) = (self.now_ms, self.standing);
+        let (rng, out) = (&mut self.rng, &mut self.out);
+        work(&mut self.election, &mut Context { now_ms, standing, rng, out })
+    }
+
+    fn start(&mut self) -> Option<Address> {
+        self.with(|election, context| election.start(context))
+    }
+
+    fn hear(&mut self, from: u64, vote: Vote) -> Option<Address> {
+        self.try_hear(from, vote).unwrap()
+    }
+
+    fn try_hear(&mut self, from: u64, vote: Vote) -> Result<Option<Address>, DatagramFault> {
+        self.with(|election, context| election.on_vote(&address(from), vote, context))
+    }
+
+    fn pass(&mut self, ms: u64) -> Option<Address> {
+        self.now_ms += ms;
+        self.with(|election, context| election.tick(context))
+    }
+
+    /// What was sent since the last look, as receiver and candidate.
+    fn sent(&mut self) -> Vec<(Address, Vote)> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn winner(&self) -> Option<(u64, Address, u32)> {
+        let winner = self.election.winner()?;
+        Some((winner.round, winner.choice.candidate.clone(), winner.choice.epoch.0))
+    }
+}
+
+/// A vote of somebody who looks, for `candidate`.
+fn electing(round: u64, candidate: u64, epoch: u32) -> Vote {
+    Vote { round, candidate: address(candidate), epoch: Epoch(epoch), ..Vote::default() }
+}
+
+fn active(round: u64, candidate: u64, epoch: u32, status: PeerStatus) -> Vote {
+    Vote { status, ..electing(round, candidate, epoch) }
+}
+
+use PeerStatus::{Following, Leading};
+
+#[test]
+fn votes_compare_field_by_field() {
+    let choice = |epoch, logged, committed, candidate: &str| Choice {
+        epoch: Epoch(epoch),
+        logged,
+        committed,
+        candidate: candidate.into(),
+    };
+    let ascending = [
+        choice(0, id(9, 9), id(9, 9), "z"),
+        choice(1, id(1, 1), id(1, 1), "z"),
+        choice(1, id(1, 2), id(1, 0), "z"),
+        choice(1, id(1, 2), id(1, 1), "127.0.0.1:10001"),
+        choice(1, id(1, 2), id(1, 1), "127.0.0.1:9001"), // bytes, not numbers
+        choice(2, Zxid::ZERO, Zxid::ZERO, ""),
+    ];
+    assert!(ascending.is_sorted());
+}
+
+#[test]
+fn a_lone_member_wins_at_once_and_a_lone_asker_never() {
+    assert_eq!(Site::new(1, 1).start(), Some(address(1)));
+    let mut asker = Site::new(2, 1);
+    assert_eq!(asker.start(), None);
+    assert_eq!(asker.pass(10_000), None);
+    assert!(asker.sent().iter().all(|(to, vote)| *to == address(1) && vote.solicit));
+}
+
+#[test]
+fn the_greatest_vote_is_adopted_and_passed_on() {
+    let mut site = Site::new(1, 3);
+    site.start();
+    let sent: Vec<_> = site.sent().into_iter().map(|(to, vote)| (to, vote.candidate)).collect();
+    assert_eq!(sent, [(address(2), address(1)), (address(3), address(1))], "first for itself");
+
+    assert_eq!(site.hear(2, electing(1, 2, 0)), None);
+    let sent = site.sent();
+    assert_eq!(sent.len(), 2, "adopted, and told to all");
+    assert!(sent.iter().all(|(_, vote)| vote.candidate == address(2) && vote.round == 1));
+
+    // A smaller vote is neither recorded nor answered, and disturbs nothing.
+    assert_eq!(site.hear(3, electing(1, 1, 0)), None);
+    assert!(site.sent().is_empty());
+    assert_eq!(site.pass(241), Some(address(2)), "a quorum, and the wait is over");
+    assert_eq!(site.winner(), Some((1, address(2), 0)));
+}
+
+#[test]
+fn when_all_agree_nobody_waits() {
+    let mut site = Site::new(1, 3);
+    site.start();
+    assert_eq!(site.hear(3, electing(1, 3, 0)), None);
+    assert_eq!(site.hear(2, electing(1, 3, 0)), Some(address(3)));
+}
+
+#[test]
+fn a_vote_that_changes_nothing_does_not_postpone_the_end() {
+    let mut site = Site::new(3, 3);
+    site.start();
+    assert_eq!(site.hear(1, electing(1, 3, 0)), None);
+    site.pass(199);
+    // A moment before the end: a smaller vote, and one that is out of date.
+    assert_eq!(site.hear(2, electing(1, 2, 0)), None);
+    assert_eq!(site.hear(2, active(1, 2, 0, Following)), None);
+    assert_eq!(site.pass(42), Some(address(3)), "it ends on time");
+}
+
+#[test]
+fn a_greater_vote_begins_the_wait_anew() {
+    let mut site = Site::new(2, 3);
+    site.start();
+    assert_eq!(site.hear(1, electing(1, 2, 0)), None);
+    site.pass(190);
+    assert_eq!(site.hear(3, electing(1, 3, 0)), None, "adopted; two of three now say 3");
+    assert_eq!(site.pass(190), None);
+    assert_eq!(site.pass(60), Some(address(3)));
+}
+
+#[test]
+fn rounds() {
+    // (round heard, candidate heard, own round after it, candidate after it, sent to)
+    for (round, candidate, want_round, want, to) in [
+        (1, 1, 3, 2, vec![1]),    // behind: only the sender is told
+        (3, 3, 3, 3, vec![1, 3]), // greater in the same round
+        (3, 2, 3, 2, vec![]),     // the same vote
+        (5, 1, 5, 2, vec![1, 3]), // ahead, but smaller than what this node has itself
+        (5, 3, 5, 3, vec![1, 3]), // ahead and greater
+    ] {
+        let mut site = Site::new(2, 3);
+        site.election.last_round = 2;
+        site.start();
+        site.sent();
+        site.hear(1, electing(round, candidate, 0));
+        let sent = site.sent();
+        let receivers: Vec<_> = sent.iter().map(|(to, _)| to.clone()).collect();
+        let wanted: Vec<_> = to.iter().map(|id| address(*id)).collect();
+        assert_eq!(receivers, wanted, "round {round}, candidate {candidate}");
+        let ballot = site.election.ballot.as_ref();
+        let ballot = ballot.map(|ballot| (ballot.round, ballot.proposal.candidate.clone()));
+        if let Some(ballot) = ballot {
+            assert_eq!(ballot, (want_round, address(want)), "round {round} {candidate}");
+        }
+    }
+}
+
+#[test]
+fn a_higher_round_forgets_what_was_heard_before() {
+    let mut site = Site::new(1, 5);
+    site.start();
+    site.hear(2, electing(1, 5, 0));
+    site.hear(3, electing(1, 5, 0));
+    assert!(site.election.ballot.as_ref().unwrap().finalize_at_ms.is_some());
+    site.hear(4, electing(2, 5, 0));
+    assert_eq!(site.pass(1000), None, "two of five");
+}
+
+#[test]
+fn a_settled_ensemble_is_joined_without_an_election() {
+    let mut site = Site::new(1, 3);
+    site.standing.epoch = Epoch(0);
+    site.start();
+    assert_eq!(site.hear(3, active(7, 3, 4, Leading)), None, "one answer");
+    // A follower that has not had NewLeader shows another epoch, and does not count.
+    assert_eq!(site.hear(2, active(7, 3, 3, Following)), None);
+    assert_eq!(site.pass(500), None);
+    assert_eq!(site.hear(2, active(7, 3, 4, Following)), Some(address(3)), "both others agree");
+    assert_eq!(site.winner(), Some((7, address(3), 4)), "their round, their epoch");
+}
+
+#[test]
+fn a_settled_ensemble_needs_its_leaders_own_word() {
+    let mut site = Site::new(1, 5);
+    site.start();
+    for from in [2, 3, 4] {
+        assert_eq!(site.hear(from, active(7, 5, 4, Following)), None);
+    }
+    assert_eq!(site.pass(1000), None, "three of five, but not the leader");
+    assert_eq!(site.hear(5, active(7, 5, 4, Leading)), Some(address(5)));
+    // And one that only says it follows does not lead.
+    let mut site = Site::new(1, 3);
+    site.start();
+    site.hear(2, active(7, 3, 4, Following));
+    assert_eq!(site.hear(3, active(7, 3, 4, Following)), None);
+    assert_eq!(site.pass(1000), None);
+}
+
+#[test]
+fn a_returning_leader_is_not_elected_by_what_others_remember() {
+    let mut site = Site::new(3, 3);
+    site.start();
+    site.hear(1, active(2, 3, 4, Following));
+    assert_eq!(site.hear(2, active(2, 3, 4, Following)), None, "another round: not this life");
+    assert_eq!(site.pass(1000), None);
+}
+
+#[test]
+fn own_votes_are_sent_again_less_and_less_often() {
+    let mut site = Site::new(1, 3);
+    site.start();
+    let mut at = Vec::new();
+    for _ in 0..400 {
+        site.sent();
+        site.pass(10);
+        if !site.out.is_empty() {
+            at.push(site.now_ms);
+        }
+    }
+    let waits: Vec<u64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (wait, base) in waits.iter().zip([100, 200, 400, 500, 500]) {
+        assert!((base..=base * 6 / 5 + 10).contains(wait), "{waits:?}");
+    }
+}
+
+#[test]
+fn a_busy_neighbour_keeps_nobody_mute() {
+    let mut site = Site::new(1, 3);
+    site.start();
+    site.sent();
+    let mut silent_ms = 0;
+    for _ in 0..200 {
+        site.hear(2, electing(1, 1, 0)); // equal: changes nothing, and is not answered
+        site.election.ballot.as_mut().unwrap().finalize_at_ms = None;
+        site.pass(10);
+        silent_ms = if site.sent().is_empty() { silent_ms + 10 } else { 0 };
+        assert!(silent_ms <= 510, "mute for {silent_ms} ms");
+    }
+}
+
+#[test]
+fn votes_from_outside_are_dropped() {
+    let mut site = Site::new(1, 3);
+    site.start();
+    let alien = Vote { candidate: "10.9.9.9:1".into(), ..electing(1, 3, 9) };
+    assert_eq!(site.try_hear(9, electing(1, 9, 9)), Err(DatagramFault::NotMember));
+    assert_eq!(site.try_hear(1, electing(1, 3, 9)), Err(DatagramFault::NotMember), "itself");
+    assert_eq!(site.try_hear(2, alien), Err(DatagramFault::Candidate));
+    assert_eq!(site.try_hear(2, active(1, 3, 9, PeerStatus::Watching)), Err(DatagramFault::Status));
+    site.election.cluster = Some(7);
+    let other = Vote { cluster: Some(8), ..electing(1, 3, 9) };
+    assert_eq!(site.try_hear(2, other), Err(DatagramFault::Cluster));
+    assert_eq!(site.pass(1000), None, "none of it counted");
+    // gometa nodes do not say which ensemble they belong to.
+    assert_eq!(site.try_hear(2, electing(1, 3, 9)), Ok(None));
+}
+
+#[test]
+fn who_asks_is_answered_by_those_who_lead_or_follow() {
+    let question = |status, solicit| Vote { status, solicit, ..electing(1, 9, 0) };
+    for (status, from, vote, want) in [
+        (Leading, 9, question(PeerStatus::Electing, true), true), // from anywhere
+        (Following, 9, question(PeerStatus::Electing, true), true),
+        (Following, 2, electing(4, 2, 0), true),
+        (Following, 2, active(4, 3, 0, Following), false), // it does not ask
+        (Following, 9, question(Leading, true), false),
+        (PeerStatus::Electing, 9, question(PeerStatus::Electing, true), false),
+    ] {
+        let mut site = Site::new(1, 3);
+        site.start();
+        site.hear(3, electing(1, 3, 0));
+        assert_eq!(site.hear(2, electing(1, 3, 0)), Some(address(3)));
+        site.election.update_winning_epoch(Epoch(6));
+        site.standing.status = status;
+        site.standing.logged = id(6, 6);
+        site.sent();
+        assert_eq!(site.hear(from, vote.clone()), None);
+        let sent = site.sent();
+        assert_eq!(sent.len(), usize::from(want), "{status:?} asked by {from}: {vote:?}");
+        for (to, answer) in sent {
+            assert_eq!(to, address(from), "to who asked alone");
+            let of_election = Vote { epoch: Epoch(6), status, ..electing(1, 3, 0) };
+            assert_eq!(answer, of_election, "as elected, but for the epoch");
+        }
+    }
+}
+
+#[test]
+fn who_only_asks_hears_only_those_who_have_settled() {
+    let mut site = Site::new(9, 3);
+    site.start();
+    assert!(site.sent().iter().all(|(_, vote)| vote.solicit && vote.round == 1));
+    site.hear(1, electing(5, 3, 0));
+    site.hear(2, electing(5, 3, 0));
+    assert_eq!(site.pass(1000), None);
+    site.hear(1, active(5, 3, 2, Following));
+    assert_eq!(site.hear(3, active(5, 3, 2, Leading)), None, "two of three, and a wait");
+    assert_eq!(site.pass(241), Some(address(3)));
+}
+
+#[test]
+fn a_ballot_that_failed_does_not_count_as_a_round() {
+    let mut site = Site::new(1, 3);
+    site.start();
+    assert_eq!(site.election.round(), 1);
+    site.election.abandon();
+    site.start();
+    assert_eq!(site.election.round(), 1);
+    site.hear(2, electing(1, 2, 0));
+    assert_eq!(site.pass(241), Some(address(2)));
+    site.start();
+    assert_eq!(site.election.round(), 2);
+    assert!(site.election.winner().is_none(), "a new election has none yet");
+    site.election.update_winning_epoch(Epoch(9)); // and that hurts nobody
+}

@@ -1,0 +1,749 @@
+//! The node that was elected: it gathers its three quorums, then orders transactions.
+//!
+//! ```text
+//! elected ─► epoch settled ─► epoch promised ─► established ─► resigned, or quorum lost
+//!            quorum 1          quorum 2, current  quorum 3: its history is committed,
+//!            LeaderInfo        epoch durable      requests are taken
+//! ```
+//! Its messages step by step: each learner has a [`Peer`] (`leading/peer.rs`), which says how far
+//! that one is. What goes to a learner once its plan is made comes out of the history, at the pace
+//! its connection takes; nothing is queued twice and nobody waits for the slowest.
+//!
+//! Not here: the quorums themselves (`consent.rs`), reads (`leading/reads.rs`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use quorate_types::{Index, NodeId};
+
+use crate::consent::ConsentState;
+use crate::core::Core;
+use crate::event::{Fatal, refusal};
+use crate::learner::{ask_whether_there, has_gone_silent};
+use crate::note::{CloseReason, Note, ResignReason};
+use crate::zab::Next;
+use crate::{
+    Address, Command, ConnId, CustomRequest, Epoch, EpochAck, FollowerInfo, KEEP_ALIVE_FID,
+    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposalId, ProposeError,
+    Request, Role, SoftState, Storage, WriteId, Zxid,
+};
+
+mod peer;
+mod reads;
+
+pub use peer::LeaderStage;
+pub(crate) use peer::Peer;
+use reads::Reads;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Leading {
+    consent: ConsentState,
+    peers: BTreeMap<ConnId, Peer>,
+    /// How much of the history each voter holds durably, by its own word. It stays true when its
+    /// connection ends.
+    matched: BTreeMap<NodeId, Index>,
+    /// What this leader's history was worth when it was elected.
+    own_rank: (Epoch, Zxid),
+    /// The end of the history that it was elected with.
+    initial: Index,
+    began_ms: u64,
+    /// With this write the current epoch is durable.
+    epoch_write: WriteId,
+    established_ms: Option<u64>,
+    /// The counter of the last transaction of this epoch.
+    counter: u32,
+    /// Requests of learners that are faster than the own disk.
+    waiting: VecDeque<(ConnId, Request)>,
+    /// Who asked for entries that are still on their way to somebody.
+    origins: BTreeMap<Index, (Address, u64)>,
+    /// Sizes of what is proposed and not committed.
+    pending: VecDeque<(Index, u64)>,
+    pending_bytes: u64,
+    resigning: Option<ResignReason>,
+    /// A voter came that can follow only in a later epoch.
+    has_outbidder: bool,
+    reads: Reads,
+}
+
+impl Leading {
+    /// Takes office, with whoever is connected already.
+    pub(crate) fn new<S: Storage>(core: &mut Core<S>) -> Result<(Self, Next), Fatal> {
+        let accepted = core.hard_state.accepted_epoch;
+        let proposed = accepted.next().expect("no ballot is held after the last epoch");
+        let mut leading = Leading {
+            consent: ConsentState::new(core.config.own.id, core.voters.clone(), proposed),
+            peers: BTreeMap::new(),
+            matched: BTreeMap::new(),
+            own_rank: (core.hard_state.current_epoch, core.history.last_zxid()),
+            initial: core.history.last(),
+            began_ms: core.now_ms,
+            epoch_write: WriteId(0),
+            established_ms: None,
+            counter: 0,
+            waiting: VecDeque::new(),
+            origins: BTreeMap::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            resigning: None,
+            has_outbidder: false,
+            reads: Reads::default(),
+        };
+        let early: Vec<ConnId> = core.conns.keys().copied().collect();
+        for conn in early {
+            leading.on_accepted(core, conn);
+            let waiting = core.conns.get_mut(&conn).and_then(|conn| conn.waiting.take());
+            if let Some(message) = waiting
+                && let next @ Next::Look(_) = leading.step(core, conn, message)?
+            {
+                return Ok((leading, next));
+            }
+        }
+        Ok((leading, Next::Stay))
+    }
+
+    // Questions.
+
+    pub(crate) fn soft_state<S>(&self, core: &Core<S>) -> SoftState {
+        let is_serving = self.is_established();
+        SoftState { role: Role::Leading, leader: core.config.own.id, is_serving }
+    }
+
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.consent.epoch()
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        self.established_ms.is_some()
+    }
+
+    pub(crate) fn initial(&self) -> Index {
+        self.initial
+    }
+
+    pub(crate) fn counter(&self) -> u32 {
+        self.counter
+    }
+
+    pub(crate) fn own_rank(&self) -> (Epoch, Zxid) {
+        self.own_rank
+    }
+
+    pub(crate) fn matched(&self) -> &BTreeMap<NodeId, Index> {
+        &self.matched
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
+        self.peers.iter().map(|(conn, peer)| (*conn, peer))
+    }
+
+    /// Connected followers that take part in the broadcast, and the leader itself.
+    pub(crate) fn active_ensemble_size<S>(&self, core: &Core<S>) -> usize {
+        self.live_voters(core).len()
+    }
+
+    fn live_voters<S>(&self, core: &Core<S>) -> BTreeSet<NodeId> {
+        let connected = self.peers.iter().filter(|(conn, _)| core.conns.contains_key(conn));
+        let live = connected.filter(|(_, peer)| peer.stage == LeaderStage::Live);
+        live.filter_map(|(_, peer)| peer.voter).chain([core.config.own.id]).collect()
+    }
+
+    // What comes in.
+
+    pub(crate) fn on_accepted<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
+        self.peers.insert(conn, Peer::new(core.now_ms));
+    }
+
+    pub(crate) fn step<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        message: Message,
+    ) -> Result<Next, Fatal> {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            core.close(conn, CloseReason::Stray);
+            return Ok(Next::Stay);
+        };
+        peer.progress_ms = core.now_ms;
+        let (stage, kind) = (peer.stage, message.message_type());
+        let is_live = stage == LeaderStage::Live;
+        match message {
+            Message::FollowerInfo(info) if stage == LeaderStage::AwaitInfo => {
+                return Ok(self.on_info(core, conn, info));
+            }
+            Message::EpochAck(ack) if stage == LeaderStage::AwaitPromise => {
+                return Ok(self.on_promise(core, conn, ack));
+            }
+            Message::NewLeaderAck if stage == LeaderStage::AwaitHistory => {
+                self.on_history(core, conn);
+            }
+            // A sign of life of a watcher.
+            Message::NewLeaderAck if is_live && peer.voter.is_none() => {}
+            Message::Accept { zxid, fid } if is_live && peer.voter.is_some() => {
+                self.on_accept(core, conn, zxid, &fid)?;
+            }
+            Message::Request(request) if is_live => self.on_request(core, conn, request),
+            Message::Pong { number } if is_live => {
+                if let Some(voter) = peer.voter {
+                    self.reads.on_pong(voter, number);
+                }
+            }
+            Message::ReadIndex { id } if is_live && peer.is_native() => {
+                self.reads.ask_for_peer(core, conn, id, self.established_ms.is_some());
+            }
+            // Before their stage, after it, or never for a leader.
+            Message::FollowerInfo(_)
+            | Message::EpochAck(_)
+            | Message::NewLeaderAck
+            | Message::Accept { .. }
+            | Message::Request(_)
+            | Message::Pong { .. }
+            | Message::ReadIndex { .. }
+            | Message::Vote(_)
+            | Message::LeaderInfo(_)
+            | Message::LogEntry(_)
+            | Message::NewLeader { .. }
+            | Message::Proposal(_)
+            | Message::Commit { .. }
+            | Message::Abort { .. }
+            | Message::Response { .. }
+            | Message::Ping { .. }
+            | Message::Snapshot(_)
+            | Message::ReadIndexReply { .. } => {
+                core.close(conn, CloseReason::OutOfPlace(kind));
+            }
+        }
+        Ok(Next::Stay)
+    }
+
+    /// A learner introduces itself.
+    fn on_info<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        info: FollowerInfo,
+    ) -> Next {
+        let is_native = info.caps.is_some();
+        let own = &core.config.own;
+        let mut voter = None;
+        let mut counts = true;
+        if info.voting {
+            let member = core.member_by_message(&info.fid).filter(|member| member.id != own.id);
+            let Some(id) = member.map(|member| member.id) else {
+                core.close(conn, CloseReason::NotVoter);
+                return Next::Stay;
+            };
+            if !is_native {
+                core.note(Note::GometaVoter { peer: info.fid.clone() });
+                if !core.config.allow_gometa_voters {
+                    core.close(conn, CloseReason::GometaVoter);
+                    return Next::Stay;
+                }
+            }
+            voter = Some(id);
+            let accepted = info.accepted_epoch;
+            match self.consent.epoch() {
+                Some(epoch) if epoch < accepted => {
+                    // It can never follow in this epoch.
+                    self.has_outbidder = true;
+                    core.close(conn, CloseReason::Outbid);
+                    return self.while_in_reach(core);
+                }
+                Some(epoch) if epoch == accepted => {
+                    // It has promised this epoch, and maybe not to this leader: then it must not be
+                    // counted again, or two leaders could share the epoch.
+                    counts = info.accepted_leader.as_ref() == Some(&core.config.own.message);
+                    // One of ours will not follow; a gometa follower will, and does no harm.
+                    self.has_outbidder |= !counts && is_native;
+                }
+                _ => {}
+            }
+        }
+        let same = |peer: &Peer| peer.fid == info.fid && peer.voter == voter && peer.is_known();
+        let older = self.peers.iter().find(|(other, peer)| **other != conn && same(peer));
+        if let Some((older, _)) = older {
+            let older = *older;
+            core.close(older, CloseReason::Replaced);
+            self.forget(older);
+        }
+        if let Some(id) = voter
+            && !self.consent.on_info(id, info.accepted_epoch)
+        {
+            core.close(conn, CloseReason::Outbid);
+            return Next::Stay;
+        }
+        if let Some(open) = core.conns.get_mut(&conn) {
+            open.peer = Some(info.fid.clone());
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else { return Next::Stay };
+        peer.fid = info.fid;
+        peer.voter = voter;
+        peer.caps = info.caps;
+        peer.counts = counts;
+        peer.stage = LeaderStage::AwaitEpoch;
+        if counts { Next::Stay } else { self.while_in_reach(core) }
+    }
+
+    /// A learner has promised.
+    fn on_promise<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, ack: EpochAck) -> Next {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Next::Stay };
+        if let Some(voter) = peer.voter
+            && !self.consent.is_promised()
+        {
+            if self.own_rank < (ack.current_epoch, ack.logged) {
+                // A leader must hold everything that its quorum holds.
+                core.close(conn, CloseReason::Ahead);
+                return self.while_in_reach(core);
+            }
+            if peer.counts {
+                self.consent.on_promise(voter);
+            }
+        }
+        peer.ack = ack;
+        peer.stage = LeaderStage::AwaitQuorum;
+        Next::Stay
+    }
+
+    /// A learner's history is this leader's.
+    fn on_history<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.stage = LeaderStage::Live;
+        let (fid, index) = (peer.fid.clone(), peer.sync_point);
+        if let Some(voter) = peer.voter {
+            // It vouches for all that was streamed, and for what it had before.
+            let matched = self.matched.entry(voter).or_default();
+            *matched = (*matched).max(index);
+            self.consent.on_history(voter);
+        }
+        core.note(Note::Synchronized { peer: fid, index });
+    }
+
+    /// A follower vouches for everything up to `zxid`.
+    fn on_accept<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        zxid: Zxid,
+        fid: &Address,
+    ) -> Result<(), Fatal> {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        let Some(voter) = peer.voter.filter(|_| peer.fid == *fid) else {
+            core.close(conn, CloseReason::BadAccept);
+            return Ok(());
+        };
+        if zxid == Zxid::ZERO {
+            return Ok(()); // a sign of life
+        }
+        let known = self.matched.get(&voter).copied().unwrap_or_default();
+        let next = known.next();
+        let is_next = next <= core.history.last()
+            && core.history.known_zxid(next)?.is_some_and(|wanted| wanted == zxid);
+        let index = match is_next {
+            true => Some(next),
+            false => core.history.place(zxid)?,
+        };
+        match index.filter(|index| *index <= peer.sent) {
+            Some(index) => {
+                if known < index {
+                    self.matched.insert(voter, index);
+                }
+                peer.asked_ms = (index < peer.sent).then_some(core.now_ms);
+            }
+            // Late: committed long since, and no longer kept. It goes on, though.
+            None if zxid <= core.committed_zxid()? => {
+                let is_last = core.history.known_zxid(peer.sent)?.is_none_or(|sent| sent <= zxid);
+                peer.asked_ms = (!is_last).then_some(core.now_ms);
+            }
+            None => core.close(conn, CloseReason::BadAccept),
+        }
+        Ok(())
+    }
+
+    // Requests.
+
+    fn on_request<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
+        if request.command.op.is_custom() {
+            self.on_custom(core, conn, request);
+        } else if !self.is_established() && self.waiting.len() < core.config.proposals_count_max {
+            self.waiting.push_back((conn, request));
+        } else {
+            self.propose_for(core, conn, request);
+        }
+    }
+
+    fn propose_for<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
+        let Some(peer) = self.peers.get(&conn) else { return };
+        let fid = peer.fid.clone();
+        let refused = refusal(&request.command, &core.config, false);
+        let refused = refused.or_else(|| self.busy(core, &request.command));
+        if let Some(why) = refused {
+            let abort = Message::Abort { request: request.id, fid, error: why.to_string() };
+            core.send(conn, abort);
+            return;
+        }
+        self.place(core, fid, request.id, request.command);
+    }
+
+    fn on_custom<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
+        let Some(peer) = self.peers.get(&conn) else { return };
+        let origin = peer.fid.clone();
+        if core.config.custom_requests {
+            core.ready.custom.push(CustomRequest { origin, request });
+        } else {
+            let error = NO_CUSTOM_HANDLER.to_owned();
+            let response =
+                Message::Response { request: request.id, fid: origin, error, content: None };
+            core.send(conn, response);
+        }
+    }
+
+    /// A request of this node itself.
+    pub(crate) fn propose<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        id: u64,
+        command: Command,
+    ) -> Result<(), ProposeError> {
+        let own = core.config.own.message.clone();
+        if command.op.is_custom() {
+            core.requests.ask(id);
+            if core.config.custom_requests {
+                let request = Request { id, command };
+                core.ready.custom.push(CustomRequest { origin: own, request });
+            } else {
+                let error = NO_CUSTOM_HANDLER.to_owned();
+                let answer = core.requests.end(id, Outcome::Answered { error, content: None });
+                core.ready.answers.extend(answer);
+            }
+            return Ok(());
+        }
+        if let Some(why) = self.busy(core, &command) {
+            return Err(why);
+        }
+        let (index, zxid) = self.place(core, own, id, command);
+        core.requests.place(id, index, zxid);
+        Ok(())
+    }
+
+    /// Why nothing can be proposed now, if so.
+    fn busy<S: Storage>(&self, core: &Core<S>, command: &Command) -> Option<ProposeError> {
+        if !self.is_established() {
+            return Some(ProposeError::NoLeader);
+        }
+        if self.resigning.is_some() {
+            return Some(ProposeError::Resigning);
+        }
+        let bytes = self.pending_bytes.saturating_add(command.bytes());
+        let is_full = core.config.proposals_count_max <= self.pending.len()
+            || (core.config.proposals_bytes_max < bytes && !self.pending.is_empty());
+        is_full.then_some(ProposeError::Busy)
+    }
+
+    /// Gives a command its place in the order of all.
+    fn place<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        fid: Address,
+        id: u64,
+        command: Command,
+    ) -> (Index, Zxid) {
+        let epoch = self.consent.epoch().expect("an established leader has an epoch");
+        self.counter = self.counter.checked_add(1).expect("a leader resigns in time");
+        let zxid = Zxid::new(epoch, self.counter);
+        let bytes = command.bytes();
+        let index = core.history.append(zxid, command);
+        self.origins.insert(index, (fid, id));
+        self.pending.push_back((index, bytes));
+        self.pending_bytes += bytes;
+        if u32::MAX - core.config.counter_reserve <= self.counter {
+            self.resign(core, ResignReason::CounterEnds);
+        }
+        (index, zxid)
+    }
+
+    /// The application answers a request outside the log.
+    pub(crate) fn respond<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        origin: Address,
+        request: u64,
+        error: String,
+        content: Option<Bytes>,
+    ) {
+        if origin == core.config.own.message {
+            let answer = core.requests.end(request, Outcome::Answered { error, content });
+            core.ready.answers.extend(answer);
+            return;
+        }
+        let live = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.stage == LeaderStage::Live && peer.fid == origin);
+        // Followers before watchers, should they share a name.
+        let found = live.min_by_key(|(_, peer)| peer.voter.is_none()).map(|(conn, _)| *conn);
+        if let Some(conn) = found {
+            core.send(conn, Message::Response { request, fid: origin, error, content });
+        }
+    }
+
+    /// Takes no more requests, and gives up the office once all that was proposed is committed.
+    pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>, why: ResignReason) {
+        if self.resigning.is_none() {
+            self.resigning = Some(why);
+            core.note(Note::Resigning { why });
+        }
+    }
+
+    pub(crate) fn reads(&mut self) -> &mut Reads {
+        &mut self.reads
+    }
+
+    // What follows.
+
+    /// Everything that what has come in since may have made possible.
+    pub(crate) fn advance<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Fatal> {
+        if let next @ Next::Look(_) = self.sweep(core) {
+            return Ok(next);
+        }
+        self.settle_epoch(core);
+        self.settle_promise(core)?;
+        self.establish(core);
+        self.advance_commit(core);
+        while self.is_established()
+            && let Some((conn, request)) = self.waiting.pop_front()
+        {
+            self.propose_for(core, conn, request);
+        }
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        self.reads.ping(core, &self.peers);
+        for conn in conns {
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.pump(core, conn, &self.origins)?;
+            }
+        }
+        // A lone voter needs nobody's word.
+        self.advance_commit(core);
+        self.reads.answer(core, self.is_established());
+        self.forget_origins(core);
+        if self.resigning.is_some()
+            && self.is_established()
+            && core.commit == core.history.last()
+            && self.waiting.is_empty()
+            && self.peers.values().all(|peer| peer.has_heard_of_commit(core.commit))
+        {
+            return Ok(Next::Look(LeaveReason::Resigned));
+        }
+        // Some may have been closed on the way.
+        Ok(self.sweep(core))
+    }
+
+    /// Forgets learners whose connections are gone, and notices when too few are left.
+    fn sweep<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
+        let gone = self.peers.keys().filter(|conn| !core.conns.contains_key(conn));
+        let gone: Vec<ConnId> = gone.copied().collect();
+        let mut has_lost_voter = false;
+        for conn in gone {
+            has_lost_voter |= self.forget(conn);
+        }
+        let is_quorum = || self.consent.is_quorum(&self.live_voters(core));
+        match has_lost_voter && self.is_established() && !is_quorum() {
+            true => Next::Look(LeaveReason::QuorumLost),
+            false => Next::Stay,
+        }
+    }
+
+    /// Says whether it was a voter.
+    fn forget(&mut self, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.remove(&conn) else { return false };
+        if let Some(voter) = peer.voter {
+            self.consent.withdraw(voter);
+        }
+        peer.voter.is_some()
+    }
+
+    fn settle_epoch<S: Storage>(&mut self, core: &mut Core<S>) {
+        let Some(epoch) = self.consent.settle_epoch() else { return };
+        if core.hard_state.accepted_epoch < epoch {
+            core.accept_epoch(epoch, core.config.own.message.clone());
+            core.note(Note::EpochSettled { epoch });
+        }
+        for (conn, peer) in &mut self.peers {
+            if peer.stage == LeaderStage::AwaitEpoch {
+                // A gometa learner skips what it does not know.
+                let caps = Some(crate::caps::ALL);
+                core.send_held(*conn, Message::LeaderInfo(LeaderInfo { epoch, caps }));
+                peer.stage = LeaderStage::AwaitPromise;
+                peer.progress_ms = core.now_ms;
+            }
+        }
+    }
+
+    fn settle_promise<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Fatal> {
+        let Some(epoch) = self.consent.epoch() else { return Ok(()) };
+        if !self.consent.is_promised() {
+            if !self.consent.settle_promise() {
+                return Ok(());
+            }
+            core.enter_epoch(epoch);
+            self.epoch_write = core.next_durable();
+            core.note(Note::EpochPromised { epoch });
+        }
+        for (conn, peer) in &mut self.peers {
+            if peer.stage == LeaderStage::AwaitQuorum && core.conns.contains_key(conn) {
+                peer.plan(core, *conn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Once a quorum holds what this leader was elected with, all of it is committed.
+    fn establish<S: Storage>(&mut self, core: &mut Core<S>) {
+        let Some(epoch) = self.consent.epoch() else { return };
+        let is_ready = !self.is_established()
+            && self.consent.is_promised()
+            && core.is_durable(self.epoch_write)
+            && self.initial <= core.history.durable()
+            && self.consent.has_histories(&self.live_voters(core));
+        if is_ready {
+            assert!(core.history.last() == self.initial, "nothing is proposed before");
+            self.established_ms = Some(core.now_ms);
+            core.commit_to(self.initial);
+            core.note(Note::Established { epoch, initial: self.initial });
+        }
+    }
+
+    fn advance_commit<S: Storage>(&mut self, core: &mut Core<S>) {
+        if !self.is_established() {
+            return;
+        }
+        let (own, durable) = (core.config.own.id, core.history.durable());
+        let held = |id| match id == own {
+            true => Some(durable),
+            false => self.matched.get(&id).copied(),
+        };
+        let committed = core.voters.committed_index(held);
+        core.commit_to(committed.min(core.history.last()));
+        while let Some((index, bytes)) = self.pending.front().copied()
+            && index <= core.commit
+        {
+            self.pending.pop_front();
+            self.pending_bytes -= bytes;
+        }
+    }
+
+    /// Whether the voters that are connected, and may count, can still make a quorum; if not, this
+    /// leadership ends at once, and the next epoch will be a greater one.
+    fn while_in_reach<S: Storage>(&self, core: &Core<S>) -> Next {
+        if self.consent.is_promised() {
+            return Next::Stay;
+        }
+        let connected = self.peers.iter().filter(|(conn, _)| core.conns.contains_key(conn));
+        let may_count =
+            connected.filter(|(_, peer)| peer.counts).filter_map(|(_, peer)| peer.voter);
+        match self.consent.is_quorum(&may_count.chain([core.config.own.id]).collect()) {
+            true => Next::Stay,
+            false => Next::Look(LeaveReason::OutOfReach),
+        }
+    }
+
+    fn forget_origins<S: Storage>(&mut self, core: &Core<S>) {
+        let planned = self.peers.values().filter(|peer| LeaderStage::Streaming <= peer.stage);
+        let slowest = planned.map(|peer| peer.sent.max(peer.sync_point)).min();
+        let kept = slowest.unwrap_or(core.history.last()).next();
+        while let Some(first) = self.origins.first_entry()
+            && *first.key() < kept
+        {
+            first.remove();
+        }
+    }
+
+    // Time.
+
+    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
+        let now_ms = core.now_ms;
+        let establish_ms = core.config.establish_timeout_ms;
+        match self.established_ms {
+            None if self.began_ms.saturating_add(establish_ms) < now_ms => {
+                return Next::Look(LeaveReason::NotEstablished);
+            }
+            Some(since_ms)
+                if self.has_outbidder
+                    && since_ms.saturating_add(core.config.outbid_ms) < now_ms =>
+            {
+                self.resign(core, ResignReason::Outbid);
+            }
+            _ => {}
+        }
+        self.reads.tick(core);
+        for (conn, peer) in &mut self.peers {
+            tick_peer(core, *conn, peer);
+        }
+        Next::Stay
+    }
+
+    pub(crate) fn lose_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+        self.reads.lose(core);
+    }
+}
+
+/// Gives up a peer that does not go on, and shows it a sign of life otherwise.
+fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
+    let now_ms = core.now_ms;
+    let Some(open) = core.conns.get(&conn) else { return };
+    let (heard_ms, sent_ms) = (open.heard_ms, open.sent_ms);
+    let silence_ms = core.config.peer_silence_ms;
+    if open.stuck_since_ms().is_some_and(|since| since.saturating_add(silence_ms) < now_ms) {
+        core.close(conn, CloseReason::Full);
+        return;
+    }
+    if peer.stage != LeaderStage::Live {
+        let since_ms = match peer.stage {
+            // It is this node that lets it wait.
+            LeaderStage::AwaitEpoch | LeaderStage::AwaitQuorum => now_ms,
+            _ => peer.progress_ms.max(open.written_ms),
+        };
+        if since_ms.saturating_add(core.config.sync_timeout_ms) < now_ms {
+            core.close(conn, CloseReason::Silent);
+        }
+        return;
+    }
+    if peer.voter.is_some()
+        && let Some(asked_ms) = peer.asked_ms
+        && asked_ms.saturating_add(core.config.accept_timeout_ms) < now_ms
+    {
+        core.close(conn, CloseReason::NotAccepting);
+        return;
+    }
+    if core.config.behind_count_max < core.history.last() - peer.sent {
+        core.close(conn, CloseReason::Behind);
+        return;
+    }
+    if peer.is_native() {
+        if heard_ms.saturating_add(silence_ms) < now_ms {
+            core.close(conn, CloseReason::Silent);
+        }
+        return;
+    }
+    let keepalive_ms = core.config.keepalive_ms;
+    if sent_ms.saturating_add(keepalive_ms) <= now_ms {
+        let fid = KEEP_ALIVE_FID.into();
+        let content = Some(Bytes::new());
+        core.send(conn, Message::Response { request: 0, fid, error: String::new(), content });
+    }
+    // A watcher has no election port that would answer.
+    let Some(member) = core.member_by_message(&peer.fid).filter(|_| peer.voter.is_some()).cloned()
+    else {
+        return;
+    };
+    if peer.questioned_ms.saturating_add(keepalive_ms) <= now_ms {
+        peer.questioned_ms = now_ms;
+        ask_whether_there(core, &member.election);
+    }
+    if has_gone_silent(core, conn, &member, &mut peer.is_silent_port_noted) {
+        core.close(conn, CloseReason::Silent);
+    }
+}
+
+/// The name under which a request of this node is known to its caller.
+pub(crate) fn proposal_id(id: u64) -> ProposalId {
+    ProposalId(id)
+}

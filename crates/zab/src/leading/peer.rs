@@ -1,0 +1,292 @@
+//! One learner, as its leader sees it.
+//!
+//! ```text
+//! AwaitInfo ─► AwaitEpoch ─► AwaitPromise ─► AwaitQuorum ─► Streaming ─► AwaitHistory ─► Live
+//! FollowerInfo  quorum 1,      EpochAck       quorum 2,      the plan,    NewLeaderAck
+//!               LeaderInfo                    current epoch  NewLeader
+//! ```
+//! The plan is made at one instant. It fixes the *sync point*, the end of the leader's history then,
+//! proposals and all: up to it entries are streamed, after it they are proposed. So nothing can
+//! fall between, and what happens meanwhile waits in the history.
+
+use std::collections::BTreeMap;
+
+use quorate_types::{Index, NodeId};
+
+use crate::core::Core;
+use crate::event::Fatal;
+use crate::note::{CloseReason, Note, SyncPlan};
+use crate::{
+    Address, ConnId, EpochAck, LogEntry, Message, Proposal, Storage, StorageError, Zxid, caps,
+};
+
+/// Bytes of entries read out of the history at a time.
+const BATCH_BYTES: u64 = 64 << 10;
+
+/// How far a learner is, as its leader sees it. gometa's `LeaderStageCode`, with what ends a stage
+/// told apart from what begins the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeaderStage {
+    /// It has connected.
+    AwaitInfo,
+    /// It waits until it is settled which epoch begins.
+    AwaitEpoch,
+    /// It was told the epoch.
+    AwaitPromise,
+    /// It has promised, and waits until a quorum has; or for a snapshot to be ready.
+    AwaitQuorum,
+    /// It is sent what it lacks.
+    Streaming,
+    /// It was told that the epoch begins.
+    AwaitHistory,
+    /// It takes part in the broadcast.
+    Live,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) stage: LeaderStage,
+    pub(crate) fid: Address,
+    /// Which member it is, if it votes.
+    pub(crate) voter: Option<NodeId>,
+    pub(crate) caps: Option<u64>,
+    /// Whether its promise counts.
+    pub(crate) counts: bool,
+    pub(crate) ack: EpochAck,
+    /// Entries up to here are on their way, or there.
+    pub(crate) sent: Index,
+    pub(crate) sync_point: Index,
+    /// It was told that everything up to here is committed.
+    pub(crate) commit_sent: Index,
+    /// When something last came from it.
+    pub(crate) progress_ms: u64,
+    /// Since when it owes an Accept.
+    pub(crate) asked_ms: Option<u64>,
+    /// When it was last asked, on its election port, whether it is there.
+    pub(crate) questioned_ms: u64,
+    pub(crate) is_silent_port_noted: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(now_ms: u64) -> Self {
+        Peer {
+            stage: LeaderStage::AwaitInfo,
+            fid: Address::default(),
+            voter: None,
+            caps: None,
+            counts: false,
+            ack: EpochAck::default(),
+            sent: Index(0),
+            sync_point: Index(0),
+            commit_sent: Index(0),
+            progress_ms: now_ms,
+            asked_ms: None,
+            questioned_ms: now_ms,
+            is_silent_port_noted: false,
+        }
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.stage != LeaderStage::AwaitInfo
+    }
+
+    pub(crate) fn is_native(&self) -> bool {
+        self.caps.is_some()
+    }
+
+    /// Whether it will learn of a commit without this leader's doing anything more.
+    pub(crate) fn has_heard_of_commit(&self, commit: Index) -> bool {
+        self.stage != LeaderStage::Live || commit <= self.commit_sent
+    }
+
+    /// Decides how this learner is brought up to date, and opens its stream.
+    pub(crate) fn plan<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+    ) -> Result<(), Fatal> {
+        let Some(plan) = self.choose(core, conn)? else { return Ok(()) };
+        core.note(Note::Planned { peer: self.fid.clone(), plan });
+        let committed = core.committed_zxid()?;
+        let (after, keep) = match plan {
+            SyncPlan::Difference { after } => (after, Some(core.history.zxid(after)?)),
+            SyncPlan::Truncation { keep } => (keep, Some(core.history.zxid(keep)?)),
+            SyncPlan::Snapshot { index } => (index, None),
+            SyncPlan::Replay { after } => (after, None),
+        };
+        core.send(conn, Message::LogEntry(LogEntry::begin(committed, keep)));
+        if matches!(plan, SyncPlan::Snapshot { .. }) {
+            let snapshot = core.history.storage().snapshot()?;
+            core.send(conn, Message::Snapshot(snapshot));
+        }
+        self.sent = after;
+        self.sync_point = core.history.last();
+        self.stage = LeaderStage::Streaming;
+        self.progress_ms = core.now_ms;
+        Ok(())
+    }
+
+    /// The plan; none if there is none yet, or none at all.
+    fn choose<S: Storage>(
+        &self,
+        core: &mut Core<S>,
+        conn: ConnId,
+    ) -> Result<Option<SyncPlan>, Fatal> {
+        let before = core.history.first()?.prev();
+        let logged = self.ack.logged;
+        if !self.is_native() {
+            // Nothing settles what it already has but to send it again.
+            let holds_rest = before == Index(0) || core.history.zxid(before)? <= logged;
+            let count = core.history.last() - before;
+            if holds_rest && count <= core.config.replay_count_max {
+                return Ok(Some(SyncPlan::Replay { after: before }));
+            }
+            core.close(conn, CloseReason::NoPlan);
+            return Ok(None);
+        }
+        if let Some(after) = core.history.place(logged)? {
+            return Ok(Some(SyncPlan::Difference { after }));
+        }
+        let committed = self.ack.committed.unwrap_or(Zxid::ZERO);
+        if let Some(keep) = core.history.place(committed)? {
+            return Ok(Some(SyncPlan::Truncation { keep }));
+        }
+        if core.history.zxid(before)? < committed {
+            // It has committed what this history never had.
+            core.note(Note::Diverged { zxid: committed });
+            core.close(conn, CloseReason::NoPlan);
+            return Ok(None);
+        }
+        match core.history.storage().snapshot() {
+            Ok(snapshot) if before <= snapshot.index && self.can_take_snapshot() => {
+                Ok(Some(SyncPlan::Snapshot { index: snapshot.index }))
+            }
+            Ok(_) => {
+                core.close(conn, CloseReason::NoPlan);
+                Ok(None)
+            }
+            // Asked for again with the next tick.
+            Err(StorageError::SnapshotPending) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn can_take_snapshot(&self) -> bool {
+        self.caps.unwrap_or(0) & caps::PLAN != 0
+    }
+
+    /// Sends what the connection has room for.
+    pub(crate) fn pump<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        origins: &BTreeMap<Index, (Address, u64)>,
+    ) -> Result<(), Fatal> {
+        while core.has_room(conn) {
+            let is_more = match self.stage {
+                LeaderStage::Streaming => self.stream(core, conn)?,
+                LeaderStage::AwaitHistory | LeaderStage::Live => {
+                    self.broadcast(core, conn, origins)?
+                }
+                LeaderStage::AwaitInfo
+                | LeaderStage::AwaitEpoch
+                | LeaderStage::AwaitPromise
+                | LeaderStage::AwaitQuorum => false,
+            };
+            if !is_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next part of the stream. Says whether there is more to say.
+    fn stream<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) -> Result<bool, Fatal> {
+        if self.sent < self.sync_point {
+            for entry in self.next_entries(core, conn, self.sync_point)? {
+                self.sent = entry.index;
+                let entry = LogEntry { zxid: entry.zxid, command: entry.command, keep: None };
+                core.send(conn, Message::LogEntry(entry));
+            }
+            return Ok(core.conns.contains_key(&conn));
+        }
+        // What is committed by now, not when the stream began.
+        let commit_sent = core.commit.min(self.sync_point);
+        let Some(committed) = core.history.known_zxid(commit_sent)? else {
+            core.close(conn, CloseReason::Behind);
+            return Ok(false);
+        };
+        self.commit_sent = commit_sent;
+        core.send(conn, Message::LogEntry(LogEntry::end(committed)));
+        let epoch = core.hard_state.current_epoch;
+        core.send_held(conn, Message::NewLeader { epoch });
+        self.stage = LeaderStage::AwaitHistory;
+        self.progress_ms = core.now_ms;
+        Ok(true)
+    }
+
+    /// The next proposals and commits. Says whether there is more to say.
+    fn broadcast<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        origins: &BTreeMap<Index, (Address, u64)>,
+    ) -> Result<bool, Fatal> {
+        if !self.is_native() && self.commit_sent < self.sync_point {
+            // What a gometa learner has from the stream must be committed before the first live
+            // proposal, or it takes the Commit for one out of order.
+            return self.commit_next(core, conn, self.sync_point);
+        }
+        let mut is_more = false;
+        if self.sent < core.history.last() {
+            for entry in self.next_entries(core, conn, core.history.last())? {
+                self.sent = entry.index;
+                let (fid, request) = origins.get(&entry.index).cloned().unwrap_or_default();
+                let (zxid, command) = (entry.zxid, entry.command);
+                let proposal = Proposal { zxid, fid, request, command };
+                core.send(conn, Message::Proposal(proposal));
+            }
+            self.asked_ms.get_or_insert(core.now_ms);
+            is_more = self.sent < core.history.last() && core.conns.contains_key(&conn);
+        }
+        let is_behind = self.commit_next(core, conn, self.sent)?;
+        Ok(is_more || is_behind)
+    }
+
+    /// Tells of commits up to `last`: of one to a gometa learner, of all at once to one of ours. Says
+    /// whether it did.
+    fn commit_next<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        last: Index,
+    ) -> Result<bool, Fatal> {
+        let last = core.commit.min(last);
+        if last <= self.commit_sent {
+            return Ok(false);
+        }
+        let next = if self.is_native() { last } else { self.commit_sent.next() };
+        let Some(zxid) = core.history.known_zxid(next)? else {
+            core.close(conn, CloseReason::Behind);
+            return Ok(false);
+        };
+        self.commit_sent = next;
+        core.send(conn, Message::Commit { zxid });
+        Ok(core.conns.contains_key(&conn))
+    }
+
+    /// What comes next, up to `last`; nothing, and no connection, if it is no longer kept.
+    fn next_entries<S: Storage>(
+        &self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        last: Index,
+    ) -> Result<Vec<crate::Entry>, Fatal> {
+        if self.sent.next() < core.history.first()? {
+            core.close(conn, CloseReason::Behind);
+            return Ok(Vec::new());
+        }
+        let bytes_max = BATCH_BYTES.min(core.config.connection_bytes_max);
+        core.history.entries(self.sent.next(), last, bytes_max)
+    }
+}

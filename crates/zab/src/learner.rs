@@ -1,0 +1,617 @@
+//! Whoever follows: synchronization with the leader, then the broadcast.
+//!
+//! ```text
+//! Connecting ─► SendFollowerInfo ─► ReceiveEpoch ─► SyncReceive ─► ReceiveNewLeader ─► Done
+//!   connected     FollowerInfo        LeaderInfo      entries         NewLeader       Proposals,
+//!                 leaves              EpochAck        end marker      NewLeaderAck    Commits
+//! ```
+//! A native leader says what may be kept and streams the rest in order, so entries are settled as
+//! they come: what is the same stays, and at the first difference everything that follows is
+//! replaced. What a gometa leader streams may be in any order and is held until its end.
+//!
+//! Nothing of an unfinished stream is committed or counts as this epoch's history. Whatever does not
+//! fit ends the followership; the next one begins with another election.
+//!
+//! Not here: what follows from having a vote (`following.rs`) or none (`observing.rs`).
+
+use std::collections::BTreeMap;
+
+use quorate_types::Index;
+
+use crate::core::Core;
+use crate::event::Fatal;
+use crate::note::Note;
+use crate::zab::Next;
+use crate::{
+    Command, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry, Member,
+    Message, Op, Outcome, Proposal, ProposalId, ReadFailure, ReadId, Request, Role, Snapshot,
+    SoftState, Storage, Zxid, caps, following, observing,
+};
+
+/// How far a learner is. gometa's `FollowerStageCode`, with the connection as a stage of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FollowerStage {
+    /// The connection is being made.
+    Connecting,
+    /// It has introduced itself, and waits for the epoch.
+    ReceiveEpoch,
+    /// It has promised, and receives what it lacks.
+    SyncReceive,
+    /// It has everything, and waits for the epoch to begin.
+    ReceiveNewLeader,
+    /// It takes part in the broadcast.
+    Done,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Learner {
+    voting: bool,
+    leader: Member,
+    conn: Option<ConnId>,
+    stage: FollowerStage,
+    /// What LeaderInfo said; everything after it must be of this epoch.
+    epoch: Epoch,
+    caps: Option<u64>,
+    /// When something last went on.
+    progress_ms: u64,
+    /// The last place known to be the same as the leader's.
+    cursor: Index,
+    awaits_snapshot: bool,
+    /// The leader's last committed id, by its markers.
+    stream_committed: Zxid,
+    /// What a gometa leader streams.
+    collected: BTreeMap<Zxid, Command>,
+    collected_bytes: u64,
+    is_unordered: bool,
+    stream_last: Zxid,
+    starts_at_zero: bool,
+    /// When a gometa leader was last asked whether it is there.
+    asked_ms: u64,
+    is_silent_port_noted: bool,
+}
+
+impl Learner {
+    /// Begins to follow.
+    pub(crate) fn new<S: Storage>(core: &mut Core<S>, leader: Member) -> Self {
+        core.ready.connect.push(leader.message.clone());
+        Learner {
+            voting: core.config.is_voter(),
+            leader,
+            conn: None,
+            stage: FollowerStage::Connecting,
+            epoch: Epoch(0),
+            caps: None,
+            progress_ms: core.now_ms,
+            cursor: Index(0),
+            awaits_snapshot: false,
+            stream_committed: Zxid::ZERO,
+            collected: BTreeMap::new(),
+            collected_bytes: 0,
+            is_unordered: false,
+            stream_last: Zxid::ZERO,
+            starts_at_zero: false,
+            asked_ms: core.now_ms,
+            is_silent_port_noted: false,
+        }
+    }
+
+    pub(crate) fn stage(&self) -> FollowerStage {
+        self.stage
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn leader(&self) -> &Member {
+        &self.leader
+    }
+
+    pub(crate) fn is_waiting_for(&self, address: &crate::Address) -> bool {
+        self.conn.is_none() && self.leader.message == *address
+    }
+
+    pub(crate) fn is_on(&self, conn: ConnId) -> bool {
+        self.conn == Some(conn)
+    }
+
+    /// Whether it was closed on this side, because it took nothing any more.
+    pub(crate) fn has_lost_connection<S>(&self, core: &Core<S>) -> bool {
+        self.conn.is_some_and(|conn| !core.conns.contains_key(&conn))
+    }
+
+    pub(crate) fn soft_state(&self) -> SoftState {
+        let role = if self.voting { Role::Following } else { Role::Observing };
+        let is_serving = self.stage == FollowerStage::Done;
+        SoftState { role, leader: self.leader.id, is_serving }
+    }
+
+    fn is_native(&self) -> bool {
+        self.caps.is_some()
+    }
+
+    pub(crate) fn on_connected<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
+        self.conn = Some(conn);
+        self.stage = FollowerStage::ReceiveEpoch;
+        self.progress_ms = core.now_ms;
+        let info = FollowerInfo {
+            accepted_epoch: core.hard_state.accepted_epoch,
+            fid: core.config.own.message.clone(),
+            voting: self.voting,
+            caps: Some(caps::ALL),
+            accepted_leader: core.hard_state.accepted_leader.clone(),
+        };
+        core.send(conn, Message::FollowerInfo(info));
+    }
+
+    pub(crate) fn step<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        message: Message,
+    ) -> Result<Next, Fatal> {
+        if self.conn != Some(conn) {
+            return Ok(Next::Stay);
+        }
+        self.progress_ms = core.now_ms;
+        let kind = message.message_type();
+        let out_of_place = Ok(Next::Look(LeaveReason::OutOfPlace(kind)));
+        let is_done = self.stage == FollowerStage::Done;
+        match message {
+            Message::LeaderInfo(info) if self.stage == FollowerStage::ReceiveEpoch => {
+                self.on_leader_info(core, conn, &info)
+            }
+            Message::LogEntry(entry) if self.stage == FollowerStage::SyncReceive => {
+                self.on_log_entry(core, entry)
+            }
+            Message::Snapshot(snapshot) if self.awaits_snapshot => {
+                Ok(self.on_snapshot(core, snapshot))
+            }
+            Message::NewLeader { epoch } if self.stage == FollowerStage::ReceiveNewLeader => {
+                self.on_new_leader(core, conn, epoch)
+            }
+            Message::Proposal(proposal) if is_done => self.on_proposal(core, conn, proposal),
+            Message::Commit { zxid } if is_done => self.on_commit(core, zxid),
+            Message::Abort { request, fid, error } if is_done => {
+                if fid == core.config.own.message {
+                    let answer = core.requests.end(request, Outcome::Refused { reason: error });
+                    core.ready.answers.extend(answer);
+                }
+                Ok(Next::Stay)
+            }
+            Message::Response { request, fid, error, content } if is_done => {
+                // To another name it is a sign of life.
+                if fid == core.config.own.message {
+                    let answer = core.requests.end(request, Outcome::Answered { error, content });
+                    core.ready.answers.extend(answer);
+                }
+                Ok(Next::Stay)
+            }
+            Message::Ping { number } if is_done => {
+                core.send(conn, Message::Pong { number });
+                Ok(Next::Stay)
+            }
+            Message::ReadIndexReply { id, index } if is_done => {
+                if let Some(read) = core.reads.remove(&id) {
+                    let answer = index.ok_or(ReadFailure::NoLeader);
+                    core.ready.reads.push((read, answer));
+                }
+                Ok(Next::Stay)
+            }
+            // Before their stage, after it, or never for a learner.
+            Message::LeaderInfo(_)
+            | Message::LogEntry(_)
+            | Message::Snapshot(_)
+            | Message::NewLeader { .. }
+            | Message::Proposal(_)
+            | Message::Commit { .. }
+            | Message::Abort { .. }
+            | Message::Response { .. }
+            | Message::Ping { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Vote(_)
+            | Message::FollowerInfo(_)
+            | Message::EpochAck(_)
+            | Message::NewLeaderAck
+            | Message::Request(_)
+            | Message::Accept { .. }
+            | Message::Pong { .. }
+            | Message::ReadIndex { .. } => out_of_place,
+        }
+    }
+
+    // Discovery.
+
+    fn on_leader_info<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        info: &LeaderInfo,
+    ) -> Result<Next, Fatal> {
+        let leader = self.leader.message.clone();
+        if self.voting && info.caps.is_none() {
+            core.note(Note::GometaVoter { peer: leader.clone() });
+            if !core.config.allow_gometa_voters {
+                return Ok(Next::Look(LeaveReason::GometaLeader));
+            }
+        }
+        let promise = match self.voting {
+            true => following::promise(core, info.epoch, &leader),
+            false => observing::promise(core, info.epoch, &leader),
+        };
+        if let Err(why) = promise {
+            return Ok(Next::Look(why));
+        }
+        self.epoch = info.epoch;
+        self.caps = info.caps;
+        self.stage = FollowerStage::SyncReceive;
+        self.cursor = core.commit;
+        let committed = core.committed_zxid()?;
+        let ack = if self.is_native() {
+            let logged = core.history.last_zxid();
+            EpochAck {
+                logged,
+                current_epoch: core.hard_state.current_epoch,
+                committed: Some(committed),
+            }
+        } else {
+            // Where its stream shall begin, nothing else: all that is not committed is to come
+            // again, since nothing else would settle it. A watcher cannot know that such a leader
+            // keeps its log, so it asks for all.
+            self.starts_at_zero = !self.voting || core.wants_all;
+            let logged = if self.starts_at_zero { Zxid::ZERO } else { committed };
+            let current_epoch = core.hard_state.current_epoch;
+            EpochAck { logged, current_epoch, committed: Some(committed) }
+        };
+        core.send_held(conn, Message::EpochAck(ack));
+        Ok(Next::Stay)
+    }
+
+    // Synchronization.
+
+    fn on_log_entry<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        entry: LogEntry,
+    ) -> Result<Next, Fatal> {
+        match entry.command.op {
+            Op::STREAM_BEGIN => {
+                self.stream_committed = self.stream_committed.max(entry.zxid);
+                if self.is_native() {
+                    return self.on_plan(core, entry.keep);
+                }
+                Ok(Next::Stay)
+            }
+            Op::STREAM_END => {
+                self.stream_committed = self.stream_committed.max(entry.zxid);
+                self.on_stream_end(core)
+            }
+            _ if self.awaits_snapshot || self.epoch < entry.zxid.epoch() => {
+                Ok(Next::Look(LeaveReason::Diverged))
+            }
+            _ if self.is_native() => self.settle(core, entry.zxid, entry.command),
+            _ => Ok(self.collect(core, entry)),
+        }
+    }
+
+    /// The leader said what may be kept.
+    fn on_plan<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        keep: Option<Zxid>,
+    ) -> Result<Next, Fatal> {
+        let Some(keep) = keep else {
+            self.awaits_snapshot = true;
+            return Ok(Next::Stay);
+        };
+        match core.history.place(keep)? {
+            Some(index) if core.commit <= index => {
+                self.cursor = index;
+                Ok(Next::Stay)
+            }
+            // It would have this node forget what is committed.
+            _ => Ok(Next::Look(LeaveReason::Diverged)),
+        }
+    }
+
+    fn on_snapshot<S: Storage>(&mut self, core: &mut Core<S>, snapshot: Snapshot) -> Next {
+        let is_usable = core.commit < snapshot.index
+            && core.handed <= snapshot.index
+            && snapshot.zxid.epoch() <= self.epoch
+            && snapshot.index.next() != snapshot.index;
+        if !is_usable {
+            return Next::Look(LeaveReason::Diverged);
+        }
+        self.awaits_snapshot = false;
+        self.cursor = snapshot.index;
+        core.install(snapshot);
+        Next::Stay
+    }
+
+    /// The next entry of the leader's history.
+    fn settle<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        zxid: Zxid,
+        command: Command,
+    ) -> Result<Next, Fatal> {
+        let place = self.cursor.next();
+        if place <= core.history.last() {
+            if core.history.zxid(place)? == zxid {
+                self.cursor = place;
+                // One id, one content, whoever says it.
+                if core.history.entry(place)?.command != command {
+                    core.note(Note::Diverged { zxid });
+                    return Ok(Next::Look(LeaveReason::Diverged));
+                }
+                return Ok(Next::Stay);
+            }
+            if let Err(why) = self.replace_tail(core)? {
+                return Ok(Next::Look(why));
+            }
+        }
+        if zxid <= core.history.last_zxid() {
+            return Ok(Next::Look(LeaveReason::Diverged));
+        }
+        self.cursor = core.history.append(zxid, command);
+        Ok(Next::Stay)
+    }
+
+    /// Removes everything after the cursor: the leader's history does not have it.
+    fn replace_tail<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+    ) -> Result<Result<(), LeaveReason>, Fatal> {
+        let last = core.history.last();
+        if last <= self.cursor {
+            return Ok(Ok(()));
+        }
+        if self.cursor < core.commit {
+            // What is committed is in the history of every leader. This is none, or was none.
+            core.note(Note::Diverged { zxid: core.history.zxid(self.cursor.next())? });
+            return Ok(Err(LeaveReason::Diverged));
+        }
+        let from = self.cursor.next();
+        core.note(Note::TailReplaced { from, last: core.history.last_zxid() });
+        core.history.truncate(self.cursor)?;
+        Ok(Ok(()))
+    }
+
+    /// Keeps what a gometa leader sends until all of it is there.
+    fn collect<S: Storage>(&mut self, core: &mut Core<S>, entry: LogEntry) -> Next {
+        if entry.zxid.epoch() == Epoch(0) {
+            // Ids that somebody made up for the keys of a state.
+            return Next::Look(LeaveReason::StateStream);
+        }
+        self.is_unordered = self.is_unordered || entry.zxid <= self.stream_last;
+        self.stream_last = entry.zxid;
+        self.collected_bytes = self.collected_bytes.saturating_add(entry.command.bytes() + 32);
+        if core.config.stream_bytes_max < self.collected_bytes {
+            return Next::Look(LeaveReason::TooLong);
+        }
+        self.collected.insert(entry.zxid, entry.command);
+        Next::Stay
+    }
+
+    fn on_stream_end<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Fatal> {
+        if self.awaits_snapshot {
+            return Ok(Next::Look(LeaveReason::Gap));
+        }
+        if !self.is_native() {
+            // Judged before anything is changed.
+            let committed = core.committed_zxid()?;
+            let highest = self.collected.keys().next_back().copied().unwrap_or(committed);
+            let has_hole = highest.max(committed) < self.stream_committed;
+            if has_hole || (self.is_unordered && !self.starts_at_zero) {
+                core.wants_all = true;
+                return Ok(Next::Look(LeaveReason::Disordered));
+            }
+            for (zxid, command) in std::mem::take(&mut self.collected) {
+                if committed < zxid {
+                    match self.settle(core, zxid, command)? {
+                        Next::Stay => {}
+                        next => return Ok(next),
+                    }
+                }
+            }
+        }
+        if let Err(why) = self.replace_tail(core)? {
+            return Ok(Next::Look(why));
+        }
+        if core.history.last_zxid() < self.stream_committed {
+            return Ok(Next::Look(LeaveReason::Gap));
+        }
+        self.stage = FollowerStage::ReceiveNewLeader;
+        Ok(Next::Stay)
+    }
+
+    fn on_new_leader<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        epoch: Epoch,
+    ) -> Result<Next, Fatal> {
+        if epoch != self.epoch {
+            return Ok(Next::Look(LeaveReason::Epoch));
+        }
+        core.enter_epoch(epoch);
+        core.send_held(conn, Message::NewLeaderAck);
+        self.stage = FollowerStage::Done;
+        self.asked_ms = core.now_ms;
+        core.wants_all = false;
+        if let Some(index) = core.history.place_at_most(self.stream_committed)? {
+            core.commit_to(index);
+        }
+        core.note(Note::Joined { leader: self.leader.id, epoch });
+        Ok(Next::Stay)
+    }
+
+    // Broadcast.
+
+    fn on_proposal<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        proposal: Proposal,
+    ) -> Result<Next, Fatal> {
+        let Proposal { zxid, fid, request, command } = proposal;
+        let last = core.history.last_zxid();
+        if zxid.epoch() != self.epoch {
+            return Ok(Next::Look(LeaveReason::Gap));
+        }
+        let index = if zxid <= last {
+            let Some(index) = core.history.place(zxid)? else {
+                return Ok(Next::Look(LeaveReason::Gap));
+            };
+            let first = core.history.first()?;
+            if first <= index && core.history.entry(index)?.command != command {
+                core.note(Note::Diverged { zxid });
+                return Ok(Next::Look(LeaveReason::Diverged));
+            }
+            index
+        } else if zxid.follows(last) || (!self.voting && !self.is_native()) {
+            // A gometa leader leaves out what it refused; that concerns voters only, who might
+            // lead with this history.
+            core.history.append(zxid, command)
+        } else {
+            return Ok(Next::Look(LeaveReason::Gap));
+        };
+        if fid == core.config.own.message {
+            core.requests.on_proposal(request, index, zxid);
+        }
+        if self.voting {
+            following::accept(core, conn, zxid);
+        }
+        Ok(Next::Stay)
+    }
+
+    fn on_commit<S: Storage>(&mut self, core: &mut Core<S>, zxid: Zxid) -> Result<Next, Fatal> {
+        if zxid <= core.committed_zxid()? {
+            return Ok(Next::Stay);
+        }
+        // Most often it is the next one.
+        let next = core.commit.next();
+        if next <= core.history.last() && core.history.zxid(next)? == zxid {
+            core.commit_to(next);
+            return Ok(Next::Stay);
+        }
+        match core.history.place(zxid)? {
+            Some(index) => {
+                core.commit_to(index);
+                Ok(Next::Stay)
+            }
+            None => Ok(Next::Look(LeaveReason::Gap)),
+        }
+    }
+
+    // Requests and reads of this node.
+
+    pub(crate) fn can_forward(&self) -> bool {
+        self.stage == FollowerStage::Done
+    }
+
+    pub(crate) fn forward<S: Storage>(&self, core: &mut Core<S>, id: u64, command: Command) {
+        core.requests.ask(id);
+        let request = Message::Request(Request { id, command });
+        let is_sent = self.conn.is_some_and(|conn| core.send(conn, request));
+        if !is_sent {
+            let answer = core.requests.end(id, Outcome::Unknown);
+            core.ready.answers.extend(answer.map(|(id, outcome)| (ProposalId(id.0), outcome)));
+        }
+    }
+
+    pub(crate) fn read<S: Storage>(&self, core: &mut Core<S>, read: ReadId) {
+        let failure = if self.stage != FollowerStage::Done {
+            Some(ReadFailure::NoLeader)
+        } else if self.caps.unwrap_or(0) & caps::READ == 0 {
+            Some(ReadFailure::Unsupported)
+        } else if core.config.reads_count_max <= core.reads.len() {
+            Some(ReadFailure::Busy)
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
+            core.ready.reads.push((read, Err(failure)));
+            return;
+        }
+        core.next_read += 1;
+        let id = core.next_read;
+        core.reads.insert(id, read);
+        if let Some(conn) = self.conn {
+            core.send(conn, Message::ReadIndex { id });
+        }
+    }
+
+    // Time.
+
+    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
+        let now_ms = core.now_ms;
+        if self.stage != FollowerStage::Done {
+            let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
+            return match deadline_ms < now_ms {
+                true => Next::Look(LeaveReason::TimedOut),
+                false => Next::Stay,
+            };
+        }
+        let Some(conn) = self.conn else { return Next::Stay };
+        let Some((heard_ms, sent_ms)) = core.conns.get(&conn).map(|of| (of.heard_ms, of.sent_ms))
+        else {
+            return Next::Stay;
+        };
+        let silence_ms = core.config.peer_silence_ms;
+        if self.is_native() {
+            return match heard_ms.saturating_add(silence_ms) < now_ms {
+                true => Next::Look(LeaveReason::Silent),
+                false => Next::Stay,
+            };
+        }
+        let keepalive_ms = core.config.keepalive_ms;
+        if self.asked_ms.saturating_add(keepalive_ms) <= now_ms {
+            self.asked_ms = now_ms;
+            ask_whether_there(core, &self.leader.election);
+        }
+        if self.voting && sent_ms.saturating_add(keepalive_ms) <= now_ms {
+            following::keep_alive(core, conn);
+        } else if !self.voting
+            && sent_ms.saturating_add(keepalive_ms * observing::KEEP_ALIVE_FACTOR) <= now_ms
+        {
+            observing::keep_alive(core, conn);
+        }
+        match has_gone_silent(core, conn, &self.leader, &mut self.is_silent_port_noted) {
+            true => Next::Look(LeaveReason::Silent),
+            false => Next::Stay,
+        }
+    }
+}
+
+/// Asks a gometa peer on its election port: whoever leads or follows answers.
+pub(crate) fn ask_whether_there<S: Storage>(core: &mut Core<S>, address: &crate::Address) {
+    let standing = core.standing();
+    let vote = core.election.question(standing);
+    core.ready.datagrams.push((address.clone(), vote));
+}
+
+/// Whether a gometa peer has neither answered nor said anything for too long. One whose election
+/// port never answered since it connected has only its connection to show that it lives: its silence
+/// means nothing.
+pub(crate) fn has_gone_silent<S: Storage>(
+    core: &mut Core<S>,
+    conn: ConnId,
+    peer: &Member,
+    is_noted: &mut bool,
+) -> bool {
+    let Some(of) = core.conns.get(&conn) else { return true };
+    let (opened_ms, heard_ms) = (of.opened_ms, of.heard_ms);
+    let silence_ms = core.config.peer_silence_ms;
+    let answered_ms = core.answered_ms.get(&peer.election).copied();
+    match answered_ms.filter(|answered_ms| opened_ms <= *answered_ms) {
+        Some(answered_ms) => heard_ms.max(answered_ms).saturating_add(silence_ms) < core.now_ms,
+        None => {
+            let is_late = opened_ms.saturating_add(silence_ms) < core.now_ms;
+            if is_late && !std::mem::replace(is_noted, true) {
+                core.note(Note::ElectionPortSilent { peer: peer.election.clone() });
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Proposals, acceptance and commits on both sides, and what ends a connection.
+
+use quorate_zab::{
+    Address, CloseReason, Config, Event, FollowerInfo, KEEP_ALIVE_FID, LeaveReason, Message, Note,
+    Proposal, ReadFailure, ReadId, Role, Storage, Zxid,
+};
+
+use crate::hand::{
+    Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
+};
+use crate::net::{config, member};
+
+fn left(hand: &Hand) -> Option<LeaveReason> {
+    hand.notes.iter().rev().find_map(|note| match note {
+        Note::Left { why } => Some(*why),
+        _ => None,
+    })
+}
+
+// The follower.
+
+#[test]
+fn an_accept_waits_for_the_disk() {
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    hand.is_disk_held = true;
+    hand.hear(conn, proposal(id(1, 1)));
+    assert!(hand.sent(conn).is_empty());
+    // A request of its own need not wait behind it.
+    hand.propose("x");
+    assert!(matches!(&hand.sent(conn)[..], [Message::Request(_)]));
+    hand.sync_and_drive();
+    assert_eq!(hand.sent(conn), [accept(1, id(1, 1))]);
+}
+
+#[test]
+fn proposals_and_commits_right_behind_new_leader() {
+    let mut hand = Hand::of_three(1, &Past::default());
+    let conn = hand.follow(3, 1, true);
+    hand.sent(conn);
+    for message in [
+        begin(Zxid::ZERO, Zxid::ZERO),
+        end(Zxid::ZERO),
+        new_leader(1),
+        proposal(id(1, 1)),
+        proposal(id(1, 2)),
+        commit(id(1, 1)),
+    ] {
+        hand.hear(conn, message);
+    }
+    let want = [Message::NewLeaderAck, accept(1, id(1, 1)), accept(1, id(1, 2))];
+    assert_eq!(hand.sent(conn), want);
+    assert_eq!(hand.committed, [id(1, 1)]);
+}
+
+#[test]
+fn a_commit_of_a_streamed_entry_after_a_live_proposal() {
+    let mut hand = Hand::of_three(1, &Past::default());
+    let conn = hand.follow(3, 1, true);
+    for message in [
+        begin(Zxid::ZERO, Zxid::ZERO),
+        entry(id(1, 1)),
+        end(Zxid::ZERO),
+        new_leader(1),
+        proposal(id(1, 2)),
+        commit(id(1, 1)),
+    ] {
+        hand.hear(conn, message);
+    }
+    assert!(hand.is_open(conn));
+    assert_eq!(hand.committed, [id(1, 1)]);
+    hand.hear(conn, commit(id(1, 2)));
+    assert_eq!(hand.committed, [id(1, 1), id(1, 2)]);
+}
+
+#[test]
+fn only_the_next_proposal_is_taken() {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2)], id(1, 1));
+    for (zxid, want) in [
+        (id(2, 1), None),
+        (id(1, 2), Some(LeaveReason::Gap)), // of an earlier epoch: it was streamed
+        (id(2, 2), Some(LeaveReason::Gap)),
+        (id(2, 7), Some(LeaveReason::Gap)),
+        (id(3, 1), Some(LeaveReason::Gap)),
+        (id(1, 3), Some(LeaveReason::Gap)),
+    ] {
+        let (mut hand, conn) = Hand::following(&past, 2);
+        hand.hear(conn, proposal(zxid));
+        assert_eq!(left(&hand), want, "{zxid}");
+        if want.is_some() {
+            assert_eq!(hand.storage.last_index().unwrap().0, 2, "{zxid}");
+        }
+    }
+}
+
+#[test]
+fn a_proposal_that_comes_twice_is_accepted_twice() {
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    hand.hear(conn, proposal(id(1, 1)));
+    hand.hear(conn, proposal(id(1, 2)));
+    hand.sent(conn);
+    hand.hear(conn, proposal(id(1, 1)));
+    assert_eq!(hand.sent(conn), [accept(1, id(1, 1))]);
+    assert_eq!(hand.storage.last_index().unwrap().0, 2);
+    // With another content it is a lie of somebody.
+    let (fid, request) = (Address::default(), 0);
+    let other = Proposal { zxid: id(1, 1), fid, request, command: command(id(9, 9)) };
+    hand.hear(conn, Message::Proposal(other));
+    assert!(hand.notes.contains(&Note::Diverged { zxid: id(1, 1) }));
+    assert!(!hand.is_open(conn));
+    let kept = hand.storage.entries(1.into(), 2.into(), 0).unwrap();
+    assert_eq!(kept[0].command, command(id(1, 1)), "what is there stays");
+}
+
+#[test]
+fn commits_go_up_to_what_they_name_and_no_further() {
+    for (zxid, want, leaves) in [
+        (id(1, 1), 1, false),
+        (id(1, 3), 3, false),   // all up to it
+        (id(1, 4), 0, true),    // beyond the history
+        (Zxid::ZERO, 0, false), // long since
+        (id(2, 1), 0, true),
+    ] {
+        let (mut hand, conn) = Hand::following(&Past::default(), 1);
+        for counter in 1..=3 {
+            hand.hear(conn, proposal(id(1, counter)));
+        }
+        hand.hear(conn, commit(zxid));
+        assert_eq!(hand.committed.len(), want, "{zxid}");
+        assert_eq!(!hand.is_open(conn), leaves, "{zxid}");
+        if !leaves {
+            hand.hear(conn, commit(zxid));
+            assert_eq!(hand.committed.len(), want, "{zxid} once more");
+        }
+    }
+}
+
+#[test]
+fn a_committed_entry_is_applied_once_it_is_durable_here() {
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    hand.is_disk_held = true;
+    hand.hear(conn, proposal(id(1, 1)));
+    hand.hear(conn, commit(id(1, 1)));
+    assert!(hand.committed.is_empty());
+    hand.sync_and_drive();
+    assert_eq!(hand.committed, [id(1, 1)]);
+}
+
+#[test]
+fn no_other_message_commits_anything() {
+    let alien: Address = "10.9.9.9:1".into();
+    for message in [
+        entry(id(1, 1)),
+        accept(3, id(1, 1)),
+        Message::NewLeaderAck,
+        new_leader(1),
+        Message::FollowerInfo(info(3, 0)),
+        ack(1, id(1, 1), id(1, 1)),
+        Message::Pong { number: 1 },
+        Message::Vote(quorate_zab::Vote::default()),
+        crate::hand::request(1, quorate_zab::Op::SET),
+    ] {
+        let (mut hand, conn) = Hand::following(&Past::default(), 1);
+        hand.hear(conn, proposal(id(1, 1)));
+        let kind = message.message_type();
+        hand.hear(conn, message);
+        assert!(hand.committed.is_empty(), "{kind:?}");
+        assert_eq!(left(&hand), Some(LeaveReason::OutOfPlace(kind)));
+    }
+    // These are for somebody else, or for nobody.
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    let (error, content) = (String::new(), None);
+    let response = Message::Response { request: 0, fid: KEEP_ALIVE_FID.into(), error, content };
+    hand.hear(conn, response);
+    hand.hear(conn, Message::Abort { request: 9, fid: alien, error: "no".into() });
+    assert!(hand.is_open(conn) && hand.answers.is_empty());
+}
+
+#[test]
+fn a_follower_leaves_a_silent_leader() {
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    hand.pass(4_900);
+    hand.hear(conn, Message::Ping { number: 1 });
+    assert_eq!(hand.sent(conn), [Message::Pong { number: 1 }]);
+    hand.pass(4_900);
+    assert!(hand.is_open(conn));
+    hand.datagrams.clear();
+    hand.pass(200);
+    assert_eq!(left(&hand), Some(LeaveReason::Silent));
+    assert_eq!(hand.role(), Role::Looking);
+    assert!(!hand.datagrams.is_empty(), "and looks for another at once");
+}
+
+#[test]
+fn a_gometa_leader_is_asked_on_its_election_port() {
+    use quorate_zab::{Epoch, LeaderInfo, LogEntry, PeerStatus, Vote};
+    let mixed = Config { allow_gometa_voters: true, ..config(1, 3) };
+    let follow = || {
+        let mut hand = Hand::new(mixed.clone(), &Past::default());
+        hand.elect(3, 3);
+        let conn = hand.connect_to(3);
+        hand.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(1), caps: None }));
+        hand.hear(conn, Message::LogEntry(LogEntry::begin(Zxid::ZERO, None)));
+        hand.hear(conn, end(Zxid::ZERO));
+        hand.hear(conn, new_leader(1));
+        hand.sent(conn);
+        hand.datagrams.clear();
+        (hand, conn)
+    };
+    let (mut hand, conn) = follow();
+    hand.pass(600);
+    let (to, vote) = hand.datagrams.pop().unwrap();
+    assert_eq!((to, vote.solicit, vote.status), (member(3).election, true, PeerStatus::Electing));
+    let sign = Message::Accept { zxid: Zxid::ZERO, fid: member(1).message };
+    assert_eq!(hand.sent(conn), [sign], "and shown a sign of life");
+    let answer = Vote {
+        status: PeerStatus::Leading,
+        candidate: member(3).election,
+        epoch: Epoch(1),
+        round: 1,
+        ..Vote::default()
+    };
+    hand.hear_vote(3, answer);
+    hand.pass(4_900);
+    assert!(hand.is_open(conn));
+    hand.pass(300);
+    assert_eq!(left(&hand), Some(LeaveReason::Silent), "it answered once, and then no more");
+    // One that never answered at all may have lost its port to a stray datagram.
+    let (mut hand, conn) = follow();
+    hand.pass(20_000);
+    assert!(hand.is_open(conn));
+    let noted = Note::ElectionPortSilent { peer: member(3).election };
+    assert_eq!(hand.notes.iter().filter(|note| **note == noted).count(), 1);
+}
+
+// The leader.
+
+#[test]
+fn a_quorum_of_disks_commits() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    hand.is_disk_held = true;
+    hand.propose("a");
+    assert!(matches!(&hand.sent(conn)[..], [Message::Proposal(_)]), "before its own disk has it");
+    hand.hear(conn, accept(1, id(1, 1)));
+    assert!(hand.sent(conn).is_empty(), "one disk of three");
+    hand.sync_and_drive();
+    assert_eq!(hand.sent(conn), [commit(id(1, 1))]);
+    // And the other way round.
+    hand.is_disk_held = false;
+    hand.propose("b");
+    hand.sent(conn);
+    assert!(hand.committed.len() == 1, "its own disk alone");
+    hand.hear(conn, accept(1, id(1, 2)));
+    assert_eq!(hand.committed, [id(1, 1), id(1, 2)]);
+}
+
+#[test]
+fn an_accept_stands_for_all_before_it() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    for _ in 0..3 {
+        hand.propose("x");
+    }
+    hand.sent(conn);
+    hand.hear(conn, accept(1, id(1, 2)));
+    assert_eq!(hand.sent(conn), [commit(id(1, 2))]);
+    hand.hear(conn, accept(1, id(1, 1)));
+    hand.hear(conn, accept(1, id(1, 2)));
+    hand.hear(conn, accept(1, Zxid::ZERO));
+    assert!(hand.is_open(conn) && hand.sent(conn).is_empty(), "late, or a sign of life");
+}
+
+#[test]
+fn accepts_are_believed_from_whom_they_are() {
+    let watcher = || FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) };
+    for (from_watcher, message, why) in [
+        (true, accept(1, id(1, 1)), CloseReason::OutOfPlace(quorate_zab::MessageType::Accept)),
+        (false, accept(2, id(1, 1)), CloseReason::BadAccept), // in another's name
+        (false, accept(1, id(1, 2)), CloseReason::BadAccept), // never proposed
+        (false, accept(1, id(3, 2)), CloseReason::BadAccept),
+        (false, proposal(id(1, 1)), CloseReason::OutOfPlace(quorate_zab::MessageType::Proposal)),
+        (false, commit(id(1, 1)), CloseReason::OutOfPlace(quorate_zab::MessageType::Commit)),
+    ] {
+        let (mut hand, voter) = Hand::leading(&Past::default());
+        hand.join(2, &Past { accepted: 1, ..Past::default() });
+        let conn = hand.meet(watcher());
+        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+        hand.hear(conn, Message::NewLeaderAck);
+        hand.propose("x");
+        let from = if from_watcher { conn } else { voter };
+        hand.hear(from, message.clone());
+        assert_eq!(hand.why_closed(from), Some(why), "{message:?}");
+        assert!(hand.committed.is_empty(), "{message:?}");
+        assert!(hand.is_serving(), "the leadership stands: {message:?}");
+    }
+}
+
+#[test]
+fn a_leader_without_a_quorum_ends_at_once() {
+    let mut hand = Hand::new(config(5, 5), &Past::default());
+    hand.elect(5, 5);
+    let conns = [1, 2, 3].map(|of| hand.meet(info(of, 0)));
+    for conn in conns {
+        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    }
+    for conn in conns {
+        hand.hear(conn, Message::NewLeaderAck);
+    }
+    assert!(hand.is_serving());
+    hand.handle(Event::Closed { conn: conns[0] });
+    assert!(hand.is_serving(), "three of five");
+    let watcher = FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) };
+    let conn = hand.meet(watcher);
+    hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(conn, Message::NewLeaderAck);
+    hand.handle(Event::Closed { conn: conns[1] });
+    assert_eq!(left(&hand), Some(LeaveReason::QuorumLost), "a watcher makes no quorum");
+}
+
+#[test]
+fn two_acknowledgements_at_once_establish_a_leader_of_five() {
+    let mut hand = Hand::new(config(5, 5), &Past::default());
+    hand.elect(5, 5);
+    let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
+    for conn in conns {
+        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    }
+    for conn in conns {
+        hand.hear(conn, Message::NewLeaderAck);
+        assert_eq!(hand.role(), Role::Leading);
+    }
+    assert!(hand.is_serving());
+}
+
+#[test]
+fn those_who_do_not_go_on_are_given_up() {
+    let (mut hand, voter) = Hand::leading(&Past::default());
+    let idle = hand.accept();
+    let (other, _) = hand.join(2, &Past { accepted: 1, ..Past::default() });
+    // An idle connection hinders nobody, and ends.
+    for round in 0..1_000_u32 {
+        hand.propose("x");
+        hand.hear(voter, accept(1, id(1, round + 1)));
+    }
+    assert_eq!(hand.committed.len(), 1_000);
+    for _ in 0..11 {
+        hand.pass(1_000);
+        for conn in [voter, other] {
+            for message in hand.sent(conn) {
+                match message {
+                    Message::Ping { number } => hand.hear(conn, Message::Pong { number }),
+                    Message::Proposal(of) if conn == other => {
+                        hand.hear(conn, accept(2, of.zxid));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert_eq!(hand.why_closed(idle), Some(CloseReason::Silent));
+    assert!(hand.is_open(voter) && hand.is_open(other));
+    // One that answers but accepts nothing.
+    hand.propose("y");
+    hand.hear(voter, accept(1, id(1, 1_001)));
+    for _ in 0..6 {
+        hand.pass(1_000);
+        for conn in [voter, other] {
+            for message in hand.sent(conn) {
+                if let Message::Ping { number } = message {
+                    hand.hear(conn, Message::Pong { number });
+                }
+            }
+        }
+    }
+    assert_eq!(hand.why_closed(other), Some(CloseReason::NotAccepting));
+    assert!(hand.is_serving());
+    // And one that is silent altogether.
+    hand.pass(5_600);
+    assert_eq!(hand.why_closed(voter), Some(CloseReason::Silent));
+    assert_eq!(left(&hand), Some(LeaveReason::QuorumLost));
+}
+
+#[test]
+fn a_learner_that_takes_nothing_is_given_up_and_slows_nobody() {
+    let tight = Config { connection_bytes_max: 1_000, behind_count_max: 100, ..config(3, 3) };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(3, 3);
+    let (voter, _) = hand.join(1, &Past::default());
+    let slow = hand.meet(FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) });
+    hand.hear(slow, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(slow, Message::NewLeaderAck);
+    hand.is_net_held = true;
+    for round in 0..300_u32 {
+        hand.propose("x");
+        let count = hand.sent(voter).len();
+        hand.handle(Event::Written { conn: voter, count });
+        hand.hear(voter, accept(1, id(1, round + 1)));
+    }
+    assert_eq!(hand.committed.len(), 300, "nobody waits for it");
+    assert!(hand.sent(slow).len() < 40, "and it is sent no more than fits");
+    hand.pass(10);
+    assert_eq!(hand.why_closed(slow), Some(CloseReason::Behind));
+}
+
+#[test]
+fn gometa_learners_are_shown_signs_of_life() {
+    let (mut hand, _) = Hand::leading(&Past::default());
+    let watcher = FollowerInfo { caps: None, voting: false, ..info(1, 0) };
+    let conn = hand.meet(FollowerInfo { fid: "10.9.9.9:2".into(), ..watcher });
+    hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(conn, Message::NewLeaderAck);
+    hand.sent(conn);
+    hand.pass(600);
+    let sent = hand.sent(conn);
+    assert!(
+        matches!(&sent[..], [Message::Response { request: 0, fid, .. }] if fid.as_str() == "hb"),
+        "{sent:?}"
+    );
+    // And one of a watcher is taken no notice of.
+    hand.hear(conn, Message::NewLeaderAck);
+    assert!(hand.is_open(conn));
+}
+
+// Reads.
+
+#[test]
+fn a_read_is_confirmed_by_a_quorum_that_still_follows() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    hand.propose("x");
+    hand.hear(conn, accept(1, id(1, 1)));
+    hand.sent(conn);
+    hand.zab.read(ReadId(1));
+    hand.zab.read(ReadId(2));
+    hand.drive();
+    let sent = hand.sent(conn);
+    let numbers: Vec<u64> = sent
+        .iter()
+        .filter_map(|message| match message {
+            Message::Ping { number } => Some(*number),
+            _ => None,
+        })
+        .collect();
+    assert!(hand.reads.is_empty());
+    // An answer to a question of before confirms nothing.
+    hand.hear(conn, Message::Pong { number: numbers[0] - 1 });
+    assert!(hand.reads.is_empty());
+    hand.hear(conn, Message::Pong { number: numbers[0] });
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+    hand.hear(conn, Message::Pong { number: *numbers.last().unwrap() });
+    assert_eq!(hand.reads.len(), 2);
+    // A number that was never sent confirms nothing either.
+    hand.hear(conn, Message::Pong { number: u64::MAX });
+    hand.zab.read(ReadId(3));
+    hand.drive();
+    assert_eq!(hand.reads.len(), 2);
+    hand.handle(Event::Closed { conn });
+    assert_eq!(hand.reads[2], (ReadId(3), Err(ReadFailure::NoLeader)));
+}
+
+#[test]
+fn reads_of_followers_are_answered_by_the_leader() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    hand.sent(conn);
+    hand.hear(conn, Message::ReadIndex { id: 7 });
+    let Some(Message::Ping { number }) = hand.sent(conn).last().cloned() else {
+        panic!("no round was begun");
+    };
+    hand.hear(conn, Message::Pong { number });
+    let index = Some(0.into());
+    assert_eq!(hand.sent(conn), [Message::ReadIndexReply { id: 7, index }]);
+
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    hand.zab.read(ReadId(5));
+    hand.drive();
+    let Some(Message::ReadIndex { id }) = hand.sent(conn).last().cloned() else {
+        panic!("the leader was not asked");
+    };
+    hand.hear(conn, Message::ReadIndexReply { id, index: Some(4.into()) });
+    hand.hear(conn, Message::ReadIndexReply { id, index: Some(5.into()) });
+    assert_eq!(hand.reads, [(ReadId(5), Ok(4.into()))]);
+    hand.zab.read(ReadId(6));
+    hand.handle(Event::Closed { conn });
+    assert_eq!(hand.reads[1], (ReadId(6), Err(ReadFailure::NoLeader)));
+    hand.zab.read(ReadId(8));
+    hand.drive();
+    assert_eq!(hand.reads[2], (ReadId(8), Err(ReadFailure::NoLeader)));
+}
+
+#[test]
+fn a_lone_leader_confirms_its_reads_itself() {
+    let mut hand = Hand::new(config(1, 1), &Past::default());
+    hand.pass(10);
+    hand.propose("x");
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+}

@@ -1,0 +1,10 @@
+//! The engine from outside: nodes, their disks, and a network between them.
+
+mod broadcast;
+mod discovery;
+mod hand;
+mod model;
+mod net;
+mod requests;
+mod scenarios;
+mod sync;

@@ -1,0 +1,301 @@
+//! The fate of requests: one outcome for each, and "refused" only for what never happens.
+
+use bytes::Bytes;
+use quorate_zab::{
+    Command, Config, Event, LeaveReason, Message, Note, Op, Outcome, Proposal, ProposeError,
+    ResignReason, Role, Zxid,
+};
+
+use crate::hand::{Hand, Past, accept, commit, id, request};
+use crate::net::{config, member};
+
+#[test]
+fn a_request_of_a_learner_goes_through_the_leader() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    hand.hear(conn, request(77, Op::SET));
+    let want = Proposal {
+        zxid: id(1, 1),
+        fid: member(1).message, // that of its connection: a request has none
+        request: 77,
+        command: Command::set("k", "v"),
+    };
+    assert_eq!(hand.sent(conn), [Message::Proposal(want)]);
+}
+
+#[test]
+fn operations_that_are_not_for_the_log_are_refused_by_name() {
+    for (op, broadcast, want) in [
+        (Op::INVALID, false, false),
+        (Op::ADD, false, true),
+        (Op::DELETE, false, true),
+        (Op::GET, false, false),
+        (Op::STREAM_BEGIN, false, false),
+        (Op::STREAM_END, false, false),
+        (Op::BROADCAST, false, false),
+        (Op::BROADCAST, true, true),
+        (Op(50), false, false),
+    ] {
+        let past = Past::default();
+        let mut hand = Hand::new(Config { allow_broadcast: broadcast, ..config(3, 3) }, &past);
+        hand.elect(3, 3);
+        let (conn, _) = hand.join(1, &past);
+        hand.sent(conn);
+        hand.hear(conn, request(5, op));
+        let sent = hand.sent(conn);
+        match want {
+            true => assert!(matches!(&sent[..], [Message::Proposal(_)]), "{op:?}: {sent:?}"),
+            false => {
+                let error = format!("operation {} cannot be proposed", op.0);
+                let abort = Message::Abort { request: 5, fid: member(1).message, error };
+                assert_eq!(sent, [abort], "{op:?}");
+                assert!(hand.is_serving());
+                assert_eq!(hand.zab.status().last.0, 0, "no id was used up");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refused_request_harms_none_that_wait() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    hand.hear(conn, request(1, Op::SET));
+    hand.hear(conn, request(2, Op::SET));
+    hand.hear(conn, request(3, Op::GET));
+    hand.hear(conn, request(4, Op::SET));
+    hand.hear(conn, accept(1, id(1, 3)));
+    assert_eq!(hand.committed, [id(1, 1), id(1, 2), id(1, 3)]);
+    let sent = hand.sent(conn);
+    let aborts = sent.iter().filter(|message| matches!(message, Message::Abort { .. })).count();
+    assert_eq!(aborts, 1, "{sent:?}");
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let small = Config { proposals_count_max: 2, requests_count_max: 3, ..config(3, 3) };
+    let mut hand = Hand::new(small.clone(), &Past::default());
+    hand.elect(3, 3);
+    let (conn, _) = hand.join(1, &Past::default());
+    hand.propose("a");
+    hand.propose("b");
+    assert_eq!(hand.zab.propose(Command::set("k", "c")), Err(ProposeError::Busy));
+    hand.hear(conn, request(1, Op::SET));
+    let sent = hand.sent(conn);
+    assert!(
+        matches!(sent.last(), Some(Message::Abort { error, .. }) if error.contains("too many")),
+        "{sent:?}"
+    );
+    hand.hear(conn, accept(1, id(1, 2)));
+    assert!(hand.zab.propose(Command::set("k", "c")).is_ok(), "there is room again");
+
+    let short = Config { key_bytes_max: 2, content_bytes_max: 4, ..small.clone() };
+    let mut hand = Hand::new(short, &Past::default());
+    for (key, content, want) in
+        [("kk", "1234", None), ("kkk", "", Some("key")), ("", "12345", Some("content"))]
+    {
+        let found = hand.zab.propose(Command::set(key, content));
+        match (found, want) {
+            (Err(ProposeError::NoLeader), None) => {}
+            (Err(ProposeError::TooLarge { what, .. }), Some(want)) => assert_eq!(what, want),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    let bytes = Config { proposals_bytes_max: 10, ..config(3, 3) };
+    let mut hand = Hand::new(bytes, &Past::default());
+    hand.elect(3, 3);
+    hand.join(1, &Past::default());
+    let big = || Command::set("k", vec![0; 100]);
+    assert!(hand.zab.propose(big()).is_ok(), "one alone always goes");
+    assert_eq!(hand.zab.propose(Command::set("k", "")), Err(ProposeError::Busy));
+
+    // On a follower: those without an outcome.
+    let past = Past::default();
+    let mut hand = Hand::new(Config { requests_count_max: 3, ..config(1, 3) }, &past);
+    let conn = hand.follow(3, 1, true);
+    for message in [
+        crate::hand::begin(Zxid::ZERO, Zxid::ZERO),
+        crate::hand::end(Zxid::ZERO),
+        crate::hand::new_leader(1),
+    ] {
+        hand.hear(conn, message);
+    }
+    for _ in 0..3 {
+        hand.propose("x");
+    }
+    assert_eq!(hand.zab.propose(Command::set("k", "x")), Err(ProposeError::Busy));
+}
+
+#[test]
+fn a_request_is_answered_where_it_was_asked_once_it_is_applied_there() {
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    let asked = hand.propose("x");
+    let Some(Message::Request(sent)) = hand.sent(conn).pop() else { panic!("nothing was sent") };
+    assert_eq!(sent.id, asked.0);
+    let fid = member(1).message;
+    let proposal =
+        Proposal { zxid: id(1, 1), fid, request: sent.id, command: sent.command.clone() };
+    hand.hear(conn, Message::Proposal(proposal.clone()));
+    assert!(hand.answers.is_empty());
+    hand.is_disk_held = true;
+    hand.hear(conn, commit(id(1, 1)));
+    let answer = (asked, Outcome::Committed { index: 1.into(), zxid: id(1, 1) });
+    assert_eq!(hand.answers, [answer]);
+    // The id of a request that is over means nothing any more.
+    let again = Proposal { zxid: id(1, 2), ..proposal };
+    hand.hear(conn, Message::Proposal(again));
+    hand.sync_and_drive();
+    hand.hear(conn, commit(id(1, 2)));
+    assert_eq!(hand.answers.len(), 1);
+}
+
+#[test]
+fn each_request_ends_exactly_once() {
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    let asked: Vec<_> = (0..4).map(|_| hand.propose("x")).collect();
+    let sent = hand.sent(conn);
+    let fid = member(1).message;
+    let abort =
+        |at: usize| Message::Abort { request: asked[at].0, fid: fid.clone(), error: "no".into() };
+    // The first is refused, twice; the second is placed and committed; the third is placed; of the
+    // fourth nobody hears any more.
+    hand.hear(conn, abort(0));
+    hand.hear(conn, abort(0));
+    for (at, counter) in [(1, 1), (2, 2)] {
+        let Message::Request(request) = &sent[at] else { panic!("{sent:?}") };
+        let proposal = Proposal {
+            zxid: id(1, counter),
+            fid: fid.clone(),
+            request: request.id,
+            command: request.command.clone(),
+        };
+        hand.hear(conn, Message::Proposal(proposal));
+    }
+    hand.hear(conn, commit(id(1, 1)));
+    hand.hear(conn, abort(1));
+    hand.handle(Event::Closed { conn });
+    let mut answers = hand.answers.clone();
+    answers.sort_by_key(|(proposal, _)| asked.iter().position(|asked| asked == proposal));
+    let outcomes: Vec<Outcome> = answers.into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(
+        outcomes,
+        [
+            Outcome::Refused { reason: "no".into() },
+            Outcome::Committed { index: 1.into(), zxid: id(1, 1) },
+            Outcome::Unknown,
+            Outcome::Unknown,
+        ]
+    );
+    assert_eq!(hand.zab.propose(Command::set("k", "x")), Err(ProposeError::NoLeader));
+}
+
+#[test]
+fn a_leader_that_loses_its_office_does_not_know() {
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    let first = hand.propose("a");
+    hand.hear(conn, accept(1, id(1, 1)));
+    let second = hand.propose("b");
+    hand.handle(Event::Closed { conn });
+    assert_eq!(hand.answers[0].0, first);
+    assert_eq!(hand.answers[1], (second, Outcome::Unknown));
+}
+
+#[test]
+fn requests_that_are_faster_than_the_leaders_disk_wait_for_it() {
+    let mut hand = Hand::of_three(3, &Past::default());
+    hand.elect(3, 3);
+    let conn = hand.meet(crate::hand::info(1, 0));
+    hand.sent(conn);
+    hand.hear(conn, crate::hand::ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.is_disk_held = true;
+    hand.sent(conn);
+    hand.hear(conn, Message::NewLeaderAck);
+    // It is established already here; hold the disk before the epoch is durable instead.
+    let mut slow = Hand::of_three(3, &Past::default());
+    slow.elect(3, 3);
+    let conn = slow.meet(crate::hand::info(1, 0));
+    slow.is_disk_held = true;
+    slow.hear(conn, crate::hand::ack(0, Zxid::ZERO, Zxid::ZERO));
+    slow.sent(conn);
+    assert!(!slow.is_serving());
+    slow.sync_and_drive();
+    slow.hear(conn, Message::NewLeaderAck);
+    slow.hear(conn, request(1, Op::SET));
+    assert!(slow.sent(conn).iter().any(|message| matches!(message, Message::Proposal(_))));
+}
+
+#[test]
+fn requests_outside_the_log() {
+    // Nobody here to answer them.
+    let (mut hand, conn) = Hand::leading(&Past::default());
+    hand.hear(conn, request(7, Op(60)));
+    let error = "No custom request handler".to_owned();
+    let fid = member(1).message;
+    let want = Message::Response { request: 7, fid: fid.clone(), error, content: None };
+    assert_eq!(hand.sent(conn), [want]);
+    let own = hand.zab.propose(Command { op: Op(60), ..Command::default() }).unwrap();
+    hand.drive();
+    assert!(matches!(&hand.answers[..], [(asked, Outcome::Answered { .. })] if *asked == own));
+
+    // The application answers.
+    let past = Past::default();
+    let mut hand = Hand::new(Config { custom_requests: true, ..config(3, 3) }, &past);
+    hand.elect(3, 3);
+    let (conn, _) = hand.join(1, &past);
+    hand.sent(conn);
+    hand.hear(conn, request(7, Op(51)));
+    let asked = hand.custom.pop().unwrap();
+    assert_eq!((&asked.origin, asked.request.id), (&fid, 7));
+    let content = Some(Bytes::from_static(b"yes"));
+    let respond = |origin| Event::Respond {
+        origin,
+        request: 7,
+        error: String::new(),
+        content: content.clone(),
+    };
+    hand.handle(respond(asked.origin));
+    let want =
+        Message::Response { request: 7, fid, error: String::new(), content: content.clone() };
+    assert_eq!(hand.sent(conn), [want]);
+    hand.handle(respond("10.9.9.9:1".into())); // gone meanwhile
+    assert_eq!(hand.zab.status().last.0, 0, "nothing of it is logged");
+
+    // And the one who asked hears of it.
+    let (mut hand, conn) = Hand::following(&Past::default(), 1);
+    let asked = hand.zab.propose(Command { op: Op(51), ..Command::default() }).unwrap();
+    hand.drive();
+    let fid = member(1).message;
+    let response = Message::Response { request: asked.0, fid, error: "e".into(), content };
+    hand.hear(conn, response);
+    let content = Some(Bytes::from_static(b"yes"));
+    let outcome = Outcome::Answered { error: "e".into(), content };
+    assert_eq!(hand.answers, [(asked, outcome)]);
+}
+
+#[test]
+fn a_leader_resigns_before_its_counter_ends() {
+    let past = Past::default();
+    let short = Config { counter_reserve: u32::MAX - 3, ..config(3, 3) };
+    let mut hand = Hand::new(short, &past);
+    hand.elect(3, 3);
+    let (conn, _) = hand.join(1, &past);
+    for _ in 0..3 {
+        hand.propose("x");
+    }
+    assert!(hand.notes.contains(&Note::Resigning { why: ResignReason::CounterEnds }));
+    assert_eq!(hand.zab.propose(Command::set("k", "x")), Err(ProposeError::Resigning));
+    hand.hear(conn, request(1, Op::SET));
+    let sent = hand.sent(conn);
+    assert!(matches!(sent.last(), Some(Message::Abort { .. })), "{sent:?}");
+    assert_eq!(hand.role(), Role::Leading, "what it took is finished first");
+    hand.hear(conn, accept(1, id(1, 3)));
+    assert_eq!(hand.answers.len(), 3);
+    let is_committed = |outcome: &Outcome| matches!(outcome, Outcome::Committed { .. });
+    assert!(hand.answers.iter().all(|(_, outcome)| is_committed(outcome)), "no error to anybody");
+    assert!(hand.notes.contains(&Note::Left { why: LeaveReason::Resigned }));
+    assert_eq!(hand.sent(conn), [commit(id(1, 3))], "and the others know");
+    // A new epoch begins, with a new counter.
+    hand.elect(3, 3);
+    hand.join(1, &Past::of_epoch(1, &[id(1, 1), id(1, 2), id(1, 3)], id(1, 3)));
+    hand.propose("y");
+    assert_eq!(hand.zab.status().last_zxid, id(2, 1));
+}

@@ -1,0 +1,494 @@
+//! Synchronization: what is streamed, what is kept, what is replaced, and what is committed by it.
+
+use quorate_types::Index;
+use quorate_zab::{
+    CloseReason, Config, Event, FollowerInfo, HardState, LeaveReason, LogEntry, Message, Note,
+    Snapshot, Storage, SyncPlan, Write, Zxid,
+};
+
+use crate::hand::{
+    Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
+};
+use crate::net::{config, member};
+
+/// A learner that is no process of ours.
+fn gometa(of: u64, voting: bool) -> FollowerInfo {
+    FollowerInfo { voting, caps: None, accepted_leader: None, ..info(of, 0) }
+}
+
+fn gometa_ack(current: u32, logged: Zxid) -> Message {
+    Message::EpochAck(quorate_zab::EpochAck {
+        logged,
+        current_epoch: quorate_zab::Epoch(current),
+        committed: None,
+    })
+}
+
+fn bare_begin(committed: Zxid) -> Message {
+    Message::LogEntry(LogEntry::begin(committed, None))
+}
+
+// The leader's side.
+
+#[test]
+fn what_was_logged_before_the_election_is_committed_by_it() {
+    // The old leader told a client that 1.1 is committed and died before it told its followers.
+    let past = Past::of_epoch(1, &[id(1, 1)], Zxid::ZERO);
+    let mut hand = Hand::of_three(3, &past);
+    hand.elect(3, 3);
+    let (conn, sent) = hand.join(1, &Past::of_epoch(1, &[], Zxid::ZERO));
+    let streamed = [begin(Zxid::ZERO, Zxid::ZERO), entry(id(1, 1)), end(Zxid::ZERO)];
+    assert_eq!(sent[1..4], streamed, "nobody says yet that it is committed");
+    assert!(hand.is_serving());
+    assert_eq!(hand.committed, [id(1, 1)], "applied here first of all");
+    assert_eq!(hand.sent(conn), [commit(id(1, 1))], "and told to the others");
+    hand.propose("x");
+    hand.hear(conn, accept(1, id(2, 1)));
+    assert_eq!(hand.committed, [id(1, 1), id(2, 1)], "before anything of its own");
+}
+
+#[test]
+fn a_learner_gets_what_its_history_lacks() {
+    let ids = [id(1, 1), id(1, 2), id(2, 1), id(3, 1)];
+    let all: Vec<Message> = ids.iter().map(|zxid| entry(*zxid)).collect();
+    for (learner, plan, keep, from) in [
+        (Past::default(), SyncPlan::Difference { after: Index(0) }, Zxid::ZERO, 0),
+        (
+            Past::of_epoch(2, &ids[..3], id(1, 1)),
+            SyncPlan::Difference { after: Index(3) },
+            id(2, 1),
+            3, // not lost behind ids with more digits
+        ),
+        (Past::of_epoch(3, &ids, id(1, 2)), SyncPlan::Difference { after: Index(4) }, id(3, 1), 4),
+        (
+            // It has 2.2, which nobody else has: back to what it has committed.
+            Past::of_epoch(2, &[id(1, 1), id(1, 2), id(2, 1), id(2, 2)], id(1, 2)),
+            SyncPlan::Truncation { keep: Index(2) },
+            id(1, 2),
+            2,
+        ),
+        (
+            Past::of_epoch(2, &[id(1, 1), id(1, 2), id(1, 3)], Zxid::ZERO),
+            SyncPlan::Truncation { keep: Index(0) },
+            Zxid::ZERO,
+            0,
+        ),
+    ] {
+        let mut hand = Hand::of_three(3, &Past::of_epoch(3, &ids, id(3, 1)));
+        hand.elect(3, 3);
+        let (_, sent) = hand.join(1, &learner);
+        let mut want = vec![begin(id(3, 1), keep)];
+        want.extend_from_slice(&all[from..]);
+        want.extend([end(id(3, 1)), new_leader(4)]);
+        assert_eq!(sent[1..], want, "{learner:?}");
+        let noted = Note::Planned { peer: member(1).message, plan };
+        assert!(hand.notes.contains(&noted), "{plan:?} in {:?}", hand.notes);
+    }
+}
+
+#[test]
+fn nothing_falls_between_stream_and_proposals() {
+    // 2.1 and 2.2 are proposed, not committed, when node 2 comes.
+    let (mut hand, one) = Hand::leading(&Past::of_epoch(1, &[id(1, 1)], Zxid::ZERO));
+    hand.sent(one);
+    hand.is_disk_held = true;
+    hand.propose("a");
+    hand.propose("b");
+    let two = hand.meet(info(2, 1));
+    hand.sync_and_drive();
+    hand.sent(two);
+    hand.is_disk_held = true;
+    hand.propose("c");
+    hand.hear(two, ack(1, Zxid::ZERO, Zxid::ZERO));
+    hand.propose("d");
+    hand.hear(one, accept(1, id(2, 2)));
+    hand.sync_and_drive();
+    let sent = hand.sent(two);
+    let ids: Vec<Zxid> = sent
+        .iter()
+        .filter_map(|message| match message {
+            Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
+            Message::Proposal(proposal) => Some(proposal.zxid),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ids, [id(1, 1), id(2, 1), id(2, 2), id(2, 3), id(2, 4)], "{sent:?}");
+    assert_eq!(sent.last(), Some(&commit(id(2, 2))), "{sent:?}");
+    // Its acknowledgement stands for all that was streamed.
+    hand.hear(two, Message::NewLeaderAck);
+    hand.hear(two, accept(2, id(2, 4)));
+    hand.sync_and_drive();
+    assert_eq!(hand.committed.last(), Some(&id(2, 4)));
+}
+
+#[test]
+fn a_new_leader_ack_vouches_for_everything_streamed() {
+    let (mut hand, one) = Hand::leading(&Past::default());
+    let first = hand.propose("a");
+    assert!(hand.answers.is_empty());
+    let (_two, _) = hand.join(2, &Past::default());
+    // Node 1 has said nothing; node 2 got it by the stream.
+    assert_eq!(hand.committed, [id(1, 1)]);
+    assert_eq!(hand.answers[0].0, first);
+    assert_eq!(hand.sent(one).last(), Some(&commit(id(1, 1))));
+}
+
+#[test]
+fn who_needs_what_is_no_longer_kept_gets_a_snapshot() {
+    let ids = [id(1, 1), id(1, 2), id(1, 3), id(1, 4)];
+    let mut hand = Hand::of_three(3, &Past::of_epoch(1, &ids, id(1, 4)));
+    hand.elect(3, 3);
+    hand.join(1, &Past::of_epoch(1, &ids, id(1, 4)));
+    hand.storage.make_snapshot(Index(3), "state".into()).unwrap();
+    hand.storage.compact(Index(2)).unwrap();
+    let (_, sent) = hand.join(2, &Past::of_epoch(1, &ids[..1], id(1, 1)));
+    let snapshot = Snapshot { index: Index(3), zxid: id(1, 3), data: "state".into() };
+    let want = [
+        bare_begin(id(1, 4)),
+        Message::Snapshot(snapshot),
+        entry(id(1, 4)),
+        end(id(1, 4)),
+        new_leader(2),
+    ];
+    assert_eq!(sent[1..], want);
+    // A gometa learner that has something already cannot take one.
+    let mut watcher = gometa(7, false);
+    watcher.fid = "10.9.9.9:2".into();
+    let conn = hand.meet(watcher);
+    hand.hear(conn, gometa_ack(1, id(1, 1)));
+    assert_eq!(hand.why_closed(conn), Some(CloseReason::NoPlan));
+}
+
+#[test]
+fn a_learner_that_committed_something_else_is_refused() {
+    let (mut hand, _) = Hand::leading(&Past::of_epoch(1, &[id(1, 1)], id(1, 1)));
+    let conn = hand.meet(info(2, 1));
+    hand.hear(conn, ack(1, id(1, 7), id(1, 6)));
+    assert_eq!(hand.why_closed(conn), Some(CloseReason::NoPlan));
+    assert!(hand.notes.contains(&Note::Diverged { zxid: id(1, 6) }));
+}
+
+#[test]
+fn a_gometa_learner_gets_everything_and_each_commit() {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2)], id(1, 1));
+    let (mut hand, one) = Hand::leading(&past);
+    hand.sent(one);
+    // 2.1 is on its way when the watcher comes.
+    hand.propose("x");
+    let mut watcher = gometa(7, false);
+    watcher.fid = "10.9.9.9:2".into();
+    let conn = hand.meet(watcher);
+    hand.sent(conn);
+    // It says that it has 1.1 already; nothing says whether it has committed it.
+    hand.hear(conn, gometa_ack(1, id(1, 1)));
+    let sent = hand.sent(conn);
+    let streamed: Vec<Zxid> = sent
+        .iter()
+        .filter_map(|message| match message {
+            Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(streamed, [id(1, 1), id(1, 2), id(2, 1)]);
+    assert_eq!(sent.first(), Some(&bare_begin(id(1, 2))));
+    assert_eq!(sent[4..], [end(id(1, 2)), new_leader(2)]);
+    hand.hear(conn, Message::NewLeaderAck);
+    // A live proposal must wait until what was streamed is committed, or it would take the Commit
+    // for one out of order.
+    hand.propose("y");
+    assert!(hand.sent(conn).is_empty());
+    hand.hear(one, accept(1, id(2, 1)));
+    let sent = hand.sent(conn);
+    assert_eq!(sent[0], commit(id(2, 1)));
+    assert!(matches!(&sent[1], Message::Proposal(proposal) if proposal.zxid == id(2, 2)));
+    hand.propose("z");
+    hand.sent(conn);
+    hand.hear(one, accept(1, id(2, 3)));
+    assert_eq!(hand.sent(conn), [commit(id(2, 2)), commit(id(2, 3))], "one for each");
+    // One of ours is told once.
+    assert_eq!(hand.sent(one).last(), Some(&commit(id(2, 3))));
+}
+
+#[test]
+fn a_slow_learner_is_sent_no_more_than_it_takes() {
+    let ids: Vec<Zxid> = (1..=500).map(|counter| id(1, counter)).collect();
+    let tight = Config { connection_bytes_max: 1000, ..config(3, 3) };
+    let mut hand = Hand::new(tight, &Past::of_epoch(1, &ids, Zxid::ZERO));
+    hand.elect(3, 3);
+    hand.is_net_held = true;
+    let conn = hand.meet(info(1, 0));
+    hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    let mut got = hand.sent(conn);
+    let mut rounds = 0;
+    let mut last = got.len();
+    while got.last() != Some(&new_leader(2)) {
+        hand.handle(Event::Written { conn, count: last });
+        let more = hand.sent(conn);
+        last = more.len();
+        assert!(0 < last && last < 40, "{last} at once");
+        got.extend(more);
+        rounds += 1;
+    }
+    assert!(10 < rounds, "{rounds} rounds");
+    assert_eq!(got.len(), 1 + 1 + 500 + 2);
+}
+
+// The learner's side.
+
+#[test]
+fn a_stream_is_settled_against_the_own_history() {
+    let own = [id(1, 1), id(1, 2), id(1, 3)];
+    for (committed, keep, streamed, want, replaced) in [
+        (id(1, 1), id(1, 3), vec![id(2, 1)], vec![id(1, 1), id(1, 2), id(1, 3), id(2, 1)], None),
+        // What is the same is kept as it is.
+        (id(1, 1), id(1, 1), vec![id(1, 2), id(1, 3)], own.to_vec(), None),
+        // What the leader does not have goes.
+        (id(1, 1), id(1, 1), vec![id(1, 2)], vec![id(1, 1), id(1, 2)], Some(3)),
+        (id(1, 1), id(1, 1), vec![id(2, 1)], vec![id(1, 1), id(2, 1)], Some(2)),
+        (id(1, 1), id(1, 1), vec![], vec![id(1, 1)], Some(2)),
+        (Zxid::ZERO, Zxid::ZERO, vec![id(2, 1), id(2, 2)], vec![id(2, 1), id(2, 2)], Some(1)),
+    ] {
+        let mut hand = Hand::of_three(1, &Past::of_epoch(1, &own, committed));
+        let conn = hand.follow(3, 3, true);
+        assert_eq!(hand.sent(conn), [ack(1, id(1, 3), committed)]);
+        hand.hear(conn, begin(committed, keep));
+        for zxid in &streamed {
+            hand.hear(conn, entry(*zxid));
+        }
+        hand.hear(conn, end(committed));
+        assert_eq!(hand.zab.status().current_epoch.0, 1, "not before NewLeader");
+        hand.hear(conn, new_leader(3));
+        assert_eq!(hand.sent(conn), [Message::NewLeaderAck], "{streamed:?} after {keep}");
+        let found: Vec<Zxid> = (1..=hand.storage.last_index().unwrap().0)
+            .map(|index| hand.storage.zxid(Index(index)).unwrap())
+            .collect();
+        assert_eq!(found, want, "{streamed:?} after {keep}");
+        let noted = hand.notes.iter().find_map(|note| match note {
+            Note::TailReplaced { from, .. } => Some(from.0),
+            _ => None,
+        });
+        assert_eq!(noted, replaced, "{streamed:?} after {keep}");
+        assert_eq!(hand.storage.hard_state().unwrap().current_epoch.0, 3);
+    }
+}
+
+#[test]
+fn what_was_logged_and_is_now_committed_is_applied() {
+    // Killed with 1.1 and 1.2 logged; the others committed both meanwhile.
+    let mut hand = Hand::of_three(1, &Past::of_epoch(1, &[id(1, 1), id(1, 2)], Zxid::ZERO));
+    let conn = hand.follow(3, 2, true);
+    for message in [begin(id(1, 2), id(1, 2)), end(id(1, 2))] {
+        hand.hear(conn, message);
+    }
+    assert!(hand.committed.is_empty(), "an unfinished synchronization shows nothing");
+    hand.hear(conn, new_leader(2));
+    assert_eq!(hand.committed, [id(1, 1), id(1, 2)]);
+    hand.hear(conn, proposal(id(2, 1)));
+    hand.hear(conn, commit(id(2, 1)));
+    assert_eq!(hand.committed, [id(1, 1), id(1, 2), id(2, 1)]);
+}
+
+#[test]
+fn an_acknowledgement_waits_for_entries_and_epoch() {
+    let mut hand = Hand::of_three(1, &Past::default());
+    let conn = hand.follow(3, 1, true);
+    hand.sent(conn);
+    hand.is_disk_held = true;
+    for message in [begin(Zxid::ZERO, Zxid::ZERO), entry(id(1, 1)), end(Zxid::ZERO), new_leader(1)]
+    {
+        hand.hear(conn, message);
+    }
+    assert!(hand.sent(conn).is_empty());
+    // Entries first, or together: never the epoch before them.
+    let epoch_at = hand.writes.iter().position(|write| {
+        let hard_state: Option<&HardState> = write.hard_state.as_ref();
+        hard_state.is_some_and(|hard_state| hard_state.current_epoch.0 == 1)
+    });
+    let entry_at = hand.writes.iter().position(|write: &Write| !write.entries.is_empty());
+    assert!(entry_at.unwrap() <= epoch_at.unwrap(), "{:?}", hand.writes);
+    hand.sync_and_drive();
+    assert_eq!(hand.sent(conn), [Message::NewLeaderAck]);
+}
+
+#[test]
+fn what_is_committed_is_never_given_up() {
+    for (keep, streamed) in [
+        (Zxid::ZERO, vec![]), // it is to forget 1.1
+        (id(1, 1), vec![]),   // to keep less than is committed
+        (id(7, 7), vec![]),   // to keep what it does not have
+    ] {
+        let past = Past::of_epoch(1, &[id(1, 1), id(1, 2)], id(1, 2));
+        let mut hand = Hand::of_three(1, &past);
+        let conn = hand.follow(3, 2, true);
+        hand.hear(conn, begin(id(1, 2), keep));
+        for zxid in streamed {
+            hand.hear(conn, entry(zxid));
+        }
+        assert!(!hand.is_open(conn), "keep {keep}");
+        assert_eq!(hand.storage.last_index(), Ok(Index(2)), "keep {keep}");
+        assert!(hand.notes.contains(&Note::Left { why: LeaveReason::Diverged }), "keep {keep}");
+    }
+}
+
+#[test]
+fn one_id_has_one_content() {
+    let mut hand = Hand::of_three(1, &Past::of_epoch(1, &[id(1, 1)], Zxid::ZERO));
+    let conn = hand.follow(3, 2, true);
+    hand.hear(conn, begin(Zxid::ZERO, Zxid::ZERO));
+    let other = LogEntry { zxid: id(1, 1), command: command(id(9, 9)), keep: None };
+    hand.hear(conn, Message::LogEntry(other));
+    assert!(hand.notes.contains(&Note::Diverged { zxid: id(1, 1) }));
+    assert!(!hand.is_open(conn));
+    assert_eq!(hand.storage.entries(Index(1), Index(2), 0).unwrap()[0].command, command(id(1, 1)));
+}
+
+#[test]
+fn a_snapshot_replaces_what_a_learner_has() {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2), id(1, 3)], id(1, 1));
+    let mut hand = Hand::of_three(1, &past);
+    assert!(hand.committed.is_empty());
+    let conn = hand.follow(3, 3, true);
+    hand.sent(conn);
+    let snapshot = Snapshot { index: Index(8), zxid: id(2, 5), data: "state".into() };
+    let stream = [
+        bare_begin(id(2, 6)),
+        Message::Snapshot(snapshot),
+        entry(id(2, 6)),
+        end(id(2, 6)),
+        new_leader(3),
+    ];
+    for message in stream {
+        hand.hear(conn, message);
+    }
+    assert_eq!(hand.sent(conn), [Message::NewLeaderAck]);
+    assert_eq!(hand.storage.first_index(), Ok(Index(9)));
+    assert_eq!(hand.storage.snapshot().unwrap().data, "state");
+    assert_eq!(hand.committed.last(), Some(&id(2, 6)));
+    let status = hand.zab.status();
+    assert_eq!((status.commit, status.applied, status.last), (Index(9), Index(9), Index(9)));
+}
+
+#[test]
+fn streams_that_are_no_history_are_refused() {
+    let snapshot = |index| Snapshot { index: Index(index), zxid: id(1, 9), data: "s".into() };
+    let rows: [(&str, Vec<Message>); 8] = [
+        ("an entry where a snapshot must come", vec![bare_begin(id(1, 1)), entry(id(1, 1))]),
+        ("an end instead of a snapshot", vec![bare_begin(id(1, 1)), end(id(1, 1))]),
+        ("an older state", vec![bare_begin(id(1, 1)), Message::Snapshot(snapshot(1))]),
+        ("a state nobody announced", vec![Message::Snapshot(snapshot(9))]),
+        ("no order", vec![begin(id(1, 1), id(1, 1)), entry(id(1, 3)), entry(id(1, 2))]),
+        ("an epoch to come", vec![begin(id(1, 1), id(1, 1)), entry(id(9, 1))]),
+        ("an end beyond it", vec![begin(id(1, 1), id(1, 1)), end(id(1, 5))]),
+        ("another epoch", vec![begin(id(1, 1), id(1, 1)), end(id(1, 1)), new_leader(3)]),
+    ];
+    for (what, messages) in rows {
+        let mut hand = Hand::of_three(1, &Past::of_epoch(1, &[id(1, 1)], id(1, 1)));
+        let conn = hand.follow(3, 2, true);
+        for message in messages {
+            hand.hear(conn, message);
+        }
+        assert!(!hand.is_open(conn), "{what}");
+        assert!(hand.zab.status().current_epoch.0 == 1, "{what}");
+    }
+}
+
+#[test]
+fn a_watcher_of_gometa_asks_for_all_and_sorts_it() {
+    let mut hand = Hand::new(config(4, 3), &Past::default());
+    let (conn, sent) = watch_gometa(&mut hand, 3);
+    assert!(matches!(&sent[..], [Message::EpochAck(ack)] if ack.logged == Zxid::ZERO), "{sent:?}");
+    // Its log is in the order of decimal text.
+    for zxid in [id(3, 1), id(1, 1), id(2, 1)] {
+        hand.hear(conn, entry(zxid));
+    }
+    hand.hear(conn, end(id(3, 1)));
+    hand.hear(conn, new_leader(3));
+    assert_eq!(hand.committed, [id(1, 1), id(2, 1), id(3, 1)]);
+    assert_eq!(hand.sent(conn), [Message::NewLeaderAck]);
+}
+
+/// A watcher follows a gometa leader of `epoch` up to its EpochAck.
+fn watch_gometa(hand: &mut Hand, epoch: u32) -> (quorate_zab::ConnId, Vec<Message>) {
+    use quorate_zab::{Epoch, LeaderInfo, PeerStatus, Vote};
+    hand.pass(2_000);
+    for from in [1, 2, 3] {
+        let status = if from == 3 { PeerStatus::Leading } else { PeerStatus::Following };
+        let vote = Vote {
+            round: 1,
+            status,
+            epoch: Epoch(epoch),
+            candidate: member(3).election,
+            ..Vote::default()
+        };
+        hand.hear_vote(from, vote);
+    }
+    let conn = hand.connect_to(3);
+    hand.sent(conn);
+    hand.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps: None }));
+    let sent = hand.sent(conn);
+    (conn, sent)
+}
+
+#[test]
+fn a_follower_of_gometa_names_what_it_has_committed_and_checks_the_stream() {
+    let mixed = Config { allow_gometa_voters: true, ..config(1, 3) };
+    let past = Past::of_epoch(2, &[id(2, 1), id(2, 2)], id(2, 1));
+    let start = |hand: &mut Hand, conn| match &hand.sent(conn)[..] {
+        [Message::EpochAck(ack)] => ack.logged,
+        other => panic!("{other:?}"),
+    };
+    let mut hand = Hand::new(mixed, &past);
+    let conn = hand.follow(3, 3, false);
+    assert_eq!(start(&mut hand, conn), id(2, 1), "2.2 is to come again, or not");
+    // Text order has lost 3.1 behind 2.x: the end shows that something is missing.
+    hand.hear(conn, bare_begin(id(3, 1)));
+    hand.hear(conn, end(id(3, 1)));
+    assert!(hand.notes.contains(&Note::Left { why: LeaveReason::Disordered }));
+    assert_eq!(hand.storage.last_index(), Ok(Index(2)), "nothing was changed");
+    // Next time it asks for all of it.
+    let conn = hand.follow(3, 3, false);
+    assert_eq!(start(&mut hand, conn), Zxid::ZERO);
+    for message in [
+        bare_begin(id(3, 1)),
+        entry(id(3, 1)),
+        entry(id(2, 1)),
+        entry(id(2, 3)),
+        end(id(3, 1)),
+        new_leader(3),
+    ] {
+        hand.hear(conn, message);
+    }
+    assert_eq!(hand.committed, [id(2, 1), id(2, 3), id(3, 1)], "2.2 was nobody's");
+}
+
+#[test]
+fn a_state_that_poses_as_a_history_is_not_taken_for_one() {
+    let mut hand = Hand::new(config(4, 3), &Past::default());
+    let (conn, _) = watch_gometa(&mut hand, 3);
+    hand.hear(conn, bare_begin(id(3, 2)));
+    hand.hear(conn, entry(Zxid(1)));
+    assert!(hand.notes.contains(&Note::Left { why: LeaveReason::StateStream }));
+    let short = Config { stream_bytes_max: 100, ..config(4, 3) };
+    let mut hand = Hand::new(short, &Past::default());
+    let (conn, _) = watch_gometa(&mut hand, 3);
+    for counter in 1..5 {
+        hand.hear(conn, entry(id(3, counter)));
+    }
+    assert!(hand.notes.contains(&Note::Left { why: LeaveReason::TooLong }));
+}
+
+#[test]
+fn a_learner_that_stands_still_gives_up() {
+    let mut hand = Hand::of_three(1, &Past::default());
+    hand.elect(3, 3);
+    hand.pass(10_100);
+    assert!(hand.notes.contains(&Note::Left { why: LeaveReason::TimedOut }), "never connected");
+    let mut hand = Hand::of_three(1, &Past::default());
+    let conn = hand.follow(3, 1, true);
+    hand.pass(9_900);
+    hand.hear(conn, begin(Zxid::ZERO, Zxid::ZERO));
+    hand.pass(9_900);
+    assert!(hand.is_open(conn), "it went on");
+    hand.pass(200);
+    assert!(!hand.is_open(conn));
+}
