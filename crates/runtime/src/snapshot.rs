@@ -17,7 +17,6 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use quorate_codec as codec;
@@ -25,7 +24,7 @@ use quorate_net::{IncomingSnapshot, Net, SnapshotSource};
 use quorate_raft::{Body, Message, Snapshot, SnapshotMetadata};
 use quorate_replica::Event;
 use quorate_types::{EntryId, NodeId};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::apply::{Done, Made};
 
@@ -91,7 +90,8 @@ pub(crate) struct Receiver {
     cluster: u64,
     directory: PathBuf,
     done: mpsc::UnboundedSender<Done>,
-    busy: Arc<AtomicBool>,
+    /// One permit: taken from the first byte of a snapshot until it is of no use any more.
+    place: Arc<Semaphore>,
     /// Whether one is whole, and the engine has heard of it.
     announced: bool,
     spawner: tokio::runtime::Handle,
@@ -104,7 +104,8 @@ impl Receiver {
         done: mpsc::UnboundedSender<Done>,
         spawner: tokio::runtime::Handle,
     ) -> Self {
-        Receiver { cluster, directory, done, busy: Arc::default(), announced: false, spawner }
+        let place = Arc::new(Semaphore::new(1));
+        Receiver { cluster, directory, done, place, announced: false, spawner }
     }
 
     /// Begins to receive one; declines it (by dropping the stream) while another is under way.
@@ -124,22 +125,20 @@ impl Receiver {
         };
         let Body::Snapshot { snapshot } = &message.body else { return };
         let id = snapshot.id();
-        if self.busy.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else { return };
         tracing::info!(peer = %format_args!("{from:x}"), index = id.index.0, "receiving a snapshot");
         let (cluster, metadata) = (self.cluster, snapshot.metadata.clone());
-        let (directory, done, busy) =
-            (self.directory.clone(), self.done.clone(), Arc::clone(&self.busy));
+        let (directory, done) = (self.directory.clone(), self.done.clone());
         self.spawner.spawn(async move {
             match receive(cluster, &directory, metadata, stream).await {
                 Ok(bytes) => {
                     tracing::info!(index = id.index.0, bytes, "snapshot received");
+                    // Given back when the snapshot has been let go.
+                    place.forget();
                     let _ = done.send(Done::SnapshotReceived(message));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "snapshot not received");
-                    busy.store(false, Ordering::Release);
                 }
             }
         });
@@ -156,12 +155,12 @@ impl Receiver {
             return;
         }
         self.announced = false;
-        let (directory, busy) = (self.directory.clone(), Arc::clone(&self.busy));
+        let (directory, place) = (self.directory.clone(), Arc::clone(&self.place));
         self.spawner.spawn_blocking(move || {
             if let Err(error) = remove_all(&directory) {
                 tracing::warn!(%error, "a snapshot that is of no use any more was not removed");
             }
-            busy.store(false, Ordering::Release);
+            place.add_permits(1);
         });
     }
 }
