@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &["types"]),
     ("runtime", &["types", "raft", "replica", "kv", "codec", "wal", "net"]),
     ("proto", &[]),
-    ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
+    ("server", &["types", "kv", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
     ("load", &["proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
