@@ -7,6 +7,7 @@
 //! compare     quorate serve beside etcd     cluster, usage, compare
 //! raft_core   our Raft core beside raft-rs  raft_core; the bytes of a replica: raft_footprint
 //! kv_backend  where the machine keeps rows  all of it there
+//! log         our log beside raft-engine    all of it there
 //! ```
 
 pub mod cluster;

@@ -1,7 +1,9 @@
-//! The `quorate` program: a server, a cluster to play with, and a client.
+//! The `quorate` program: a server, a cluster to play with, a client, and tools.
 
+mod autopilot;
 mod bench;
 mod client;
+mod log;
 mod playground;
 mod script;
 mod serve;
@@ -42,6 +44,11 @@ enum Program {
     Bench(bench::BenchArgs),
     /// Runs scripts that say what the Raft engine is to do, in the languages of etcd's test files
     Script(script::ScriptArgs),
+    /// Shows or checks the durable log of a member, running or not, and changes nothing
+    Log(log::LogArgs),
+    /// What autopilot makes of a cluster
+    #[command(subcommand)]
+    Autopilot(autopilot::AutopilotCommand),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +67,8 @@ fn main() -> ExitCode {
         Program::Client(command) => client::run(command),
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
+        Program::Log(args) => log::run(&args),
+        Program::Autopilot(command) => autopilot::run(&command),
     }
 }
 
@@ -118,6 +127,11 @@ mod tests {
             ("playground --offset -1", 2),
             ("playground --nosuch", 2),
             ("playground stray", 2),
+            ("log", 2),
+            ("log nosuch", 2),
+            ("log dump", 2),
+            ("log verify a b", 2),
+            ("log dump a -w table", 2),
             // Commands that stand in for etcdctl's.
             ("put", 128),
             ("put a b c", 128),

@@ -11,17 +11,19 @@ use bytes::Bytes;
 use quorate_types::{Index, Term};
 
 use crate::allowance::Allowance;
-use crate::command::Command;
+use crate::command::{Command, LeaseCheckpoint};
 use crate::error::{KvError, StoreError};
 use crate::interval::Interval;
 use crate::member::MemberChange;
 use crate::read::{Scan, check_txn_range, compares_hold};
 use crate::request::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
+    TxnRequest,
 };
 use crate::response::{
-    CompactionResponse, DeleteRangeResponse, KeyValue, PutResponse, RangeResponse, Response,
-    ResponseOp, TxnResponse,
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, KeyValue, LeaseCheckpointResponse,
+    LeaseGrantResponse, LeaseRevokeResponse, PutResponse, RangeResponse, Response, ResponseOp,
+    TxnResponse,
 };
 use crate::revision::Revision;
 use crate::row;
@@ -72,12 +74,17 @@ pub struct Outcome {
 type Answer<T> = Result<Result<T, KvError>, StoreError>;
 
 impl State {
-    /// Rows for the answer come out of `allowance`; once that is spent, they are left out.
+    /// Applies the command of an entry. Rows for the answer come out of `allowance`; once that is
+    /// spent, they are left out.
     pub(crate) fn apply_command(
         &mut self,
+        (index, term): (Index, Term),
         command: &Command,
         allowance: &mut Allowance,
     ) -> Answer<Response> {
+        if let Err(refused) = self.alarms.check(command) {
+            return Ok(Err(refused));
+        }
         Ok(match command {
             Command::Put(put) => self.put(put, allowance)?.map(Response::Put),
             Command::DeleteRange(delete) => {
@@ -92,6 +99,27 @@ impl State {
                 let published = self.members.publish(*id, name, client_urls, *life);
                 published.map(|()| Response::Members(self.members.list()))
             }
+            Command::LeaseGrant { id, ttl_seconds } => {
+                self.lease_grant(*id, *ttl_seconds, index).map(Response::LeaseGrant)
+            }
+            Command::LeaseRevoke { id } => {
+                self.lease_revoke(*id, None, allowance)?.map(Response::LeaseRevoke)
+            }
+            // Who was deposed since then does not know of renewals.
+            Command::LeaseExpire { term: judged, .. } if *judged != term => {
+                Err(KvError::LeaseNotFound)
+            }
+            Command::LeaseExpire { id, granted, .. } => {
+                self.lease_revoke(*id, Some(*granted), allowance)?.map(Response::LeaseRevoke)
+            }
+            Command::LeaseCheckpoint { term: judged, order, checkpoints } => {
+                if *judged == term {
+                    self.lease_checkpoint((term, *order), checkpoints);
+                }
+                let revision = self.meta.revision;
+                Ok(Response::LeaseCheckpoint(LeaseCheckpointResponse { revision }))
+            }
+            Command::Alarm(alarm) => self.alarm(alarm).map(Response::Alarm),
         })
     }
 
@@ -109,7 +137,7 @@ impl State {
     }
 
     fn put(&mut self, put: &PutRequest, allowance: &mut Allowance) -> Answer<PutResponse> {
-        if let Err(refused) = check_lease(put).and_then(|()| check_kept(self, put)) {
+        if let Err(refused) = check_lease(self, put).and_then(|()| check_kept(self, put)) {
             return Ok(Err(refused));
         }
         let mut change = Change::new(self, allowance);
@@ -143,6 +171,51 @@ impl State {
         }
         self.meta.compacted = compact.revision;
         Ok(CompactionResponse { revision: self.meta.revision })
+    }
+
+    fn lease_grant(
+        &mut self,
+        id: i64,
+        ttl_seconds: i64,
+        granted: Index,
+    ) -> Result<LeaseGrantResponse, KvError> {
+        let ttl_seconds = self.leases.grant(id, ttl_seconds, granted)?;
+        self.lessor.granted(id);
+        Ok(LeaseGrantResponse { revision: self.meta.revision, id, ttl_seconds })
+    }
+
+    /// Takes a lease and its keys away, if it is the one that was `granted` there.
+    fn lease_revoke(
+        &mut self,
+        id: i64,
+        granted: Option<Index>,
+        allowance: &mut Allowance,
+    ) -> Answer<LeaseRevokeResponse> {
+        let lease = self.leases.get(id);
+        let lease = lease.filter(|lease| granted.is_none_or(|granted| granted == lease.granted));
+        let Some(lease) = lease else { return Ok(Err(KvError::LeaseNotFound)) };
+        let keys: Vec<_> = lease.keys.iter().cloned().collect();
+        let mut change = Change::new(self, allowance);
+        for key in &keys {
+            change.delete(key);
+        }
+        change.finish();
+        self.leases.remove(id);
+        self.lessor.removed(id);
+        Ok(Ok(LeaseRevokeResponse { revision: self.meta.revision }))
+    }
+
+    fn lease_checkpoint(&mut self, place: (Term, u64), checkpoints: &[LeaseCheckpoint]) {
+        for one in checkpoints {
+            if self.leases.checkpoint(place, one) && one.remaining_seconds == 0 {
+                self.lessor.made_whole(one.id);
+            }
+        }
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Result<AlarmResponse, KvError> {
+        let alarms = self.alarms.apply(request)?;
+        Ok(AlarmResponse { revision: self.meta.revision, alarms })
     }
 }
 
@@ -184,7 +257,7 @@ fn check_write(state: &State, op: &RequestOp) -> Result<(), KvError> {
     match op {
         RequestOp::Empty => Err(KvError::KeyNotFound),
         // The other way round than outside of a transaction, as in etcd.
-        RequestOp::Put(put) => check_kept(state, put).and_then(|()| check_lease(put)),
+        RequestOp::Put(put) => check_kept(state, put).and_then(|()| check_lease(state, put)),
         RequestOp::Range(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => Ok(()),
     }
 }
@@ -205,9 +278,8 @@ fn next(choices: &mut std::slice::Iter<'_, bool>) -> bool {
     *choices.next().expect("each transaction that runs has chosen")
 }
 
-fn check_lease(put: &PutRequest) -> Result<(), KvError> {
-    // No command grants leases, so there are none.
-    if put.lease == 0 { Ok(()) } else { Err(KvError::LeaseNotFound) }
+fn check_lease(state: &State, put: &PutRequest) -> Result<(), KvError> {
+    if put.lease == 0 || state.leases.has(put.lease) { Ok(()) } else { Err(KvError::LeaseNotFound) }
 }
 
 fn check_kept(state: &State, put: &PutRequest) -> Result<(), KvError> {
@@ -244,11 +316,11 @@ impl<'a> Change<'a> {
 
     fn put(&mut self, put: &PutRequest) -> Result<PutResponse, StoreError> {
         let answers_old = put.prev_kv && !self.allowance.is_spent();
-        let wants_old = answers_old || put.ignore_value || put.ignore_lease;
-        let old = if wants_old { self.old(&put.key)? } else { None };
-        let kept = |wanted: bool| old.as_ref().filter(|_| wanted);
-        let value = kept(put.ignore_value).map_or(&put.value, |old| &old.value).clone();
-        let lease = kept(put.ignore_lease).map_or(put.lease, |old| old.lease);
+        let old = if answers_old || put.ignore_value { self.old(&put.key)? } else { None };
+        let kept = old.as_ref().filter(|_| put.ignore_value);
+        let value = kept.map_or(&put.value, |old| &old.value).clone();
+        let lease = if put.ignore_lease { self.state.leases.owner(&put.key) } else { put.lease };
+        self.state.leases.attach(&put.key, lease);
         let revision = self.draw();
         let stamp = self.state.index.put(&put.key, revision);
         let row = row::put(&KeyValue {
@@ -285,12 +357,18 @@ impl<'a> Change<'a> {
             }
         }
         for (key, _) in &found {
-            let revision = self.draw();
-            self.state.index.delete(key, revision);
-            self.state.overlay.push(revision, row::tombstone(key));
+            self.delete(key);
         }
         let deleted = found.len() as i64;
         Ok(DeleteRangeResponse { revision: self.revision(), deleted, prev_kvs })
+    }
+
+    /// Deletes a key that is there.
+    fn delete(&mut self, key: &[u8]) {
+        let revision = self.draw();
+        self.state.index.delete(key, revision);
+        self.state.leases.detach(key);
+        self.state.overlay.push(revision, row::tombstone(key));
     }
 
     fn range(&mut self, range: &RangeRequest) -> Result<RangeResponse, StoreError> {

@@ -4,6 +4,7 @@
 //! not at all, and a [`View`] never changes, whatever is committed after it. Nothing else is asked,
 //! so a file, memory or a simulated disk will do.
 
+mod guarded;
 mod memory;
 mod redb;
 
@@ -28,11 +29,16 @@ pub enum Table {
     Key = 2,
     /// Members, present and removed.
     Member = 3,
+    /// Leases. Keys have 8 bytes.
+    Lease = 4,
+    /// Active alarms. Keys have 9 bytes.
+    Alarm = 5,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 3] = [Table::Meta, Table::Key, Table::Member];
+    pub const ALL: [Table; 5] =
+        [Table::Meta, Table::Key, Table::Member, Table::Lease, Table::Alarm];
 
     pub(crate) fn from_number(number: u8) -> Option<Table> {
         Table::ALL.into_iter().find(|table| *table as u8 == number)

@@ -8,11 +8,11 @@
 //! others apply would be to diverge from them.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::Life;
+use quorate_types::{Index, Life, Term};
 
 use crate::request::{
-    CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest,
-    RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
+    AlarmAction, AlarmRequest, AlarmType, CompactionRequest, Compare, CompareResult, CompareTarget,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 use crate::wire::{
     Malformed, Reader, bytes_len, put_bytes, put_signed, put_str, put_strings, put_varint,
@@ -30,6 +30,11 @@ const DELETE_RANGE: u8 = 2;
 const TXN: u8 = 3;
 const COMPACT: u8 = 4;
 const PUBLISH_MEMBER: u8 = 5;
+const LEASE_GRANT: u8 = 6;
+const LEASE_REVOKE: u8 = 7;
+const LEASE_EXPIRE: u8 = 8;
+const LEASE_CHECKPOINT: u8 = 9;
+const ALARM: u8 = 10;
 
 // Kinds of operations in a transaction.
 const OP_EMPTY: u8 = 0;
@@ -61,6 +66,51 @@ pub enum Command {
         /// The life of its log.
         life: Life,
     },
+    /// A lease begins. etcd's `LeaseGrantRequest`; a client that leaves the choice of the id to the
+    /// server gets one at the door.
+    LeaseGrant {
+        /// Its id; not 0, and maybe negative.
+        id: i64,
+        /// How long it lives without being renewed.
+        ttl_seconds: i64,
+    },
+    /// A lease goes, and its keys with it. etcd's `LeaseRevokeRequest`.
+    LeaseRevoke {
+        /// Its id.
+        id: i64,
+    },
+    /// The leader says that a lease's time was up. It goes like a revoked one, unless another member
+    /// leads by now, or it is another lease of the same id.
+    LeaseExpire {
+        /// Its id.
+        id: i64,
+        /// The entry that granted it.
+        granted: Index,
+        /// The term in which it was judged.
+        term: Term,
+    },
+    /// The leader says what is left of some leases, so that the next leader knows.
+    LeaseCheckpoint {
+        /// The term in which it was judged.
+        term: Term,
+        /// Its place among the checkpoints of that term. Of one lease, only a later one counts.
+        order: u64,
+        /// The leases.
+        checkpoints: Vec<LeaseCheckpoint>,
+    },
+    /// Asks for alarms, raises or ends one.
+    Alarm(AlarmRequest),
+}
+
+/// What is left of one lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseCheckpoint {
+    /// Its id.
+    pub id: i64,
+    /// The entry that granted it.
+    pub granted: Index,
+    /// Seconds; 0 for the whole of its time, as after a renewal.
+    pub remaining_seconds: i64,
 }
 
 /// Why bytes are no command.
@@ -108,6 +158,38 @@ impl Command {
                 put_strings(out, client_urls);
                 put_varint(out, life.0);
             }
+            Command::LeaseGrant { id, ttl_seconds } => {
+                out.put_u8(LEASE_GRANT);
+                put_signed(out, *id);
+                put_signed(out, *ttl_seconds);
+            }
+            Command::LeaseRevoke { id } => {
+                out.put_u8(LEASE_REVOKE);
+                put_signed(out, *id);
+            }
+            Command::LeaseExpire { id, granted, term } => {
+                out.put_u8(LEASE_EXPIRE);
+                put_signed(out, *id);
+                put_varint(out, granted.0);
+                put_varint(out, term.0);
+            }
+            Command::LeaseCheckpoint { term, order, checkpoints } => {
+                out.put_u8(LEASE_CHECKPOINT);
+                put_varint(out, term.0);
+                put_varint(out, *order);
+                put_varint(out, checkpoints.len() as u64);
+                for one in checkpoints {
+                    put_signed(out, one.id);
+                    put_varint(out, one.granted.0);
+                    put_signed(out, one.remaining_seconds);
+                }
+            }
+            Command::Alarm(AlarmRequest { action, member, alarm }) => {
+                out.put_u8(ALARM);
+                put_signed(out, i64::from(i32::from(*action)));
+                put_varint(out, *member);
+                put_signed(out, i64::from(i32::from(*alarm)));
+            }
         }
     }
 
@@ -123,6 +205,27 @@ impl Command {
                     + bytes_len(name.as_bytes())
                     + strings_len(client_urls)
                     + varint_len(life.0)
+            }
+            Command::LeaseGrant { id, ttl_seconds } => signed_len(*id) + signed_len(*ttl_seconds),
+            Command::LeaseRevoke { id } => signed_len(*id),
+            Command::LeaseExpire { id, granted, term } => {
+                signed_len(*id) + varint_len(granted.0) + varint_len(term.0)
+            }
+            Command::LeaseCheckpoint { term, order, checkpoints } => {
+                let each = |one: &LeaseCheckpoint| {
+                    signed_len(one.id)
+                        + varint_len(one.granted.0)
+                        + signed_len(one.remaining_seconds)
+                };
+                varint_len(term.0)
+                    + varint_len(*order)
+                    + varint_len(checkpoints.len() as u64)
+                    + checkpoints.iter().map(each).sum::<usize>()
+            }
+            Command::Alarm(AlarmRequest { action, member, alarm }) => {
+                signed_len(i64::from(i32::from(*action)))
+                    + varint_len(*member)
+                    + signed_len(i64::from(i32::from(*alarm)))
             }
         };
         2 + fields
@@ -154,11 +257,38 @@ impl Command {
                 client_urls: reader.strings()?,
                 life: Life(reader.varint()?),
             },
+            LEASE_GRANT => {
+                Command::LeaseGrant { id: reader.signed()?, ttl_seconds: reader.signed()? }
+            }
+            LEASE_REVOKE => Command::LeaseRevoke { id: reader.signed()? },
+            LEASE_EXPIRE => Command::LeaseExpire {
+                id: reader.signed()?,
+                granted: Index(reader.varint()?),
+                term: Term(reader.varint()?),
+            },
+            LEASE_CHECKPOINT => {
+                let term = Term(reader.varint()?);
+                let order = reader.varint()?;
+                let checkpoints = (0..reader.count()?).map(|_| decode_checkpoint(&mut reader));
+                let checkpoints = checkpoints.collect::<Result<_, Malformed>>()?;
+                Command::LeaseCheckpoint { term, order, checkpoints }
+            }
+            ALARM => Command::Alarm(AlarmRequest {
+                action: AlarmAction::from(narrow(&mut reader)?),
+                member: reader.varint()?,
+                alarm: AlarmType::from(narrow(&mut reader)?),
+            }),
             unknown => return Err(CommandError::UnknownKind(unknown)),
         };
         reader.end()?;
         Ok(command)
     }
+}
+
+fn decode_checkpoint(reader: &mut Reader) -> Result<LeaseCheckpoint, Malformed> {
+    let id = reader.signed()?;
+    let granted = Index(reader.varint()?);
+    Ok(LeaseCheckpoint { id, granted, remaining_seconds: reader.signed()? })
 }
 
 fn encode_put(put: &PutRequest, out: &mut BytesMut) {

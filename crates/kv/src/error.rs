@@ -235,12 +235,14 @@ pub enum StoreError {
     #[error("the storage is not empty")]
     NotEmpty,
     /// The storage was written by a version that this one cannot read.
-    #[error("the storage has format {found}; this version reads only format {known}")]
+    #[error("the storage has format {found}; this version reads formats {oldest} to {newest}")]
     Format {
         /// What the storage says.
         found: u64,
-        /// The one format this code reads.
-        known: u64,
+        /// The first format this code reads.
+        oldest: u64,
+        /// The last one.
+        newest: u64,
     },
     /// A committed entry holds a command that this version cannot read. Nothing of the batch it
     /// came in was applied.

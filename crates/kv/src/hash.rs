@@ -1,4 +1,5 @@
-//! A checksum of retained history, the same on every member that has compacted to the same place.
+//! Checksums that are the same on every member: of retained history, where members have compacted to
+//! the same place; and of the whole state, where they have also applied the same entries.
 //!
 //! It covers what compaction keeps, not what storage happens to hold: how far removal has got, or
 //! which flushes, restarts and snapshots a member went through, makes no difference.
@@ -6,10 +7,31 @@
 use crate::error::{KvError, StoreError};
 use crate::index::Stamp;
 use crate::read::{OVERTAKEN_MAX, STEP_KEYS};
-use crate::response::HashKvResponse;
+use crate::response::{HashKvResponse, HashResponse};
 use crate::store::Store;
 
 impl Store {
+    /// CRC-32C over the whole state: history, leases, alarms and members. It reads every row. Only
+    /// members that stand still can be compared.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::hash_kv`]; `Compacted` if compactions come too fast.
+    ///
+    /// Source: etcd's `Hash`; the number is our own.
+    pub fn hash(&self) -> Result<HashResponse, KvError> {
+        let (revision, rest) = {
+            let state = self.state()?;
+            let hash = state.alarms.hash(state.leases.hash(state.members.hash(0)));
+            (state.meta.revision, hash)
+        };
+        let history = self.hash_kv(revision)?;
+        let hash = [history.revision, history.compact_revision, i64::from(history.hash)]
+            .into_iter()
+            .fold(rest, |hash, number| crc32c::crc32c_append(hash, &number.to_be_bytes()));
+        Ok(HashResponse { revision: history.revision, hash })
+    }
+
     /// CRC-32C over every retained change up to `revision` (0: all), key by key. It reads every row
     /// of those.
     ///

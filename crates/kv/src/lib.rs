@@ -13,6 +13,7 @@
 //! as our own types, `validate.rs` the checks before the log, `apply.rs` what an entry does,
 //! `read.rs` reading, `index.rs` versions and compaction, `snapshot.rs` the state as a stream.
 
+mod alarm;
 mod allowance;
 mod apply;
 mod backend;
@@ -21,6 +22,8 @@ mod error;
 mod hash;
 mod index;
 mod interval;
+mod lease;
+mod lessor;
 mod member;
 mod meta;
 mod overlay;
@@ -39,20 +42,24 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use alarm::{ALARMS_MAX, Alarm};
 pub use allowance::{CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
 pub use apply::{Apply, Entry, Outcome};
 pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
-pub use command::{Command, CommandError, TXN_DEPTH_MAX};
+pub use command::{Command, CommandError, LeaseCheckpoint, TXN_DEPTH_MAX};
 pub use error::{KvError, StoreError};
+pub use lease::LEASE_TTL_SECONDS_MAX;
+pub use lessor::{LEASE_CHECKPOINTS_MAX, Renewal};
 pub use member::{Member, MemberChange};
 pub use meta::Applied;
 pub use request::{
-    CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest,
-    RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
+    AlarmAction, AlarmRequest, AlarmType, CompactionRequest, Compare, CompareResult, CompareTarget,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 pub use response::{
-    CompactionResponse, DeleteRangeResponse, HashKvResponse, KeyValue, PutResponse, RangeResponse,
-    Response, ResponseOp, TxnResponse,
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, HashResponse, KeyValue,
+    LeaseCheckpointResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, PutResponse, RangeResponse, Response, ResponseOp, TxnResponse,
 };
 pub use snapshot::{Snapshot, SnapshotReader, restore, verify};
 pub use store::{Initial, OVERLAY_BYTES_MAX, Store};

@@ -124,6 +124,12 @@ impl Members {
         self.present.values().cloned().collect()
     }
 
+    /// A checksum of all members, present and removed, the same on every one of them.
+    pub(crate) fn hash(&self, hash: u32) -> u32 {
+        let ids: BTreeSet<u64> = self.present.keys().chain(&self.removed).copied().collect();
+        ids.into_iter().fold(hash, |hash, id| crc32c::crc32c_append(hash, &self.row(id)))
+    }
+
     pub(crate) fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
     }

@@ -11,9 +11,14 @@ use crate::error::StoreError;
 use crate::sealed;
 use crate::wire::{Malformed, Reader, put_bytes, put_signed, put_varint};
 
-/// The format of all tables. Any other is refused. In 2 every row has a checksum, and one of them
-/// names the member.
-const FORMAT: u64 = 2;
+/// The format of all tables, as it is written. In 2 every row has a checksum, and one of them names
+/// the member. In 3 there are leases and alarms: a version that knows only 2 would pass them over,
+/// and not do what the other members do, so it must not read them.
+const FORMAT: u64 = 3;
+
+/// The oldest format that is read. A state of format 2 is one of format 3 in which nobody has granted
+/// a lease or raised an alarm; the next flush makes it one. Any other format is refused.
+const FORMAT_MIN: u64 = 2;
 
 const ROW_FORMAT: &[u8] = b"format";
 /// Whose storage it is: the one row that is not the same on every member.
@@ -109,7 +114,11 @@ impl Meta {
 /// The format begins its row, whatever follows.
 fn check_format(row: Option<Bytes>) -> Result<(), StoreError> {
     let found = Reader::new(row.ok_or(StoreError::Missing)?).varint().map_err(damaged)?;
-    if found == FORMAT { Ok(()) } else { Err(StoreError::Format { found, known: FORMAT }) }
+    if (FORMAT_MIN..=FORMAT).contains(&found) {
+        Ok(())
+    } else {
+        Err(StoreError::Format { found, oldest: FORMAT_MIN, newest: FORMAT })
+    }
 }
 
 /// Whether a row of the table `meta` stays with its member when the state travels to another.

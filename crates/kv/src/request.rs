@@ -177,6 +177,45 @@ pub enum SortTarget {
     Unknown(i32),
 }
 
+/// Asks for alarms, raises one, or ends one. etcd's `AlarmRequest`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlarmRequest {
+    /// What to do.
+    pub action: AlarmAction,
+    /// Whose alarm; of no interest to [`AlarmAction::Get`].
+    pub member: u64,
+    /// Which alarm. To get, `None` stands for all.
+    pub alarm: AlarmType,
+}
+
+/// What an [`AlarmRequest`] asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AlarmAction {
+    /// List alarms.
+    #[default]
+    Get,
+    /// Raise one.
+    Activate,
+    /// End one.
+    Deactivate,
+    /// A number nobody knows; does nothing.
+    Unknown(i32),
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmType {
+    /// Nothing.
+    #[default]
+    None,
+    /// A member's quota is used up: nothing may be added.
+    NoSpace,
+    /// A member's data differs from that of the others: nothing may be changed.
+    Corrupt,
+    /// A number nobody knows.
+    Unknown(i32),
+}
+
 /// Forgets history before a revision. etcd's `CompactionRequest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactionRequest {
@@ -229,4 +268,6 @@ macro_rules! numbered {
 
 numbered!(SortOrder { None = 0, Ascend = 1, Descend = 2 });
 numbered!(SortTarget { Key = 0, Version = 1, Create = 2, Mod = 3, Value = 4 });
+numbered!(AlarmAction { Get = 0, Activate = 1, Deactivate = 2 });
+numbered!(AlarmType { None = 0, NoSpace = 1, Corrupt = 2 });
 numbered!(CompareResult { Equal = 0, Greater = 1, Less = 2, NotEqual = 3 });

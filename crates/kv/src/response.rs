@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::alarm::Alarm;
 use crate::member::Member;
 
 /// A stored pair. etcd's `mvccpb.KeyValue`.
@@ -96,6 +97,73 @@ pub struct CompactionResponse {
     pub revision: i64,
 }
 
+/// Answer to a grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseGrantResponse {
+    /// The current revision: a grant makes none.
+    pub revision: i64,
+    /// The lease.
+    pub id: i64,
+    /// How long it was granted for.
+    pub ttl_seconds: i64,
+}
+
+/// Answer to a revocation, or to the expiry of a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseRevokeResponse {
+    /// The revision it made, or the current one if the lease had no keys.
+    pub revision: i64,
+}
+
+/// Answer to a checkpoint of leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseCheckpointResponse {
+    /// The current revision.
+    pub revision: i64,
+}
+
+/// How long a lease has to live, and its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseTimeToLiveResponse {
+    /// The current revision.
+    pub revision: i64,
+    /// The lease.
+    pub id: i64,
+    /// Whole seconds that are left; -1 if there is no such lease.
+    pub ttl_seconds: i64,
+    /// What it was granted for; 0 if there is no such lease.
+    pub granted_seconds: i64,
+    /// Its keys, in their order, if they were asked for.
+    pub keys: Vec<Bytes>,
+}
+
+/// All leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseLeasesResponse {
+    /// The current revision.
+    pub revision: i64,
+    /// Their ids.
+    pub ids: Vec<i64>,
+}
+
+/// Answer to a request about alarms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlarmResponse {
+    /// The current revision.
+    pub revision: i64,
+    /// What was asked for, raised, or ended.
+    pub alarms: Vec<Alarm>,
+}
+
+/// Answer to `hash`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HashResponse {
+    /// The current revision.
+    pub revision: i64,
+    /// CRC-32C over the whole state.
+    pub hash: u32,
+}
+
 /// Answer to `hash_kv`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HashKvResponse {
@@ -124,6 +192,14 @@ pub enum Response {
     Txn(TxnResponse),
     /// To a compaction. Data goes from storage by [`crate::Store::compact_step`].
     Compact(CompactionResponse),
+    /// To a grant.
+    LeaseGrant(LeaseGrantResponse),
+    /// To a revocation, or to an expiry.
+    LeaseRevoke(LeaseRevokeResponse),
+    /// To a checkpoint.
+    LeaseCheckpoint(LeaseCheckpointResponse),
+    /// To a request about alarms.
+    Alarm(AlarmResponse),
     /// The members after a change of membership or of a member's own data, by id.
     Members(Vec<Member>),
 }

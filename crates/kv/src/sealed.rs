@@ -15,7 +15,8 @@ use bytes::Bytes;
 use crate::backend::{Batch, Table, View};
 use crate::error::StoreError;
 
-const CHECKSUM_BYTES: usize = 4;
+/// What a row takes beyond its own bytes.
+pub(crate) const CHECKSUM_BYTES: usize = 4;
 
 impl Batch {
     /// Stores a row with its checksum.

@@ -21,8 +21,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{Index, NodeId, Term};
 
+use crate::alarm;
 use crate::backend::{Backend, Batch, Table, View};
 use crate::error::StoreError;
+use crate::lease;
 use crate::meta::{self, Applied, Meta};
 use crate::revision::Revision;
 use crate::row;
@@ -299,6 +301,14 @@ impl Restore {
                 self.batch.put_sealed(table, &key, &row);
             }
             Table::Member => self.batch.put_sealed(table, &key, &row),
+            Table::Lease => {
+                lease::decode(&key, &row).map_err(malformed)?;
+                self.batch.put_sealed(table, &key, &row);
+            }
+            Table::Alarm => {
+                alarm::decode(&key, &row).map_err(malformed)?;
+                self.batch.put_sealed(table, &key, &row);
+            }
         }
         self.last = Some((table, key));
         self.rows_count += 1;

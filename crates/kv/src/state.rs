@@ -8,15 +8,19 @@
 //! A row is in exactly one of the three places, or in the first two while a flush ends. A stamp in
 //! the index stands for a row that is in one of them.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate_types::Index as LogIndex;
 
+use crate::alarm::Alarms;
 use crate::backend::{Backend, Batch, Table, View};
 use crate::error::StoreError;
 use crate::index::{Index, Stamp};
+use crate::lease::Leases;
+use crate::lessor::Lessor;
 use crate::member::Members;
 use crate::meta::Meta;
 use crate::overlay::Overlay;
@@ -28,6 +32,10 @@ use crate::sealed;
 pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) members: Members,
+    pub(crate) leases: Leases,
+    /// Not replicated: when leases end, if this member leads.
+    pub(crate) lessor: Lessor,
+    pub(crate) alarms: Alarms,
     /// As it is now; storage has it as of the last flush.
     pub(crate) meta: Meta,
     pub(crate) overlay: Overlay,
@@ -60,20 +68,41 @@ pub(crate) struct Flush {
     overlay: Arc<Overlay>,
     meta: Meta,
     members: Vec<([u8; 8], Vec<u8>)>,
+    leases: Vec<([u8; 8], Option<BytesMut>)>,
+    alarms: Vec<([u8; 9], bool)>,
     forgotten: Vec<Revision>,
 }
 
 impl State {
-    /// Reads all keys and members from storage.
-    pub(crate) fn load(backend: &dyn Backend) -> Result<State, StoreError> {
+    /// Reads all keys, members, leases and alarms from storage. `progress` hears how many bytes of how
+    /// many are read.
+    pub(crate) fn load(
+        backend: &dyn Backend,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<State, StoreError> {
         let view = backend.view()?;
         let meta = Meta::read(&*view)?;
-        let index = load_index(&*view, meta.revision)?;
-        let members = load_members(&*view)?;
+        let mut tally =
+            Tally { rows_count: 0, bytes: 0, total_bytes: backend.in_use_bytes(), progress };
+        view.scan(Table::Meta, &[], &mut |key, row| {
+            tally.row(key, row.len());
+            ControlFlow::Continue(())
+        })?;
+        let mut leases = load_leases(&*view, &mut tally)?;
+        let (index, owners) = load_index(&*view, meta.revision, &mut tally)?;
+        if !leases.load_owners(owners) {
+            return Err(StoreError::Damaged("a key of a lease that is not there".to_owned()));
+        }
+        let members = load_members(&*view, &mut tally)?;
+        let alarms = load_alarms(&*view, &mut tally)?;
+        tally.end()?;
         let (flushed, removed_durably) = (meta.applied.index, meta.removed);
         Ok(State {
             index,
             members,
+            leases,
+            lessor: Lessor::default(),
+            alarms,
             meta,
             overlay: Overlay::default(),
             flushing: None,
@@ -96,7 +125,8 @@ impl State {
     /// Memory of what is not in storage yet.
     pub(crate) fn overlay_bytes(&self) -> usize {
         let flushing = self.flushing.as_ref().map_or(0, |overlay| overlay.bytes());
-        self.overlay.bytes() + flushing + self.forgotten.len() * size_of::<Revision>()
+        let forgotten = self.forgotten.len() * size_of::<Revision>();
+        self.overlay.bytes() + flushing + forgotten + self.leases.changed_bytes()
     }
 
     /// Changes that are not in storage yet.
@@ -124,7 +154,9 @@ impl State {
         let is_clean = self.meta.applied.index == self.flushed
             && self.forgotten.is_empty()
             && self.meta.removed == self.removed_durably
-            && !self.members.has_changed();
+            && !self.members.has_changed()
+            && !self.leases.has_changed()
+            && !self.alarms.has_changed();
         if is_clean {
             return None;
         }
@@ -134,6 +166,8 @@ impl State {
             overlay,
             meta: self.meta.clone(),
             members: self.members.take_changed(),
+            leases: self.leases.take_changed(),
+            alarms: self.alarms.take_changed(),
             forgotten: std::mem::take(&mut self.forgotten),
         })
     }
@@ -183,6 +217,19 @@ impl Flush {
         for (id, row) in &self.members {
             batch.put_sealed(Table::Member, id, row);
         }
+        for (id, row) in &self.leases {
+            match row {
+                Some(row) => batch.put_sealed(Table::Lease, id, row),
+                None => batch.delete(Table::Lease, id),
+            }
+        }
+        for (key, is_active) in &self.alarms {
+            if *is_active {
+                batch.put_sealed(Table::Alarm, key, &[]);
+            } else {
+                batch.delete(Table::Alarm, key);
+            }
+        }
         self.meta.write(&mut batch);
         for revision in &self.forgotten {
             batch.delete(Table::Key, &revision.to_key());
@@ -231,9 +278,49 @@ fn pair(revision: Revision, bytes: Bytes) -> Result<KeyValue, StoreError> {
     }
 }
 
-fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
+/// Counts what is read, against what storage says there is: no row is gone without a trace.
+struct Tally<'a> {
+    rows_count: u64,
+    bytes: u64,
+    total_bytes: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Tally<'_> {
+    /// How many rows are read between two words about it.
+    const STEP_ROWS: u64 = 1024;
+
+    /// A row as storage has it.
+    fn row(&mut self, key: &[u8], row_bytes: usize) {
+        self.bytes += (key.len() + row_bytes) as u64;
+        self.rows_count += 1;
+        if self.rows_count.is_multiple_of(Self::STEP_ROWS) {
+            (self.progress)(self.bytes, self.total_bytes);
+        }
+    }
+
+    fn end(self) -> Result<(), StoreError> {
+        let Tally { bytes, total_bytes, progress, .. } = self;
+        if bytes != total_bytes {
+            return Err(StoreError::Damaged(format!(
+                "there are {bytes} bytes of rows, and there should be {total_bytes}"
+            )));
+        }
+        progress(bytes, total_bytes);
+        Ok(())
+    }
+}
+
+/// The index, and which lease each key belongs to by its newest put.
+fn load_index(
+    view: &dyn View,
+    current: i64,
+    tally: &mut Tally<'_>,
+) -> Result<(Index, BTreeMap<Bytes, i64>), StoreError> {
     let mut stamps = Vec::new();
+    let mut owners = BTreeMap::new();
     each(view, Table::Key, |key, bytes| {
+        tally.row(key, bytes.len() + sealed::CHECKSUM_BYTES);
         let Some(revision) = Revision::from_key(key) else {
             return Err(StoreError::Damaged("a row without a revision".to_owned()));
         };
@@ -242,18 +329,50 @@ fn load_index(view: &dyn View, current: i64) -> Result<Index, StoreError> {
         }
         let row = row::decode(revision, Bytes::copy_from_slice(bytes));
         let (key, stamp) = match row.map_err(|error| damaged(revision, error))? {
-            Row::Put(kv) => (kv.key, Stamp::put(revision, kv.create_revision, kv.version)),
-            Row::Tombstone { key } => (key, Stamp::tombstone(revision)),
+            Row::Put(kv) => {
+                if kv.lease == 0 {
+                    owners.remove(&kv.key);
+                } else {
+                    // Out of the row, whose value need not stay in memory.
+                    owners.insert(Bytes::copy_from_slice(&kv.key), kv.lease);
+                }
+                (kv.key, Stamp::put(revision, kv.create_revision, kv.version))
+            }
+            Row::Tombstone { key } => {
+                owners.remove(&key);
+                (key, Stamp::tombstone(revision))
+            }
         };
         stamps.push((Box::<[u8]>::from(&key[..]), stamp));
         Ok(())
     })?;
-    Ok(Index::build(stamps))
+    Ok((Index::build(stamps), owners))
 }
 
-fn load_members(view: &dyn View) -> Result<Members, StoreError> {
+fn load_leases(view: &dyn View, tally: &mut Tally<'_>) -> Result<Leases, StoreError> {
+    let mut leases = Leases::default();
+    each(view, Table::Lease, |key, row| {
+        tally.row(key, row.len() + sealed::CHECKSUM_BYTES);
+        let loaded = leases.load(key, row);
+        loaded.map_err(|error| StoreError::Damaged(format!("a lease's row is {error}")))
+    })?;
+    Ok(leases)
+}
+
+fn load_alarms(view: &dyn View, tally: &mut Tally<'_>) -> Result<Alarms, StoreError> {
+    let mut alarms = Alarms::default();
+    each(view, Table::Alarm, |key, row| {
+        tally.row(key, row.len() + sealed::CHECKSUM_BYTES);
+        let loaded = alarms.load(key, row);
+        loaded.map_err(|error| StoreError::Damaged(format!("an alarm's row is {error}")))
+    })?;
+    Ok(alarms)
+}
+
+fn load_members(view: &dyn View, tally: &mut Tally<'_>) -> Result<Members, StoreError> {
     let mut members = Members::default();
     each(view, Table::Member, |key, row| {
+        tally.row(key, row.len() + sealed::CHECKSUM_BYTES);
         let loaded = members.load(key, row);
         loaded.map_err(|error| StoreError::Damaged(format!("a member's row is {error}")))
     })?;

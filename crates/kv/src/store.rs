@@ -14,6 +14,7 @@ use std::sync::{
 use bytes::Bytes;
 use quorate_types::{Index, NodeId, Term};
 
+use crate::alarm::Alarm;
 use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX};
 use crate::apply::{Apply, Entry, Outcome};
 use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
@@ -21,6 +22,7 @@ use crate::command::Command;
 use crate::error::{KvError, StoreError};
 use crate::member::{Member, Members};
 use crate::meta::{self, Applied, Meta};
+use crate::request::AlarmType;
 use crate::response::Response;
 use crate::state::State;
 
@@ -96,9 +98,21 @@ impl Store {
     /// # Errors
     ///
     /// `Missing` when the storage is empty, `Incomplete` when a restore was cut off, `Format` when
-    /// another version wrote it, `Damaged` when a row is not what was stored, or nonsense.
+    /// another version wrote it, `Damaged` when a row is not what was stored, nonsense, or gone.
     pub fn open(backend: impl Backend + 'static) -> Result<Store, StoreError> {
-        let state = State::load(&backend)?;
+        Store::open_telling(backend, &mut |_, _| {})
+    }
+
+    /// As [`Store::open`]; `progress` hears every so often how many bytes of how many are read.
+    ///
+    /// # Errors
+    ///
+    /// As `open`.
+    pub fn open_telling(
+        backend: impl Backend + 'static,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Store, StoreError> {
+        let state = State::load(&backend, progress)?;
         let (node, cluster_id) = (state.meta.node, state.meta.cluster_id);
         let store = Store {
             size_bytes: AtomicU64::new(0),
@@ -215,7 +229,7 @@ impl Store {
     /// member; both leave everything as it was. Otherwise as [`Store::open`].
     pub fn replace(&self, backend: impl Backend + 'static) -> Result<Box<dyn Backend>, StoreError> {
         self.check()?;
-        let fresh = State::load(&backend)?;
+        let fresh = State::load(&backend, &mut |_, _| {})?;
         if fresh.meta.cluster_id != self.cluster_id {
             return Err(StoreError::Snapshot("it belongs to another cluster".to_owned()));
         }
@@ -311,6 +325,11 @@ impl Store {
         self.any_state().members.is_removed(id)
     }
 
+    /// The active alarms.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.any_state().alarms.list(AlarmType::None)
+    }
+
     /// The member the state belongs to.
     pub fn node(&self) -> NodeId {
         self.node
@@ -364,11 +383,11 @@ impl Store {
     }
 
     /// The state, for figures of it, which are whole even where a call panicked.
-    fn any_state(&self) -> RwLockReadGuard<'_, State> {
+    pub(crate) fn any_state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> Result<RwLockWriteGuard<'_, State>, StoreError> {
+    pub(crate) fn state_mut(&self) -> Result<RwLockWriteGuard<'_, State>, StoreError> {
         self.state.write().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
     }
 
@@ -407,7 +426,7 @@ fn apply_entry(
     let response = match (&entry.what, command) {
         (Apply::Command(_), Some(command)) => {
             outcome.members_changed |= matches!(command, Command::PublishMember { .. });
-            state.apply_command(command, &mut allowance)?
+            state.apply_command((entry.index, entry.term), command, &mut allowance)?
         }
         (Apply::Membership { conf_state, change }, _) => {
             outcome.members_changed = true;

@@ -1,10 +1,12 @@
 //! What the crate promises, seen from outside: rule by rule, and against a model.
 
+mod alarms;
 mod answers;
 mod commands;
 mod crash;
 mod damage;
 mod durability;
+mod leases;
 mod model;
 mod random;
 mod readers;
@@ -23,6 +25,8 @@ use crate::*;
 struct Node {
     store: Store,
     log: Vec<Entry>,
+    /// Of the entries to come.
+    term: Term,
 }
 
 impl Node {
@@ -31,11 +35,11 @@ impl Node {
     }
 
     fn on(backend: impl Backend + 'static) -> Self {
-        Node { store: Store::create(backend, initial()).unwrap(), log: Vec::new() }
+        Node { store: Store::create(backend, initial()).unwrap(), log: Vec::new(), term: Term(3) }
     }
 
     fn run(&mut self, command: &Command) -> Result<Response, KvError> {
-        let entry = entry(self.log.len() as u64 + 1, command);
+        let entry = Entry { term: self.term, ..entry(self.log.len() as u64 + 1, command) };
         self.log.push(entry.clone());
         let mut outcome = self.store.apply(&[entry]).unwrap();
         assert_eq!(outcome.responses.len(), 1);
@@ -74,6 +78,17 @@ impl Node {
 
     fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
         self.store.range(&request)
+    }
+
+    fn grant(&mut self, id: i64, ttl_seconds: i64) -> Result<LeaseGrantResponse, KvError> {
+        match self.run(&Command::LeaseGrant { id, ttl_seconds })? {
+            Response::LeaseGrant(response) => Ok(response),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn put_leased(&mut self, key: &str, lease: i64) {
+        self.run(&Command::Put(PutRequest { lease, ..put(key, "") })).unwrap();
     }
 
     /// `key=value` of all pairs, at a revision.
@@ -135,6 +150,15 @@ impl View for WatchedView {
 
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
         self.rows.scan(table, from, visit)
+    }
+}
+
+impl Store {
+    /// The keys of a lease, whoever leads.
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        let state = self.any_state();
+        let keys = state.leases.get(id).into_iter().flat_map(|lease| &lease.keys);
+        keys.map(|key| Bytes::copy_from_slice(key)).collect()
     }
 }
 

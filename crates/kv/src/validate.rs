@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::command::{Command, TXN_DEPTH_MAX};
 use crate::error::KvError;
 use crate::interval::Interval;
+use crate::lease::check_grant;
 use crate::request::{
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
@@ -37,7 +38,13 @@ impl Command {
             Command::Put(put) => put.validate(),
             Command::DeleteRange(delete) => delete.validate(),
             Command::Txn(txn) => txn.validate(limits),
-            Command::Compact(_) | Command::PublishMember { .. } => Ok(()),
+            Command::LeaseGrant { id, ttl_seconds } => check_grant(*id, *ttl_seconds),
+            Command::Compact(_)
+            | Command::PublishMember { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseExpire { .. }
+            | Command::LeaseCheckpoint { .. }
+            | Command::Alarm(_) => Ok(()),
         }
     }
 }

@@ -43,3 +43,6 @@ pub use event::{NetEvent, Refusal, RefusedBy, SendError, SnapshotError};
 pub use hello::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 pub use net::{InboundStatus, Net, PeerStatus};
 pub use snapshot::{IncomingSnapshot, SnapshotSource};
+
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -44,7 +44,7 @@
 //!                 EntryType::Normal => apply(entry.payload()),
 //!                 kind => {
 //!                     let change = decode_conf_change(kind, entry.payload())?;
-//!                     node.apply_conf_change(change).await?;
+//!                     node.apply_conf_change_at(entry.index, change).await?;
 //!                 }
 //!             }
 //!         }

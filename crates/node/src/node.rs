@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use quorate_raft::{
-    AnyConfChange, Body, ConfState, Config, Entry, Error, Fatal, Message, Peer, RawNode, Ready,
-    SnapshotStatus, Status, Storage, encode_conf_change, is_local_target,
+    AnyConfChange, AppliedChange, Body, ConfState, Config, Entry, Error, Fatal, Message, Peer,
+    RawNode, Ready, SnapshotStatus, Status, Storage, encode_conf_change, is_local_target,
 };
 use quorate_types::{EntryId, Index, NodeId};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
@@ -166,6 +166,7 @@ impl Node {
 
     /// Puts a committed membership change in force, and gives the membership that results. To be
     /// called once for each membership entry of a Ready, unless the application rejects it.
+    /// [`Node::apply_conf_change_at`] is the safer one.
     ///
     /// # Errors
     ///
@@ -175,7 +176,24 @@ impl Node {
         change: impl Into<AnyConfChange>,
     ) -> Result<ConfState, Error> {
         let change = change.into();
-        self.ask(|reply| Input::ApplyConfChange { change, reply }).await?
+        let applied = self.ask(|reply| Input::ApplyConfChange { at: None, change, reply }).await?;
+        applied.map(AppliedChange::into_conf_state)
+    }
+
+    /// As [`Node::apply_conf_change`], for the change in the entry at `index`, which is ignored if a
+    /// received snapshot covers it already: the node goes on while entries are applied, and may have
+    /// taken one in meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::apply_conf_change`].
+    pub async fn apply_conf_change_at(
+        &self,
+        index: Index,
+        change: impl Into<AnyConfChange>,
+    ) -> Result<AppliedChange, Error> {
+        let (at, change) = (Some(index), change.into());
+        self.ask(|reply| Input::ApplyConfChange { at, change, reply }).await?
     }
 
     // Messages.

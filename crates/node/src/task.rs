@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use quorate_raft::{
-    AnyConfChange, ConfState, Entry, Error, Message, RawNode, Ready, SnapshotStatus, Status,
+    AnyConfChange, AppliedChange, Entry, Error, Message, RawNode, Ready, SnapshotStatus, Status,
     Storage,
 };
-use quorate_types::{EntryId, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::Shared;
@@ -30,7 +30,12 @@ pub(crate) enum Input {
     Step(Message),
     StorageReply(Message, oneshot::Sender<()>),
     Advance(oneshot::Sender<()>),
-    ApplyConfChange { change: AnyConfChange, reply: oneshot::Sender<Result<ConfState, Error>> },
+    ApplyConfChange {
+        /// Where its entry stands, if that is said.
+        at: Option<Index>,
+        change: AnyConfChange,
+        reply: oneshot::Sender<Result<AppliedChange, Error>>,
+    },
     Campaign,
     ForgetLeader,
     ReadIndex(Bytes),
@@ -189,8 +194,8 @@ impl<S: Storage> NodeTask<S> {
                 let _ = self.raw.advance();
                 let _ = reply.send(());
             }
-            Input::ApplyConfChange { change, reply } => {
-                let _ = reply.send(self.apply_conf_change(&change));
+            Input::ApplyConfChange { at, change, reply } => {
+                let _ = reply.send(self.apply_conf_change(at, &change));
             }
             Input::Campaign => {
                 let _ = self.raw.campaign();
@@ -258,9 +263,17 @@ impl<S: Storage> NodeTask<S> {
         }
     }
 
-    fn apply_conf_change(&mut self, change: &AnyConfChange) -> Result<ConfState, Error> {
+    fn apply_conf_change(
+        &mut self,
+        at: Option<Index>,
+        change: &AnyConfChange,
+    ) -> Result<AppliedChange, Error> {
         let was_tracked = self.is_tracked();
-        let conf_state = self.raw.apply_conf_change(change)?;
+        let applied = match at {
+            Some(index) => self.raw.apply_conf_change_at(index, change)?,
+            None => AppliedChange::Changed(self.raw.apply_conf_change(change)?),
+        };
+        let AppliedChange::Changed(conf_state) = &applied else { return Ok(applied) };
         // A node that is still catching up may be a member without knowing it, so only one that
         // was a member can be removed.
         let id = self.raw.id();
@@ -268,7 +281,7 @@ impl<S: Storage> NodeTask<S> {
         if was_tracked && !self.is_tracked() && !votes {
             self.is_open = false;
         }
-        Ok(conf_state)
+        Ok(applied)
     }
 
     fn is_tracked(&self) -> bool {

@@ -110,6 +110,12 @@ impl<S: Storage> Core<S> {
         if snapshot.is_empty() {
             return Err(Fatal::EmptySnapshot);
         }
+        if snapshot.metadata.index < progress.matched {
+            // Storage compacted more than its snapshot covers; until there is a newer one, this one
+            // is no help.
+            self.note(Note::SnapshotNotReady { peer });
+            return Ok(false);
+        }
         progress.become_snapshot(snapshot.metadata.index);
         self.note(Note::SnapshotSent { peer, snapshot: snapshot.id() });
         self.send(peer, Body::Snapshot { snapshot: Box::new(snapshot) });

@@ -6,6 +6,8 @@ use std::num::IntErrorKind;
 use bytes::Bytes;
 use quorate_types::NodeId;
 
+use crate::ConfState;
+
 /// One alteration of the membership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConfChangeType {
@@ -180,6 +182,26 @@ impl ConfChangeV2 {
     /// Whether it leaves a joint configuration. etcd's `LeaveJoint`.
     pub fn leave_joint(&self) -> bool {
         self.changes.is_empty() && self.transition.unwrap_or_default() == ConfChangeTransition::Auto
+    }
+}
+
+/// What came of a committed membership change. See
+/// [`RawNode::apply_conf_change_at`](crate::RawNode::apply_conf_change_at).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppliedChange {
+    /// It is carried out; this membership is in force now, and belongs into the next snapshot.
+    Changed(ConfState),
+    /// It is not: a received snapshot covers it, whose membership this is. It is that of a later
+    /// place in the log, so it does not belong into a snapshot at this one.
+    Overtaken(ConfState),
+}
+
+impl AppliedChange {
+    /// The membership in force, either way.
+    pub fn into_conf_state(self) -> ConfState {
+        match self {
+            AppliedChange::Changed(conf_state) | AppliedChange::Overtaken(conf_state) => conf_state,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use quorate_types::{Index, NodeId, NodeSet};
 use crate::progress::ProgressMap;
 use crate::{
     ConfChangeSingle, ConfChangeType, ConfState, MembershipConfig, Progress, ProgressTracker,
+    is_local_target,
 };
 
 /// Why a membership change cannot be carried out. The present membership stays as it is.
@@ -62,6 +63,9 @@ pub enum ChangeError {
     /// Automatic leaving outside a joint change.
     #[error("AutoLeave must be false when not joint")]
     AutoLeaveWithoutJoint,
+    /// An id that stands for a storage thread.
+    #[error("{0} names no node")]
+    LocalTarget(NodeId),
     /// A membership could not be rebuilt from its stored form.
     #[error("ConfStates not equivalent after sorting: asked for {asked:?}, got {got:?}")]
     NotEquivalent {
@@ -250,6 +254,9 @@ impl Draft<'_> {
             // A change that the application cancelled.
             if node_id.is_none() {
                 continue;
+            }
+            if is_local_target(node_id) {
+                return Err(ChangeError::LocalTarget(node_id));
             }
             match change_type {
                 ConfChangeType::AddNode => self.make_voter(node_id),

@@ -119,11 +119,17 @@ pub struct Config {
     ///
     /// Source: `RawNode::request_snapshot` of the crate `raft`, where it is always on.
     pub snapshot_on_request: bool,
-    /// Whether a leader that steps down because it was removed or made a learner tells the voter
-    /// that has most of the log to campaign at once, instead of leaving the group without a leader
-    /// for an election timeout. Needs [`Config::step_down_on_removal`]. A follower with this option
-    /// that may not campaign yet, since it has not applied that change itself, does so once it has,
-    /// within an election timeout. Off by default.
+    /// Whether a leader that was removed or made a learner stays in office until a quorum of the
+    /// others knows, and then tells the voter that has most of the log to campaign at once. Without
+    /// it, a leader that steps down as soon as it has applied the change leaves the group without a
+    /// leader for an election timeout, and, if its last messages are lost, a group of two for ever.
+    ///
+    /// Meanwhile it takes no proposals. It stays for three election timeouts at most; if it goes
+    /// before the others know, it still votes as one who wants nothing from a candidate but what it
+    /// has committed itself. A follower with this option that may not campaign yet, since it has not
+    /// applied that change itself, does so once it has, within an election timeout.
+    ///
+    /// Needs [`Config::step_down_on_removal`]. Off by default.
     ///
     /// Source: thesis 4.2.2 and 3.10; etcd leaves it as a to-do.
     pub hand_over_on_removal: bool,
@@ -136,6 +142,12 @@ pub struct Config {
     /// ([`Error::ChangeRefused`](crate::Error::ChangeRefused)), instead of appending an empty entry
     /// in its place and calling that a success. Off by default.
     pub refuse_changes: bool,
+    /// Most messages to other nodes that wait for the next Ready; further ones are lost, as a network
+    /// loses messages, and the leader probes peers whose appends they were. What a node says to
+    /// itself is never lost: one message for each vote, and for each append of its own, which
+    /// [`Config::max_uncommitted_entries_size`] bounds. 0, the default, means no limit but how much
+    /// the node is told between two Readies.
+    pub messages_max: usize,
 }
 
 impl Default for Config {
@@ -170,6 +182,7 @@ impl Default for Config {
             hand_over_on_removal: false,
             retry_transfer: false,
             refuse_changes: false,
+            messages_max: 0,
         }
     }
 }

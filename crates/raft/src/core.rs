@@ -22,7 +22,7 @@ use crate::rng::Rng;
 use crate::trace::Tracer;
 use crate::{
     Body, Changer, Config, Error, Fatal, HardState, Membership, Message, MessageType, Progress,
-    ProgressTracker, ReadState, Storage, TraceLogger, TracingEventName,
+    ProgressTracker, ReadState, Storage, TraceLogger, TracingEventName, is_local_target,
 };
 
 /// A transfer of leadership after the leader gave way.
@@ -56,6 +56,12 @@ pub(crate) struct Core<S> {
     /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
     /// and takes no entries until then.
     pub(crate) snapshot_wanted: Option<Index>,
+    /// The membership in force is that of a snapshot at this index, and of what was applied since;
+    /// 0 if no snapshot was received since the node was built.
+    pub(crate) restored: Index,
+    /// This node led, went because it had no vote any more, and has not heard of a leader since. See
+    /// [`Core::is_good_candidate`].
+    pub(crate) is_gone: bool,
     /// Who this node handed leadership to, while it is not known who leads.
     pub(crate) handed_over: Option<HandedOver>,
     /// What became of the last transfer of leadership.
@@ -99,6 +105,8 @@ impl<S: Storage> Core<S> {
             has_stood: false,
             late_order_ticks: 0,
             snapshot_wanted: None,
+            restored: Index(0),
+            is_gone: false,
             handed_over: None,
             transfer_outcome: None,
             rng: Rng::new(config.seed, config.id),
@@ -225,10 +233,14 @@ impl<S: Storage> Core<S> {
         self.queue(Message { to, from: self.id, term, body });
     }
 
-    /// Sends a message of whoever it came from on to the leader. Says whether there is one.
+    /// Sends a message of whoever it came from on to the leader. Says whether it did.
     pub(crate) fn forward(&mut self, from: NodeId, body: Body) -> bool {
         if self.lead.is_none() {
             self.dropped(body.message_type(), from, MessageFault::NoLeader);
+            return false;
+        }
+        if self.is_full() {
+            self.dropped(body.message_type(), from, MessageFault::NoRoom);
             return false;
         }
         let from = from.known().unwrap_or(self.id);
@@ -244,6 +256,10 @@ impl<S: Storage> Core<S> {
     /// Queues a leader's word for its own log up to `index`. With appends, it may be coalesced.
     pub(crate) fn acknowledge_own(&mut self, index: Index) {
         let (id, term) = (self.id, self.term);
+        if !self.tracker.progress.contains(id) {
+            // It has no word any more.
+            return;
+        }
         match self.held.last_mut() {
             Some(Message { to, from, term: said_in, body: Body::AppendReply { index: said } })
                 if self.config.coalesce_appends && (*to, *from, *said_in) == (id, id, term) =>
@@ -255,21 +271,45 @@ impl<S: Storage> Core<S> {
     }
 
     fn queue(&mut self, message: Message) {
+        let kind = message.message_type();
         let vouches = matches!(
-            message.message_type(),
+            kind,
             MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp
         );
-        if message.to.is_none() || (message.to == self.id && !vouches) {
+        let is_own = message.to == self.id;
+        if message.to.is_none() || is_local_target(message.to) || (is_own && !vouches) {
             // An odd sender made this node answer itself.
-            let kind = message.body.message_type();
             self.dropped(kind, message.from, MessageFault::NoRecipient);
-        } else if vouches {
-            self.trace_sent(&message);
-            self.held.push(message);
+        } else if !is_own && self.is_full() {
+            self.dropped(kind, message.from, MessageFault::NoRoom);
+            self.on_lost(&message);
         } else {
             self.trace_sent(&message);
-            self.messages.push(message);
+            if vouches { self.held.push(message) } else { self.messages.push(message) }
         }
+    }
+
+    /// Whether no more messages to others may wait to be sent.
+    pub(crate) fn is_full(&self) -> bool {
+        let max = self.config.messages_max;
+        max != 0 && max <= self.messages.len() + self.held.len()
+    }
+
+    /// A message will not be sent. A network may lose any as well; of what carries the log it is
+    /// better to know.
+    fn on_lost(&mut self, message: &Message) {
+        let Some(progress) = self.tracker.progress.get_mut(message.to) else { return };
+        match message.body {
+            Body::Append { .. } => progress.become_probe(),
+            Body::Snapshot { .. } => {
+                // Back to before the snapshot.
+                progress.pending_snapshot = Index(0);
+                progress.become_probe();
+            }
+            _ => return,
+        }
+        // Until it answers a heartbeat.
+        progress.msg_app_flow_paused = true;
     }
 
     // Reads.
@@ -340,6 +380,20 @@ impl<S: Storage> Core<S> {
         self.config.check_quorum
             && !self.lead.is_none()
             && self.election_elapsed < self.config.election_tick
+    }
+
+    /// Whether this node may help a candidate into office whose log ends at `last`.
+    ///
+    /// A node that is gone asks only for what it committed. What it appended after that in its own
+    /// term it acknowledged to nobody but itself, and it counts no more: nothing is lost if that
+    /// gives way, while the group may be stuck if it does not. In `is_gone` stands that its commit
+    /// index is of that term, so that all earlier leaders had from it is committed.
+    pub(crate) fn is_good_candidate(&self, last: EntryId) -> Result<bool, Fatal> {
+        let index = self.log.committed();
+        match self.log.term(index) {
+            Ok(term) if self.is_gone => Ok(EntryId { term, index } <= last),
+            Ok(_) | Err(_) => self.log.is_up_to_date(last),
+        }
     }
 
     /// The last entry of the log.

@@ -1,5 +1,7 @@
 //! Why a node refuses what it is asked.
 
+use quorate_types::NodeId;
+
 use crate::{ChangeError, ConfigError, Fatal, StorageError};
 
 /// Why a call to a node failed. The texts are etcd's.
@@ -34,6 +36,12 @@ pub enum Error {
     /// The first membership has no members.
     #[error("must provide at least one peer to Bootstrap")]
     BootstrapWithoutPeers,
+    /// An id in the first membership that names no node.
+    #[error("cannot bootstrap with {id}: it names no node")]
+    BootstrapPeer {
+        /// The id.
+        id: NodeId,
+    },
     /// The log is not empty, so that it has a membership already.
     #[error("can't bootstrap a nonempty Storage")]
     BootstrapNonempty,
@@ -68,6 +76,9 @@ pub enum DropReason {
     /// It holds nothing, or a membership change that cannot be read.
     #[error("malformed proposal")]
     Malformed,
+    /// Too many messages wait to be sent ([`Config::messages_max`](crate::Config::messages_max)).
+    #[error("too many messages wait to be sent")]
+    MessagesFull,
     /// The log ends at the last index there is.
     #[error("the log is full")]
     LogFull,

@@ -79,13 +79,16 @@ pub(crate) fn propose<S: Storage>(
     if core.config.disable_proposal_forwarding {
         return Err(Error::ProposalDropped(DropReason::ForwardingDisabled));
     }
-    core.forward(from, Body::Propose { entries });
-    Ok(())
+    match core.forward(from, Body::Propose { entries }) {
+        true => Ok(()),
+        false => Err(Error::ProposalDropped(DropReason::MessagesFull)),
+    }
 }
 
 /// The leader of this term gave a sign of life.
 fn hear_from<S: Storage>(core: &mut Core<S>, leader: NodeId) {
     core.election_elapsed = 0;
+    core.is_gone = false;
     if core.lead != leader {
         core.lead = leader;
         core.note(Note::LeaderKnown { leader, term: core.term });
@@ -193,18 +196,17 @@ fn restore<S: Storage>(
     };
     core.log.restore(snapshot);
     core.install(membership);
+    core.restored = id.index;
     core.snapshot_wanted = None;
     Ok(None)
 }
 
 /// A read is the leader's to confirm.
 fn on_read<S: Storage>(core: &mut Core<S>, from: NodeId, entries: Vec<Entry>) {
-    if core.lead.is_none() {
-        core.lose_read(&ReadRequest { from, entries });
-        core.dropped(MessageType::MsgReadIndex, from, MessageFault::NoLeader);
-    } else {
-        core.forward(from, Body::ReadIndex { entries });
+    if core.lead.is_none() || core.is_full() {
+        core.lose_read(&ReadRequest { from, entries: entries.clone() });
     }
+    core.forward(from, Body::ReadIndex { entries });
 }
 
 fn forget_leader<S: Storage>(core: &mut Core<S>) {

@@ -4,13 +4,16 @@
 //! the membership, since it changes with it.
 //!
 //! Not here: how entries get to a peer (`append.rs`), reads that wait for a quorum (`reads.rs`),
-//! handing the office over (`leader/transfer.rs`), snapshots that peers ask for
-//! (`leader/requests.rs`).
+//! handing the office over (`leader/transfer.rs`), leaving it without a vote
+//! (`leader/departure.rs`), snapshots that peers ask for (`leader/requests.rs`).
 
+mod departure;
 mod requests;
 mod transfer;
 
 use quorate_types::{EntryId, Index, NodeId, Term};
+
+use departure::Departure;
 
 use crate::append::WhenEmpty;
 use crate::change_wire::decode_conf_change;
@@ -20,7 +23,7 @@ use crate::raft::Next;
 use crate::reads::{ReadRequest, Reads};
 use crate::{
     AnyConfChange, Body, ChangeRefusal, DropReason, Entry, EntryType, Error, Message, MessageType,
-    ProgressState, ReadOnlyOption, Role, Storage, TracingEventName, payload_size,
+    ProgressState, ReadOnlyOption, Role, Storage, TracingEventName, is_local_target, payload_size,
 };
 
 #[derive(Debug, Default)]
@@ -37,6 +40,11 @@ pub(crate) struct Leader {
     appends_due: bool,
     /// Members that asked for a snapshot at or after an index, and were not sent one yet.
     snapshot_requests: Vec<(NodeId, Index)>,
+    /// Whether this leader has told another node to campaign. Voters elect that one in spite of the
+    /// lease, now or, if the order is late, at any time in this term.
+    has_ordered: bool,
+    /// Set while this leader has no vote any more, and has not left office yet.
+    departure: Option<Departure>,
 }
 
 impl Leader {
@@ -74,6 +82,9 @@ impl Leader {
         if count > 0 {
             core.note(Note::ReadsLost { count });
         }
+        core.is_gone = core.config.hand_over_on_removal
+            && !core.tracker.config.voters.contains(core.id)
+            && has_committed_in_term(core);
         self.resign_in_transfer(core, term);
     }
 
@@ -84,7 +95,10 @@ impl Leader {
     ) -> Result<Next, Error> {
         let (from, kind) = (message.from, message.message_type());
         match message.body {
-            Body::AppendReply { index } => self.on_append_reply(core, from, index)?,
+            Body::AppendReply { index } => {
+                self.on_append_reply(core, from, index)?;
+                return self.depart_if_known(core);
+            }
             // Nobody refuses what follows nothing: it is a request (see the variant's comment).
             Body::AppendRefusal { index: Index(0), hint } if core.config.snapshot_on_request => {
                 self.on_snapshot_request(core, from, hint.index)?;
@@ -140,7 +154,7 @@ impl Leader {
             self.beat(core);
             self.repeat_order(core);
         }
-        Ok(Next::Stay)
+        self.tick_departure(core)
     }
 
     fn beat<S: Storage>(&mut self, core: &mut Core<S>) {
@@ -158,10 +172,10 @@ impl Leader {
         if entries.is_empty() {
             return Err(Error::ProposalDropped(DropReason::Malformed));
         }
-        if !core.tracker.progress.contains(core.id) {
+        if self.departure.is_none() && !core.tracker.progress.contains(core.id) {
             return Err(Error::ProposalDropped(DropReason::NotMember));
         }
-        if !self.transferee.is_none() {
+        if !self.transferee.is_none() || self.departure.is_some() {
             return Err(Error::ProposalDropped(DropReason::TransferPending));
         }
         let before = self.pending_change;
@@ -227,7 +241,8 @@ impl Leader {
             if kind == EntryType::Normal {
                 continue;
             }
-            let Ok(change) = decode_conf_change(kind, entry.payload()) else {
+            let change = decode_conf_change(kind, entry.payload()).ok().filter(names_nodes);
+            let Some(change) = change else {
                 return Err(Error::ProposalDropped(DropReason::Malformed));
             };
             if let Some(why) = self.change_refusal(core, &change) {
@@ -316,9 +331,16 @@ impl Leader {
             core.dropped(MessageType::MsgAppResp, from, MessageFault::Malformed);
             return Ok(());
         }
-        // A peer that is probed although it has everything has nothing new to tell.
-        let is_probed_out = progress.state == ProgressState::Probe && progress.matched == index;
-        if !progress.maybe_update(index) && !is_probed_out {
+        // A peer that is probed although it has everything has nothing new to tell; nor has one that
+        // had all that its snapshot covers, and asked for it.
+        let is_over = match progress.state {
+            ProgressState::Probe => progress.matched == index,
+            ProgressState::Snapshot => {
+                progress.matched == index && progress.pending_snapshot <= index
+            }
+            ProgressState::Replicate => false,
+        };
+        if !progress.maybe_update(index) && !is_over {
             return Ok(());
         }
         match progress.state {
@@ -349,7 +371,7 @@ impl Leader {
         }
         if from == self.transferee && has_all {
             self.flush_appends(core)?;
-            transfer::order_campaign(core, from);
+            self.order_campaign(core, from);
         }
         Ok(())
     }
@@ -373,7 +395,7 @@ impl Leader {
             core.send_append(from, WhenEmpty::Send)?;
         }
         self.serve_snapshot_request(core, from)?;
-        if core.config.read_only_option == ReadOnlyOption::Safe && !context.is_empty() {
+        if !context.is_empty() {
             if self.reads.acknowledge(from, context) {
                 self.answer_confirmed_reads(core);
             } else {
@@ -422,8 +444,9 @@ impl Leader {
     /// Answers a read, or lets it wait for a quorum. Says whether a quorum must be asked.
     fn take_read<S: Storage>(&mut self, core: &mut Core<S>, request: ReadRequest) -> bool {
         let index = core.log.committed();
-        let is_certain =
-            decides_alone(core) || core.config.read_only_option == ReadOnlyOption::LeaseBased;
+        let has_lease =
+            core.config.read_only_option == ReadOnlyOption::LeaseBased && !self.has_ordered;
+        let is_certain = decides_alone(core) || has_lease;
         if is_certain {
             core.answer_read(request, index);
         } else {
@@ -458,14 +481,12 @@ impl Leader {
     pub(crate) fn on_membership<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
         self.snapshot_requests.retain(|(peer, _)| core.tracker.progress.contains(*peer));
         if core.is_learner || !core.tracker.progress.contains(core.id) {
-            if core.config.step_down_on_removal {
-                if core.config.hand_over_on_removal {
-                    self.hand_over(core)?;
-                }
-                return Ok(Next::Follow { term: core.term, lead: NodeId::NONE });
-            }
-            return Ok(Next::Stay);
+            return match core.config.step_down_on_removal {
+                true => self.depart(core),
+                false => Ok(Next::Stay),
+            };
         }
+        self.departure = None;
         if core.tracker.config.voters.incoming.0.is_empty() {
             return Ok(Next::Stay);
         }
@@ -578,6 +599,11 @@ fn on_snapshot_status<S: Storage>(core: &mut Core<S>, peer: NodeId, failed: bool
 /// votes may have elected itself meanwhile.
 fn decides_alone<S: Storage>(core: &Core<S>) -> bool {
     core.tracker.is_singleton() && core.tracker.config.voters.contains(core.id)
+}
+
+/// Whether a change keeps to ids that may be those of nodes.
+fn names_nodes(change: &AnyConfChange) -> bool {
+    !change.as_v2().changes.iter().any(|single| is_local_target(single.node_id))
 }
 
 /// Whether the commit index stands on an entry of this term, so that no earlier leader can have

@@ -47,7 +47,7 @@
 //!                 EntryType::Normal => machine.push(String::from_utf8(entry.payload().to_vec())?),
 //!                 kind => {
 //!                     let change = decode_conf_change(kind, entry.payload())?;
-//!                     node.apply_conf_change(&change)?;
+//!                     node.apply_conf_change_at(entry.index, &change)?;
 //!                 }
 //!             }
 //!         }
@@ -179,8 +179,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The membership that `apply_conf_change` returns belongs into the next snapshot. The id of a node
-//! that was removed is never used again.
+//! The membership that `apply_conf_change` returns belongs into the next snapshot. Who applies entries
+//! beside other work gives the entry's index as well ([`RawNode::apply_conf_change_at`]): a snapshot
+//! may have overtaken it. The id of a node that was removed is never used again.
 //!
 //! # Reads
 //!
@@ -340,9 +341,9 @@ mod trace;
 mod unstable;
 
 pub use change::{
-    AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType,
-    ConfChangeV2, ParseChangesError, conf_changes_from_string, conf_changes_to_string,
-    describe_conf_changes,
+    AnyConfChange, AppliedChange, ConfChange, ConfChangeSingle, ConfChangeTransition,
+    ConfChangeType, ConfChangeV2, ParseChangesError, conf_changes_from_string,
+    conf_changes_to_string, describe_conf_changes,
 };
 pub use change_wire::{ChangeWireError, decode_conf_change, encode_conf_change};
 pub use changer::{ChangeError, Changer, Membership};

@@ -75,6 +75,8 @@ pub enum Note {
     TransferOrdered { to: NodeId },
     /// A transfer of leadership is over.
     TransferEnded { to: NodeId, outcome: TransferOutcome },
+    /// A leader has no vote any more; it leaves office once enough others know.
+    Departing { until: Index },
     /// Leadership cannot be handed to this node.
     TransferRefused { to: NodeId },
     /// Reads can no longer be answered.
@@ -144,6 +146,8 @@ pub enum MessageFault {
     NoRecipient,
     /// Too many reads wait already.
     TooManyReads,
+    /// Too many messages wait to be sent.
+    NoRoom,
 }
 
 /// Why a snapshot was not installed.
@@ -244,6 +248,9 @@ impl fmt::Display for Note {
             Note::TransferEnded { to, outcome } => {
                 write!(f, "transfer of leadership to {to}: {outcome}")
             }
+            Note::Departing { until } => {
+                write!(f, "has no vote any more, and leads until {until} is committed")
+            }
             Note::TransferRefused { to } => write!(f, "cannot hand leadership to {to}"),
             Note::ReadsLost { count } => write!(f, "cannot answer {count} reads"),
             Note::Missed { count } => write!(f, "{count} more notes"),
@@ -289,6 +296,7 @@ impl fmt::Display for MessageFault {
             MessageFault::NoLeader => "no leader",
             MessageFault::NoRecipient => "no recipient",
             MessageFault::TooManyReads => "too many reads wait",
+            MessageFault::NoRoom => "too many messages wait to be sent",
         })
     }
 }

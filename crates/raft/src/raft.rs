@@ -16,9 +16,9 @@ use crate::leader::Leader;
 use crate::log::LogError;
 use crate::note::{CampaignRefusal, MessageFault, Note};
 use crate::{
-    AnyConfChange, Body, CampaignType, Changer, ConfState, Config, DropReason, Entry, EntryType,
-    Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState, Storage,
-    TraceLogger, TracingEventName, candidate, follower, is_local_target,
+    AnyConfChange, AppliedChange, Body, CampaignType, Changer, ConfState, Config, DropReason,
+    Entry, EntryType, Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState,
+    Storage, TraceLogger, TracingEventName, candidate, follower, is_local_target,
 };
 
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl<S: Storage> Raft<S> {
         let is_free = core.vote == candidate
             || (core.vote.is_none() && core.lead.is_none())
             || (pre_vote && core.term < term);
-        let is_granted = is_free && !is_outranked && core.log.is_up_to_date(last)?;
+        let is_granted = is_free && !is_outranked && core.is_good_candidate(last)?;
         let reply = |reject| match pre_vote {
             true => Body::PreVoteReply { reject },
             false => Body::VoteReply { reject },
@@ -293,6 +293,18 @@ impl<S: Storage> Raft<S> {
             core.note(Note::ProposalDropped { why });
         }
         result
+    }
+
+    /// Carries out the membership change at `index`, unless a snapshot has overtaken it.
+    pub(crate) fn apply_conf_change_at(
+        &mut self,
+        index: Index,
+        change: &AnyConfChange,
+    ) -> Result<AppliedChange, Error> {
+        if index <= self.core.restored {
+            return Ok(AppliedChange::Overtaken(self.core.tracker.conf_state()));
+        }
+        self.apply_conf_change(change).map(AppliedChange::Changed)
     }
 
     /// Carries out a committed membership change.
@@ -554,18 +566,19 @@ fn has_good_envelope(message: &Message, id: NodeId) -> bool {
         MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp => {
             has_term && has_sender
         }
+        // These a node also asks of itself, without saying who it is.
+        MessageType::MsgProp
+        | MessageType::MsgTransferLeader
+        | MessageType::MsgReadIndex
+        | MessageType::MsgForgetLeader => !is_local_target(message.from),
         MessageType::MsgHup
         | MessageType::MsgBeat
-        | MessageType::MsgProp
         | MessageType::MsgUnreachable
         | MessageType::MsgSnapStatus
         | MessageType::MsgCheckQuorum
-        | MessageType::MsgTransferLeader
-        | MessageType::MsgReadIndex
         | MessageType::MsgStorageAppend
         | MessageType::MsgStorageAppendResp
         | MessageType::MsgStorageApply
-        | MessageType::MsgStorageApplyResp
-        | MessageType::MsgForgetLeader => true,
+        | MessageType::MsgStorageApplyResp => true,
     }
 }

@@ -26,9 +26,9 @@ use crate::leader::Leader;
 use crate::raft::Raft;
 use crate::render::{Applied, OnAdvance, Stored};
 use crate::{
-    AnyConfChange, BasicStatus, Body, ConfChange, ConfChangeType, ConfState, Config, Entry, Error,
-    Fatal, HardState, Message, Note, Peer, Progress, Ready, ReplicaKind, Role, SnapshotStatus,
-    SoftState, Status, Storage, TraceLogger, TransferOutcome, is_local_target,
+    AnyConfChange, AppliedChange, BasicStatus, Body, ConfChange, ConfChangeType, ConfState, Config,
+    Entry, Error, Fatal, HardState, Message, Note, Peer, Progress, Ready, ReplicaKind, Role,
+    SnapshotStatus, SoftState, Status, Storage, TraceLogger, TransferOutcome, is_local_target,
 };
 
 /// One node of one group. See the module's comment.
@@ -91,11 +91,16 @@ impl<S: Storage> RawNode<S> {
     ///
     /// # Errors
     ///
-    /// Without peers, on a log that is not empty, and when storage fails.
+    /// Without peers, with one whose id names no node, on a log that is not empty, and when storage
+    /// fails. Nothing has changed then.
     pub fn bootstrap(&mut self, peers: &[Peer]) -> Result<(), Error> {
         self.run(|node| {
             if peers.is_empty() {
                 return Err(Error::BootstrapWithoutPeers);
+            }
+            let is_nobody = |peer: &&Peer| peer.id.is_none() || is_local_target(peer.id);
+            if let Some(Peer { id, .. }) = peers.iter().find(is_nobody) {
+                return Err(Error::BootstrapPeer { id: *id });
             }
             let raft = &mut node.raft;
             let stored = raft.core.log.storage().last_index()?;
@@ -233,12 +238,30 @@ impl<S: Storage> RawNode<S> {
     /// membership entry it applies, unless it rejects the change. The membership it returns belongs
     /// into the next snapshot.
     ///
+    /// With asynchronous storage writes a snapshot may be installed while the apply thread still has
+    /// entries from before it. Who does not rule that out wants [`RawNode::apply_conf_change_at`]:
+    /// without the index, a change that the snapshot covers is carried out once more.
+    ///
     /// # Errors
     ///
     /// [`Error::Change`] when the change cannot be carried out; the membership stays as it was, on
     /// every node alike.
     pub fn apply_conf_change(&mut self, change: &AnyConfChange) -> Result<ConfState, Error> {
         self.run(|node| node.raft.apply_conf_change(change))
+    }
+
+    /// As [`RawNode::apply_conf_change`], for the change in the entry at `index`, which is ignored
+    /// if a received snapshot covers it already.
+    ///
+    /// # Errors
+    ///
+    /// As [`RawNode::apply_conf_change`].
+    pub fn apply_conf_change_at(
+        &mut self,
+        index: Index,
+        change: &AnyConfChange,
+    ) -> Result<AppliedChange, Error> {
+        self.run(|node| node.raft.apply_conf_change_at(index, change))
     }
 
     /// Gives the node a message, of a peer or of a storage thread.

@@ -16,17 +16,23 @@
 //! draws from hidden chance: a run is a function of the configuration and the events.
 
 mod config;
+mod door;
 mod envelope;
 mod event;
 mod proposals;
 mod reads;
 mod replica;
 mod snapshots;
+mod start;
 mod storage;
+mod writing;
 
 pub use config::{Config, ConfigError};
+pub use door::speaks_for;
 pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, seal};
 pub use event::{
     Applying, Effects, Event, Fatal, Initial, ReadFailure, ReadId, Refusal, Write, WriteId,
 };
 pub use replica::{Glance, Replica, StartError, Status};
+pub use start::{FIRST, Found, Start, first_conf_state, first_log, start};
+pub use writing::{LogWrite, Writing, Written};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use quorate_raft::{
-    AnyConfChange, Body, ConfState, DropReason, Entries, Entry, EntryType, Error, Message, RawNode,
-    ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState, decode_conf_change,
+    AnyConfChange, AppliedChange, Body, ConfState, DropReason, Entries, Entry, EntryType, Error,
+    Message, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState, decode_conf_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
@@ -20,6 +20,9 @@ use crate::{
 
 /// Rounds of engine work taken in one turn; what is left waits for the next call.
 const ROUNDS_MAX: usize = 16;
+
+/// Messages that one turn may lead to; further ones are lost, as in a network.
+const MESSAGES_MAX: usize = 65_536;
 
 /// One member of one group.
 pub struct Replica {
@@ -478,9 +481,12 @@ impl Replica {
         let change: AnyConfChange = decode_conf_change(kind, data).map_err(|error| {
             Fatal(format!("committed membership change at {index} is damaged: {error}"))
         })?;
-        let conf_state = match self.raft.apply_conf_change(&change) {
-            Ok(conf_state) => conf_state,
-            Err(Error::Change(_)) => return Ok(Applying::Empty { index, term }),
+        let conf_state = match self.raft.apply_conf_change_at(index, &change) {
+            Ok(AppliedChange::Changed(conf_state)) => conf_state,
+            // The state that comes with the snapshot has it already.
+            Ok(AppliedChange::Overtaken(_)) | Err(Error::Change(_)) => {
+                return Ok(Applying::Empty { index, term });
+            }
             Err(error) => return Err(Fatal(error.to_string())),
         };
         self.memberships += 1;
@@ -612,6 +618,7 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         report_lost_reads: true,
         postpone_single_voter_reads: true,
         reads_max: config.reads_max,
+        messages_max: MESSAGES_MAX,
         seed: config.seed,
         ..quorate_raft::Config::default()
     }

@@ -7,9 +7,7 @@
 //!   clock           ───┘                       └──► callers  refusals and reads
 //! ```
 //! It runs on a thread of its own, so that nothing a client asks for can delay a heartbeat. It
-//! decides nothing about consensus: that is the replica's. It keeps two orders: a write with a
-//! snapshot counts as durable only once the machine has installed it, and what was queued behind it
-//! is written after that.
+//! decides nothing about consensus, nor in which order what becomes durable: that is the replica's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_net::{Net, NetEvent, Refusal, RefusedBy};
-use quorate_raft::{Body, Message, Snapshot, is_local_target};
-use quorate_replica::{Effects, Event, ReadFailure, ReadId, Replica, Write, WriteId};
+use quorate_raft::Message;
+use quorate_replica as replica;
+use quorate_replica::{
+    Effects, Event, LogWrite, ReadFailure, ReadId, Replica, Write, Writing, speaks_for,
+};
 use quorate_types::{Life, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,25 +71,6 @@ pub(crate) struct Driver {
     pub(crate) writing: Writing,
     pub(crate) reads: HashMap<ReadId, oneshot::Sender<Result<(), ReadFailure>>>,
     pub(crate) next_read: u64,
-}
-
-/// What the disk has and what waits for it.
-#[derive(Default)]
-pub(crate) struct Writing {
-    /// The last write of the group at the disk, and the snapshot that ends it, if one does.
-    at_disk: Option<(WriteId, Option<Snapshot>)>,
-    /// Installed by the apply thread; the write counts as durable after that.
-    installing: Option<WriteId>,
-    queued: Vec<Write>,
-}
-
-impl Writing {
-    /// Whether a snapshot is on its way from the engine into log and machine.
-    fn is_installing(&self) -> bool {
-        self.installing.is_some()
-            || self.at_disk.as_ref().is_some_and(|(_, install)| install.is_some())
-            || self.queued.iter().any(|write| write.install.is_some())
-    }
 }
 
 impl Driver {
@@ -214,13 +196,12 @@ impl Driver {
 
     fn on_written(&mut self, written: Written) -> Result<(), FatalError> {
         written.map_err(FatalError::Log)?;
-        let Some((last, install)) = self.writing.at_disk.take() else { return Ok(()) };
-        match install {
-            Some(snapshot) => {
-                self.writing.installing = Some(last);
+        match self.writing.on_written() {
+            None => return Ok(()),
+            Some(replica::Written::Install(snapshot)) => {
                 self.hand_to_apply(Work::Install { snapshot })?;
             }
-            None => self.on_event(Event::Persisted(last))?,
+            Some(replica::Written::Persisted(last)) => self.on_event(Event::Persisted(last))?,
         }
         self.feed_disk()
     }
@@ -250,7 +231,7 @@ impl Driver {
             Done::Installed => {
                 self.board.metrics.snapshots_installed.add(1);
                 self.board.members_changed(&self.net, self.life)?;
-                if let Some(id) = self.writing.installing.take() {
+                if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
                 self.feed_disk()
@@ -277,7 +258,7 @@ impl Driver {
                 self.on_event(event)?;
             }
         }
-        self.writing.queued.extend(effects.writes);
+        self.writing.queue(effects.writes);
         if let Some(mark) = effects.compact {
             self.hand_to_disk(disk::Work::Compact(mark))?;
         }
@@ -319,19 +300,7 @@ impl Driver {
 
     /// Hands the disk everything that waits, if it is idle.
     fn feed_disk(&mut self) -> Result<(), FatalError> {
-        let writing = &mut self.writing;
-        if writing.at_disk.is_some() || writing.installing.is_some() {
-            return Ok(());
-        }
-        let through = writing
-            .queued
-            .iter()
-            .position(|write| write.install.is_some())
-            .map_or(writing.queued.len(), |at| at + 1);
-        let rest = writing.queued.split_off(through);
-        let group = std::mem::replace(&mut writing.queued, rest);
-        let Some(last) = group.last() else { return Ok(()) };
-        writing.at_disk = Some((last.id, last.install.clone()));
+        let Some(group) = self.writing.next_group() else { return Ok(()) };
         self.hand_to_disk(disk::Work::Write(group.into_iter().map(durable_write).collect()))
     }
 
@@ -344,28 +313,10 @@ impl Driver {
     }
 }
 
-/// Whether `from` may send this message: its own, or one it passes on for another node. Nobody
-/// speaks for this node's storage, and a snapshot counts only with its state, which comes apart.
-fn speaks_for(message: &Message, from: NodeId) -> bool {
-    use quorate_raft::MessageType;
-    if is_local_target(message.from) || matches!(message.body, Body::Snapshot { .. }) {
-        return false;
-    }
-    message.from == from
-        || matches!(
-            message.message_type(),
-            MessageType::MsgProp | MessageType::MsgReadIndex | MessageType::MsgTransferLeader
-        )
-}
-
 /// A write as the durable log takes it.
 fn durable_write(write: Write) -> quorate_wal::Write {
-    quorate_wal::Write {
-        hard_state: write.hard_state.map(|hard_state| codec::encode_hard_state_record(&hard_state)),
-        entries: write.entries.iter().map(codec::to_log_entry).collect(),
-        install: write.install.map(|snapshot| codec::to_mark(&snapshot.metadata)),
-        must_sync: write.must_sync,
-    }
+    let LogWrite { hard_state, entries, install, must_sync } = write.into();
+    quorate_wal::Write { hard_state, entries, install, must_sync }
 }
 
 #[cfg(test)]

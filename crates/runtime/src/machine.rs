@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_kv::{Initial, RedbBackend, SnapshotReader, Store};
@@ -18,6 +19,9 @@ use redb::backends::FileBackend;
 
 use crate::room::{Patient, Room};
 use crate::snapshot::Chunks;
+
+/// How often long work says how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// Where the state of a member lives, and how it is opened.
 #[derive(Debug)]
@@ -42,7 +46,8 @@ impl StateFile {
 
     /// Opens the state that is there.
     pub(crate) fn open(&self) -> Result<Store, String> {
-        Store::open(self.backend(&self.path)?).map_err(text)
+        let mut progress = told_now_and_then("reading the state");
+        Store::open_telling(self.backend(&self.path)?, &mut progress).map_err(text)
     }
 
     /// Restores a received snapshot in place of the state, which nobody has open, and opens it.
@@ -76,7 +81,15 @@ impl StateFile {
         remove(&fresh)?;
         let mut backend = self.backend(&fresh)?;
         let mut chunks = self.room.open(|| Chunks::open(&self.snap_dir, metadata)).map_err(text)?;
-        let applied = quorate_kv::restore(&mut backend, node, || chunks.next()).map_err(text)?;
+        let total = chunks.len().map_err(text)?;
+        let (mut done, mut progress) = (0, told_now_and_then("restoring a snapshot"));
+        let next = || {
+            let chunk = chunks.next()?;
+            done += chunk.len() as u64;
+            progress(done, total);
+            Ok(chunk)
+        };
+        let applied = quorate_kv::restore(&mut backend, node, next).map_err(text)?;
         if applied.index != metadata.index {
             return Err(format!(
                 "the received snapshot reaches index {}, its message said {}",
@@ -113,6 +126,18 @@ fn remove(path: &Path) -> Result<(), String> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(text(error)),
         _ => Ok(()),
+    }
+}
+
+/// Says every two seconds how many bytes of how many are done of something that may take long.
+pub(crate) fn told_now_and_then(what: &'static str) -> impl FnMut(u64, u64) {
+    let mut told = Instant::now();
+    move |done, total| {
+        if TOLD_EVERY <= told.elapsed() {
+            told = Instant::now();
+            let percent = done.saturating_mul(100) / total.max(1);
+            tracing::info!(done_bytes = done, total_bytes = total, "{what}: {percent} %");
+        }
     }
 }
 

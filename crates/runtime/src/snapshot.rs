@@ -11,12 +11,17 @@
 //! ```
 //! After a crash anywhere in between, start-up installs what the mark names, or removes what no mark
 //! names.
+//!
+//! A stream that came whole and cannot be used here (a newer version made it, say) would be as useless
+//! a second time, and its sender takes it for delivered and sends it again. So after one no other is
+//! taken in for a while, which doubles each time, and an operator is told.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_codec as codec;
@@ -30,6 +35,10 @@ use crate::apply::{Done, Made};
 
 const SUFFIX: &str = "snap";
 const TEMPORARY: &str = "tmp";
+
+/// How long no snapshot is taken in after one that cannot be used; then twice as long, up to the other.
+const UNUSABLE_WAIT_MIN: Duration = Duration::from_secs(10);
+const UNUSABLE_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Sends snapshots from the view that is kept ready.
 #[derive(Default)]
@@ -94,7 +103,30 @@ pub(crate) struct Receiver {
     place: Arc<Semaphore>,
     /// Whether one is whole, and the engine has heard of it.
     announced: bool,
+    unusable: Arc<Mutex<Unusable>>,
     spawner: tokio::runtime::Handle,
+}
+
+/// How many snapshots in a row came whole and could not be used, and until when no other is taken in.
+#[derive(Debug, Default)]
+struct Unusable {
+    count: u32,
+    until: Option<Instant>,
+}
+
+impl Unusable {
+    /// One more; says for how long no other is taken in.
+    fn note(&mut self, now: Instant) -> Duration {
+        let wait = UNUSABLE_WAIT_MIN.saturating_mul(1 << self.count.min(10));
+        let wait = wait.min(UNUSABLE_WAIT_MAX);
+        self.count += 1;
+        self.until = Some(now + wait);
+        wait
+    }
+
+    fn declines(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
 }
 
 impl Receiver {
@@ -104,8 +136,8 @@ impl Receiver {
         done: mpsc::UnboundedSender<Done>,
         spawner: tokio::runtime::Handle,
     ) -> Self {
-        let place = Arc::new(Semaphore::new(1));
-        Receiver { cluster, directory, done, place, announced: false, spawner }
+        let (place, unusable) = (Arc::new(Semaphore::new(1)), Arc::default());
+        Receiver { cluster, directory, done, place, announced: false, unusable, spawner }
     }
 
     /// Begins to receive one; declines it (by dropping the stream) while another is under way.
@@ -125,23 +157,45 @@ impl Receiver {
         };
         let Body::Snapshot { snapshot } = &message.body else { return };
         let id = snapshot.id();
+        if self.unusable().declines(Instant::now()) {
+            return;
+        }
         let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else { return };
         tracing::info!(peer = %format_args!("{from:x}"), index = id.index.0, "receiving a snapshot");
         let (cluster, metadata) = (self.cluster, snapshot.metadata.clone());
-        let (directory, done) = (self.directory.clone(), self.done.clone());
+        let (directory, done, unusable) =
+            (self.directory.clone(), self.done.clone(), Arc::clone(&self.unusable));
         self.spawner.spawn(async move {
-            match receive(cluster, &directory, metadata, stream).await {
+            let received = receive(cluster, &directory, metadata, stream).await;
+            let mut unusable = unusable.lock().unwrap_or_else(PoisonError::into_inner);
+            match received {
                 Ok(bytes) => {
                     tracing::info!(index = id.index.0, bytes, "snapshot received");
                     // Given back when the snapshot has been let go.
                     place.forget();
+                    *unusable = Unusable::default();
                     let _ = done.send(Done::SnapshotReceived(message));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "snapshot not received");
-                }
+                Err(error) => match error {
+                    ReceiveError::Unusable(why) => {
+                        let wait_seconds = unusable.note(Instant::now()).as_secs();
+                        tracing::error!(
+                            peer = %format_args!("{from:x}"),
+                            index = id.index.0,
+                            count = unusable.count,
+                            "a snapshot came whole and cannot be installed here: {why}; this \
+                             member stays behind until it can (does it run the version that the \
+                             others run?); no other is taken in for {wait_seconds} s"
+                        );
+                    }
+                    ReceiveError::Other(error) => tracing::warn!(%error, "snapshot not received"),
+                },
             }
         });
+    }
+
+    fn unusable(&self) -> std::sync::MutexGuard<'_, Unusable> {
+        self.unusable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The engine was given the snapshot that is whole.
@@ -165,13 +219,26 @@ impl Receiver {
     }
 }
 
+/// Why a snapshot was not taken in.
+enum ReceiveError {
+    /// It came whole, and is of no use here.
+    Unusable(String),
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for ReceiveError {
+    fn from(error: E) -> Self {
+        ReceiveError::Other(error.into())
+    }
+}
+
 /// Takes the stream into its file. Whatever goes wrong, no file under the final name is left.
 async fn receive(
     cluster: u64,
     directory: &Path,
     metadata: SnapshotMetadata,
     mut stream: IncomingSnapshot,
-) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<u64, ReceiveError> {
     let id = EntryId { term: metadata.term, index: metadata.index };
     let temporary = path(directory, id).with_extension(TEMPORARY);
     let last = path(directory, id);
@@ -205,17 +272,19 @@ async fn receive(
     let written = writer.await?;
     if let Some(error) = failure {
         let _ = fs::remove_file(&temporary);
-        return Err(error.into());
+        return Err(ReceiveError::Other(error.into()));
     }
     let directory = directory.to_owned();
-    tokio::task::spawn_blocking(move || -> io::Result<()> {
-        let finished = written.and_then(|file| {
+    tokio::task::spawn_blocking(move || {
+        let finish = || -> Result<(), ReceiveError> {
+            let file = written?;
             file.sync_all()?;
             drop(file);
-            verify(cluster, &temporary, &metadata).map_err(io::Error::other)?;
+            verify(cluster, &temporary, &metadata).map_err(ReceiveError::Unusable)?;
             fs::rename(&temporary, &last)?;
-            sync_directory(&directory)
-        });
+            Ok(sync_directory(&directory)?)
+        };
+        let finished = finish();
         if finished.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -269,6 +338,11 @@ impl Chunks {
     pub(crate) fn open(directory: &Path, metadata: &SnapshotMetadata) -> io::Result<Self> {
         let id = EntryId { term: metadata.term, index: metadata.index };
         Ok(Chunks { file: File::open(path(directory, id))? })
+    }
+
+    /// How many bytes the file has.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     /// The next piece; empty at the end.

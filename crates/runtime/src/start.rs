@@ -25,19 +25,19 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use quorate_codec as codec;
 use quorate_kv::Store;
 use quorate_net::{Net, NetConfig};
-use quorate_raft::{ConfState, HardState, SnapshotMetadata};
-use quorate_replica::{Config, Initial, Replica, RequestIds};
+use quorate_raft::{ConfState, SnapshotMetadata};
+use quorate_replica::{
+    Config, Found, Initial, Replica, RequestIds, Start, Writing, first_conf_state, first_log, start,
+};
 use quorate_types::{EntryId, GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
-use crate::drive::{Driver, Writing};
-use crate::machine::StateFile;
+use crate::drive::Driver;
+use crate::machine::{StateFile, told_now_and_then};
 use crate::metrics::Metrics;
 use crate::node::{
     Inner, Node, NodeConfig, OTHER_LIFE, is_other_life, known_lives, point_at_peers,
@@ -162,14 +162,15 @@ pub enum StartError {
 ///
 /// # Errors
 ///
-/// When the directory cannot be read or its log is damaged.
+/// When the directory cannot be read or the newest file of its log is damaged there. The rest of the log
+/// is read, and judged, by [`Node::start`].
 pub fn inspect(data_dir: &Path) -> Result<Option<Identity>, StartError> {
     let path = Layout::new(data_dir).wal;
     let found = || {
         if !Wal::exists(&RealDisk, &path)? {
             return Ok(None);
         }
-        Ok(Some(Wal::inspect(&RealDisk, &path, &mut |_, _| {})?.identity))
+        Ok(Some(Wal::identify(&RealDisk, &path)?))
     };
     found().map_err(|error| StartError::Log { path: path.clone(), error })
 }
@@ -240,28 +241,21 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
         bootstrap(config, &layout, &state_file)?;
-        let first = Mark { index: Index(1), stamp: 1, data: Bytes::new() };
+        let (first, hard_state) = first_log();
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
-        let hard_state = HardState { term: Term(1), commit: Index(1), ..HardState::default() };
         Wal::create(
             disk.clone(),
             &layout.wal,
             identity,
             Options::default(),
             &first,
-            Some(codec::encode_hard_state_record(&hard_state)),
+            Some(hard_state),
         )
         .map_err(log_error)?;
     }
 
-    let mut told = std::time::Instant::now();
-    let mut progress = |done: u64, total: u64| {
-        if Duration::from_secs(2) <= told.elapsed() {
-            told = std::time::Instant::now();
-            tracing::info!(done, total, "reading the log");
-        }
-    };
+    let mut progress = told_now_and_then("reading the log");
     let (wal, recovered) =
         Wal::open(disk, &layout.wal, Options::default(), &mut progress).map_err(log_error)?;
     let found = &recovered.identity;
@@ -310,30 +304,28 @@ fn bootstrap(
     state_file: &StateFile,
 ) -> Result<(), StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
-    let mut applied = Index(0);
+    let mut found = Found::default();
     // An error is not an absence: nothing may be made in place of what is there.
     let exists = |path: &Path| path.try_exists().map_err(io_error("cannot look for", path));
     if exists(&layout.kv)? {
         // The file gets its name when it is whole: one that cannot be read has history.
         let store = state_file.open().map_err(state_error)?;
-        applied = store.applied().index;
+        found.applied = Some(store.applied().index);
     }
-    if Index(1) < applied || exists(&layout.started)? {
+    found.has_started = exists(&layout.started)?;
+    if let Start::LogMissing { applied } = start(found) {
         return Err(StartError::LogMissing { path: layout.root.clone(), applied });
     }
     if config.members.is_empty() {
         return Err(StartError::NoMembers { path: layout.root.clone() });
     }
-    let mut voters: Vec<NodeId> = config.members.iter().map(|member| NodeId(member.id)).collect();
-    voters.sort_unstable();
-    let conf_state = ConfState { voters, ..ConfState::default() };
+    let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
     let initial = quorate_kv::Initial {
         node: config.node,
         cluster_id: config.cluster,
-        // The first place of every log: all members begin with the same state.
-        applied: Index(1),
-        term: Term(1),
-        conf_state: codec::encode_conf_state_record(&conf_state),
+        applied: quorate_replica::FIRST.0,
+        term: quorate_replica::FIRST.1,
+        conf_state: first_conf_state(voters),
         members: config.members.clone(),
     };
     state_file.create(initial).map_err(state_error)
@@ -347,7 +339,8 @@ fn open_state(
     mark: &Mark,
 ) -> Result<Store, StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
-    let applied = if layout.kv.exists() {
+    let mut found = Found { mark: Some(mark.index), has_started: true, ..Found::default() };
+    if layout.kv.exists() {
         let store = state_file.open().map_err(state_error)?;
         let (node, cluster) = (config.node, config.cluster);
         if (store.node(), store.cluster_id()) != (node, cluster) {
@@ -358,13 +351,12 @@ fn open_state(
                 store.cluster_id(),
             )));
         }
-        if mark.index <= store.applied().index {
+        found.applied = Some(store.applied().index);
+        if start(found) == Start::Replay {
             return Ok(store);
         }
-        store.applied().index
-    } else {
-        Index(0)
-    };
+    }
+    let applied = found.applied.unwrap_or_default();
     let id = EntryId { term: Term(mark.stamp), index: mark.index };
     let file = snapshot::path(&layout.snap, id);
     if !file.exists() {
@@ -381,21 +373,10 @@ fn open_state(
 }
 
 fn initial(layout: &Layout, recovered: Recovered, store: &Store) -> Result<Initial, StartError> {
-    let damaged = |why: String| StartError::State { path: layout.wal.clone(), why };
     let applied = store.applied();
-    let conf_state = codec::decode_conf_state_record(applied.conf_state.clone())
-        .map_err(|error| damaged(error.to_string()))?;
-    let hard_state = match &recovered.hard_state {
-        Some(bytes) => codec::decode_hard_state_record(bytes.clone())
-            .map_err(|error| damaged(error.to_string()))?,
-        None => HardState::default(),
-    };
-    let entries = recovered
-        .entries
-        .into_iter()
-        .map(|entry| codec::from_log_entry(entry).map_err(|error| damaged(error.to_string())))
-        .collect::<Result<_, _>>()?;
-    Ok(Initial { mark: recovered.mark, entries, hard_state, applied: applied.index, conf_state })
+    let Recovered { mark, hard_state, entries, .. } = recovered;
+    Initial::recover(mark, hard_state, entries, applied.index, applied.conf_state)
+        .map_err(|error| StartError::State { path: layout.wal.clone(), why: error.to_string() })
 }
 
 /// Starts the transport, the three threads, and the loop.

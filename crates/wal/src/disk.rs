@@ -29,6 +29,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens an existing file to read and write.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
+    /// Opens an existing file to read it only. Without an answer of its own a disk opens it as ever.
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
+
     /// Gives a file or directory another name, in one step. Durable once the directory is synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -55,6 +60,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Locks a file for this process alone, making it if need be. `None` when another holder has
     /// it; it never waits.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
+
+    /// Whether someone holds the lock of this file. One that is not there is not locked.
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.lock(path).map(|lock| lock.is_none())
+    }
 }
 
 /// An open directory. To sync it takes no further file descriptor.
@@ -118,6 +128,10 @@ impl Disk for RealDisk {
         Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile(File::open(path)?)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -162,6 +176,20 @@ impl Disk for RealDisk {
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        // Shared, so that those who only look do not take each other for an owner; and given back
+        // at once.
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }

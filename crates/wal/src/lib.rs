@@ -85,11 +85,13 @@ mod ledger;
 mod record;
 mod recover;
 mod segment;
+mod survey;
 mod wal;
 
 pub use disk::{Disk, DiskDir, DiskFile, DiskLock, RealDisk, is_out_of_files};
 pub use error::{Damage, Misfit, WalError};
-pub use record::WRITE_BYTES_MAX;
+pub use record::{Base, Record, WRITE_BYTES_MAX};
+pub use survey::{Seen, Survey};
 pub use wal::{Identity, Options, Recovered, TornTail, Wal, Write};
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

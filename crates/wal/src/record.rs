@@ -227,7 +227,7 @@ impl Pen {
     }
 
     /// Appends any body at all.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn raw(&mut self, out: &mut Vec<u8>, kind: u8, body: &[u8]) {
         self.record(out, kind, |out| out.extend_from_slice(body));
     }
@@ -378,19 +378,34 @@ impl RecordHeader {
 
 /// What the log was when a segment was begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Base {
-    pub(crate) mark: Mark,
-    pub(crate) last: Index,
-    pub(crate) last_stamp: u64,
-    pub(crate) hard_state: Option<Bytes>,
+pub struct Base {
+    /// Where it started.
+    pub mark: Mark,
+    /// The last index it held; the mark's when it was empty.
+    pub last: Index,
+    /// The stamp there.
+    pub last_stamp: u64,
+    /// The hard state written last.
+    pub hard_state: Option<Bytes>,
 }
 
 /// A record as it is read back.
-#[derive(Debug)]
-pub(crate) enum Record {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The first of every segment.
     Base(Base),
-    Write { hard_state: Option<Bytes>, install: Option<(Mark, bool)>, entries: Vec<LogEntry> },
+    /// One [`Write`].
+    Write {
+        /// The hard state, if it changed.
+        hard_state: Option<Bytes>,
+        /// A snapshot that was taken in, and whether the entries behind it stayed.
+        install: Option<(Mark, bool)>,
+        /// The entries.
+        entries: Vec<LogEntry>,
+    },
+    /// The log was compacted up to here.
     Compact(Mark),
+    /// The segment is finished, and this is the sequence number of the next.
     Seal(u64),
 }
 

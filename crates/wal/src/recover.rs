@@ -35,6 +35,7 @@ use crate::record::{
     zero_sectors,
 };
 use crate::segment::{self, LOCK, SPARE};
+use crate::survey::Seen;
 use crate::{Damage, Disk, Identity, Recovered, TornTail, WalError};
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
@@ -74,16 +75,46 @@ pub(crate) fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
     Ok(false)
 }
 
-/// Reads the whole log, changing nothing. The caller holds the lock.
+/// How a log is read.
+pub(crate) enum Reading<'a> {
+    /// By its owner, who holds the lock and goes on to write.
+    Own,
+    /// By someone who shows what is there.
+    Look {
+        /// Whether a process may be writing to it meanwhile: what stands behind the last whole
+        /// record is then a write under way, and judged by nobody.
+        is_live: bool,
+        visit: &'a mut dyn FnMut(Seen<'_>),
+    },
+}
+
+impl Reading<'_> {
+    fn is_live(&self) -> bool {
+        matches!(self, Reading::Look { is_live: true, .. })
+    }
+
+    fn visit(&mut self, seen: Seen<'_>) {
+        if let Reading::Look { visit, .. } = self {
+            visit(seen);
+        }
+    }
+}
+
+/// Reads the whole log, changing nothing.
 pub(crate) fn read(
     disk: &dyn Disk,
     dir: &Path,
+    mut reading: Reading<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Found, WalError> {
     let mut files = Vec::new();
     for (sequence, first) in names(disk, dir)? {
         let path = dir.join(segment::name(sequence, first));
-        let file = disk.open(&path).map_err(|error| WalError::io("open", &path, error))?;
+        let opened = match reading {
+            Reading::Own => disk.open(&path),
+            Reading::Look { .. } => disk.open_to_read(&path),
+        };
+        let file = opened.map_err(|error| WalError::io("open", &path, error))?;
         let bytes = file.len().map_err(|error| WalError::io("measure", &path, error))?;
         files.push((Segment::new(sequence, first, bytes), path, file));
     }
@@ -100,8 +131,12 @@ pub(crate) fn read(
         let mut report = |read| progress(done_before + read, total);
         let mut reader = Reader::new(file, path, bytes, &mut report);
         let mut scan = Scan::start(&mut reader, &segment, before.as_ref())?;
-        scan.replay(&mut reader, segment, &mut replay)?;
-        let torn = scan.check_end(&mut reader, number == last)?;
+        let identity = scan.identity;
+        let Segment { sequence, first, .. } = segment;
+        reading.visit(Seen::Segment { file: &scan.path, sequence, first, bytes, identity });
+        scan.replay(&mut reader, segment, &mut replay, &mut reading)?;
+        let is_growing = number == last && reading.is_live();
+        let torn = if is_growing { None } else { scan.check_end(&mut reader, number == last)? };
         if let Some(before) = &before
             && !before.sealed
             && (1 < scan.records || torn.is_some())
@@ -118,6 +153,17 @@ pub(crate) fn read(
         return finish(dir, file, path, scan, before, torn, replay);
     }
     unreachable!("a log without segments is refused when its names are read")
+}
+
+/// Whose log it is, by its newest segment alone.
+pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Result<Identity, WalError> {
+    let (sequence, first) = *names(disk, dir)?.last().expect("names gives at least one");
+    let path = dir.join(segment::name(sequence, first));
+    let file = disk.open_to_read(&path).map_err(|error| WalError::io("open", &path, error))?;
+    let bytes = file.len().map_err(|error| WalError::io("measure", &path, error))?;
+    let mut unheard = |_| {};
+    let mut reader = Reader::new(file, path, bytes, &mut unheard);
+    Ok(Scan::start(&mut reader, &Segment::new(sequence, first, bytes), None)?.identity)
 }
 
 /// The segments of a log in their order, none missing between the first and the last.
@@ -288,12 +334,15 @@ impl Scan {
         reader: &mut Reader<'_>,
         segment: Segment,
         replay: &mut Option<Replay>,
+        reading: &mut Reading<'_>,
     ) -> Result<(), WalError> {
         let mut segment = Some(segment);
         while !self.sealed
             && let Some((header, record)) = self.next(reader)?
         {
             let offset = self.pen.offset;
+            let bytes = header.record_bytes();
+            reading.visit(Seen::Record { file: &self.path, offset, bytes, record: &record });
             let applied = match (record, segment.take(), replay.as_mut()) {
                 (Record::Base(base), Some(segment), _) => Replay::begin(replay, base, segment),
                 (Record::Base(_), None, _) => Err(Damage::Nonsense { what: "a second base" }),

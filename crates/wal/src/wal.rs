@@ -12,7 +12,9 @@ use crate::ledger::{Ledger, Segment};
 use crate::record::{
     self, Base, Pen, SECTOR, SegmentHeader, WRITE_BYTES_MAX, base_bytes, compact_bytes,
 };
+use crate::recover::Reading;
 use crate::segment::{self, LOCK, SPARE};
+use crate::survey::{self, Seen, Survey};
 use crate::{Disk, WalError, recover};
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
@@ -245,7 +247,7 @@ impl Wal {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Wal, Recovered), WalError> {
         let lock = lock_existing(&*disk, dir)?;
-        let mut found = recover::read(&*disk, dir, progress)?;
+        let mut found = recover::read(&*disk, dir, Reading::Own, progress)?;
         found.recovered.loosened =
             disk.restrict_dir(dir).map_err(|error| WalError::io("restrict", dir, error))?;
         found.repair(&*disk, dir)?;
@@ -295,7 +297,41 @@ impl Wal {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Recovered, WalError> {
         let _lock = lock_existing(disk, dir)?;
-        Ok(recover::read(disk, dir, progress)?.recovered)
+        let reading = Reading::Look { is_live: false, visit: &mut |_| {} };
+        Ok(recover::read(disk, dir, reading, progress)?.recovered)
+    }
+
+    /// Reads the log in `dir` for people: shows `visit` every segment and record in the order they
+    /// were written, with all checks of [`open`](Wal::open), and changes nothing. It takes no lock,
+    /// so a running member neither notices nor is kept from starting.
+    ///
+    /// While a process has the log open, the last record may be a write under way: reading ends
+    /// there and says nothing of what stands behind it, and what looks like damage is looked at
+    /// again before it is believed, since it may have been compacted or written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As `open`, but for `Locked`.
+    pub fn survey(
+        disk: &dyn Disk,
+        dir: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+        visit: &mut dyn FnMut(Seen<'_>),
+    ) -> Result<Survey, WalError> {
+        survey::survey(disk, dir, progress, visit)
+    }
+
+    /// Whose log `dir` holds, as its newest segment says; nothing else is read or checked.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Absent`], [`WalError::Damaged`], [`WalError::Format`]; [`WalError::Io`],
+    /// [`WalError::TooManyFiles`].
+    pub fn identify(disk: &dyn Disk, dir: &Path) -> Result<Identity, WalError> {
+        if !recover::exists(disk, dir)? {
+            return Err(WalError::Absent { dir: dir.to_owned() });
+        }
+        recover::identity(disk, dir)
     }
 
     /// Appends writes in their order, each of them whole or not at all, all of them in one write

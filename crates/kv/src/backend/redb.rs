@@ -3,7 +3,7 @@
 //! Every commit is durable when it returns, and written in two phases with the allocator's state,
 //! so that opening after a crash needs no walk over the whole file.
 
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
+use super::guarded::Guarded;
 use super::{Backend, BackendError, Batch, Table, View, Visit};
 use crate::revision::KEY_BYTES;
 
@@ -20,6 +21,10 @@ use crate::revision::KEY_BYTES;
 const REVISIONS: TableDefinition<'_, &[u8; KEY_BYTES], &[u8]> = TableDefinition::new("key");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 const MEMBERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("member");
+const LEASES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lease");
+const ALARMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("alarm");
+/// How many tables there are, with the one below.
+const TABLES_COUNT: usize = Table::ALL.len() + 1;
 /// The backend's own: bytes of all rows of the other tables.
 const USE: TableDefinition<'_, (), u64> = TableDefinition::new("use");
 
@@ -35,21 +40,48 @@ impl RedbBackend {
     /// Opens what `storage` holds; empty storage becomes an empty database. Up to `cache_bytes` of
     /// pages are kept in memory.
     ///
+    /// Everything that is there is read and checked, so that no damaged page is ever followed: `redb`
+    /// itself checks pages only after a crash, and may panic on one that is damaged. What is refused
+    /// stays as it was.
+    ///
     /// # Errors
     ///
-    /// When the storage fails, is in use, or holds something else.
+    /// When the storage fails, is in use, is damaged, or holds something else.
     pub fn open(storage: impl StorageBackend, cache_bytes: usize) -> Result<Self, BackendError> {
-        let size_bytes = Arc::new(AtomicU64::new(storage.len().map_err(failed)?));
-        let storage = Measured { storage, size_bytes: Arc::clone(&size_bytes) };
+        // What a panic leaves behind is dropped here, and nothing else has seen it.
+        match catch_unwind(AssertUnwindSafe(|| Self::open_checked(storage, cache_bytes))) {
+            Ok(opened) => opened,
+            Err(panic) => {
+                let why = (panic.downcast_ref::<&str>().copied())
+                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                Err(failed(format_args!("the file is damaged ({})", why.unwrap_or("no reason"))))
+            }
+        }
+    }
+
+    fn open_checked(
+        storage: impl StorageBackend,
+        cache_bytes: usize,
+    ) -> Result<Self, BackendError> {
+        let storage = Guarded::new(storage).map_err(failed)?;
+        let (size_bytes, guard) = (storage.size_bytes(), storage.clone());
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
-        let database = builder.create_with_backend(storage).map_err(failed)?;
-        // A view opens every table, so they have to be there from the start.
+        let mut database = builder.create_with_backend(storage).map_err(failed)?;
+        if !database.check_integrity().map_err(failed)? {
+            return Err(failed("the file is damaged: its pages are not as they were written"));
+        }
+        guard.lift().map_err(failed)?;
+        // A view opens every table, so they have to be there from the start. A database that an
+        // earlier version made lacks some.
         let transaction = begin(&database)?;
+        let is_complete = transaction.list_tables().map_err(failed)?.count() == TABLES_COUNT;
         let in_use_bytes = {
             transaction.open_table(REVISIONS).map_err(failed)?;
             transaction.open_table(META).map_err(failed)?;
             transaction.open_table(MEMBERS).map_err(failed)?;
+            transaction.open_table(LEASES).map_err(failed)?;
+            transaction.open_table(ALARMS).map_err(failed)?;
             let mut used = transaction.open_table(USE).map_err(failed)?;
             let known = used.get(()).map_err(failed)?.map(|bytes| bytes.value());
             if known.is_none() {
@@ -57,7 +89,7 @@ impl RedbBackend {
             }
             known
         };
-        if in_use_bytes.is_some() {
+        if is_complete {
             transaction.abort().map_err(failed)?;
         } else {
             transaction.commit().map_err(failed)?;
@@ -73,6 +105,8 @@ impl Backend for RedbBackend {
             revisions: transaction.open_table(REVISIONS).map_err(failed)?,
             meta: transaction.open_table(META).map_err(failed)?,
             members: transaction.open_table(MEMBERS).map_err(failed)?,
+            leases: transaction.open_table(LEASES).map_err(failed)?,
+            alarms: transaction.open_table(ALARMS).map_err(failed)?,
         }))
     }
 
@@ -116,11 +150,15 @@ fn write(
     let mut revisions = transaction.open_table(REVISIONS).map_err(failed)?;
     let mut meta = transaction.open_table(META).map_err(failed)?;
     let mut members = transaction.open_table(MEMBERS).map_err(failed)?;
+    let mut leases = transaction.open_table(LEASES).map_err(failed)?;
+    let mut alarms = transaction.open_table(ALARMS).map_err(failed)?;
     for (table, key, value) in batch.puts() {
         let old = match table {
             Table::Key => revisions.insert(revision_key(key)?, value),
             Table::Meta => meta.insert(key, value),
             Table::Member => members.insert(key, value),
+            Table::Lease => leases.insert(key, value),
+            Table::Alarm => alarms.insert(key, value),
         };
         let old = old.map_err(failed)?.map_or(0, |old| key.len() + old.value().len());
         in_use_bytes = in_use_bytes + (key.len() + value.len()) as u64 - old as u64;
@@ -130,6 +168,8 @@ fn write(
             Table::Key => revisions.remove(revision_key(key)?),
             Table::Meta => meta.remove(key),
             Table::Member => members.remove(key),
+            Table::Lease => leases.remove(key),
+            Table::Alarm => alarms.remove(key),
         };
         let old = old.map_err(failed)?.map_or(0, |old| key.len() + old.value().len());
         in_use_bytes -= old as u64;
@@ -143,6 +183,8 @@ struct RedbView {
     revisions: ReadOnlyTable<&'static [u8; KEY_BYTES], &'static [u8]>,
     meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
     members: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    leases: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    alarms: ReadOnlyTable<&'static [u8], &'static [u8]>,
 }
 
 impl View for RedbView {
@@ -151,6 +193,8 @@ impl View for RedbView {
             Table::Key => self.revisions.get(revision_key(key)?),
             Table::Meta => self.meta.get(key),
             Table::Member => self.members.get(key),
+            Table::Lease => self.leases.get(key),
+            Table::Alarm => self.alarms.get(key),
         };
         Ok(row.map_err(failed)?.map(|row| Bytes::copy_from_slice(row.value())))
     }
@@ -172,6 +216,8 @@ impl View for RedbView {
             }
             Table::Meta => &self.meta,
             Table::Member => &self.members,
+            Table::Lease => &self.leases,
+            Table::Alarm => &self.alarms,
         };
         for row in table.range::<&[u8]>(from..).map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
@@ -180,41 +226,6 @@ impl View for RedbView {
             }
         }
         Ok(())
-    }
-}
-
-/// The storage below, with its length at hand.
-#[derive(Debug)]
-struct Measured<S> {
-    storage: S,
-    size_bytes: Arc<AtomicU64>,
-}
-
-impl<S: StorageBackend> StorageBackend for Measured<S> {
-    fn len(&self) -> io::Result<u64> {
-        self.storage.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.storage.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.storage.set_len(len)?;
-        self.size_bytes.store(len, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.storage.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.storage.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.storage.close()
     }
 }
 

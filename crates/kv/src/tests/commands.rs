@@ -1,6 +1,7 @@
 //! Commands as bytes and back.
 
 use bytes::{Bytes, BytesMut};
+use quorate_types::{Index, Term};
 
 use super::random::command;
 use super::{Dice, bytes, put};
@@ -26,7 +27,22 @@ fn commands_come_back() {
         client_urls: vec!["http://a".to_owned(), String::new()],
         life: quorate_types::Life(u64::MAX),
     };
-    assert_eq!(Command::decode(encoded(&publish)), Ok(publish));
+    let alarm = |action, alarm| Command::Alarm(AlarmRequest { action, member: u64::MAX, alarm });
+    let checkpoint =
+        |id, remaining_seconds| LeaseCheckpoint { id, granted: Index(u64::MAX), remaining_seconds };
+    let checkpoints = vec![checkpoint(i64::MIN, i64::MAX), checkpoint(1, 0)];
+    for command in [
+        publish,
+        Command::LeaseGrant { id: i64::MIN, ttl_seconds: i64::MAX },
+        Command::LeaseRevoke { id: i64::MAX },
+        Command::LeaseExpire { id: -1, granted: Index(300), term: Term(u64::MAX) },
+        Command::LeaseCheckpoint { term: Term(7), order: u64::MAX, checkpoints },
+        Command::LeaseCheckpoint { term: Term(0), order: 0, checkpoints: Vec::new() },
+        alarm(AlarmAction::Get, AlarmType::None),
+        alarm(AlarmAction::Unknown(-9), AlarmType::Unknown(i32::MAX)),
+    ] {
+        assert_eq!(Command::decode(encoded(&command)), Ok(command));
+    }
 }
 
 #[test]
@@ -35,6 +51,22 @@ fn bytes_of_old_logs_are_still_read() {
     let put = Bytes::from_static(&[1, 1, 1, b'k', 2, b'v', b'w', 1, 0b101]);
     let want = PutRequest { lease: -1, prev_kv: true, ignore_lease: true, ..super::put("k", "vw") };
     assert_eq!(Command::decode(put), Ok(Command::Put(want)));
+    // version 1, lease -2 of 60 s; its end, as the leader of term 9 found it granted at 300
+    let grant = Bytes::from_static(&[1, 6, 3, 120]);
+    assert_eq!(Command::decode(grant), Ok(Command::LeaseGrant { id: -2, ttl_seconds: 60 }));
+    let revoke = Bytes::from_static(&[1, 7, 3]);
+    assert_eq!(Command::decode(revoke), Ok(Command::LeaseRevoke { id: -2 }));
+    let expire = Bytes::from_static(&[1, 8, 3, 0xac, 2, 9]);
+    let want = Command::LeaseExpire { id: -2, granted: Index(300), term: Term(9) };
+    assert_eq!(Command::decode(expire), Ok(want));
+    let checkpoint = Bytes::from_static(&[1, 9, 9, 4, 1, 3, 0xac, 2, 10]);
+    let one = LeaseCheckpoint { id: -2, granted: Index(300), remaining_seconds: 5 };
+    let want = Command::LeaseCheckpoint { term: Term(9), order: 4, checkpoints: vec![one] };
+    assert_eq!(Command::decode(checkpoint), Ok(want));
+    let alarm = Bytes::from_static(&[1, 10, 2, 5, 4]);
+    let (action, alarm_type) = (AlarmAction::Activate, AlarmType::Corrupt);
+    let want = AlarmRequest { action, member: 5, alarm: alarm_type };
+    assert_eq!(Command::decode(alarm), Ok(Command::Alarm(want)));
     // version 1, compaction to 300, physical
     let compact = Bytes::from_static(&[1, 4, 0xd8, 4, 1]);
     let want = CompactionRequest { revision: 300, physical: true };

@@ -2,9 +2,10 @@
 //! with the machine but the types of questions and answers.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use quorate_types::{Index, Term};
 
 use crate::*;
 
@@ -15,11 +16,14 @@ pub(super) struct Model {
     /// `states[n]` is the state after revision n + 1.
     states: Vec<Pairs>,
     compacted: i64,
+    /// Where each lease was granted.
+    leases: BTreeMap<i64, Index>,
+    alarms: BTreeSet<Alarm>,
 }
 
 impl Model {
     pub(super) fn new() -> Self {
-        Model { states: vec![Pairs::new()], compacted: -1 }
+        Model { states: vec![Pairs::new()], compacted: -1, ..Model::default() }
     }
 
     pub(super) fn revision(&self) -> i64 {
@@ -30,7 +34,88 @@ impl Model {
         self.compacted
     }
 
-    pub(super) fn apply(&mut self, command: &Command) -> Result<Response, KvError> {
+    pub(super) fn leases(&self) -> Vec<(i64, Index)> {
+        self.leases.iter().map(|(id, granted)| (*id, *granted)).collect()
+    }
+
+    pub(super) fn alarms(&self) -> Vec<Alarm> {
+        self.alarms.iter().copied().collect()
+    }
+
+    /// The keys of a lease.
+    pub(super) fn keys_of(&self, id: i64) -> Vec<Bytes> {
+        let pairs = self.states.last().unwrap().values();
+        pairs.filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect()
+    }
+
+    fn refused(&self, command: &Command) -> Result<(), KvError> {
+        let has = |kind| self.alarms.iter().any(|alarm| alarm.alarm == kind);
+        let is_bookkeeping = matches!(command, Command::Alarm(_) | Command::LeaseCheckpoint { .. });
+        if has(AlarmType::Corrupt) && !is_bookkeeping {
+            return Err(KvError::Corrupt);
+        }
+        let grows = match command {
+            Command::Put(_) | Command::LeaseGrant { .. } => true,
+            Command::Txn(txn) => format!("{txn:?}").contains("PutRequest"),
+            _ => false,
+        };
+        if has(AlarmType::NoSpace) && grows { Err(KvError::NoSpace) } else { Ok(()) }
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Response {
+        let one = Alarm { member: request.member, alarm: request.alarm };
+        let alarms = match request.action {
+            AlarmAction::Get => {
+                let all = request.alarm == AlarmType::None;
+                self.alarms().into_iter().filter(|one| all || one.alarm == request.alarm).collect()
+            }
+            AlarmAction::Activate => {
+                self.alarms.insert(one);
+                vec![one]
+            }
+            AlarmAction::Deactivate if self.alarms.remove(&one) => vec![one],
+            _ => Vec::new(),
+        };
+        Response::Alarm(AlarmResponse { revision: self.revision(), alarms })
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        (index, term): (Index, Term),
+        command: &Command,
+    ) -> Result<Response, KvError> {
+        self.refused(command)?;
+        match command {
+            Command::Alarm(request) => return Ok(self.alarm(request)),
+            Command::LeaseGrant { id, ttl_seconds } => {
+                if self.leases.contains_key(id) {
+                    return Err(KvError::LeaseExist);
+                }
+                self.leases.insert(*id, index);
+                let (revision, id, ttl_seconds) = (self.revision(), *id, *ttl_seconds);
+                return Ok(Response::LeaseGrant(LeaseGrantResponse { revision, id, ttl_seconds }));
+            }
+            Command::LeaseCheckpoint { .. } => {
+                let revision = self.revision();
+                return Ok(Response::LeaseCheckpoint(LeaseCheckpointResponse { revision }));
+            }
+            Command::LeaseExpire { id, granted, term: judged } => {
+                if *judged != term || self.leases.get(id) != Some(granted) {
+                    return Err(KvError::LeaseNotFound);
+                }
+            }
+            _ => {}
+        }
+        if let Command::LeaseRevoke { id } | Command::LeaseExpire { id, .. } = command {
+            self.leases.remove(id).ok_or(KvError::LeaseNotFound)?;
+            let mut after = self.states.last().cloned().unwrap();
+            let before = after.len();
+            after.retain(|_, kv| kv.lease != *id);
+            if after.len() < before {
+                self.states.push(after);
+            }
+            return Ok(Response::LeaseRevoke(LeaseRevokeResponse { revision: self.revision() }));
+        }
         let before = self.states.last().cloned().unwrap_or_default();
         let mut work = Work { model: self, after: before.clone(), before, written: false };
         let response = match command {
@@ -54,6 +139,7 @@ impl Model {
                 return Ok(Response::Compact(CompactionResponse { revision }));
             }
             Command::PublishMember { .. } => unreachable!("not asked of the model"),
+            _ => unreachable!("answered above"),
         };
         let Work { after, written, .. } = work;
         if written {
@@ -92,7 +178,7 @@ impl Work<'_> {
     }
 
     fn put(&mut self, put: &PutRequest) -> Result<PutResponse, KvError> {
-        if put.lease != 0 {
+        if put.lease != 0 && !self.model.leases.contains_key(&put.lease) {
             return Err(KvError::LeaseNotFound);
         }
         if (put.ignore_value || put.ignore_lease) && !self.before.contains_key(&put.key) {
@@ -110,6 +196,9 @@ impl Work<'_> {
         kv.version += 1;
         if !put.ignore_value {
             kv.value = put.value.clone();
+        }
+        if !put.ignore_lease {
+            kv.lease = put.lease;
         }
         self.after.insert(put.key.clone(), kv);
         Ok(PutResponse { revision, prev_kv: if put.prev_kv { old } else { None } })
@@ -167,7 +256,7 @@ impl Work<'_> {
                     if keeps && !self.before.contains_key(&put.key) {
                         return Err(KvError::KeyNotFound);
                     }
-                    if put.lease != 0 {
+                    if put.lease != 0 && !self.model.leases.contains_key(&put.lease) {
                         return Err(KvError::LeaseNotFound);
                     }
                 }

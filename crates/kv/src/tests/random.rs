@@ -9,7 +9,8 @@ pub(super) fn command(dice: &mut Dice, revision: i64) -> Command {
         let command = match dice.roll(20) {
             0..9 => Command::Put(random_put(dice)),
             9..12 => Command::DeleteRange(random_delete(dice)),
-            12..19 => Command::Txn(random_txn(dice, revision, 3)),
+            12..18 => Command::Txn(random_txn(dice, revision, 3)),
+            18 => random_lease(dice, &[]),
             _ => {
                 let revision = revision + 2 - dice.roll(12) as i64;
                 Command::Compact(CompactionRequest { revision, physical: dice.one_in(2) })
@@ -37,11 +38,43 @@ fn random_put(dice: &mut Dice) -> PutRequest {
     PutRequest {
         key: key(dice),
         value: if ignore_value { Bytes::new() } else { bytes(&"v".repeat(dice.roll(5) as usize)) },
-        lease: i64::from(dice.one_in(40)),
+        lease: if dice.one_in(4) { *dice.pick(&LEASES) } else { 0 },
         prev_kv: dice.one_in(2),
         ignore_value,
         ignore_lease: dice.one_in(8),
     }
+}
+
+const LEASES: [i64; 4] = [1, 2, 3, -7];
+
+/// Something about leases, of which some are known to have been granted.
+fn random_lease(dice: &mut Dice, granted: &[(i64, Index)]) -> Command {
+    let (id, granted) = match granted {
+        [_, ..] if dice.one_in(2) => *dice.pick(granted),
+        _ => (*dice.pick(&LEASES), Index(dice.roll(20))),
+    };
+    let term = Term(3 - u64::from(dice.one_in(4))); // entries have term 3
+    match dice.roll(6) {
+        0..3 => Command::LeaseGrant { id, ttl_seconds: 1 + dice.roll(1000) as i64 },
+        3 => Command::LeaseRevoke { id },
+        4 => Command::LeaseExpire { id, granted, term },
+        _ => {
+            let remaining_seconds = dice.roll(9) as i64;
+            let checkpoints = vec![LeaseCheckpoint { id, granted, remaining_seconds }; 2];
+            Command::LeaseCheckpoint { term, order: dice.roll(50), checkpoints }
+        }
+    }
+}
+
+/// Alarms do not last, since little happens meanwhile.
+fn random_alarm(dice: &mut Dice, active: &[Alarm]) -> Command {
+    let alarm = *dice.pick(&[AlarmType::NoSpace, AlarmType::Corrupt]);
+    let one = Alarm { member: 1 + dice.roll(2), alarm };
+    let (action, Alarm { member, alarm }) = match active {
+        [_, ..] if !dice.one_in(4) => (AlarmAction::Deactivate, *dice.pick(active)),
+        _ => (*dice.pick(&[AlarmAction::Activate, AlarmAction::Get]), one),
+    };
+    Command::Alarm(AlarmRequest { action, member, alarm })
 }
 
 fn random_delete(dice: &mut Dice) -> DeleteRangeRequest {
@@ -79,7 +112,7 @@ fn random_compare(dice: &mut Dice, revision: i64) -> Compare {
             1 => CompareTarget::Create(number),
             2 => CompareTarget::Mod(number),
             3 => CompareTarget::Value(bytes(&"v".repeat(dice.roll(4) as usize))),
-            4 => CompareTarget::Lease(number % 2),
+            4 => CompareTarget::Lease(number % 4),
             _ => CompareTarget::Unknown(7),
         },
         key: key(dice),
@@ -192,10 +225,15 @@ fn live(seed: u64, entries: u64) {
         Life::begin(Disk::Redb(super::crash::Disk::new(seed)), seed + 200),
     ];
     for index in 1..=entries {
-        let command = command(&mut dice, model.revision());
+        let alarms = model.alarms();
+        let command = match dice.roll(if alarms.is_empty() { 50 } else { 3 }) {
+            0 => random_alarm(&mut dice, &alarms),
+            1 | 2 => random_lease(&mut dice, &model.leases()),
+            _ => command(&mut dice, model.revision()),
+        };
         let entry = entry(index, &command);
         log.push(entry.clone());
-        let want = model.apply(&command);
+        let want = model.apply((entry.index, entry.term), &command);
         let outcome = deaf.store.apply(&[Entry { answer_wanted: false, ..entry }]).unwrap();
         let refusal = want.clone().map(|_| Response::Nothing);
         assert_eq!(outcome.responses, [refusal], "seed {seed}, entry {index}: {command:?}");
@@ -211,6 +249,14 @@ fn live(seed: u64, entries: u64) {
             assert_eq!(store.compact_revision(), model.compacted());
             assert_eq!(store.applied().index, Index(index));
             assert_eq!(store.hash_kv(0).unwrap(), hash, "seed {seed}, entry {index}");
+            assert_eq!(store.hash(), quiet.store.hash(), "seed {seed}, entry {index}");
+            assert_eq!(store.alarms(), model.alarms());
+            let ids: Vec<i64> = model.leases().into_iter().map(|(id, _)| id).collect();
+            assert_eq!(store.leases().unwrap().ids, ids, "seed {seed}, entry {index}");
+            for id in ids {
+                let keys = store.lease_keys(id);
+                assert_eq!(keys, model.keys_of(id), "seed {seed}, entry {index}, lease {id}");
+            }
             for _ in 0..3 {
                 let range = random_range(&mut dice, model.revision());
                 let want = model.range(&range);

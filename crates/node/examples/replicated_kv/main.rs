@@ -47,7 +47,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_node::Node;
-use quorate_raft::{ConfChangeType, Config, Entry, EntryType, Peer, decode_conf_change};
+use quorate_raft::{
+    AppliedChange, ConfChangeType, Config, Entry, EntryType, Peer, decode_conf_change,
+};
 use quorate_types::Index;
 use tokio::net::TcpListener;
 
@@ -113,12 +115,16 @@ async fn main() -> Result<()> {
             machine.restore(snapshot)?;
             machine.state().peers.iter().for_each(|(id, address)| links.add(*id, address));
         }
-        let mut has_changed = false;
+        let (mut has_changed, mut is_overtaken) = (false, false);
         for entry in ready.committed_entries {
             has_changed |= entry.entry_type() != EntryType::Normal;
-            apply(&machine, &node, &mut links, entry).await?;
+            is_overtaken |= apply(&machine, &node, &mut links, entry).await?;
         }
         node.advance().await;
+        if is_overtaken {
+            // A snapshot comes with the next Ready; until then the membership is not known.
+            continue;
+        }
         let (taken, applied) = (disk.snapshot.index, *machine.applied.borrow());
         // A new member takes no snapshot that does not name it, so an older one helps it no more.
         let is_outdated = has_changed && Index(0) < taken;
@@ -129,14 +135,17 @@ async fn main() -> Result<()> {
     }
 }
 
-async fn apply(machine: &Machine, node: &Node, links: &mut Links, entry: Entry) -> Result<()> {
+/// Says whether a snapshot has overtaken the entry.
+async fn apply(machine: &Machine, node: &Node, links: &mut Links, entry: Entry) -> Result<bool> {
     let index = entry.index;
+    let mut is_overtaken = false;
     if entry.entry_type() == EntryType::Normal {
         machine.state().run(std::str::from_utf8(entry.payload())?);
     } else {
         let change = decode_conf_change(entry.entry_type(), entry.payload())?;
-        match node.apply_conf_change(change.clone()).await {
-            Ok(conf_state) => machine.state().conf_state = conf_state,
+        match node.apply_conf_change_at(index, change.clone()).await {
+            Ok(AppliedChange::Changed(conf_state)) => machine.state().conf_state = conf_state,
+            Ok(AppliedChange::Overtaken(_)) => is_overtaken = true,
             // On every node alike, so it just does not happen.
             Err(quorate_raft::Error::Change(error)) => tracing::warn!("no change: {error}"),
             Err(error) => return Err(error.into()),
@@ -158,5 +167,5 @@ async fn apply(machine: &Machine, node: &Node, links: &mut Links, entry: Entry) 
     }
     machine.state().applied = entry.id();
     machine.applied.send_replace(index);
-    Ok(())
+    Ok(is_overtaken)
 }

@@ -11,7 +11,7 @@ use super::Leader;
 use crate::append::WhenEmpty;
 use crate::core::{Core, HandedOver};
 use crate::note::{Note, TransferOutcome};
-use crate::{Body, Error, Storage};
+use crate::{Body, Error, Progress, Storage};
 
 impl Leader {
     pub(super) fn on_transfer<S: Storage>(
@@ -21,7 +21,8 @@ impl Leader {
     ) -> Result<(), Error> {
         let last = core.log.last_index();
         let progress = core.tracker.progress.get(to);
-        let Some(progress) = progress.filter(|progress| !progress.is_learner) else {
+        let may_lead = |progress: &&Progress| !progress.is_learner && self.departure.is_none();
+        let Some(progress) = progress.filter(may_lead) else {
             refuse(core, to);
             return Ok(());
         };
@@ -46,11 +47,17 @@ impl Leader {
         core.note(Note::TransferStarted { to });
         if has_all {
             self.flush_appends(core)?;
-            order_campaign(core, to);
+            self.order_campaign(core, to);
         } else {
             core.send_append(to, WhenEmpty::Send)?;
         }
         Ok(())
+    }
+
+    pub(super) fn order_campaign<S: Storage>(&mut self, core: &mut Core<S>, to: NodeId) {
+        self.has_ordered = true;
+        core.send(to, Body::TimeoutNow);
+        core.note(Note::TransferOrdered { to });
     }
 
     /// Orders the next leader once more to campaign: the order may have been lost, or come before
@@ -84,24 +91,9 @@ impl Leader {
             core.handed_over = Some(HandedOver { to, ticks_left: core.config.election_tick });
         }
     }
-
-    /// Tells whoever should lead next to campaign, because this node is no voter any more.
-    pub(super) fn hand_over<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Error> {
-        if let Some(to) = core.successor() {
-            // So that it knows what is committed before it is told to act on it.
-            self.flush_appends(core)?;
-            order_campaign(core, to);
-        }
-        Ok(())
-    }
 }
 
 fn refuse<S: Storage>(core: &mut Core<S>, to: NodeId) {
     core.transfer_outcome = Some((to, TransferOutcome::Refused));
     core.note(Note::TransferRefused { to });
-}
-
-pub(super) fn order_campaign<S: Storage>(core: &mut Core<S>, to: NodeId) {
-    core.send(to, Body::TimeoutNow);
-    core.note(Note::TransferOrdered { to });
 }

@@ -2,11 +2,11 @@
 
 use quorate_raft::{
     Body, ChangeRefusal, Config, DropReason, Entry, Error, MessageFault, MessageType, Note,
-    encode_conf_change,
+    ProgressState, encode_conf_change,
 };
 use quorate_types::{Index, NodeId};
 
-use crate::net::{Member, ack, changes, heartbeat, plain};
+use crate::net::{Member, ack, changes, heard, heartbeat, plain};
 
 /// A leader of term 1 whose empty entry is committed and applied.
 fn leader(config: Config) -> Member {
@@ -112,4 +112,67 @@ fn postponed_reads_count_against_the_bound_and_are_answered_or_reported() {
     assert_eq!(member.lost_reads, ["c", "d", "a", "b"]);
     assert_eq!((member.node.pending_reads(), member.reads.len()), (0, 0));
     assert!(member.node.take_notes().is_empty(), "they came with the Ready");
+}
+
+fn full(max: usize) -> Config {
+    Config { messages_max: max, ..plain(1) }
+}
+
+fn has_no_room(notes: &[Note]) -> bool {
+    notes.iter().any(|note| matches!(note, Note::Dropped { why: MessageFault::NoRoom, .. }))
+}
+
+#[test]
+fn messages_beyond_the_bound_are_lost_and_the_log_gets_through_all_the_same() {
+    let mut member = leader(full(6));
+    member.hear(2, 1, ack(1));
+    member.hear(3, 1, ack(1));
+    member.work();
+    for _ in 0..10 {
+        member.node.propose("x").unwrap();
+    }
+    assert!(has_no_room(&member.node.take_notes()));
+    for peer in [2, 3] {
+        let progress = member.progress(peer);
+        assert_eq!((progress.state, progress.is_paused()), (ProgressState::Probe, true));
+    }
+    let said = member.work();
+    let to_others = said.iter().filter(|message| message.to != NodeId(1)).count();
+    assert!(to_others <= 6, "{said:?}");
+    assert_eq!(member.progress(1).matched, Index(11), "what it says to itself is not lost");
+
+    // Heartbeats are answered, and what was lost goes out again.
+    for _ in 0..3 {
+        member.tick(1);
+        member.work();
+        for peer in [2, 3] {
+            member.hear(peer, 1, heard());
+            let last = member.work().into_iter().filter_map(|message| match message.body {
+                Body::Append { prev, entries, .. } if message.to == NodeId(peer) => {
+                    Some(prev.index + entries.len() as u64)
+                }
+                _ => None,
+            });
+            if let Some(last) = last.max() {
+                member.hear(peer, 1, ack(last.0));
+                member.work();
+            }
+        }
+    }
+    assert_eq!(member.node.committed(), Index(11));
+}
+
+#[test]
+fn what_a_follower_cannot_send_on_is_refused() {
+    let mut member = Member::new(Config { report_lost_reads: true, ..full(2) }, &[1, 2, 3]);
+    member.hear(2, 1, heartbeat(0));
+    assert_eq!(member.node.propose("a"), Ok(()));
+    member.node.take_notes();
+    let dropped = Err(Error::ProposalDropped(DropReason::MessagesFull));
+    assert_eq!(member.node.propose("b"), dropped);
+    member.node.read_index("r");
+    assert!(has_no_room(&member.node.take_notes()));
+    member.work();
+    assert_eq!(member.lost_reads, ["r"]);
+    assert_eq!(member.node.propose("b"), Ok(()));
 }

@@ -1,12 +1,12 @@
 //! Giving way in good order: on removal, again when the order is lost, and with an outcome.
 
 use quorate_raft::{
-    Body, Config, LOCAL_APPLY_THREAD, Message, MessageType, Note, Role, TransferOutcome,
-    TransferOutcome::*,
+    Body, Config, DropReason, Error, LOCAL_APPLY_THREAD, Message, MessageType, Note, Role,
+    TransferOutcome, TransferOutcome::*,
 };
 use quorate_types::{Index, NodeId, Term};
 
-use crate::net::{Member, Net, ack, changes, heartbeat, id, log_of, plain, snapshot, vote};
+use crate::net::{Dice, Member, Net, ack, changes, heartbeat, id, log_of, plain, snapshot, vote};
 
 fn outcome(net: &mut Net, id: u64) -> Option<(u64, TransferOutcome)> {
     net.node(id).transfer_outcome().map(|(to, outcome)| (to.0, outcome))
@@ -183,7 +183,7 @@ fn a_leader_that_is_no_voter_any_more_has_the_best_voter_take_over_at_once() {
     for text in ["r1", "l1"] {
         for handing in [false, true] {
             for coalesce in [false, true] {
-                let mut net = Net::with(&[1, 2, 3], |config| {
+                let mut net = Net::with(&[1, 2, 3, 4], |config| {
                     config.step_down_on_removal = true;
                     config.hand_over_on_removal = handing;
                     config.coalesce_appends = coalesce;
@@ -191,7 +191,7 @@ fn a_leader_that_is_no_voter_any_more_has_the_best_voter_take_over_at_once() {
                     config.pre_vote = true;
                 });
                 net.campaign(1);
-                // So that node 3 has more of the log.
+                // So that nodes 3 and 4 have more of the log.
                 net.cut(1, 2);
                 net.propose(1, "x").unwrap();
                 net.change(1, text).unwrap();
@@ -202,6 +202,133 @@ fn a_leader_that_is_no_voter_any_more_has_the_best_voter_take_over_at_once() {
                 assert_eq!(net.leaders(), want, "{text} {coalesce}");
             }
         }
+    }
+}
+
+#[test]
+fn a_leader_without_a_vote_stays_until_enough_others_know_or_time_is_up() {
+    for text in ["r1", "l1"] {
+        for (answers, ticks, want) in [
+            (true, 0, Role::Follower),
+            (false, 0, Role::Leader),
+            (false, 29, Role::Leader),
+            (false, 30, Role::Follower),
+        ] {
+            let mut config = plain(1);
+            handing_over(&mut config);
+            let mut member = Member::new(config, &[1, 2, 3]);
+            member.lead(&[2]);
+            member.hear(2, 1, ack(1));
+            member.work();
+            member.node.propose_conf_change(changes(text)).unwrap();
+            member.work();
+            member.hear(2, 1, ack(2));
+            member.work();
+            assert_eq!((member.node.role(), member.node.last_index()), (Role::Leader, Index(3)));
+            assert_eq!(
+                member.node.propose("x"),
+                Err(Error::ProposalDropped(DropReason::TransferPending)),
+                "nothing more is taken in"
+            );
+            member.node.transfer_leader(NodeId(3));
+            assert_eq!(member.node.transfer_outcome(), Some((NodeId(3), Refused)));
+            // Node 2 alone is no quorum of those that are left.
+            member.hear(2, 1, ack(3));
+            if answers {
+                member.hear(3, 1, ack(3));
+            }
+            member.tick(ticks);
+            assert_eq!(member.node.role(), want, "{text} {ticks}");
+            let orders = member.work().into_iter().filter(|said| said.body == Body::TimeoutNow);
+            assert_eq!(orders.count(), usize::from(want == Role::Follower), "{text} {ticks}");
+        }
+    }
+}
+
+#[test]
+fn whoever_went_without_a_vote_asks_for_what_it_committed_until_it_hears_of_a_leader() {
+    for (handing, last, want) in [
+        (true, id(1, 2), true),
+        (true, id(1, 1), false),
+        (true, id(2, 1), true),
+        (false, id(1, 2), false),
+    ] {
+        let mut config = Config { step_down_on_removal: true, ..plain(1) };
+        config.hand_over_on_removal = handing;
+        let mut member = Member::new(config, &[1, 2, 3]);
+        member.lead(&[2]);
+        member.hear(2, 1, ack(1));
+        member.work();
+        member.node.propose_conf_change(changes("r1")).unwrap();
+        // Nobody will get this.
+        member.node.propose("tail").unwrap();
+        member.work();
+        member.hear(2, 1, ack(2));
+        member.work();
+        member.tick(30);
+        assert_eq!(member.node.role(), Role::Follower);
+        member.work();
+        let mut granted = |term| {
+            member.hear(3, term, vote(last));
+            let said = member.work();
+            said.iter().any(|said| said.body == Body::VoteReply { reject: false })
+        };
+        assert_eq!(granted(5), want, "{handing} {last}");
+        member.hear(2, 6, heartbeat(2));
+        let mut granted = |term| {
+            member.hear(3, term, vote(id(1, 2)));
+            let said = member.work();
+            said.iter().any(|said| said.body == Body::VoteReply { reject: false })
+        };
+        assert!(!granted(7), "its log is longer");
+    }
+}
+
+/// Whatever is lost around the removal, the group has a leader once nothing is lost any more.
+#[test]
+fn a_group_is_never_left_without_a_leader() {
+    for seed in 0..300 {
+        let mut dice = Dice::new(seed);
+        let voters: &[u64] = if dice.is_one_in(3) { &[1, 2, 3, 4] } else { &[1, 2] };
+        let (check, coalesce) = (dice.is_one_in(2), dice.is_one_in(2));
+        let (pre_vote, retry) = (dice.is_one_in(2), dice.is_one_in(2));
+        let mut net = Net::with(voters, |config| {
+            handing_over(config);
+            config.seed = seed;
+            (config.check_quorum, config.pre_vote) = (check, pre_vote);
+            (config.coalesce_appends, config.retry_transfer) = (coalesce, retry);
+        });
+        net.campaign(1);
+        let text = if dice.is_one_in(2) { "r1" } else { "l1" };
+        net.node(1).propose_conf_change(changes(text)).unwrap();
+        for _ in 0..60 {
+            for (id, member) in &mut net.members {
+                if dice.is_one_in(3) {
+                    member.node.tick().unwrap();
+                }
+                if *id == 1 && dice.is_one_in(8) {
+                    let _ = member.node.propose("tail");
+                }
+            }
+            for member in net.members.values_mut() {
+                net.under_way.extend(member.work());
+            }
+            for message in std::mem::take(&mut net.under_way) {
+                if !dice.is_one_in(2) {
+                    net.deliver(message);
+                }
+            }
+        }
+        for _ in 0..200 {
+            for &id in voters {
+                net.tick(id, 1);
+            }
+        }
+        let leaders = net.leaders();
+        assert_eq!(leaders.len(), 1, "seed {seed}: {:?}", net.roles());
+        let membership = net.node(leaders[0]).conf_state();
+        let has_gone = !membership.voters.contains(&NodeId(1));
+        assert!(has_gone != (leaders == [1]), "seed {seed}: {membership:?}");
     }
 }
 

@@ -1,13 +1,14 @@
 //! Who is in the group, and how that changes.
 
 use quorate_raft::{
-    AnyConfChange, Body, ChangeError, ChangeRefusal, ConfChange, ConfChangeTransition,
-    ConfChangeType, ConfChangeV2, Config, EntryType, Error, Role, conf_changes_from_string,
-    decode_conf_change, describe_entry, encode_conf_change,
+    AnyConfChange, AppliedChange, Body, ChangeError, ChangeRefusal, ConfChange,
+    ConfChangeTransition, ConfChangeType, ConfChangeV2, Config, DropReason, EntryType, Error,
+    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Role, conf_changes_from_string, decode_conf_change,
+    describe_entry, encode_conf_change,
 };
 use quorate_types::{Index, NodeId};
 
-use crate::net::{Member, Net, ack, append, change_v1, changes, id, ids, plain, vote};
+use crate::net::{Member, Net, ack, append, change_v1, changes, id, ids, plain, snapshot, vote};
 
 /// A leader of term 1, alone in its group, that has applied its empty entry.
 fn alone() -> Member {
@@ -451,4 +452,50 @@ fn contexts_and_ids_reach_every_member() {
     let read = quorate_raft::decode_conf_change(entry.entry_type(), entry.payload());
     assert_eq!(read, Ok(AnyConfChange::V1(change)));
     assert_eq!(net.node(2).conf_state().voters, ids(&[1, 2]));
+}
+
+/// With asynchronous writes a snapshot may be installed before the apply thread comes to entries that
+/// were handed out earlier.
+#[test]
+fn a_change_that_a_snapshot_has_overtaken_is_ignored() {
+    let mut member = Member::new(plain(1), &[1, 2, 3]);
+    let received = snapshot(2, 7, &[1, 2, 4]);
+    member.hear(2, 2, Body::Snapshot { snapshot: Box::new(received) });
+    for is_installed in [false, true] {
+        if is_installed {
+            member.work();
+        }
+        for index in [1, 6, 7] {
+            let overtaken = member.node.apply_conf_change_at(Index(index), &changes("r2"));
+            let now = member.node.conf_state();
+            assert_eq!(now.voters, ids(&[1, 2, 4]));
+            assert_eq!(overtaken, Ok(AppliedChange::Overtaken(now)), "{index} {is_installed}");
+        }
+    }
+    let Ok(AppliedChange::Changed(now)) =
+        member.node.apply_conf_change_at(Index(8), &changes("r2"))
+    else {
+        panic!("what comes after the snapshot is carried out");
+    };
+    assert_eq!(now.voters, ids(&[1, 4]));
+    assert_eq!(member.node.apply_conf_change(&changes("r4")).unwrap().voters, ids(&[1]));
+}
+
+#[test]
+fn storage_threads_are_no_members() {
+    for id in [LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD] {
+        for change_type in [ConfChangeType::AddNode, ConfChangeType::AddLearnerNode] {
+            let mut member = alone();
+            let change = change_v1(change_type, id.0);
+            let malformed = Err(Error::ProposalDropped(DropReason::Malformed));
+            assert_eq!(member.node.propose_conf_change(change.clone()), malformed);
+            let want = Err(Error::Change(ChangeError::LocalTarget(id)));
+            assert_eq!(member.node.apply_conf_change(&change), want);
+
+            let mut member = Member::new(plain(1), &[1, 2]);
+            let received = snapshot(2, 7, &[1, id.0]);
+            member.hear(2, 2, Body::Snapshot { snapshot: Box::new(received) });
+            assert_eq!(member.node.last_index(), Index(0), "no membership can be made of it");
+        }
+    }
 }

@@ -16,10 +16,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_raft::{
-    AnyConfChange, Body, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
-    ConfState, Config, Entry, EntryType, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD,
-    MemoryStorage, Message, Note, RawNode, Ready, Snapshot, SnapshotStatus, Storage, StorageError,
-    TransferOutcome, decode_conf_change,
+    AnyConfChange, AppliedChange, Body, ConfChangeSingle, ConfChangeTransition, ConfChangeType,
+    ConfChangeV2, ConfState, Config, Entry, EntryType, Error, LOCAL_APPEND_THREAD,
+    LOCAL_APPLY_THREAD, MemoryStorage, Message, Note, RawNode, Ready, Snapshot, SnapshotStatus,
+    Storage, StorageError, TransferOutcome, decode_conf_change,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -93,6 +93,7 @@ impl Model {
                     hand_over_on_removal,
                     retry_transfer: dice.is_one_in(2),
                     refuse_changes: dice.is_one_in(2),
+                    messages_max: [0, 0, 0, 8][dice.roll(4) as usize],
                     check_quorum,
                     pre_vote,
                     step_down_on_removal,
@@ -386,7 +387,7 @@ impl Model {
             }
             if entry.entry_type() != EntryType::Normal {
                 let change = decode_conf_change(entry.entry_type(), entry.payload()).unwrap();
-                replica.apply_change(&change);
+                replica.apply_change(entry.index, &change);
             }
         }
     }
@@ -603,9 +604,10 @@ impl Replica {
         is_old
     }
 
-    fn apply_change(&mut self, change: &AnyConfChange) {
-        match self.node.as_mut().unwrap().apply_conf_change(change) {
-            Ok(conf_state) => self.conf_state = conf_state,
+    fn apply_change(&mut self, index: Index, change: &AnyConfChange) {
+        match self.node.as_mut().unwrap().apply_conf_change_at(index, change) {
+            Ok(AppliedChange::Changed(conf_state)) => self.conf_state = conf_state,
+            Ok(AppliedChange::Overtaken(_)) => {}
             // It removes the last voter, or comes at the wrong time: all refuse it alike.
             Err(Error::Change(_)) => {}
             Err(error) => panic!("node {}: {error}", self.config.id),

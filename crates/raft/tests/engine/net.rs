@@ -232,7 +232,7 @@ impl Net {
         panic!("the group never settles");
     }
 
-    fn deliver(&mut self, message: Message) {
+    pub(crate) fn deliver(&mut self, message: Message) {
         let (from, to) = (message.from.0, message.to.0);
         let is_lost = self.cut.contains(&(from, to)) || self.lost.contains(&message.message_type());
         if let (false, Some(member)) = (is_lost, self.members.get_mut(&to)) {

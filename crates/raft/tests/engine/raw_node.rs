@@ -544,3 +544,39 @@ fn an_empty_node_needs_no_membership_to_join() {
     member.hear(1, 1, heartbeat(0));
     assert_eq!(member.node.leader(), Some(NodeId(1)));
 }
+
+#[test]
+fn a_bootstrap_that_fails_has_changed_nothing() {
+    for id in [NodeId::NONE, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD] {
+        let mut member = Member::on(plain(1), MemoryStorage::new());
+        let peers = [Peer::new(1), Peer::new(id)];
+        assert_eq!(member.node.bootstrap(&peers), Err(Error::BootstrapPeer { id }));
+        assert_eq!((member.node.term(), member.node.last_index()), (Term(0), Index(0)));
+        assert_eq!(member.node.conf_state(), ConfState::default());
+        assert!(!member.node.has_ready());
+        assert_eq!(member.node.bootstrap(&[Peer::new(1)]), Ok(()));
+    }
+}
+
+#[test]
+fn a_storage_thread_asks_for_nothing_and_is_told_nothing() {
+    let entries = vec![Entry { data: Some("x".into()), ..Entry::default() }];
+    let bodies = [
+        Body::Propose { entries: entries.clone() },
+        Body::ReadIndex { entries },
+        Body::TransferLeader,
+        Body::ForgetLeader,
+        ack(1),
+        heartbeat(0),
+    ];
+    for from in [LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD] {
+        for body in bodies.clone() {
+            let mut member = Member::new(plain(1), &[1]);
+            member.stand();
+            member.node.take_notes();
+            member.hear(from.0, 0, body.clone());
+            assert!(!member.node.has_ready(), "{body:?}");
+            assert_eq!(member.node.take_notes().len(), 1, "{body:?} is dropped");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_raft::{Body, Config, Entry, MessageType, ReadOnlyOption, Role};
-use quorate_types::Index;
+use quorate_types::{Index, NodeId};
 
 use crate::net::{Member, Net, ack, append, heartbeat, id, plain};
 
@@ -355,4 +355,34 @@ fn a_commit_by_a_smaller_membership_serves_postponed_reads() {
     member.node.apply_conf_change(&crate::net::changes("r2")).unwrap();
     member.work();
     assert_eq!(member.reads, [(1, "r".to_owned())]);
+}
+
+/// Voters elect whoever was ordered to campaign in spite of the lease, be the order late or not.
+#[test]
+fn a_lease_counts_no_more_once_another_was_told_to_campaign() {
+    let mut config = plain(1);
+    lease(&mut config);
+    let mut member = leader(config);
+    member.node.propose("x").unwrap();
+    member.work();
+    member.node.transfer_leader(NodeId(2));
+    member.node.read_index("before");
+    member.work();
+    assert_eq!(member.reads, [(1, "before".to_owned())], "nobody was told yet");
+
+    member.hear(2, 1, ack(2));
+    member.work();
+    for (position, context, is_over) in [(1, "meanwhile", false), (2, "after", true)] {
+        if is_over {
+            member.node.transfer_leader(NodeId(1));
+            assert_eq!(member.node.basic_status().lead_transferee, NodeId::NONE);
+        }
+        member.reads.clear();
+        member.node.read_index(context);
+        member.work();
+        assert_eq!(member.reads, [], "{context}");
+        member.hear(3, 1, confirms(position));
+        member.work();
+        assert_eq!(member.reads, [(2, context.to_owned())]);
+    }
 }

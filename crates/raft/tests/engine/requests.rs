@@ -1,8 +1,8 @@
 //! Snapshots that a follower asks for.
 
 use quorate_raft::{
-    Body, Config, Error, Message, MessageFault, MessageType, Note, Role, SnapshotRequestRefusal,
-    SnapshotStatus, Storage,
+    Body, Config, Error, Message, MessageFault, MessageType, Note, ProgressState, Role,
+    SnapshotRequestRefusal, SnapshotStatus, Storage,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -262,4 +262,38 @@ fn a_group_heals_a_follower_that_asks() {
         assert_eq!(net.at(3).machine().last().map(String::as_str), Some("y"), "{honoured}");
         assert_eq!(net.node(1).role(), Role::Leader);
     }
+}
+
+/// What was asked for is at the index that the follower had acknowledged before.
+#[test]
+fn a_snapshot_of_what_was_acknowledged_before_ends_the_wait() {
+    for reported in [false, true] {
+        let mut member = leader(on_request());
+        member.hear(3, 1, ask(2));
+        assert_eq!(snapshots(&member.work()), [(3, 2)]);
+        assert_eq!(member.progress(3).state, ProgressState::Snapshot);
+        if reported {
+            member.node.report_snapshot(NodeId(3), SnapshotStatus::Finish);
+        }
+        member.hear(3, 1, ack(2));
+        assert_eq!(member.progress(3).state, ProgressState::Replicate, "{reported}");
+        member.node.propose("y").unwrap();
+        assert!(member.work().iter().any(|message| message.to == NodeId(3)));
+    }
+}
+
+#[test]
+fn an_answer_from_before_a_newer_snapshot_ends_nothing() {
+    let mut member = leader(on_request());
+    member.hear(3, 1, ask(2));
+    member.node.propose("y").unwrap();
+    member.work();
+    member.node.report_snapshot(NodeId(3), SnapshotStatus::Failure);
+    member.hear(2, 1, ack(3));
+    member.work();
+    member.storage.create_snapshot(Index(3), None, "state".into()).unwrap();
+    member.hear(3, 1, ask(2));
+    assert_eq!(snapshots(&member.work()), [(3, 3)]);
+    member.hear(3, 1, ack(2));
+    assert_eq!(member.progress(3).state, ProgressState::Snapshot);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_raft::{
-    Body, ConfState, Entries, Message, ProgressState, Role, Snapshot, SnapshotStatus, Storage,
+    Body, ConfState, Entries, Message, Note, ProgressState, Role, Snapshot, SnapshotStatus, Storage,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -328,4 +328,29 @@ fn a_snapshot_that_is_not_ready_is_asked_for_again() {
     is_ready.set(true);
     hear(&mut node, 1, heard());
     assert!(work(&mut node).iter().any(is_snapshot));
+}
+
+#[test]
+fn a_snapshot_older_than_what_the_peer_has_is_not_sent() {
+    let mut member = Member::new(plain(1), &[1, 2, 3]);
+    member.lead(&[2]);
+    for _ in 0..4 {
+        member.node.propose("x").unwrap();
+    }
+    member.work();
+    for (peer, index) in [(2, 3), (3, 5)] {
+        member.hear(peer, 1, ack(index));
+        member.work();
+    }
+    member.storage.create_snapshot(Index(2), None, "state".into()).unwrap();
+    member.storage.compact(Index(5)).unwrap();
+    member.node.report_unreachable(NodeId(2));
+    member.node.take_notes();
+    member.hear(2, 1, heard());
+    assert_eq!(member.work(), []);
+    assert_eq!(member.node.take_notes(), [Note::SnapshotNotReady { peer: NodeId(2) }]);
+    assert_eq!(member.progress(2).state, ProgressState::Probe);
+    member.storage.create_snapshot(Index(5), None, "state".into()).unwrap();
+    member.hear(2, 1, heard());
+    assert!(member.work().iter().any(is_snapshot));
 }

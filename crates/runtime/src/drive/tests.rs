@@ -1,6 +1,6 @@
 use quorate_kv::{MemoryBackend, Store};
 use quorate_net::NetConfig;
-use quorate_raft::{ConfState, Entry, HardState, LOCAL_APPEND_THREAD, SnapshotMetadata};
+use quorate_raft::{Body, ConfState, Entry, HardState, SnapshotMetadata};
 use quorate_replica::{Config, Initial};
 use quorate_types::{EntryId, Index, Mark, Term};
 use tempfile::TempDir;
@@ -161,7 +161,7 @@ async fn nothing_shares_a_group_with_a_snapshot_before_it() {
     rig.driver.carry_out_all().unwrap();
     let prev = EntryId { term: Term(2), index: Index(9) };
     rig.hear(Body::Append { prev, entries: vec![entry(10)].into(), commit: Index(10) });
-    assert_eq!(rig.driver.writing.queued.len(), 2);
+    assert_eq!(rig.driver.writing.queued_count(), 2);
 
     rig.written();
     let writes = rig.writes();
@@ -207,48 +207,4 @@ async fn nothing_is_vouched_for_before_the_disk_has_it() {
             .on_written(Err(quorate_wal::WalError::Poisoned { cause: String::new() }))
             .is_err()
     );
-}
-
-#[test]
-fn a_write_with_a_snapshot_is_installing_until_the_machine_has_it() {
-    let snapshot = || Some(Snapshot::default());
-    let write = |install| Write {
-        id: WriteId(1),
-        hard_state: None,
-        entries: Vec::new().into(),
-        install,
-        must_sync: true,
-    };
-    let writing = Writing::default;
-    for (writing, want) in [
-        (writing(), false),
-        (Writing { at_disk: Some((WriteId(1), None)), ..writing() }, false),
-        (Writing { at_disk: Some((WriteId(1), snapshot())), ..writing() }, true),
-        (Writing { installing: Some(WriteId(1)), ..writing() }, true),
-        (Writing { queued: vec![write(None)], ..writing() }, false),
-        (Writing { queued: vec![write(None), write(snapshot())], ..writing() }, true),
-    ] {
-        assert_eq!(writing.is_installing(), want);
-    }
-}
-
-#[test]
-fn peers_speak_for_themselves_alone() {
-    let from = |id| {
-        let body = Body::StorageAppendReply { stable: None, snapshot: None };
-        Message { from: id, ..Message::new(NodeId(1), body) }
-    };
-    let snapshot = Body::Snapshot { snapshot: Box::default() };
-    let forwarded = Body::Propose { entries: Vec::new() };
-    let spoken = |body| Message { from: NodeId(3), ..Message::new(NodeId(1), body) };
-    for (message, sender, want) in [
-        (spoken(Body::AppendReply { index: quorate_types::Index(1) }), 3, true),
-        (spoken(Body::AppendReply { index: quorate_types::Index(1) }), 2, false),
-        (spoken(forwarded), 2, true),
-        // Without its state, it would leave a mark in the log that nothing stands behind.
-        (spoken(snapshot), 3, false),
-        (from(LOCAL_APPEND_THREAD), LOCAL_APPEND_THREAD.0, false),
-    ] {
-        assert_eq!(speaks_for(&message, NodeId(sender)), want, "{message:?} of {sender}");
-    }
 }

@@ -101,6 +101,10 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
             drop(receiver.place.acquire().await.unwrap());
             assert!(inbox.try_recv().is_err(), "{what}");
         }
+        // What came whole is not taken in again soon; the next one of this test is.
+        let declines = receiver.unusable().declines(Instant::now());
+        assert_eq!(declines, !is_announced, "{what}");
+        *receiver.unusable() = Unusable::default();
         let files = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, usize::from(is_announced), "{what}");
         // One transfer to a peer at a time: the next may begin once the sender knows of the end.
@@ -138,4 +142,21 @@ async fn a_snapshot_keeps_its_place_until_it_is_installed() {
     receiver.settle(false);
     drop(receiver.place.acquire().await.unwrap());
     assert!(!file.exists());
+}
+
+#[test]
+fn h057_what_cannot_be_used_is_taken_in_ever_more_rarely() {
+    let mut unusable = Unusable::default();
+    let start = Instant::now();
+    assert!(!unusable.declines(start));
+    let mut now = start;
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        let wait = unusable.note(now);
+        waits.push(wait.as_secs());
+        assert!(unusable.declines(now) && unusable.declines(now + wait - Duration::from_millis(1)));
+        now += wait;
+        assert!(!unusable.declines(now), "and then one is");
+    }
+    assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 900, 900, 900]);
 }

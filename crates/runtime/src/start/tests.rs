@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use quorate_kv::Member;
 use tempfile::TempDir;
 
@@ -148,11 +149,9 @@ fn the_longest_command_fits_into_a_frame() {
     }
 }
 
-#[test]
-fn a_mark_ahead_of_the_state_needs_its_snapshot() {
-    let (directory, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    opened(7, directory.path()).unwrap();
-    // The state of another member, further on, as it is received.
+/// A state that reaches index 9 of term 2, as another member sends it.
+fn received() -> Vec<u8> {
+    let other = TempDir::new().unwrap();
     opened(7, other.path()).unwrap();
     let room = Arc::new(Room::new(Arc::default()));
     let store = Layout::new(other.path()).state_file(1 << 20, room).open().unwrap();
@@ -166,16 +165,28 @@ fn a_mark_ahead_of_the_state_needs_its_snapshot() {
         .collect();
     store.apply(&entries).unwrap();
     let mut reader = store.snapshot().unwrap().reader();
-    let received = reader.read(usize::MAX).unwrap();
+    reader.read(usize::MAX).unwrap().to_vec()
+}
 
-    let layout = Layout::new(directory.path());
-    let mark = Mark { index: Index(9), stamp: 2, data: Bytes::new() };
+/// Its place in the log.
+const RECEIVED: EntryId = EntryId { term: Term(2), index: Index(9) };
+
+fn mark_received(layout: &Layout) {
+    let mark = Mark { index: RECEIVED.index, stamp: RECEIVED.term.0, data: Bytes::new() };
     let write = quorate_wal::Write { install: Some(mark), ..quorate_wal::Write::default() };
     let (mut wal, _) =
         Wal::open(Arc::new(RealDisk), &layout.wal, Options::default(), &mut |_, _| {}).unwrap();
     wal.append(&[write]).unwrap();
-    drop(wal);
-    let file = snapshot::path(&layout.snap, EntryId { term: Term(2), index: Index(9) });
+}
+
+#[test]
+fn a_mark_ahead_of_the_state_needs_its_snapshot() {
+    let directory = TempDir::new().unwrap();
+    opened(7, directory.path()).unwrap();
+    let received = received();
+    let layout = Layout::new(directory.path());
+    mark_received(&layout);
+    let file = snapshot::path(&layout.snap, RECEIVED);
     for (contents, what) in [(None, "gone"), (Some(&received[..20]), "half of it")] {
         if let Some(contents) = contents {
             fs::write(&file, contents).unwrap();
@@ -189,4 +200,87 @@ fn a_mark_ahead_of_the_state_needs_its_snapshot() {
     assert_eq!(opened(7, directory.path()).unwrap(), Index(9));
     assert!(!file.exists(), "of no use any more");
     assert_eq!(opened(7, directory.path()).unwrap(), Index(9));
+}
+
+#[test]
+fn an_installation_that_stops_anywhere_is_gone_on_with_or_never_began() {
+    let received = received();
+    let metadata = SnapshotMetadata {
+        index: RECEIVED.index,
+        term: RECEIVED.term,
+        conf_state: ConfState::default(),
+    };
+    // What there is when the power goes, step by step: `snapshot.rs` and `machine.rs` say why.
+    for step in 0..=10 {
+        let directory = TempDir::new().unwrap();
+        opened(7, directory.path()).unwrap();
+        let layout = Layout::new(directory.path());
+        let file = snapshot::path(&layout.snap, RECEIVED);
+        let temporary = file.with_extension("tmp");
+        let fresh = layout.kv.with_extension("new");
+        let state_file = layout.state_file(1 << 20, Arc::new(Room::new(Arc::default())));
+        if step == 1 {
+            fs::write(&temporary, &received[..received.len() / 2]).unwrap();
+        }
+        if step == 2 {
+            fs::write(&temporary, &received).unwrap();
+        }
+        if 3 <= step {
+            fs::write(&file, &received).unwrap();
+        }
+        if 4 <= step {
+            mark_received(&layout);
+        }
+        match step {
+            // Half a new state, in two ways: without a row, and cut off in the middle.
+            5 => fs::write(&fresh, b"").unwrap(),
+            6 | 7 => {
+                state_file.install(NodeId(1), &metadata).map(drop).unwrap();
+                let whole = fs::read(&layout.kv).unwrap();
+                fs::write(&fresh, if step == 6 { &whole[..whole.len() / 3] } else { &whole })
+                    .unwrap();
+                // As if it had not been renamed yet.
+                let earlier = TempDir::new().unwrap();
+                opened(7, earlier.path()).unwrap();
+                fs::copy(earlier.path().join("kv.redb"), &layout.kv).unwrap();
+            }
+            8..=10 => {
+                state_file.install(NodeId(1), &metadata).map(drop).unwrap();
+                if 9 <= step {
+                    fs::remove_file(&file).unwrap();
+                }
+                if step == 10 {
+                    fs::write(&temporary, b"the next one begins").unwrap();
+                }
+            }
+            _ => {}
+        }
+        let want = if step < 4 { Index(1) } else { RECEIVED.index };
+        for start in ["the first", "the second"] {
+            assert_eq!(opened(7, directory.path()).unwrap(), want, "step {step}, {start} start");
+            assert_eq!(fs::read_dir(&layout.snap).unwrap().count(), 0, "step {step}: nothing left");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_that_a_mark_rests_on_is_refused_and_kept() {
+    let received = received();
+    let directory = TempDir::new().unwrap();
+    opened(7, directory.path()).unwrap();
+    let layout = Layout::new(directory.path());
+    mark_received(&layout);
+    let file = snapshot::path(&layout.snap, RECEIVED);
+    let before = fs::read(&layout.kv).unwrap();
+    for at in (0..received.len()).step_by(7) {
+        let mut damaged = received.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&file, &damaged).unwrap();
+        let refused = opened(7, directory.path()).unwrap_err();
+        assert!(matches!(refused, StartError::State { .. }), "byte {at}: {refused}");
+        assert_eq!(fs::read(&file).unwrap(), damaged);
+    }
+    assert_eq!(fs::read(&layout.kv).unwrap().len(), before.len(), "the state is still there");
+    fs::write(&file, &received).unwrap();
+    assert_eq!(opened(7, directory.path()).unwrap(), RECEIVED.index);
 }

@@ -139,6 +139,7 @@ impl Cluster {
                 "max-inflight-bytes" => config.max_inflight_bytes = number(value)?,
                 "max-uncommitted-size" => config.max_uncommitted_entries_size = number(value)?,
                 "report-lost-reads" => config.report_lost_reads = boolean(value)?,
+                "hand-over-on-removal" => config.hand_over_on_removal = boolean(value)?,
                 "snapshot-on-request" => config.snapshot_on_request = boolean(value)?,
                 "read-only" => {
                     config.read_only_option = match value {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::Mark;
 
-use super::{DIR, List, SMALL, create, entry, inspect, mark, open, write};
+use super::{DIR, List, SMALL, create, entry, inspect, open, write};
 use crate::testing::{Fault, SimDisk};
 use crate::{Wal, WalError, Write};
 
@@ -13,15 +13,23 @@ enum Step {
     Reopen,
 }
 
+/// Where the log of one life ends, and the next one begins.
+const LIFE_ENTRIES: u64 = 115;
+const LIFE_STAMPS: u64 = 8;
+
 /// A life with everything in it: groups, writes that need not be durable, overwrites, rotation,
-/// both kinds of install, compaction that frees segments.
-fn life() -> Vec<Step> {
+/// both kinds of install, compaction that frees segments. It follows `before` others.
+fn life(before: u64) -> Vec<Step> {
+    let (first, oldest) = (before * LIFE_ENTRIES, before * LIFE_STAMPS);
+    let write = |from, count, stamp| super::write(first + from, count, oldest + stamp);
+    let mark = |at, stamp| super::mark(first + at, oldest + stamp);
     let lazy = |write: Write| Write { must_sync: false, ..write };
     let state = |text: &'static str| Write {
         hard_state: Some(Bytes::from_static(text.as_bytes())),
         ..Write::default()
     };
     let install = |at, stamp| Write { install: Some(mark(at, stamp)), ..Write::default() };
+    let large = entry(first + 95, oldest + 8, 2000);
     vec![
         Step::Append(vec![write(1, 5, 1)]),
         Step::Append(vec![state("lazy"), lazy(write(6, 6, 1)), state("lazier")]),
@@ -34,21 +42,21 @@ fn life() -> Vec<Step> {
         Step::Append(vec![install(30, 3), write(42, 2, 3)]),
         Step::Compact(mark(42, 3)),
         Step::Append(vec![Write { install: Some(mark(90, 7)), ..write(91, 12, 7) }]),
-        Step::Append(vec![lazy(Write { entries: vec![entry(95, 8, 2000)], ..write(95, 0, 8) })]),
+        Step::Append(vec![lazy(Write { entries: vec![large], ..write(95, 0, 8) })]),
         Step::Append(vec![write(96, 20, 8)]),
-        Step::Compact(mark(115, 8)),
+        Step::Compact(mark(LIFE_ENTRIES, LIFE_STAMPS)),
     ]
 }
 
 /// Lives until something fails. Answers which of `states` is known to be durable, and the last
 /// one that was tried. `states` gets the list after each write.
-fn live(disk: &SimDisk, states: &mut Vec<List>) -> (usize, Result<(), WalError>) {
+fn live(disk: &SimDisk, before: u64, states: &mut Vec<List>) -> (usize, Result<(), WalError>) {
     let (mut durable, mut wal) = (0, None);
     let mut run = || {
         let (opened, recovered) = open(disk)?;
         wal = Some(opened);
         states.push(List::from(&recovered));
-        for step in life() {
+        for step in life(before) {
             let mut list = states.last().unwrap().clone();
             let opened = wal.as_mut().unwrap();
             match step {
@@ -92,13 +100,17 @@ fn goes_on(disk: &SimDisk, wal: &mut Wal, mut list: List, seed: u64) {
     assert_eq!(List::from(&inspect(disk).unwrap()), list);
 }
 
-fn start() -> (SimDisk, u64) {
+/// A log that has lived as often, and how many operations its next life takes.
+fn start(lives: u64) -> (SimDisk, u64) {
     let disk = SimDisk::new();
     create(&disk, &SMALL).unwrap();
+    for life in 0..lives {
+        live(&disk, life, &mut Vec::new()).1.unwrap();
+    }
     let whole = disk.fork();
     let before = whole.op_count();
     let mut states = Vec::new();
-    let (durable, result) = live(&whole, &mut states);
+    let (durable, result) = live(&whole, lives, &mut states);
     result.unwrap();
     let ops = whole.op_count() - before;
     assert_eq!(durable, states.len() - 1);
@@ -119,44 +131,72 @@ fn check(states: &[List], durable: usize, found: &List, when: &str) {
 
 #[test]
 fn power_loss_at_every_operation() {
-    let (start, ops) = start();
-    for op in 0..ops {
-        for seed in 0..24 {
-            let disk = start.fork();
-            disk.fail_in(op, Fault::PowerLoss);
-            let mut states = Vec::new();
-            let (durable, result) = live(&disk, &mut states);
-            assert!(result.is_err() && disk.is_off());
-            let when = format!("op {op}, seed {seed}");
-            disk.restart(seed);
-
-            // Also when it happens again while the log is being opened.
-            if seed % 3 == 0 {
-                disk.fail_in(op % 17, Fault::PowerLoss);
-                if open(&disk).is_err() {
-                    assert!(disk.is_off(), "{when}");
-                    disk.restart(seed + 1);
-                }
-                disk.clear_faults();
+    let mut count = 0;
+    for (lives, seeds) in [(0, 24), (1, 8), (4, 4)] {
+        let (start, ops) = start(lives);
+        for op in 0..ops {
+            for seed in 0..seeds {
+                let disk = start.fork();
+                disk.fail_in(op, Fault::PowerLoss);
+                let mut states = Vec::new();
+                let (durable, result) = live(&disk, lives, &mut states);
+                assert!(result.is_err() && disk.is_off());
+                let when = format!("after {lives} lives, op {op}, seed {seed}");
+                disk.restart(seed);
+                let (mut wal, recovered) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
+                let found = List::from(&recovered);
+                check(&states, durable, &found, &when);
+                goes_on(&disk, &mut wal, found, seed);
+                count += 1;
             }
-            let (mut wal, recovered) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
-            let found = List::from(&recovered);
-            check(&states, durable, &found, &when);
-            goes_on(&disk, &mut wal, found, seed);
         }
     }
+    println!("{count} losses of power");
+}
+
+#[test]
+fn power_loss_at_every_operation_of_every_recovery() {
+    let mut count = 0;
+    for lives in [0, 2] {
+        let (start, ops) = start(lives);
+        for op in 0..ops {
+            let crashed = start.fork();
+            crashed.fail_in(op, Fault::PowerLoss);
+            let mut states = Vec::new();
+            let (durable, _) = live(&crashed, lives, &mut states);
+            crashed.restart(op);
+            let whole = crashed.fork();
+            let before = whole.op_count();
+            open(&whole).unwrap();
+            for again in 0..whole.op_count() - before {
+                let disk = crashed.fork();
+                disk.fail_in(again, Fault::PowerLoss);
+                open(&disk).unwrap_err();
+                assert!(disk.is_off());
+                disk.restart(op + again);
+                let when = format!("after {lives} lives, op {op}, op {again} of the recovery");
+                let (mut wal, recovered) = open(&disk).unwrap_or_else(|e| panic!("{when}: {e}"));
+                let found = List::from(&recovered);
+                check(&states, durable, &found, &when);
+                goes_on(&disk, &mut wal, found, again);
+                count += 1;
+            }
+        }
+    }
+    println!("{count} losses of power while a log is opened");
+    assert!(2000 < count);
 }
 
 #[test]
 fn an_error_at_every_operation() {
-    let (start, ops) = start();
-    for fault in [Fault::Error, Fault::Full] {
+    for (lives, fault) in [(0, Fault::Error), (0, Fault::Full), (2, Fault::Error)] {
+        let (start, ops) = start(lives);
         for op in 0..ops {
             let disk = start.fork();
             disk.fail_in(op, fault);
             let mut states = Vec::new();
-            let (durable, result) = live(&disk, &mut states);
-            let when = format!("{fault:?} at op {op}");
+            let (durable, result) = live(&disk, lives, &mut states);
+            let when = format!("{fault:?} at op {op} after {lives} lives");
             if let Err(error) = &result {
                 match fault {
                     Fault::Full => assert!(matches!(error, WalError::Full { .. }), "{when}"),

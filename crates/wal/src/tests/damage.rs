@@ -38,24 +38,37 @@ fn a_flipped_bit_is_found_wherever_it_is() {
     let files = segments(&disk);
     let last = disk.contents(&files[2]).unwrap();
     let end = last.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(SECTOR);
+    let mut places = Vec::new();
     for file in &files {
-        let bytes = disk.contents(file).unwrap().len();
-        for at in 0..bytes {
-            for flip in [1 << (at % 8), 0xff] {
-                disk.edit(file, |bytes| bytes[at] ^= flip);
+        places.extend((0..disk.contents(file).unwrap().len()).map(|at| (file, at)));
+    }
+    // Each bit of it, and all of them.
+    let flips = (0..8).map(|bit| 1 << bit).chain([0xff]).collect::<Vec<u8>>();
+    let half = |places: &[(&String, usize)]| {
+        let disk = disk.fork();
+        for (file, at) in places {
+            for flip in &flips {
+                disk.edit(file, |bytes| bytes[*at] ^= flip);
                 match inspect(&disk) {
                     Err(error) if is_damage(&error) => {}
                     // In space that was never written to it harms nothing, and is cleared.
-                    Ok(recovered) if *file == files[2] && end + SECTOR <= at => {
+                    Ok(recovered) if **file == files[2] && end + SECTOR <= *at => {
                         assert_eq!(List::from(&recovered), list);
                         assert_eq!(recovered.torn.unwrap().offset, end as u64);
                     }
                     other => panic!("{file} byte {at} flip {flip:x}: {other:?}"),
                 }
-                disk.edit(file, |bytes| bytes[at] ^= flip);
+                disk.edit(file, |bytes| bytes[*at] ^= flip);
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for places in places.chunks(places.len().div_ceil(2)) {
+            scope.spawn(|| half(places));
+        }
+    });
+    println!("{} damaged logs", places.len() * flips.len());
+    assert!(100_000 < places.len() * flips.len());
     assert_eq!(List::from(&inspect(&disk).unwrap()), list);
 }
 
@@ -178,6 +191,78 @@ fn any_part_of_the_last_write_is_a_torn_tail() {
 }
 
 #[test]
+fn a_write_torn_inside_a_sector_is_cut_or_refused_and_never_believed() {
+    let (disk, mut wal, mut list) = fresh();
+    let first = write(1, 2, 1);
+    wal.append(std::slice::from_ref(&first)).unwrap();
+    list.write(&first);
+    let file = &segments(&disk)[0];
+    let before = disk.contents(file).unwrap();
+    let second = write(3, 6, 1);
+    wal.append(std::slice::from_ref(&second)).unwrap();
+    let mut both = list.clone();
+    both.write(&second);
+    drop(wal);
+    let after = disk.contents(file).unwrap();
+    let (mut cut, mut refused) = (0, 0);
+    for at in 0..=after.len() {
+        // The first bytes arrived, or the last ones did.
+        for torn in [[&after[..at], &before[at..]].concat(), [&before[..at], &after[at..]].concat()]
+        {
+            disk.edit(file, |bytes| bytes.clone_from(&torn));
+            match inspect(&disk) {
+                Ok(recovered) if torn == after => assert_eq!(List::from(&recovered), both),
+                Ok(recovered) => {
+                    assert_eq!(List::from(&recovered), list, "torn at {at}");
+                    assert_eq!(recovered.torn.is_none(), torn == before);
+                    cut += 1;
+                }
+                Err(error) => {
+                    assert!(is_damage(&error), "torn at {at}: {error}");
+                    // Sectors are written whole or not at all; only a disk that breaks that is told.
+                    assert_ne!(at % SECTOR, 0, "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(100 < cut && 100 < refused, "{cut} cut, {refused} refused");
+}
+
+#[test]
+fn any_run_of_zeros_is_found_or_a_torn_tail() {
+    let (disk, list) = log();
+    let mut without_last = list.clone();
+    without_last.entries.truncate(30);
+    without_last.hard_state = Some(Bytes::from_static(b"state 1 at 20"));
+    let files = segments(&disk);
+    let mut count = 0;
+    for file in &files {
+        let whole = disk.contents(file).unwrap();
+        for start in (0..whole.len()).step_by(SECTOR / 4) {
+            for end in (start + SECTOR / 4..=whole.len()).step_by(SECTOR / 4) {
+                if whole[start..end].iter().all(|byte| *byte == 0) {
+                    continue;
+                }
+                count += 1;
+                disk.edit(file, |bytes| bytes[start..end].fill(0));
+                match inspect(&disk) {
+                    // Whole sectors of the last group, or all of it.
+                    Ok(recovered) => {
+                        assert_eq!(file, &files[2], "{start}..{end}");
+                        assert_eq!(List::from(&recovered), without_last, "{start}..{end}");
+                    }
+                    Err(error) => assert!(is_damage(&error), "{start}..{end}: {error}"),
+                }
+                disk.edit(file, |bytes| bytes[start..end].copy_from_slice(&whole[start..end]));
+            }
+        }
+    }
+    println!("{count} logs with zeros");
+    assert!(1000 < count);
+}
+
+#[test]
 fn segments_that_are_missing_doubled_or_swapped_are_found() {
     let (disk, _) = log();
     let files = segments(&disk);
@@ -200,7 +285,7 @@ fn segments_that_are_missing_doubled_or_swapped_are_found() {
         disk.edit(&files[one], |bytes| bytes.clone_from(&contents[other]));
         disk.edit(&files[other], |bytes| bytes.clone_from(&contents[one]));
         assert!(matches!(damage(&disk), Damage::Misnamed { .. }), "{one} and {other} swapped");
-        // Names that agree with the headers, and so are the same files again.
+        // Under names that agree with their headers they are the same files again.
     }
     let double = disk.fork();
     double
@@ -432,6 +517,24 @@ fn valid_checksums_do_not_excuse_nonsense() {
             pen.write(out, &install, keeps);
         });
         assert_eq!(damage(&disk), None, "{install:?}");
+    }
+}
+
+#[test]
+fn a_record_longer_than_its_file_is_found() {
+    let base = Base { mark: mark(10, 3), last: Index(10), last_stamp: 3, hard_state: None };
+    for sectors in [1, 4, 12, 13, 14, 1000] {
+        let body = vec![1; sectors * SECTOR - 48];
+        let disk = forged(&base, |pen, out| pen.raw(out, 2, &body));
+        let found = match inspect(&disk) {
+            Err(WalError::Damaged { damage, .. }) => damage,
+            other => panic!("{sectors} sectors: {other:?}"),
+        };
+        let bytes = (sectors * SECTOR) as u64;
+        match 14 < sectors {
+            true => assert_eq!(found, Damage::TooLong { bytes, left: 8192 - 1024 }),
+            false => assert!(matches!(found, Damage::Nonsense { .. }), "{sectors}: {found}"),
+        }
     }
 }
 

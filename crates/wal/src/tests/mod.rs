@@ -2,9 +2,11 @@
 
 mod crash;
 mod damage;
+mod hazards;
 mod model;
 mod open;
 mod real;
+mod survey;
 
 use std::path::Path;
 use std::sync::Arc;

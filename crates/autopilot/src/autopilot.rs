@@ -1,0 +1,662 @@
+//! The autopilot of one server: a state that is kept up to date, and rounds that act on it.
+//!
+//! ```text
+//! updater   every update interval:     gather → State::next → publish → notify
+//! main      every reconcile interval:  reconcile, then prune; when asked: prune
+//! ```
+//! Both belong to one task of the [`Host`], and a slow answer to one does not hold up the other. The
+//! decisions are made elsewhere (`state.rs`, `reconcile.rs`, `prune.rs`), as functions; here they are
+//! supplied with facts and carried out, one action after another. Time and waiting come from outside,
+//! so that a simulator can drive all of it on one thread.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use quorate_types::{Index, Term};
+
+use crate::action::Action;
+use crate::configuration::{plan_add_server, plan_remove_server};
+use crate::errors::{AddServerError, OptionError, PruneError, ReconcileError, UpdateError};
+use crate::interface::{
+    Answer, ApplicationIntegration, Host, Logger, Raft, RaftError, RaftRole, Silence, TimeProvider,
+};
+use crate::note::Note;
+use crate::promoter::{Promoter, StablePromoter};
+use crate::prune::plan_prune;
+use crate::reconcile::plan_reconcile;
+use crate::server::{NodeStatus, Server, ServerHealth, ServerId, ServerStats};
+use crate::signal::{Either, Request, Signal, both, either, lock};
+use crate::state::{Inputs, State};
+use crate::strict::Strictness;
+use crate::time::Span;
+
+/// Between two updates of the state, unless an option says otherwise.
+pub const DEFAULT_UPDATE_INTERVAL: Span = Span::from_secs(2);
+/// Between two rounds, unless an option says otherwise.
+pub const DEFAULT_RECONCILE_INTERVAL: Span = Span::from_secs(10);
+/// How long `start` waits for its first state.
+const FIRST_UPDATE_MAX: Span = Span::from_secs(1);
+/// An answer of Raft that takes longer is not waited for.
+const RAFT_ANSWER_MAX: Span = Span::from_secs(30);
+
+/// Whether the background work goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecutionStatus {
+    /// It does not.
+    #[default]
+    NotRunning,
+    /// It does.
+    Running,
+    /// It was told to end and has not yet.
+    ShuttingDown,
+}
+
+impl ExecutionStatus {
+    /// As the reference writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExecutionStatus::NotRunning => "not-running",
+            ExecutionStatus::Running => "running",
+            ExecutionStatus::ShuttingDown => "shutting-down",
+        }
+    }
+}
+
+impl std::fmt::Display for ExecutionStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What can be chosen once, when an autopilot is made.
+#[derive(Clone)]
+pub struct Options {
+    update_interval: Span,
+    reconcile_interval: Span,
+    promoter: Arc<dyn Promoter>,
+    logger: Arc<dyn Logger>,
+    is_reconciling: bool,
+    strictness: Strictness,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            update_interval: DEFAULT_UPDATE_INTERVAL,
+            reconcile_interval: DEFAULT_RECONCILE_INTERVAL,
+            promoter: Arc::new(StablePromoter),
+            logger: Arc::new(Silence),
+            is_reconciling: true,
+            strictness: Strictness::parity(),
+        }
+    }
+}
+
+impl Options {
+    /// Time between updates of the state; 0 is the default of 2 s.
+    ///
+    /// # Errors
+    ///
+    /// A negative one is not taken.
+    pub fn with_update_interval(self, span: Span) -> Result<Options, OptionError> {
+        let update_interval = interval("update_interval", span, DEFAULT_UPDATE_INTERVAL)?;
+        Ok(Options { update_interval, ..self })
+    }
+
+    /// Time between rounds; 0 is the default of 10 s.
+    ///
+    /// # Errors
+    ///
+    /// A negative one is not taken.
+    pub fn with_reconcile_interval(self, span: Span) -> Result<Options, OptionError> {
+        let reconcile_interval = interval("reconcile_interval", span, DEFAULT_RECONCILE_INTERVAL)?;
+        Ok(Options { reconcile_interval, ..self })
+    }
+
+    /// The policy; [`StablePromoter`] otherwise.
+    #[must_use]
+    pub fn with_promoter(self, promoter: Arc<dyn Promoter>) -> Options {
+        Options { promoter, ..self }
+    }
+
+    /// Who hears what is done and why; nobody otherwise.
+    #[must_use]
+    pub fn with_logger(self, logger: Arc<dyn Logger>) -> Options {
+        Options { logger, ..self }
+    }
+
+    /// Starts without rounds and prunes; see [`Autopilot::enable_reconciliation`].
+    #[must_use]
+    pub fn with_reconciliation_disabled(self) -> Options {
+        Options { is_reconciling: false, ..self }
+    }
+
+    /// The strict rules; none otherwise.
+    #[must_use]
+    pub fn with_strictness(self, strictness: Strictness) -> Options {
+        Options { strictness, ..self }
+    }
+}
+
+fn interval(option: &'static str, span: Span, default: Span) -> Result<Span, OptionError> {
+    match span {
+        Span::ZERO => Ok(default),
+        span if span.is_negative() => Err(OptionError { option, span }),
+        span => Ok(span),
+    }
+}
+
+/// Watches one cluster and looks after its membership. Clones are the same one.
+///
+/// One per server; only the leader's acts: started when leadership is gained and stopped when it is
+/// lost, or running everywhere with reconciliation off on all but the leader.
+#[derive(Clone)]
+pub struct Autopilot(Arc<Shared>);
+
+struct Shared {
+    raft: Arc<dyn Raft>,
+    application: Arc<dyn ApplicationIntegration>,
+    time: Arc<dyn TimeProvider>,
+    host: Arc<dyn Host>,
+    options: Options,
+    is_reconciling: AtomicBool,
+    state: Mutex<Arc<State>>,
+    prune_request: Request,
+    execution: Mutex<Execution>,
+}
+
+#[derive(Default)]
+struct Execution {
+    status: ExecutionStatus,
+    /// The order to end.
+    stop: Signal,
+    /// Set once it has ended.
+    done: Signal,
+}
+
+impl Autopilot {
+    /// One that does nothing yet and has an empty state.
+    pub fn new(
+        raft: Arc<dyn Raft>,
+        application: Arc<dyn ApplicationIntegration>,
+        time: Arc<dyn TimeProvider>,
+        host: Arc<dyn Host>,
+        options: Options,
+    ) -> Autopilot {
+        Autopilot(Arc::new(Shared {
+            raft,
+            application,
+            time,
+            host,
+            is_reconciling: AtomicBool::new(options.is_reconciling),
+            options,
+            state: Mutex::default(),
+            prune_request: Request::default(),
+            execution: Mutex::new(Execution { done: Signal::already(), ..Execution::default() }),
+        }))
+    }
+
+    /// Begins the background work, which ends with [`stop`](Self::stop) or once `context` is set.
+    ///
+    /// Waits for the first state, but at most a second; without it the work begins all the same. If
+    /// an earlier execution is still ending, the new one waits for its end and has no first state.
+    /// While one runs, nothing happens.
+    pub async fn start(&self, context: Signal) {
+        let (stop, done, before) = {
+            let mut execution = lock(&self.0.execution);
+            if execution.status == ExecutionStatus::Running {
+                return;
+            }
+            let is_ending = execution.status == ExecutionStatus::ShuttingDown;
+            let before = is_ending.then(|| execution.done.clone());
+            *execution = Execution {
+                status: ExecutionStatus::Running,
+                stop: Signal::new(),
+                done: Signal::new(),
+            };
+            (execution.stop.clone(), execution.done.clone(), before)
+        };
+        let has_first_state = before.is_none();
+        let first = Signal::new();
+        let finish = Finish { shared: self.0.clone(), done, first: first.clone() };
+        self.0.host.spawn(Box::pin(execute(finish, stop, context, before)));
+        // The task makes the first state, not this future, which may be dropped at any time.
+        if has_first_state {
+            first.wait().await;
+        }
+    }
+
+    /// Orders the background work to end and says when it has: at once, if there is none. All states
+    /// are forgotten then.
+    pub fn stop(&self) -> Signal {
+        let (stop, done) = {
+            let mut execution = lock(&self.0.execution);
+            if execution.status == ExecutionStatus::NotRunning {
+                return Signal::already();
+            }
+            execution.status = ExecutionStatus::ShuttingDown;
+            (execution.stop.clone(), execution.done.clone())
+        };
+        // Not under the lock: whoever is woken may ask for the status.
+        stop.set();
+        done
+    }
+
+    /// Whether the background work goes on, and what is set once it has ended.
+    pub fn is_running(&self) -> (ExecutionStatus, Signal) {
+        let execution = lock(&self.0.execution);
+        match execution.status {
+            ExecutionStatus::NotRunning => (ExecutionStatus::NotRunning, Signal::already()),
+            status => (status, execution.done.clone()),
+        }
+    }
+
+    /// The latest state; an empty one before the first and after the last.
+    pub fn get_state(&self) -> Arc<State> {
+        self.0.state()
+    }
+
+    /// The health of one server in the latest state.
+    pub fn get_server_health(&self, id: &ServerId) -> Option<ServerHealth> {
+        self.get_state().servers.get(id).map(|server| server.health)
+    }
+
+    /// A state of now, which is neither published nor told to anybody. Dropping the future cancels it.
+    ///
+    /// # Errors
+    ///
+    /// When a fact is missing that every state needs.
+    pub async fn compute_state(&self) -> Result<State, UpdateError> {
+        self.0.compute_state(self.0.stats_deadline()).await
+    }
+
+    /// Lets rounds and prunes happen from now on.
+    pub fn enable_reconciliation(&self) {
+        self.0.is_reconciling.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets no round and no prune happen from now on; the state is kept up to date all the same.
+    pub fn disable_reconciliation(&self) {
+        self.0.is_reconciling.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether rounds and prunes happen.
+    pub fn reconciliation_enabled(&self) -> bool {
+        self.0.is_reconciling.load(Ordering::SeqCst)
+    }
+
+    /// Asks for a prune soon. Requests that wait are one; one that is made while nothing runs is served
+    /// by the next execution.
+    pub fn remove_dead_servers(&self) {
+        self.0.prune_request.make();
+    }
+
+    /// Adds a server without a vote, or changes its address; whoever else is at its address goes first.
+    /// Looks at the Raft configuration only. A prune is asked for when something was done.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be read, when too many voters would have to go, and when a step
+    /// fails; the steps after it are not tried.
+    pub async fn add_server(&self, server: &Server) -> Result<(), AddServerError> {
+        let configuration = self.0.configuration().await.map_err(AddServerError::Configuration)?;
+        let actions = plan_add_server(&configuration, server)?;
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let mut hand = self.0.hand(configuration.index);
+        for action in actions {
+            let why = "a server is added by hand";
+            hand.act(&action, why)
+                .await
+                .map_err(|cause| AddServerError::Action { action, cause })?;
+        }
+        self.remove_dead_servers();
+        Ok(())
+    }
+
+    /// Removes a server; one that is not there succeeds.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be read or Raft fails to remove it.
+    pub async fn remove_server(&self, id: &ServerId) -> Result<(), RaftError> {
+        let configuration = self.0.configuration().await?;
+        match plan_remove_server(&configuration, id) {
+            Some(action) => {
+                self.0.hand(configuration.index).act(&action, "a server is removed by hand").await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How many servers of the Raft configuration have a vote.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be read.
+    pub async fn num_voters(&self) -> Result<usize, RaftError> {
+        Ok(self.0.configuration().await?.voter_count())
+    }
+}
+
+/// The background work from its begin to its end. `before` ends first.
+async fn execute(finish: Finish, stop: Signal, context: Signal, before: Option<Signal>) {
+    let shared = finish.shared.clone();
+    let has_first_state = before.is_none();
+    if let Some(before) = before {
+        // Even if this is to end meanwhile: no third execution may begin while the first one works.
+        before.wait().await;
+    }
+    let work = async {
+        if has_first_state {
+            shared.first_update().await;
+        }
+        finish.first.set();
+        both(shared.updater(), shared.main()).await;
+    };
+    // The order to end is looked at first: who was stopped while it waited asks nobody anything.
+    either(either(stop.wait(), context.wait()), work).await;
+}
+
+/// Puts everything back when an execution ends, also when a callback of it panicked.
+struct Finish {
+    shared: Arc<Shared>,
+    /// Set once the execution has ended.
+    done: Signal,
+    /// Set once there was time for a first state.
+    first: Signal,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        *lock(&self.shared.state) = Arc::default();
+        let mut execution = lock(&self.shared.execution);
+        // Unless the next one has been started already.
+        if execution.done.is(&self.done) {
+            execution.status = ExecutionStatus::NotRunning;
+        }
+        drop(execution);
+        self.first.set();
+        self.done.set();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> Arc<State> {
+        lock(&self.state).clone()
+    }
+
+    fn stats_deadline(&self) -> Span {
+        Span(self.options.update_interval.0 / 2)
+    }
+
+    async fn first_update(&self) {
+        let update = self.update(self.stats_deadline().min(FIRST_UPDATE_MAX));
+        if let Either::Second(()) = either(update, self.host.sleep(FIRST_UPDATE_MAX)).await {
+            self.note(Note::UpdateFailed(UpdateError::TooSlow(FIRST_UPDATE_MAX)));
+        }
+    }
+
+    async fn updater(&self) {
+        let mut timer = self.host.sleep(self.options.update_interval);
+        loop {
+            timer.await;
+            timer = self.host.sleep(self.options.update_interval);
+            self.update(self.stats_deadline()).await;
+        }
+    }
+
+    async fn main(&self) {
+        let mut timer = self.host.sleep(self.options.reconcile_interval);
+        loop {
+            match either(&mut timer, self.prune_request.taken()).await {
+                Either::First(()) => {
+                    timer = self.host.sleep(self.options.reconcile_interval);
+                    if let Err(error) = self.reconcile().await {
+                        self.note(Note::ReconcileFailed(error));
+                    }
+                }
+                Either::Second(()) => {}
+            }
+            if let Err(error) = self.prune().await {
+                self.note(Note::PruneFailed(error));
+            }
+        }
+    }
+
+    async fn update(&self, deadline: Span) {
+        match self.compute_state(deadline).await {
+            Ok(state) => {
+                let state = Arc::new(state);
+                // Published first, and told without a lock: who is told may ask for it.
+                *lock(&self.state) = state.clone();
+                self.application.notify_state(&state);
+            }
+            Err(error) => self.note(Note::UpdateFailed(error)),
+        }
+    }
+
+    async fn compute_state(&self, deadline: Span) -> Result<State, UpdateError> {
+        let inputs = self.gather(deadline).await?;
+        Ok(State::next(&inputs, &*self.options.promoter, &self.options.strictness))
+    }
+
+    /// All facts for a state. The last index is read right before the stats that are compared with it.
+    async fn gather(&self, deadline: Span) -> Result<Inputs, UpdateError> {
+        let now = self.time.now();
+        let current = self.state();
+        let first_state_time = current.first_state_time().unwrap_or(now);
+        let config = self.application.autopilot_config().ok_or(UpdateError::NoConfig)?;
+        self.options.promoter.check_config(&config)?;
+        let configuration = self.configuration().await.map_err(UpdateError::Configuration)?;
+        let known_servers = self.application.known_servers();
+        let claimed = known_servers.iter().find(|(_, server)| server.is_leader);
+        let leader = match claimed {
+            Some((id, _)) => Some(id.clone()),
+            None => {
+                let address = self.raft.leader();
+                let member = configuration.at_address(&address).filter(|_| !address.is_empty());
+                member.map(|member| member.id.clone())
+            }
+        };
+        let last_index = self.raft.last_index();
+        let is_leader = self.raft.state() == RaftRole::Leader;
+        let last_log_term = self.raft.stats().remove("last_log_term");
+        let last_term = match last_log_term.as_deref().map(str::parse) {
+            Some(Ok(term)) => Term(term),
+            _ => return Err(UpdateError::LastLogTerm(last_log_term)),
+        };
+        let fetched_stats = self.fetch(deadline, &known_servers).await;
+        Ok(Inputs {
+            now,
+            first_state_time,
+            config,
+            current: Some(State::clone(&current)),
+            configuration,
+            known_servers,
+            last_index,
+            last_term,
+            fetched_stats,
+            leader,
+            is_leader,
+            receiving_snapshot: self.raft.receiving_snapshot(),
+        })
+    }
+
+    /// The stats of all that have not left. An application that does not keep to its deadline is waited
+    /// for once as long again; then its answer counts as none.
+    async fn fetch(
+        &self,
+        deadline: Span,
+        known: &BTreeMap<ServerId, Server>,
+    ) -> BTreeMap<ServerId, ServerStats> {
+        let is_asked = |server: &Server| server.node_status != NodeStatus::Left;
+        let asked = known.iter().filter(|(_, server)| is_asked(server));
+        let asked = asked.map(|(id, server)| (id.clone(), server.clone())).collect();
+        let fetch = self.application.fetch_server_stats(deadline, asked);
+        match either(fetch, self.host.sleep(deadline.times(2))).await {
+            Either::First(stats) => stats,
+            Either::Second(()) => BTreeMap::new(),
+        }
+    }
+
+    async fn reconcile(&self) -> Result<(), ReconcileError> {
+        if !self.is_reconciling.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let Some(config) = self.application.autopilot_config() else { return Ok(()) };
+        let state = self.state();
+        if state.leader.is_none() {
+            return Err(crate::reconcile::RoundError::NoLeader.into());
+        }
+        let (options, now) = (&self.options, self.time.now());
+        options.promoter.check_config(&config)?;
+        let changes = options.promoter.calculate_promotions_and_demotions(now, &config, &state);
+        let can_replace = options.strictness.replaces_jointly && self.raft.can_replace_voters();
+        let round =
+            plan_reconcile(now, &config, &state, &changes, &options.strictness, can_replace)?;
+        round.refusals.into_iter().for_each(|refusal| self.note(Note::Refused(refusal)));
+        let mut hand = self.hand(state.configuration_index);
+        for action in round.actions {
+            let why = why_changed(&action, &state);
+            hand.act(&action, &why)
+                .await
+                .map_err(|cause| ReconcileError::Action { action, cause })?;
+        }
+        Ok(())
+    }
+
+    async fn prune(&self) -> Result<(), PruneError> {
+        if !self.is_reconciling.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let Some(config) = self.application.autopilot_config() else { return Ok(()) };
+        if !config.cleanup_dead_servers {
+            return Ok(());
+        }
+        let options = &self.options;
+        options.promoter.check_config(&config)?;
+        let configuration = self.configuration().await.map_err(PruneError::Configuration)?;
+        let known = self.application.known_servers();
+        let (now, state) = (self.time.now(), self.state());
+        let prune = plan_prune(
+            now,
+            &config,
+            &configuration,
+            &known,
+            &state,
+            &*options.promoter,
+            &options.strictness,
+        );
+        prune.refusals.into_iter().for_each(|refusal| self.note(Note::Refused(refusal)));
+        let mut hand = self.hand(configuration.index);
+        for class in prune.classes {
+            let mut failures = Vec::new();
+            for action in class {
+                let (id, why) = why_removed(&action);
+                if let Err(cause) = hand.act(&action, &why).await {
+                    failures.push((id, cause));
+                }
+            }
+            if !failures.is_empty() {
+                return Err(PruneError::Removals { failures });
+            }
+        }
+        Ok(())
+    }
+
+    async fn configuration(&self) -> Result<crate::RaftConfiguration, RaftError> {
+        self.in_time(self.raft.get_configuration()).await
+    }
+
+    async fn in_time<T>(&self, answer: Answer<'_, Result<T, RaftError>>) -> Result<T, RaftError> {
+        match either(answer, self.host.sleep(RAFT_ANSWER_MAX)).await {
+            Either::First(result) => result,
+            Either::Second(()) => Err(RaftError::Timeout(RAFT_ANSWER_MAX)),
+        }
+    }
+
+    /// A hand for actions that were decided on the configuration of `index`.
+    fn hand(&self, index: Index) -> Hand<'_> {
+        Hand { shared: self, index }
+    }
+
+    fn note(&self, note: Note) {
+        self.options.logger.log(&note);
+    }
+}
+
+/// Carries out actions, one after another.
+struct Hand<'a> {
+    shared: &'a Shared,
+    /// Of the configuration that the next change is based on: the one decided on, then the own changes.
+    index: Index,
+}
+
+impl Hand<'_> {
+    async fn act(&mut self, action: &Action, why: &str) -> Result<(), RaftError> {
+        let (shared, raft) = (self.shared, &self.shared.raft);
+        let strict = &shared.options.strictness;
+        if strict.stops_without_leadership && raft.state() != RaftRole::Leader {
+            return Err(RaftError::NotLeader { leader: None });
+        }
+        shared.note(Note::Doing { action: action.clone(), why: why.to_owned() });
+        let guard = if strict.names_configuration { self.index } else { Index(0) };
+        let timeout = Span::ZERO;
+        let answer = match action {
+            Action::AddNonvoter { id, address } => raft.add_nonvoter(id, address, guard, timeout),
+            Action::AddVoter { id, address } => raft.add_voter(id, address, guard, timeout),
+            Action::DemoteVoter { id } => raft.demote_voter(id, guard, timeout),
+            Action::ReplaceVoter { demoted, promoted, address } => {
+                raft.replace_voter(demoted, promoted, address, guard, timeout)
+            }
+            Action::RemoveServer { id } => raft.remove_server(id, guard, timeout),
+            Action::TransferLeadership { id, address } => {
+                return shared.in_time(raft.leadership_transfer_to_server(id, address)).await;
+            }
+            Action::RemoveFailedServer(server) => {
+                shared.application.remove_failed_server(server);
+                return Ok(());
+            }
+        };
+        self.index = shared.in_time(answer).await?;
+        Ok(())
+    }
+}
+
+/// Why a round does something, in a few words.
+fn why_changed(action: &Action, state: &State) -> String {
+    let health = |id: &ServerId| match state.servers.get(id).map(|server| server.health) {
+        Some(health) if health.healthy => format!("healthy since {}", health.stable_since),
+        Some(health) => format!("unhealthy since {}", health.stable_since),
+        None => "not in the state".to_owned(),
+    };
+    match action {
+        Action::AddVoter { id, .. } | Action::DemoteVoter { id } => health(id),
+        Action::ReplaceVoter { demoted, promoted, .. } => {
+            format!("{demoted} {}, {promoted} {}", health(demoted), health(promoted))
+        }
+        Action::AddNonvoter { .. }
+        | Action::RemoveServer { .. }
+        | Action::TransferLeadership { .. }
+        | Action::RemoveFailedServer(_) => "wanted by the policy".to_owned(),
+    }
+}
+
+fn why_removed(action: &Action) -> (ServerId, String) {
+    match action {
+        Action::RemoveFailedServer(server) => {
+            (server.id.clone(), format!("its status is {:?}", server.node_status.as_str()))
+        }
+        Action::RemoveServer { id }
+        | Action::AddNonvoter { id, .. }
+        | Action::AddVoter { id, .. }
+        | Action::DemoteVoter { id }
+        | Action::ReplaceVoter { demoted: id, .. }
+        | Action::TransferLeadership { id, .. } => {
+            (id.clone(), "the application does not know it".to_owned())
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The built-in policies: read replicas, redundancy zones, upgrade migration, a number of voters.
+//!
+//! All of them are one function, [`plan`]: from settings, a state, the time and a little memory to what
+//! is to change and why. With all of them off it plans what the stable promoter plans.
+
+mod picture;
+mod settings;
+mod upgrade;
+mod view;
+mod zones;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use crate::config::{Config, ConfigError};
+use crate::configuration::quorum;
+use crate::promoter::{FailedServers, Promoter, RaftChanges};
+use crate::server::{Ext, NodeType, ServerId, ServerState};
+use crate::signal::lock;
+use crate::state::State;
+use crate::time::Time;
+
+pub use settings::PolicyConfig;
+use upgrade::Upgrade;
+pub use upgrade::UpgradeStatus;
+use view::View;
+use zones::Assignment;
+
+/// What a promoter remembers from plan to plan; lost with leadership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyMemory {
+    /// How many eligible voters there were when no migration was under way.
+    pub settled: usize,
+}
+
+/// What is to change, what everybody is meant to be, and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PolicyPlan {
+    /// Who is to get a vote, best first.
+    pub promotions: Vec<ServerId>,
+    /// Whose vote is to go, the most urgent first.
+    pub demotions: Vec<ServerId>,
+    /// Who is to lead, if not who does.
+    pub leader: Option<ServerId>,
+    /// What each server is meant to be.
+    pub node_types: BTreeMap<ServerId, NodeType>,
+    /// How the migration stands.
+    pub status: UpgradeStatus,
+    /// Tolerances, zones, migration and reasons, for operators.
+    pub state_ext: Ext,
+    /// For each server a short code of why it is as it is, with numbers.
+    pub reasons: BTreeMap<ServerId, String>,
+    /// What is to be remembered.
+    pub memory: PolicyMemory,
+    /// Who is of the version that a migration goes to.
+    target_servers: BTreeSet<ServerId>,
+}
+
+/// Plans for one state; a function of its arguments.
+///
+/// # Errors
+///
+/// When the settings in `config.ext` cannot be read.
+pub fn plan(
+    config: &Config,
+    state: &State,
+    now: Time,
+    memory: PolicyMemory,
+) -> Result<PolicyPlan, ConfigError> {
+    let settings = PolicyConfig::from_ext(config.ext.as_ref())?;
+    let view = View::new(config, &settings, state, now);
+    let upgrade = Upgrade::new(&view, memory);
+    let mut draft = match upgrade.status {
+        UpgradeStatus::Demoting => {
+            Draft { demotions: upgrade.demotions(&view), keeps_tolerance: true, ..Draft::default() }
+        }
+        UpgradeStatus::LeaderTransfer => Draft { leader: upgrade.new_leader(), ..Draft::default() },
+        UpgradeStatus::Promoting => {
+            Draft { promotions: upgrade.promotions(&view), ..Draft::default() }
+        }
+        UpgradeStatus::Disabled
+        | UpgradeStatus::Idle
+        | UpgradeStatus::AwaitNewVoters
+        | UpgradeStatus::AwaitNewServers
+        | UpgradeStatus::AwaitServerRemoval => usual(&view, &upgrade),
+    };
+    draft.guard(&view);
+
+    // Everybody is typed, also those that take no part for now.
+    let mut node_types = zones::assign(&view, &view.eligible).node_types;
+    node_types.append(&mut draft.node_types);
+    let replicas = view.replicas.iter().map(|id| ((*id).clone(), NodeType::ReadReplica));
+    node_types.extend(replicas);
+
+    let reasons = picture::reasons(&view, &upgrade, &draft);
+    let state_ext = picture::state_ext(&view, &upgrade, &reasons);
+    let memory = match upgrade.status.is_settled() {
+        true => PolicyMemory { settled: view.eligible_voters().count() },
+        false => memory,
+    };
+    Ok(PolicyPlan {
+        promotions: draft.promotions,
+        demotions: draft.demotions,
+        leader: draft.leader,
+        node_types,
+        status: upgrade.status,
+        state_ext,
+        reasons,
+        memory,
+        target_servers: upgrade.target_servers(),
+    })
+}
+
+/// The policy of zones, or of a number of voters, on whoever takes part; and replicas go.
+fn usual(view: &View<'_>, upgrade: &Upgrade<'_>) -> Draft {
+    let active = upgrade.active(view);
+    let Assignment { promotions, mut demotions, node_types } = zones::assign(view, &active);
+    let mut leader = None;
+    for id in view.replicas.iter().filter(|id| view.state.servers[**id].has_voting_rights()) {
+        match view.state.leader.as_ref() == Some(*id) {
+            // Leadership goes over first; the next leader takes the vote.
+            true => leader = view.best_voter().cloned(),
+            false => demotions.push((*id).clone()),
+        }
+    }
+    Draft { promotions, demotions, leader, node_types, keeps_tolerance: false }
+}
+
+/// A plan before it was checked against the quorum.
+#[derive(Default)]
+struct Draft {
+    promotions: Vec<ServerId>,
+    demotions: Vec<ServerId>,
+    leader: Option<ServerId>,
+    node_types: BTreeMap<ServerId, NodeType>,
+    /// Whether demotions may not take the last bit of failure tolerance.
+    keeps_tolerance: bool,
+}
+
+impl Draft {
+    /// Drops demotions from the end until the plan leaves enough voters, and enough healthy ones.
+    fn guard(&mut self, view: &View<'_>) {
+        let (config, state) = (view.config, view.state);
+        let present = state.voters.len();
+        let floor = usize::try_from(config.min_quorum).unwrap_or(usize::MAX).min(present).max(1);
+        let had_tolerance = 0 < state.failure_tolerance;
+        while !self.demotions.is_empty() {
+            let (voters, healthy) = self.voters_after(state);
+            let is_enough = floor <= voters && quorum(voters) <= healthy;
+            let is_tolerant = quorum(voters) < healthy || !had_tolerance || !self.keeps_tolerance;
+            if is_enough && is_tolerant {
+                return;
+            }
+            self.demotions.pop();
+        }
+    }
+
+    /// How many vote after this plan, and how many of them are healthy.
+    fn voters_after(&self, state: &State) -> (usize, usize) {
+        let after = |id: &ServerId, server: &ServerState| {
+            let is_promoted = self.promotions.contains(id);
+            (server.has_voting_rights() || is_promoted) && !self.demotions.contains(id)
+        };
+        let voters = state.servers.iter().filter(|(id, server)| after(id, server));
+        voters.fold((0, 0), |(voters, healthy), (_, server)| {
+            (voters + 1, healthy + usize::from(server.health.healthy))
+        })
+    }
+}
+
+/// The promoter that carries out [`plan`]. Its settings are in [`Config::ext`]; see [`PolicyConfig`].
+#[derive(Debug, Default)]
+pub struct PolicyPromoter {
+    /// What is remembered, and of which run of states.
+    memory: Mutex<(Option<Time>, PolicyMemory)>,
+}
+
+impl PolicyPromoter {
+    /// One that remembers nothing yet.
+    pub fn new() -> PolicyPromoter {
+        PolicyPromoter::default()
+    }
+
+    /// Plans, and remembers. What was remembered of an earlier run of states is forgotten.
+    fn plan(&self, now: Time, config: &Config, state: &State) -> Option<PolicyPlan> {
+        let run = state.first_state_time();
+        let (of_run, memory) = *lock(&self.memory);
+        let memory = if of_run == run { memory } else { PolicyMemory::default() };
+        let plan = plan(config, state, now, memory).ok()?;
+        *lock(&self.memory) = (run, plan.memory);
+        Some(plan)
+    }
+}
+
+/// While the settings cannot be read, nothing is planned and nobody is typed or let go: the engine asks
+/// `check_config` first and says what is wrong.
+impl Promoter for PolicyPromoter {
+    fn get_server_ext(&self, _now: Time, config: &Config, server: &ServerState) -> Option<Ext> {
+        let settings = PolicyConfig::from_ext(config.ext.as_ref()).ok()?;
+        Some(picture::server_ext(&settings, &server.server))
+    }
+
+    fn get_state_ext(&self, now: Time, config: &Config, state: &State) -> Option<Ext> {
+        Some(self.plan(now, config, state)?.state_ext)
+    }
+
+    fn get_node_types(
+        &self,
+        now: Time,
+        config: &Config,
+        state: &State,
+    ) -> BTreeMap<ServerId, NodeType> {
+        self.plan(now, config, state).unwrap_or_default().node_types
+    }
+
+    fn calculate_promotions_and_demotions(
+        &self,
+        now: Time,
+        config: &Config,
+        state: &State,
+    ) -> RaftChanges {
+        let plan = self.plan(now, config, state).unwrap_or_default();
+        let PolicyPlan { promotions, demotions, leader, .. } = plan;
+        RaftChanges { promotions, demotions, leader }
+    }
+
+    /// While votes go over from old servers to new ones, none of the new ones is removed.
+    fn filter_failed_server_removals(
+        &self,
+        now: Time,
+        config: &Config,
+        state: &State,
+        mut failed: FailedServers,
+    ) -> FailedServers {
+        let Some(plan) = self.plan(now, config, state) else { return FailedServers::default() };
+        let is_going_over =
+            matches!(plan.status, UpgradeStatus::Demoting | UpgradeStatus::LeaderTransfer);
+        if is_going_over {
+            let may_go = |id: &ServerId| !plan.target_servers.contains(id);
+            failed.stale_voters.retain(may_go);
+            failed.stale_nonvoters.retain(may_go);
+            failed.failed_voters.retain(|server| may_go(&server.id));
+            failed.failed_nonvoters.retain(|server| may_go(&server.id));
+        }
+        failed
+    }
+
+    fn is_potential_voter(&self, node_type: &NodeType) -> bool {
+        match node_type {
+            NodeType::Voter
+            | NodeType::ZoneVoter
+            | NodeType::ZoneExtraVoter
+            | NodeType::ZoneStandby => true,
+            NodeType::ReadReplica | NodeType::Untyped | NodeType::Other(_) => false,
+        }
+    }
+
+    fn check_config(&self, config: &Config) -> Result<(), ConfigError> {
+        PolicyConfig::from_ext(config.ext.as_ref()).map(|_| ())
+    }
+}

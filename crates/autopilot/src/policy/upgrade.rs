@@ -1,0 +1,268 @@
+//! Votes and leadership go over from old servers to a full set of newer ones.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use semver::Version;
+
+use crate::server::ServerId;
+use crate::state::tolerance;
+
+use super::PolicyMemory;
+use super::view::View;
+
+/// How a migration stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpgradeStatus {
+    /// Migration is switched off.
+    Disabled,
+    /// All servers are of one version.
+    #[default]
+    Idle,
+    /// There are newer servers, and not enough of them to take over.
+    AwaitNewVoters,
+    /// The newer ones get votes.
+    Promoting,
+    /// The old ones lose theirs.
+    Demoting,
+    /// The old leader hands over.
+    LeaderTransfer,
+    /// No old one votes, and there are fewer newer servers than old ones.
+    AwaitNewServers,
+    /// No old one votes: they can be removed.
+    AwaitServerRemoval,
+}
+
+impl UpgradeStatus {
+    /// As operators see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UpgradeStatus::Disabled => "disabled",
+            UpgradeStatus::Idle => "idle",
+            UpgradeStatus::AwaitNewVoters => "await-new-voters",
+            UpgradeStatus::Promoting => "promoting",
+            UpgradeStatus::Demoting => "demoting",
+            UpgradeStatus::LeaderTransfer => "leader-transfer",
+            UpgradeStatus::AwaitNewServers => "await-new-servers",
+            UpgradeStatus::AwaitServerRemoval => "await-server-removal",
+        }
+    }
+
+    /// Whether the voters of this moment are as many as there ought to be.
+    pub(super) fn is_settled(self) -> bool {
+        matches!(
+            self,
+            UpgradeStatus::Disabled | UpgradeStatus::Idle | UpgradeStatus::AwaitServerRemoval
+        )
+    }
+}
+
+impl fmt::Display for UpgradeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A migration, or that there is none.
+pub(super) struct Upgrade<'a> {
+    pub(super) status: UpgradeStatus,
+    /// The version of each server, and the one all are to have; nothing if that cannot be told.
+    pub(super) versions: Option<Versions<'a>>,
+    /// Eligible voters of a lower version, healthy or not.
+    old_voters: Vec<&'a ServerId>,
+    /// Healthy eligible voters of the target version.
+    new_voters: Vec<&'a ServerId>,
+    /// Those of the target version that can be promoted.
+    new_candidates: Vec<&'a ServerId>,
+    /// How many new voters it takes.
+    pub(super) baseline: usize,
+    /// How many there are or could be.
+    pub(super) ready: usize,
+}
+
+pub(super) struct Versions<'a> {
+    pub(super) of: BTreeMap<&'a ServerId, Version>,
+    pub(super) target: Version,
+}
+
+impl<'a> Versions<'a> {
+    /// Nothing if a server has no usable version and the leader has none either.
+    fn new(view: &View<'a>) -> Option<Versions<'a>> {
+        let parsed =
+            |id: &ServerId| Version::parse(view.settings.version(&view.server(id).server)).ok();
+        let of_leader = view.state.leader.as_ref().and_then(parsed);
+        let mut of = BTreeMap::new();
+        for id in view.state.servers.keys() {
+            // Taken for the leader's: else it would be demoted after the next election.
+            of.insert(id, parsed(id).or_else(|| of_leader.clone())?);
+        }
+        let counts = |id: &ServerId| view.is_alive(id) || view.server(id).has_voting_rights();
+        let counted = of.iter().filter(|(id, _)| counts(id)).map(|(_, version)| version);
+        let target = counted.max_by(|a, b| a.cmp_precedence(b))?.clone();
+        Some(Versions { of, target })
+    }
+
+    fn compare(&self, id: &ServerId) -> Ordering {
+        self.of.get(id).map_or(Ordering::Equal, |version| version.cmp_precedence(&self.target))
+    }
+
+    pub(super) fn is_target(&self, id: &ServerId) -> bool {
+        self.compare(id).is_eq()
+    }
+
+    fn is_lower(&self, id: &ServerId) -> bool {
+        self.compare(id).is_lt()
+    }
+}
+
+impl<'a> Upgrade<'a> {
+    pub(super) fn new(view: &View<'a>, memory: PolicyMemory) -> Upgrade<'a> {
+        let mut upgrade = Upgrade {
+            status: UpgradeStatus::Disabled,
+            versions: Versions::new(view),
+            old_voters: Vec::new(),
+            new_voters: Vec::new(),
+            new_candidates: Vec::new(),
+            baseline: 0,
+            ready: 0,
+        };
+        if view.settings.disable_upgrade_migration {
+            return upgrade;
+        }
+        upgrade.status = UpgradeStatus::Idle;
+        let Some(versions) = &upgrade.versions else { return upgrade };
+        let counts = |id: &ServerId| view.is_alive(id) || view.server(id).has_voting_rights();
+        let is_old = |id: &ServerId| counts(id) && versions.is_lower(id);
+        if !view.state.servers.keys().any(is_old) {
+            return upgrade;
+        }
+        let voters = |is: &dyn Fn(&ServerId) -> bool| -> Vec<&'a ServerId> {
+            view.eligible_voters().filter(|id| is(id)).collect()
+        };
+        upgrade.old_voters = voters(&|id| versions.is_lower(id));
+        upgrade.new_voters = voters(&|id| versions.is_target(id) && view.is_healthy(id));
+        upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
+
+        let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
+        upgrade.baseline = upgrade.old_voters.len().max(memory.settled).max(floor);
+        upgrade.ready = upgrade.new_voters.len();
+        let is_redundant = is_as_redundant(view, versions);
+        upgrade.status = if upgrade.old_voters.is_empty() {
+            let eligible =
+                |is: &dyn Fn(&ServerId) -> bool| view.eligible.iter().filter(|id| is(id)).count();
+            let new_count = eligible(&|id| versions.is_target(id) && view.is_alive(id));
+            match new_count < eligible(&is_old) {
+                true => UpgradeStatus::AwaitNewServers,
+                false => UpgradeStatus::AwaitServerRemoval,
+            }
+        } else if upgrade.baseline <= upgrade.ready && is_redundant {
+            let is_leader = |id: &&ServerId| view.state.leader.as_ref() == Some(*id);
+            match upgrade.old_voters.iter().all(is_leader) {
+                true => UpgradeStatus::LeaderTransfer,
+                false => UpgradeStatus::Demoting,
+            }
+        } else {
+            upgrade.ready += upgrade.new_candidates.len();
+            match upgrade.baseline <= upgrade.ready && is_redundant {
+                true => UpgradeStatus::Promoting,
+                false => UpgradeStatus::AwaitNewVoters,
+            }
+        };
+        upgrade
+    }
+
+    /// Old voters but the leader: the unhealthy first, then as many of the others as can be spared.
+    pub(super) fn demotions(&self, view: &View<'_>) -> Vec<ServerId> {
+        let others = self.old_voters.iter().filter(|id| view.state.leader.as_ref() != Some(**id));
+        let (healthy, unhealthy): (Vec<&ServerId>, Vec<&ServerId>) =
+            others.copied().partition(|id| view.is_healthy(id));
+        unhealthy.into_iter().chain(healthy).cloned().collect()
+    }
+
+    pub(super) fn new_leader(&self) -> Option<ServerId> {
+        self.new_voters.first().map(|id| (*id).clone())
+    }
+
+    /// All that can be; with zones the first of each zone that has no new voter.
+    pub(super) fn promotions(&self, _view: &View<'_>) -> Vec<ServerId> {
+        self.new_candidates.iter().map(|id| (*id).clone()).collect()
+    }
+
+    /// Who takes part in the usual policy.
+    pub(super) fn active(&self, view: &View<'a>) -> Vec<&'a ServerId> {
+        let Some(versions) = &self.versions else { return view.eligible.clone() };
+        let takes_part = |id: &&'a ServerId| match self.status {
+            UpgradeStatus::AwaitNewVoters => {
+                let is_withheld = versions.is_target(id) && !view.server(id).has_voting_rights();
+                !is_withheld || self.needs_relief(view, versions)
+            }
+            UpgradeStatus::AwaitNewServers | UpgradeStatus::AwaitServerRemoval => {
+                !versions.is_lower(id)
+            }
+            _ => true,
+        };
+        view.eligible.iter().copied().filter(takes_part).collect()
+    }
+
+    /// Whether a cluster that waits for more new servers is too weak to wait, and has none of the old
+    /// ones to turn to.
+    fn needs_relief(&self, view: &View<'_>, versions: &Versions<'_>) -> bool {
+        let is_weak = view.state.failure_tolerance == 0
+            || (view.state.voters.len() as u64) < view.config.min_quorum;
+        is_weak && !view.eligible.iter().any(|id| versions.is_lower(id) && view.is_candidate(id))
+    }
+
+    pub(super) fn target_servers(&self) -> BTreeSet<ServerId> {
+        let versions = self.versions.iter();
+        versions
+            .flat_map(|versions| versions.of.keys().filter(|id| versions.is_target(id)))
+            .map(|id| (*id).clone())
+            .collect()
+    }
+
+    /// Whether somebody is kept from a vote until enough others are there.
+    pub(super) fn withholds(&self, view: &View<'a>, id: &ServerId) -> bool {
+        !self.active(view).contains(&id)
+    }
+}
+
+/// Candidates of the target version: all without a zone, and of each zone that has no new voter the best.
+fn new_candidates<'a>(
+    view: &View<'a>,
+    versions: &Versions<'_>,
+    new_voters: &[&ServerId],
+) -> Vec<&'a ServerId> {
+    let mut zones: BTreeSet<&str> = new_voters.iter().filter_map(|id| view.zone(id)).collect();
+    let is_new = |id: &&'a ServerId| versions.is_target(id) && view.is_candidate(id);
+    let candidates = view.eligible.iter().copied().filter(is_new);
+    candidates.filter(|id| view.zone(id).is_none_or(|zone| zones.insert(zone))).collect()
+}
+
+/// Whether no zone would be worse off with its new servers than it is with its old ones.
+fn is_as_redundant(view: &View<'_>, versions: &Versions<'_>) -> bool {
+    let mut balance: BTreeMap<&str, i64> = BTreeMap::new();
+    for id in view.eligible.iter().filter(|id| view.is_healthy(id)) {
+        let Some(zone) = view.zone(id) else { continue };
+        let is_usable = view.server(id).has_voting_rights() || view.is_stable(id);
+        let change =
+            if versions.is_lower(id) { -1 } else { i64::from(versions.is_target(id) && is_usable) };
+        *balance.entry(zone).or_default() += change;
+    }
+    balance.values().all(|balance| 0 <= *balance)
+}
+
+/// How many servers may fail, in a good order and with time in between.
+pub(super) fn optimistic_tolerance(view: &View<'_>) -> u64 {
+    let state = view.state;
+    if !view.settings.has_zones() {
+        return state.failure_tolerance;
+    }
+    let healthy = state.voters.iter().filter(|id| view.is_healthy(id)).count();
+    if healthy < crate::configuration::quorum(state.voters.len()) {
+        return 0;
+    }
+    let is_waiting = |id: &&&ServerId| view.is_healthy(id) && !view.server(id).has_voting_rights();
+    let waiting = view.eligible.iter().filter(is_waiting).count() as u64;
+    tolerance(state.voters.len(), healthy) + waiting
+}

@@ -1,0 +1,88 @@
+//! One state as the policies look at it. Every list is in the order of servers, best first.
+
+use crate::config::Config;
+use crate::order::sort_servers;
+use crate::server::{NodeStatus, RaftState, ServerId, ServerState};
+use crate::state::State;
+use crate::time::{Span, Time};
+
+use super::settings::PolicyConfig;
+
+pub(super) struct View<'a> {
+    pub(super) config: &'a Config,
+    pub(super) settings: &'a PolicyConfig,
+    pub(super) state: &'a State,
+    pub(super) now: Time,
+    /// How long it takes to be stable, for now.
+    pub(super) stable_after: Span,
+    /// All but read replicas.
+    pub(super) eligible: Vec<&'a ServerId>,
+    /// The read replicas.
+    pub(super) replicas: Vec<&'a ServerId>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        settings: &'a PolicyConfig,
+        state: &'a State,
+        now: Time,
+    ) -> View<'a> {
+        let mut ids: Vec<ServerId> = state.servers.keys().cloned().collect();
+        sort_servers(&mut ids, state);
+        let sorted = ids.iter().filter_map(|id| state.servers.get_key_value(id));
+        let (mut eligible, mut replicas) = (Vec::new(), Vec::new());
+        for (id, server) in sorted {
+            match settings.is_replica(&server.server) {
+                true => replicas.push(id),
+                false => eligible.push(id),
+            }
+        }
+        let stable_after = state.server_stabilization_time(config, now);
+        View { config, settings, state, now, stable_after, eligible, replicas }
+    }
+
+    /// `id` is one of the state's: the lists here hold no others.
+    pub(super) fn server(&self, id: &ServerId) -> &'a ServerState {
+        &self.state.servers[id]
+    }
+
+    pub(super) fn eligible_voters(&self) -> impl Iterator<Item = &'a ServerId> {
+        self.eligible.iter().copied().filter(|id| self.server(id).has_voting_rights())
+    }
+
+    pub(super) fn zone(&self, id: &ServerId) -> Option<&'a str> {
+        self.settings.zone(&self.server(id).server)
+    }
+
+    pub(super) fn is_stable(&self, id: &ServerId) -> bool {
+        self.server(id).health.is_stable(self.now, self.stable_after)
+    }
+
+    pub(super) fn is_healthy(&self, id: &ServerId) -> bool {
+        self.server(id).health.healthy
+    }
+
+    pub(super) fn is_alive(&self, id: &ServerId) -> bool {
+        self.server(id).server.node_status == NodeStatus::Alive
+    }
+
+    /// Whether it could be given a vote now. Only asked of eligible servers.
+    pub(super) fn is_candidate(&self, id: &ServerId) -> bool {
+        self.server(id).state == RaftState::NonVoter && self.is_stable(id)
+    }
+
+    /// Whether its vote is as good as lost. A voter that is unhealthy and not failed keeps its place: a
+    /// hiccup of one update must not move votes.
+    pub(super) fn is_failed_voter(&self, id: &ServerId) -> bool {
+        let server = self.server(id);
+        let unhealthy_for = self.now.since(server.health.stable_since);
+        let is_over = self.config.server_stabilization_time <= unhealthy_for;
+        server.has_voting_rights() && !server.health.healthy && (!self.is_alive(id) || is_over)
+    }
+
+    /// Who is to lead instead of a leader that ought not to.
+    pub(super) fn best_voter(&self) -> Option<&'a ServerId> {
+        self.eligible_voters().find(|id| self.is_healthy(id))
+    }
+}

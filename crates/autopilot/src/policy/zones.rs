@@ -1,0 +1,165 @@
+//! One voter a zone, the others of the zone stand by. Without zones: a number of voters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::server::{NodeType, ServerId};
+
+use super::view::View;
+
+/// Who is to vote among those that take part.
+#[derive(Debug, Default)]
+pub(super) struct Assignment {
+    /// Best first.
+    pub(super) promotions: Vec<ServerId>,
+    /// Failed voters first, then those that are too many.
+    pub(super) demotions: Vec<ServerId>,
+    pub(super) node_types: BTreeMap<ServerId, NodeType>,
+}
+
+/// `active` is in the order of servers and holds no read replica.
+pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
+    if !view.settings.has_zones() {
+        return without_zones(view, active);
+    }
+    let mut assignment = Assignment::default();
+    let mut promoted = BTreeSet::new();
+    for id in active.iter().filter(|id| view.zone(id).is_none()) {
+        assignment.node_types.insert((*id).clone(), NodeType::Voter);
+        if view.is_candidate(id) {
+            promoted.insert((*id).clone());
+        }
+    }
+
+    let mut zones: BTreeMap<&str, Zone<'_>> = BTreeMap::new();
+    for id in active {
+        if let Some(name) = view.zone(id) {
+            zones.entry(name).or_default().add(view, id);
+        }
+    }
+    zones.values_mut().for_each(Zone::choose_primary);
+
+    let down_count = zones.values().filter(|zone| zone.is_down()).count();
+    let recovering_count = zones.values().filter(|zone| zone.is_recovering()).count();
+    let in_order = |ids: &BTreeSet<&ServerId>| -> Vec<ServerId> {
+        active.iter().filter(|id| ids.contains(*id)).map(|id| (*id).clone()).collect()
+    };
+    let pool: BTreeSet<&ServerId> = zones.values().flat_map(|zone| zone.pool()).copied().collect();
+    let mut extra = in_order(&pool);
+    let surplus = extra.split_off(extra.len().min(down_count + recovering_count));
+    while extra.len() < down_count {
+        let Some(spare) = take_spare(&mut zones) else { break };
+        promoted.insert(spare.clone());
+        extra.push(spare.clone());
+    }
+
+    // A leader is never demoted for its zone's sake.
+    let is_leader = |id: &&ServerId| view.state.leader.as_ref() == Some(*id);
+    let with_primary = zones.values().filter(|zone| zone.primary.is_some());
+    let replaced = with_primary.flat_map(|zone| zone.failed.iter().copied());
+    let of_down =
+        zones.values().filter(|zone| zone.is_down()).flat_map(|zone| &zone.failed).copied();
+    let demoted = replaced.chain(of_down.take(extra.len())).chain(&surplus);
+    assignment.demotions = demoted.filter(|id| !is_leader(id)).cloned().collect();
+
+    for zone in zones.values() {
+        zone.type_members(&extra, &mut assignment.node_types);
+        if let Some(primary) = zone.primary.filter(|primary| view.is_candidate(primary)) {
+            promoted.insert(primary.clone());
+        }
+    }
+    assignment.promotions =
+        active.iter().filter(|id| promoted.contains(**id)).map(|id| (*id).clone()).collect();
+    assignment
+}
+
+fn without_zones(view: &View<'_>, active: &[&ServerId]) -> Assignment {
+    let limit = match view.settings.target_voters {
+        0 => usize::MAX,
+        target => usize::try_from(target)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(view.eligible_voters().count()),
+    };
+    let candidates = active.iter().filter(|id| view.is_candidate(id)).take(limit);
+    Assignment {
+        promotions: candidates.map(|id| (*id).clone()).collect(),
+        demotions: Vec::new(),
+        node_types: active.iter().map(|id| ((*id).clone(), NodeType::Voter)).collect(),
+    }
+}
+
+/// Those of one zone that take part.
+#[derive(Debug, Default)]
+struct Zone<'a> {
+    members: Vec<&'a ServerId>,
+    /// Voters that have not failed.
+    kept: Vec<&'a ServerId>,
+    /// Voters that have.
+    failed: Vec<&'a ServerId>,
+    /// Those that could be promoted.
+    candidates: Vec<&'a ServerId>,
+    /// The first of the kept or else of the candidates.
+    primary: Option<&'a ServerId>,
+    has_healthy: bool,
+}
+
+impl<'a> Zone<'a> {
+    fn add(&mut self, view: &View<'a>, id: &'a ServerId) {
+        self.members.push(id);
+        self.has_healthy |= view.is_healthy(id);
+        if view.is_failed_voter(id) {
+            self.failed.push(id);
+        } else if view.server(id).has_voting_rights() {
+            self.kept.push(id);
+        } else if view.is_candidate(id) {
+            self.candidates.push(id);
+        }
+    }
+
+    fn choose_primary(&mut self) {
+        if self.kept.is_empty() && !self.candidates.is_empty() {
+            self.primary = Some(self.candidates.remove(0));
+        } else {
+            self.primary = self.kept.first().copied();
+        }
+    }
+
+    /// Nobody of it can vote, now or soon.
+    fn is_down(&self) -> bool {
+        self.primary.is_none() && !self.has_healthy
+    }
+
+    /// Somebody of it is well and only has to prove it.
+    fn is_recovering(&self) -> bool {
+        self.primary.is_none() && self.has_healthy
+    }
+
+    /// Voters beside the first.
+    fn pool(&self) -> &[&'a ServerId] {
+        self.kept.get(1..).unwrap_or_default()
+    }
+
+    fn has_voter(&self) -> bool {
+        !self.kept.is_empty() || !self.failed.is_empty()
+    }
+
+    fn type_members(&self, extra: &[ServerId], types: &mut BTreeMap<ServerId, NodeType>) {
+        for id in &self.members {
+            let is_last_hope = self.primary.is_none() && self.failed.contains(id);
+            let node_type = if extra.contains(id) {
+                NodeType::ZoneExtraVoter
+            } else if !self.has_voter() || self.primary == Some(*id) || is_last_hope {
+                NodeType::ZoneVoter
+            } else {
+                NodeType::ZoneStandby
+            };
+            types.insert((*id).clone(), node_type);
+        }
+    }
+}
+
+/// The best spare of the zone that has most of them; of two such zones, of the first by name.
+fn take_spare<'a>(zones: &mut BTreeMap<&str, Zone<'a>>) -> Option<&'a ServerId> {
+    let most = zones.values().map(|zone| zone.candidates.len()).max().filter(|most| 0 < *most)?;
+    let zone = zones.values_mut().find(|zone| zone.candidates.len() == most)?;
+    Some(zone.candidates.remove(0))
+}

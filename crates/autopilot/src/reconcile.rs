@@ -1,0 +1,199 @@
+//! One round: from what a policy wants to what is done about it now.
+//!
+//! A round has at most one failed voter's demotion with all promotions, or all demotions, or one
+//! transfer of leadership. With an odd number of voters the failed one goes first: a promotion
+//! before it would make the number even and raise the quorum, and one more failure in between could
+//! be one too many.
+
+use std::collections::BTreeSet;
+
+use crate::action::Action;
+use crate::config::Config;
+use crate::promoter::RaftChanges;
+use crate::server::{RaftState, ServerId};
+use crate::state::State;
+use crate::strict::{Electorate, Reason, Refusal, Strictness, Wanted};
+use crate::time::Time;
+
+/// What a round does, and what it leaves undone and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Round {
+    /// In this order. The first one that fails ends the round.
+    pub actions: Vec<Action>,
+    /// What the policy wanted and the strict rules forbid.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Why nothing can be done in a round.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RoundError {
+    /// Nobody is known to lead.
+    #[error("the state has no leader")]
+    NoLeader,
+    /// The policy wants a leader that is not there.
+    #[error("{0} is to lead and is not in the state")]
+    UnknownLeader(ServerId),
+}
+
+/// What to do about `changes`. `can_replace` says whether Raft offers joint replacement.
+///
+/// # Errors
+///
+/// When the state has no leader, and when a leader is wanted that is not in the state.
+///
+/// Source: the reference's `reconcile`.
+pub fn plan_reconcile(
+    now: Time,
+    config: &Config,
+    state: &State,
+    changes: &RaftChanges,
+    strictness: &Strictness,
+    can_replace: bool,
+) -> Result<Round, RoundError> {
+    let Some(leader) = &state.leader else { return Err(RoundError::NoLeader) };
+    let electorate = Electorate::new(state.voters.iter().cloned(), state);
+    let mut plan = Plan { state, strictness, electorate, round: Round::default() };
+
+    let demotions = plan.demotable(&changes.demotions, leader);
+    let promotions = plan.promotable(now, config, &changes.promotions);
+    let is_odd = state.voters.len() % 2 == 1;
+    let first_failed = if is_odd { plan.demote_one_failed(&demotions) } else { None };
+    plan.promote(&promotions);
+    if !promotions.is_empty() {
+        if let Some(failed) = first_failed
+            && can_replace
+            && strictness.replaces_jointly
+        {
+            plan.join_replacement(failed);
+        }
+        return Ok(plan.round);
+    }
+    plan.demote(demotions.iter().filter(|id| Some(*id) != first_failed.as_ref()));
+    if !plan.round.actions.is_empty() {
+        return Ok(plan.round);
+    }
+    plan.transfer(leader, changes)?;
+    Ok(plan.round)
+}
+
+struct Plan<'a> {
+    state: &'a State,
+    strictness: &'a Strictness,
+    electorate: Electorate,
+    round: Round,
+}
+
+impl Plan<'_> {
+    /// Those of `ids` that have a vote to lose, each once. Staging servers count here: only a
+    /// non-voter has nothing to lose.
+    fn demotable(&mut self, ids: &[ServerId], leader: &ServerId) -> Vec<ServerId> {
+        let mut seen = BTreeSet::new();
+        let mut demotable = Vec::new();
+        for id in ids.iter().filter(|id| seen.insert(*id)) {
+            let Some(server) = self.state.servers.get(id) else { continue };
+            if server.state == RaftState::NonVoter {
+                continue;
+            }
+            match self.strictness.leader_stays && id == leader {
+                true => self.refuse(Wanted::Demotion, id, Reason::Leader),
+                false => demotable.push(id.clone()),
+            }
+        }
+        demotable
+    }
+
+    /// Those of `ids` that are well and have no vote, each once.
+    fn promotable(&mut self, now: Time, config: &Config, ids: &[ServerId]) -> Vec<ServerId> {
+        let mut seen = BTreeSet::new();
+        let mut promotable = Vec::new();
+        for id in ids.iter().filter(|id| seen.insert(*id)) {
+            let Some(server) = self.state.servers.get(id) else { continue };
+            if server.has_voting_rights() || !server.health.healthy {
+                continue;
+            }
+            match self.strictness.flapping(now, config, self.state, id) {
+                Some(why) => self.refuse(Wanted::Promotion, id, why),
+                None => promotable.push(id.clone()),
+            }
+        }
+        promotable
+    }
+
+    fn demote_one_failed(&mut self, demotions: &[ServerId]) -> Option<ServerId> {
+        let failed = demotions.iter().find(|id| !self.state.is_healthy(id))?;
+        self.demote([failed].into_iter());
+        (!self.round.actions.is_empty()).then(|| failed.clone())
+    }
+
+    fn demote<'i>(&mut self, ids: impl Iterator<Item = &'i ServerId>) {
+        for id in ids {
+            let refusal = self.electorate.refuses_to_lose(id);
+            match refusal.filter(|_| self.strictness.quorum_stays) {
+                Some(why) => self.refuse(Wanted::Demotion, id, why),
+                None => {
+                    self.electorate.remove(id);
+                    self.round.actions.push(Action::DemoteVoter { id: id.clone() });
+                }
+            }
+        }
+    }
+
+    fn promote(&mut self, ids: &[ServerId]) {
+        for id in ids {
+            let address = self.address(id);
+            self.electorate.add_healthy(id);
+            self.round.actions.push(Action::AddVoter { id: id.clone(), address });
+        }
+    }
+
+    /// Makes the round's first demotion and its first promotion one change.
+    fn join_replacement(&mut self, demoted: ServerId) {
+        if let [Action::DemoteVoter { .. }, Action::AddVoter { id, address }, ..] =
+            &self.round.actions[..]
+        {
+            let (promoted, address) = (id.clone(), address.clone());
+            let replacement = Action::ReplaceVoter { demoted, promoted, address };
+            self.round.actions.splice(..2, [replacement]);
+        }
+    }
+
+    fn transfer(&mut self, leader: &ServerId, changes: &RaftChanges) -> Result<(), RoundError> {
+        let is_unwanted = self.strictness.leader_stays && changes.demotions.contains(leader);
+        let wanted = match &changes.leader {
+            Some(wanted) if wanted != leader => wanted.clone(),
+            // A leader that is to lose its vote goes over to the best of those that keep theirs.
+            _ if is_unwanted => match self.successor(leader, changes) {
+                Some(successor) => successor,
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        let Some(server) = self.state.servers.get(&wanted) else {
+            return Err(RoundError::UnknownLeader(wanted));
+        };
+        if self.strictness.leader_is_healthy
+            && !(server.has_voting_rights() && server.health.healthy)
+        {
+            self.refuse(Wanted::Leadership, &wanted, Reason::NotAHealthyVoter);
+            return Ok(());
+        }
+        let address = self.address(&wanted);
+        self.round.actions.push(Action::TransferLeadership { id: wanted, address });
+        Ok(())
+    }
+
+    fn successor(&self, leader: &ServerId, changes: &RaftChanges) -> Option<ServerId> {
+        let is_fit = |id: &&ServerId| {
+            *id != leader && self.state.is_healthy(id) && !changes.demotions.contains(id)
+        };
+        self.state.voters.iter().find(is_fit).cloned()
+    }
+
+    fn address(&self, id: &ServerId) -> String {
+        self.state.servers.get(id).map(|server| server.server.address.clone()).unwrap_or_default()
+    }
+
+    fn refuse(&mut self, wanted: Wanted, id: &ServerId, why: Reason) {
+        self.round.refusals.push(Refusal { wanted, id: id.clone(), why });
+    }
+}

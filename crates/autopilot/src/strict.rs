@@ -1,0 +1,318 @@
+//! Beyond the reference: rules that keep a mistaken policy, a mistaken application or bad luck from
+//! costing the quorum. Each can be switched by itself; [`Strictness::parity`] has none of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::config::Config;
+use crate::configuration::quorum;
+use crate::server::{NodeStatus, ServerId};
+use crate::state::State;
+use crate::time::{Span, Time};
+
+/// Which of the strict rules hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strictness {
+    /// The leader is neither pruned nor demoted. If a policy wants it gone, leadership goes over first.
+    pub leader_stays: bool,
+    /// No removal or demotion leaves fewer healthy voters than the quorum of the voters it leaves.
+    pub quorum_stays: bool,
+    /// A voter that the application does not know counts as one all the same, for the floor and for
+    /// how many may go.
+    pub stale_voters_count: bool,
+    /// Only servers that failed or left may be pruned, not those of which nothing is known.
+    pub unknown_is_not_failed: bool,
+    /// A failed server is pruned only after it was not alive for so long without a break. Servers that
+    /// left are exempt. 0 is at once.
+    pub dead_server_threshold: Span,
+    /// A server that joined less than so long ago, or is being sent a snapshot, is not pruned for being
+    /// failed. 0 is no grace at all.
+    pub join_grace: Span,
+    /// Each change names the configuration it was decided on, and is refused if that is no longer the
+    /// latest one.
+    pub names_configuration: bool,
+    /// A failed voter goes and its replacement comes in one joint change, where Raft offers that.
+    pub replaces_jointly: bool,
+    /// Leadership goes to healthy voters only.
+    pub leader_is_healthy: bool,
+    /// At most one voter is pruned a round.
+    pub one_voter_a_prune: bool,
+    /// Stats that were not refreshed for longer count as the last contact plus their age. `None`: never.
+    pub stats_age_max: Option<Span>,
+    /// No call is made any more once leadership is lost.
+    pub stops_without_leadership: bool,
+    /// Servers whose health comes and goes must be stable for longer.
+    pub damping: Option<Damping>,
+}
+
+/// How much longer a flapping server must have been stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damping {
+    /// So many changes of health within the window double the stabilization time, and each further one
+    /// doubles it again. At most [`FLIP_COUNT_MAX`] are remembered.
+    pub flips: usize,
+    /// Within so long.
+    pub window: Span,
+    /// It never becomes longer than this.
+    pub stabilization_max: Span,
+}
+
+/// Changes of health that are remembered of one server.
+pub const FLIP_COUNT_MAX: usize = 32;
+
+impl Strictness {
+    /// None of the rules: exactly what the reference does.
+    pub fn parity() -> Strictness {
+        Strictness {
+            leader_stays: false,
+            quorum_stays: false,
+            stale_voters_count: false,
+            unknown_is_not_failed: false,
+            dead_server_threshold: Span::ZERO,
+            join_grace: Span::ZERO,
+            names_configuration: false,
+            replaces_jointly: false,
+            leader_is_healthy: false,
+            one_voter_a_prune: false,
+            stats_age_max: None,
+            stops_without_leadership: false,
+            damping: None,
+        }
+    }
+
+    /// All of them but the ageing of stats, as the server has it.
+    pub fn server() -> Strictness {
+        Strictness {
+            leader_stays: true,
+            quorum_stays: true,
+            stale_voters_count: true,
+            unknown_is_not_failed: true,
+            dead_server_threshold: Span::from_secs(24 * 3600),
+            join_grace: Span::from_secs(600),
+            names_configuration: true,
+            replaces_jointly: true,
+            leader_is_healthy: true,
+            one_voter_a_prune: true,
+            stats_age_max: None,
+            stops_without_leadership: true,
+            damping: Some(Damping {
+                flips: 4,
+                window: Span::from_secs(600),
+                stabilization_max: Span::from_secs(600),
+            }),
+        }
+    }
+
+    /// Time since the last contact as it counts for health: `reported`, at `stats_at`.
+    pub(crate) fn contact(&self, reported: Span, stats_at: Option<Time>, now: Time) -> Span {
+        let age = stats_at.map_or(Span::ZERO, |at| now.since(at));
+        match self.stats_age_max {
+            Some(age_max) if age_max < age && !reported.is_negative() => reported.plus(age),
+            _ => reported,
+        }
+    }
+
+    /// Why a server is not promoted yet although the policy wants it.
+    pub(crate) fn flapping(
+        &self,
+        now: Time,
+        config: &Config,
+        state: &State,
+        id: &ServerId,
+    ) -> Option<Reason> {
+        let damping = self.damping?;
+        let (history, server) = (state.histories.get(id)?, state.servers.get(id)?);
+        let is_recent = |at: &&Time| now.since(**at) <= damping.window;
+        let flips = history.flips.iter().filter(is_recent).count();
+        let over = (flips + 1).checked_sub(damping.flips.max(1)).filter(|over| 0 < *over)?;
+        let factor = 1_i64.checked_shl(over as u32).unwrap_or(i64::MAX).max(1);
+        let usual = config.server_stabilization_time;
+        let least = usual.times(factor).min(damping.stabilization_max).max(usual);
+        let is_stable = server.health.is_stable(now, least);
+        (!is_stable).then_some(Reason::Flapping { flips, least })
+    }
+}
+
+/// What is remembered of one server from state to state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct History {
+    /// Nothing for a voter that was there before this run began.
+    pub(crate) joined_at: Option<Time>,
+    pub(crate) not_alive_since: Option<Time>,
+    pub(crate) stats_at: Option<Time>,
+    /// When its health changed, the last ones.
+    pub(crate) flips: Vec<Time>,
+}
+
+impl History {
+    pub(crate) fn new(now: Time, is_settled: bool) -> History {
+        History { joined_at: (!is_settled).then_some(now), ..History::default() }
+    }
+
+    pub(crate) fn saw_status(&mut self, now: Time, status: &NodeStatus) {
+        match status {
+            NodeStatus::Alive => self.not_alive_since = None,
+            _ => _ = self.not_alive_since.get_or_insert(now),
+        }
+    }
+
+    pub(crate) fn flipped(&mut self, now: Time) {
+        if self.flips.len() == FLIP_COUNT_MAX {
+            self.flips.remove(0);
+        }
+        self.flips.push(now);
+    }
+}
+
+/// The voters as they will be, and who of them is healthy, while a round is planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Electorate(BTreeMap<ServerId, bool>);
+
+impl Electorate {
+    pub(crate) fn new(voters: impl Iterator<Item = ServerId>, state: &State) -> Electorate {
+        Electorate(
+            voters
+                .map(|id| {
+                    let healthy = state.is_healthy(&id);
+                    (id, healthy)
+                })
+                .collect(),
+        )
+    }
+
+    pub(crate) fn add_healthy(&mut self, id: &ServerId) {
+        self.0.insert(id.clone(), true);
+    }
+
+    pub(crate) fn remove(&mut self, id: &ServerId) {
+        self.0.remove(id);
+    }
+
+    /// Why `id` cannot lose its vote, if it cannot.
+    pub(crate) fn refuses_to_lose(&self, id: &ServerId) -> Option<Reason> {
+        let left = self.0.iter().filter(|(voter, _)| *voter != id);
+        let (voters, healthy) = left.fold((0, 0), |(voters, healthy), (_, is_healthy)| {
+            (voters + 1, healthy + usize::from(*is_healthy))
+        });
+        let needed = quorum(voters);
+        (healthy < needed).then_some(Reason::Quorum { healthy, needed })
+    }
+}
+
+/// Something that was wanted and is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was to be done.
+    pub wanted: Wanted,
+    /// With which server.
+    pub id: ServerId,
+    /// Why it is not done.
+    pub why: Reason,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no {} of {}: {}", self.wanted, self.id, self.why)
+    }
+}
+
+/// What was to be done with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// To give it a vote.
+    Promotion,
+    /// To take its vote.
+    Demotion,
+    /// To remove it.
+    Removal,
+    /// To let it lead.
+    Leadership,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Wanted::Promotion => "promotion",
+            Wanted::Demotion => "demotion",
+            Wanted::Removal => "removal",
+            Wanted::Leadership => "leadership",
+        })
+    }
+}
+
+/// Why something is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Removals would go below the floor that was set.
+    MinQuorum {
+        /// Potential voters there would be.
+        left: u64,
+        /// The floor.
+        floor: u64,
+    },
+    /// More than a minority of the potential voters would go at once.
+    Majority,
+    /// It leads, or nobody knows who does.
+    Leader,
+    /// Those left could not elect a leader.
+    Quorum {
+        /// Healthy voters there would be.
+        healthy: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// It has not been dead for long enough.
+    DeadTooShort {
+        /// Since when it has, as far as is known.
+        dead_for: Span,
+        /// For how long it must have been.
+        least: Span,
+    },
+    /// It is new, or is being sent a snapshot.
+    Joining,
+    /// A voter goes already in this round.
+    OneVoterARound,
+    /// It is no healthy voter.
+    NotAHealthyVoter,
+    /// Its health comes and goes.
+    Flapping {
+        /// How often it changed of late.
+        flips: usize,
+        /// How long it must be stable now.
+        least: Span,
+    },
+}
+
+impl Reason {
+    /// A word for it that never changes, for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Reason::MinQuorum { .. } => "min-quorum",
+            Reason::Majority => "majority",
+            Reason::Leader => "leader",
+            Reason::Quorum { .. } => "quorum",
+            Reason::DeadTooShort { .. } => "dead-too-short",
+            Reason::Joining => "joining",
+            Reason::OneVoterARound => "one-voter-a-round",
+            Reason::NotAHealthyVoter => "not-a-healthy-voter",
+            Reason::Flapping { .. } => "flapping",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())?;
+        match self {
+            Reason::MinQuorum { left, floor } => write!(f, ": {left} left of at least {floor}"),
+            Reason::Quorum { healthy, needed } => write!(f, ": {healthy} healthy of {needed}"),
+            Reason::DeadTooShort { dead_for, least } => write!(f, ": {dead_for} of {least}"),
+            Reason::Flapping { flips, least } => write!(f, ": {flips} changes, stable for {least}"),
+            Reason::Majority
+            | Reason::Leader
+            | Reason::Joining
+            | Reason::OneVoterARound
+            | Reason::NotAHealthyVoter => Ok(()),
+        }
+    }
+}

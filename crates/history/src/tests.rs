@@ -1,0 +1,7 @@
+//! The checkers, held against histories with known verdicts and against each other.
+
+mod brute;
+mod known;
+mod promises;
+mod random;
+mod text;

@@ -1,0 +1,278 @@
+//! The promises of Raft's logs across members (thesis 3.2), and of the durable log below them.
+//!
+//! *Election safety*: at most one leader a term, counted by process, so that a vote given twice
+//! around a crash shows. *Log matching*: an entry of an index and term is the same everywhere, and
+//! so is all before it. *Leader completeness*: who leads has every entry that was applied anywhere.
+//! *Commit*: what a leader commits is durable on a majority by then, not only written. *Recovery*:
+//! what a member reads from its disk is what some first part of its writes made of it, and that part
+//! has every write that was reported as durable.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use quorate_raft::{ConfState, HardState, Role};
+use quorate_replica::{Glance, Initial, Status, Write};
+use quorate_types::{Index, NodeId, Term};
+
+use super::Finding;
+use super::applied::Applied;
+
+/// Entries remembered for log matching; the oldest go first.
+const ENTRIES_MAX: usize = 50_000;
+
+#[derive(Default)]
+pub(super) struct Logs {
+    leaders: BTreeMap<Term, (NodeId, u64)>,
+    /// By index and term: digest, and the term of the entry before.
+    entries: BTreeMap<(Index, Term), (u32, Option<Term>)>,
+    members: BTreeMap<NodeId, Member>,
+}
+
+#[derive(Default)]
+struct Member {
+    /// As the writes that were handed out make it.
+    written: Shadow,
+    /// As those make it that are durable.
+    durable: Shadow,
+    pending: VecDeque<Pending>,
+    /// The first so many of them were done, but not synced.
+    unsynced: usize,
+    conf_state: ConfState,
+    has_started: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    install: Option<(Index, Term)>,
+    entries: Vec<(Index, Term)>,
+    hard_state: Option<HardState>,
+}
+
+/// A log as indexes and terms.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Shadow {
+    mark: (Index, Term),
+    terms: VecDeque<Term>,
+    hard_state: HardState,
+}
+
+impl Shadow {
+    fn last(&self) -> Index {
+        self.mark.0 + self.terms.len() as u64
+    }
+
+    fn term(&self, index: Index) -> Option<Term> {
+        if index == self.mark.0 {
+            return Some(self.mark.1);
+        }
+        let at = index.0.checked_sub(self.mark.0.0 + 1)?;
+        self.terms.get(at as usize).copied()
+    }
+
+    fn take(&mut self, write: &Pending) {
+        if let Some((index, term)) = write.install {
+            if self.term(index) == Some(term) {
+                self.terms.drain(..(index - self.mark.0) as usize);
+            } else {
+                self.terms.clear();
+            }
+            self.mark = (index, term);
+        }
+        let mut replaced = false;
+        for (index, term) in &write.entries {
+            if *index <= self.mark.0 {
+                continue;
+            }
+            if !replaced {
+                self.terms.truncate((*index - self.mark.0) as usize - 1);
+                replaced = true;
+            }
+            self.terms.push_back(*term);
+        }
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+    }
+
+    /// Whether both say the same where both reach.
+    fn agrees(&self, other: &Shadow) -> bool {
+        let same_state = (self.hard_state.term, self.hard_state.vote)
+            == (other.hard_state.term, other.hard_state.vote);
+        let from = self.mark.0.max(other.mark.0).0;
+        let until = self.last().max(other.last()).0;
+        same_state && (from..=until).all(|at| self.term(Index(at)) == other.term(Index(at)))
+    }
+
+    fn compact(&mut self, keep: u64) {
+        while keep < self.terms.len() as u64 {
+            let Some(term) = self.terms.pop_front() else { return };
+            self.mark = (self.mark.0.next(), term);
+        }
+    }
+}
+
+impl Logs {
+    pub(super) fn terms_led(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    pub(super) fn on_start(&mut self, node: NodeId, initial: &Initial) -> Finding {
+        let member = self.members.entry(node).or_default();
+        let mut found = Shadow {
+            mark: (initial.mark.index, Term(initial.mark.stamp)),
+            terms: initial.entries.iter().map(|entry| entry.term).collect(),
+            hard_state: initial.hard_state,
+        };
+        let mut finding = Ok(());
+        if member.has_started {
+            let mut could_be = member.durable.clone();
+            let mut agrees = could_be.agrees(&found);
+            for write in &member.pending {
+                could_be.take(write);
+                agrees |= could_be.agrees(&found);
+            }
+            if !agrees {
+                finding = Err(format!(
+                    "recovery: {node} reads a log from {} to {} in term {}, vote {}; what was \
+                     durable goes from {} to {} in term {}, vote {}",
+                    found.mark.0,
+                    found.last(),
+                    found.hard_state.term,
+                    found.hard_state.vote,
+                    member.durable.mark.0,
+                    member.durable.last(),
+                    member.durable.hard_state.term,
+                    member.durable.hard_state.vote,
+                ));
+            }
+        }
+        found.hard_state.commit = Index(0);
+        member.has_started = true;
+        member.pending.clear();
+        member.unsynced = 0;
+        member.written = found.clone();
+        member.durable = found;
+        member.conf_state = initial.conf_state.clone();
+        finding
+    }
+
+    pub(super) fn on_end(&mut self, _node: NodeId) {}
+
+    pub(super) fn on_write(&mut self, node: NodeId, write: &Write) -> Finding {
+        let member = self.members.entry(node).or_default();
+        let install = write.install.as_ref();
+        let pending = Pending {
+            install: install.map(|snapshot| (snapshot.metadata.index, snapshot.metadata.term)),
+            entries: write.entries.iter().map(|entry| (entry.index, entry.term)).collect(),
+            hard_state: write.hard_state,
+        };
+        member.written.take(&pending);
+        let before = write.entries.first().map(|first| member.written.term(first.index.prev()));
+        let mut before = before.flatten();
+        member.pending.push_back(pending);
+        for entry in &write.entries {
+            let digest = entry.data.as_deref().map_or(0, crc32c::crc32c);
+            let known = *self.entries.entry((entry.index, entry.term)).or_insert((digest, before));
+            let same_before = known.1.is_none() || before.is_none() || known.1 == before;
+            if known.0 != digest || !same_before {
+                return Err(format!(
+                    "log matching: {node} writes {}@{} with another content or past than others",
+                    entry.index, entry.term
+                ));
+            }
+            before = Some(entry.term);
+        }
+        while ENTRIES_MAX < self.entries.len() {
+            self.entries.pop_first();
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_durable(&mut self, node: NodeId, writes: usize, is_synced: bool) {
+        let Some(member) = self.members.get_mut(&node) else { return };
+        member.unsynced += writes;
+        if !is_synced {
+            return;
+        }
+        for _ in 0..member.unsynced {
+            let Some(write) = member.pending.pop_front() else { break };
+            member.durable.take(&write);
+        }
+        member.unsynced = 0;
+        // Long logs cost time where they are looked at; members compact theirs.
+        member.durable.compact(5_000);
+        member.written.compact(10_000);
+    }
+
+    pub(super) fn on_glance(
+        &mut self,
+        node: NodeId,
+        life: u64,
+        before: Option<Glance>,
+        now: Glance,
+        applied: &Applied,
+        status: impl Fn() -> Status,
+    ) -> Finding {
+        let leads = now.role == Role::Leader;
+        let began = leads
+            && before.is_none_or(|before| before.role != Role::Leader || before.term != now.term);
+        if began {
+            let known = *self.leaders.entry(now.term).or_insert((node, life));
+            if known != (node, life) {
+                return Err(format!(
+                    "election safety: {node} (process {life}) leads term {}, and so did {} \
+                     (process {})",
+                    now.term, known.0, known.1
+                ));
+            }
+            self.check_complete(node, now.term, applied)?;
+        }
+        let moved = before.is_some_and(|before| before.commit < now.commit);
+        let changed = before.is_none_or(|before| before.memberships != now.memberships);
+        if (leads && moved) || changed {
+            let conf_state = status().conf_state;
+            let is_checked = leads && moved && !began;
+            let member = self.members.entry(node).or_default();
+            let former = std::mem::replace(&mut member.conf_state, conf_state.clone());
+            // A change may have come into force in the same turn.
+            if is_checked
+                && !self.is_held(node, now.commit, &conf_state)
+                && !self.is_held(node, now.commit, &former)
+            {
+                return Err(format!(
+                    "commit: {node} commits {} in term {}, which is not durable on a majority",
+                    now.commit, now.term
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_complete(&self, node: NodeId, term: Term, applied: &Applied) -> Finding {
+        let Some(member) = self.members.get(&node) else { return Ok(()) };
+        let log = &member.written;
+        for at in log.mark.0.0 + 1..=applied.last().0 {
+            let want = applied.term(Index(at));
+            if log.term(Index(at)) != want {
+                return Err(format!(
+                    "leader completeness: {node} leads term {term} without committed entry {at}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_held(&self, leader: NodeId, commit: Index, conf_state: &ConfState) -> bool {
+        let Some(term) = self.members.get(&leader).and_then(|it| it.written.term(commit)) else {
+            return true; // compacted already
+        };
+        let holds = |voter: &NodeId| {
+            self.members.get(voter).is_some_and(|member| {
+                commit < member.durable.mark.0 || member.durable.term(commit) == Some(term)
+            })
+        };
+        let majority = |voters: &[NodeId]| {
+            voters.is_empty() || voters.len() / 2 < voters.iter().filter(|it| holds(it)).count()
+        };
+        majority(&conf_state.voters) && majority(&conf_state.voters_outgoing)
+    }
+}

@@ -1,0 +1,108 @@
+//! Clients: each asks one thing after the other, or at its own pace, of whichever member it likes.
+
+use bytes::Bytes;
+use quorate_kv::{
+    Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
+
+use crate::chance::Chance;
+use crate::node::Ask;
+use crate::plan::ClientPlan;
+use crate::world::OpId;
+
+/// What a client is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It is one of those that the plan names.
+    #[default]
+    Usual,
+    /// It stays with one member, to see whether that one serves.
+    Probe,
+    /// It asks for what the operator wants, and for nothing by itself.
+    Operator,
+}
+
+/// One client.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Client {
+    pub(crate) part: Part,
+    /// The member it is connected to, by its place in the world.
+    pub(crate) member: usize,
+    /// What it waits for; one who does not wait still waits for the last.
+    pub(crate) waits: Option<OpId>,
+    /// What it has seen of a key: its mod revision, to compare with.
+    pub(crate) seen: i64,
+    pub(crate) values: u64,
+}
+
+/// The next thing that a client asks.
+pub(crate) fn draw(
+    chance: &mut Chance,
+    plan: &ClientPlan,
+    number: usize,
+    client: &mut Client,
+) -> Ask {
+    let key = key(chance.below(plan.keys));
+    let mut draw = chance.below(100);
+    let mut kind = 0;
+    for (number, share) in plan.mix.iter().enumerate() {
+        if draw < *share {
+            kind = number;
+            break;
+        }
+        draw -= share;
+    }
+    let range =
+        |serializable| RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() };
+    match kind {
+        1 | 2 => {
+            let mut range = range(kind == 2);
+            if chance.percent(20) {
+                // All keys at once.
+                range.key = Bytes::from_static(b"k");
+                range.range_end = Bytes::from_static(b"l");
+            }
+            Ask::Read(range)
+        }
+        3 => Ask::Change(Command::DeleteRange(DeleteRangeRequest {
+            key,
+            range_end: Bytes::new(),
+            prev_kv: chance.percent(30),
+        })),
+        4 => Ask::Change(Command::Txn(TxnRequest {
+            compare: vec![Compare {
+                result: CompareResult::Equal,
+                target: CompareTarget::Mod(client.seen),
+                key: key.clone(),
+                range_end: Bytes::new(),
+            }],
+            success: vec![RequestOp::Put(put(chance, plan, number, client, key.clone()))],
+            failure: vec![RequestOp::Range(range(false))],
+        })),
+        _ => Ask::Change(Command::Put(put(chance, plan, number, client, key))),
+    }
+}
+
+pub(crate) fn compaction(revision: i64) -> Ask {
+    Ask::Change(Command::Compact(CompactionRequest { revision, physical: false }))
+}
+
+pub(crate) fn key(number: u64) -> Bytes {
+    Bytes::from(format!("k{number:02}"))
+}
+
+/// No two puts of a run store the same value.
+fn put(
+    chance: &mut Chance,
+    plan: &ClientPlan,
+    number: usize,
+    client: &mut Client,
+    key: Bytes,
+) -> PutRequest {
+    client.values += 1;
+    let mut value = format!("{number}.{}", client.values).into_bytes();
+    let bytes = chance.below(plan.value_bytes_max) as usize;
+    value.resize(value.len().max(bytes), b'x');
+    PutRequest { key, value: value.into(), prev_kv: chance.percent(30), ..PutRequest::default() }
+}

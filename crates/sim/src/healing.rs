@@ -1,0 +1,119 @@
+//! The end of a run: a majority is healed, the rest stays broken for good, and within a bound every
+//! healed voter must serve writes and linearizable reads again, and all must agree in the end.
+
+use quorate_types::NodeId;
+
+use crate::clients::{Client, Part};
+use crate::plan::SECOND;
+use crate::world::{Event, World};
+
+impl World<'_> {
+    /// Heals a majority and waits until it works again; says so if it does not.
+    pub(crate) fn heal_and_wait(&mut self) {
+        self.faults_are_on = false;
+        let broken = self.draw_broken();
+        let healed: Vec<NodeId> =
+            self.members().into_iter().filter(|id| !broken.contains(id)).collect();
+        self.trace(NodeId(0), &format!("all is healed but {broken:?}"));
+        self.net.calm();
+        self.net.heal(|from, to| broken.contains(&from) || broken.contains(&to));
+        for id in broken.clone() {
+            self.break_for_good(id);
+        }
+        for id in healed.clone() {
+            let at = self.place(id);
+            self.nodes[at].paused_until = 0;
+            self.nodes[at].tick_us = self.plan.tick_us;
+            self.nodes[at].disk.clear_failing();
+            self.nodes[at].disk.clear_lie();
+            self.free_disk(id);
+            self.push(self.now + SECOND, Event::Start(id));
+        }
+        // Whoever was made a member lately catches up and is made a voter; then nothing changes.
+        let bound = 40 * SECOND + 60 * self.plan.election_us();
+        let began = self.now;
+        self.run_until(self.now + bound / 2);
+        self.operator.is_done = true;
+        let voters = self.checks.conf_state.voters.clone();
+        let probed: Vec<NodeId> = healed.iter().copied().filter(|id| voters.contains(id)).collect();
+        self.probed = vec![(false, false); self.nodes.len()];
+        for id in &probed {
+            let member = self.place(*id);
+            self.clients.push(Client { part: Part::Probe, member, ..Client::default() });
+            self.push(self.now, Event::Client(self.clients.len() - 1));
+        }
+        while self.checks.violation().is_none() && self.now < began + 2 * bound {
+            self.run_until(self.now + SECOND);
+            if probed.iter().all(|id| self.probed[self.place(*id)] == (true, true)) {
+                self.ledger_healed(began);
+                return;
+            }
+        }
+        if self.checks.violation().is_none() {
+            let waiting = probed.iter().filter(|id| self.probed[self.place(**id)] != (true, true));
+            let waiting: Vec<_> = waiting
+                .map(|id| {
+                    (id.0, self.probed[self.place(*id)], self.nodes[self.place(*id)].glance())
+                })
+                .collect();
+            self.checks.fail(format!(
+                "liveness: {} s after a majority was healed, {waiting:?} have not served a write \
+                 and a read (voters {voters:?}, broken {broken:?})",
+                (self.now - began) / SECOND
+            ));
+        }
+    }
+
+    fn ledger_healed(&mut self, began: u64) {
+        let seconds = (self.now - began) / SECOND;
+        self.trace(NodeId(0), &format!("all healed members serve after {seconds} s"));
+        self.checks.count("healed");
+    }
+
+    /// A minority of the voters that stays broken.
+    fn draw_broken(&mut self) -> Vec<NodeId> {
+        let conf = self.checks.conf_state.clone();
+        let mut broken = Vec::new();
+        // While the membership may change, a minority of today is none of tomorrow.
+        if !conf.voters_outgoing.is_empty() || self.operator.is_changing || self.operator.whim {
+            return broken;
+        }
+        let gone = conf.voters.iter().filter(|id| self.nodes[self.place(**id)].is_gone).count();
+        let may = (conf.voters.len() - 1) / 2;
+        if may <= gone || 0 < gone || conf.voters.len() < self.plan.members {
+            return broken;
+        }
+        let count = self.chance.below(may as u64 + 1) as usize;
+        let mut voters = conf.voters;
+        for _ in 0..count {
+            let at = self.chance.below(voters.len() as u64) as usize;
+            broken.push(voters.remove(at));
+        }
+        if !broken.is_empty() {
+            self.operator.is_done = true;
+        }
+        broken
+    }
+
+    fn break_for_good(&mut self, id: NodeId) {
+        let at = self.place(id);
+        let others: Vec<NodeId> = self.members().into_iter().filter(|it| *it != id).collect();
+        match self.chance.below(4) {
+            0 => {
+                self.crash(id, true);
+                self.nodes[at].is_gone = true;
+            }
+            1 => self.nodes[at].disk_hangs = true,
+            2 => {
+                for other in others {
+                    self.net.cut(id, other);
+                }
+            }
+            _ => {
+                for other in others {
+                    self.net.cut(other, id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Whole clusters on one thread, from one seed: the production replica, engine, log and state machine
+//! on simulated networks, disks and clocks, with clients, faults, and checkers that end a run at the
+//! first broken promise.
+//!
+//! ```
+//! use quorate_sim::{Options, run};
+//!
+//! let outcome = run(1, Options { minutes: Some(1), ..Options::default() }, None);
+//! assert_eq!(outcome.violation, None);
+//! println!("{}", outcome.ledger);
+//! ```
+//!
+//! ```text
+//! seed ─► plan ─► world: one queue of events by (time, order)
+//!                   ├─ node ×n: Replica, Wal, Store on one SimDisk each
+//!                   ├─ network, clients, operator, faults
+//!                   └─ checks: one promise each
+//! ```
+//! A run is a function of its seed and options: no clock is read, no thread started, and no map is
+//! walked whose order could differ. To see a failing one again, run its seed again.
+//!
+//! Where to look: `plan.rs` what a seed stands for, `faults.rs` what goes wrong, `node.rs` how a
+//! member is carried (as `runtime` does it), `check/` what is promised, `healing.rs` the end.
+
+mod chance;
+mod check;
+mod clients;
+mod disk;
+mod faults;
+mod healing;
+mod ledger;
+mod member;
+mod network;
+mod node;
+mod operator;
+mod plan;
+mod transfer;
+mod world;
+
+pub use faults::Fault;
+pub use ledger::Ledger;
+
+use plan::Plan;
+use world::World;
+
+/// What a run may differ in from what its seed draws.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Simulated minutes with faults, instead of the one to ten that the seed draws.
+    pub minutes: Option<u64>,
+    /// Of the faults that the seed draws, only these.
+    pub only: Option<Vec<Fault>>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first promise that was broken.
+    pub violation: Option<String>,
+    /// What the run amounted to.
+    pub ledger: Ledger,
+}
+
+/// Runs one seed to its end, or until a promise is broken. `trace` gets one line for each event.
+///
+/// # Panics
+///
+/// Where production code does: that is a finding too.
+pub fn run(seed: u64, options: Options, trace: Option<&mut dyn FnMut(String)>) -> Outcome {
+    let plan = Plan::draw(seed, options.minutes, options.only.as_deref());
+    let duration_us = plan.duration_us;
+    let faults = plan.faults.clone();
+    let mut world = World::new(seed, plan, trace);
+    world.run_until(duration_us);
+    if world.checks.violation().is_none() {
+        world.heal_and_wait();
+    }
+    if world.checks.violation().is_none() {
+        world.check_exercised(&faults);
+    }
+    let violation = world.checks.violation().map(str::to_owned);
+    let mut ledger = world.checks.ledger.clone();
+    ledger.seeds = 1;
+    ledger.simulated_ms = world.now / 1000;
+    ledger.violations = u64::from(violation.is_some());
+    Outcome { violation, ledger }
+}
+
+impl World<'_> {
+    /// A run that exercised nothing shows nothing.
+    fn check_exercised(&mut self, faults: &[(Fault, u64)]) {
+        let ledger = &self.checks.ledger;
+        if ledger.commits == 0 || ledger.elections == 0 || ledger.answers == 0 {
+            self.checks.fail("nothing happened: no commits, elections or answers".to_owned());
+            return;
+        }
+        let missing = faults
+            .iter()
+            .find(|(fault, _)| !fault.is_ambient() && !ledger.faults.contains_key(fault.name()));
+        if let Some((fault, _)) = missing {
+            self.checks.fail(format!("{} was drawn and never happened", fault.name()));
+        }
+    }
+}
