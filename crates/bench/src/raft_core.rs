@@ -3,7 +3,8 @@
 //! A [`Group`] is every node of one group on one thread. Messages are carried in rounds: each node
 //! does all its work, then each message is delivered; that goes on until nothing is left to carry.
 //! Both libraries get the same options, keep their logs in their own memory storage, and are driven
-//! as their documentation asks. So what differs is the libraries.
+//! as their documentation asks. So what differs is the libraries. The two files look alike, line by line,
+//! for that reason, and share no code: what each library is called with should be seen, not looked up.
 //!
 //! Not here: what is measured ([`cases`]), and with what ([`measure`]).
 

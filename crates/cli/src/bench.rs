@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use quorate_load::{Load, Measured, Progress, Work};
 use serde::Serialize;
 
-use crate::client::{CliError, ClientFlags, Form, parse_duration};
+use crate::client::{CliError, Form, MemberFlags, parse_duration};
 
 /// Measures how fast a cluster answers.
 #[derive(clap::Args, Debug)]
@@ -72,7 +72,7 @@ struct LoadArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    flags: ClientFlags,
+    flags: MemberFlags,
 }
 
 impl LoadArgs {
@@ -110,12 +110,13 @@ async fn measure(args: BenchArgs) -> Result<(), CliError> {
         BenchWork::Put { sequential: true, load } => (Work::Fill, load),
         BenchWork::Get { serializable, load } => (Work::Get { serializable }, load),
     };
-    let form = args.flags.output()?.form;
+    let form = args.flags.form()?;
     let load = args.load(work);
     load.check().map_err(|error| CliError::Arguments(error.to_string()))?;
+    let endpoints = args.flags.target(args.request_timeout)?.endpoints();
     // More connections than clients would stand idle.
     let connections = args.connections.min(args.clients);
-    let channels = quorate_load::connect(&args.flags.target()?.endpoints(), connections)
+    let channels = quorate_load::connect(&endpoints, connections)
         .await
         .map_err(|error| CliError::Unreachable(error.to_string()))?;
 
@@ -316,7 +317,7 @@ mod tests {
             panic!("the words ask for serializable reads");
         };
         assert_eq!(load.connections, 3);
-        assert_eq!(load.flags.target().unwrap().endpoints().len(), 2);
+        assert_eq!(load.flags.target(load.request_timeout).unwrap().endpoints().len(), 2);
         let load = load.load(Work::Put);
         assert_eq!((load.client_count, load.request_count), (7, 9));
         assert_eq!((load.key_count, load.key_bytes, load.value_bytes), (5, 30, 2));

@@ -23,7 +23,8 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) use error::CliError;
-pub(crate) use flags::{ClientFlags, Form};
+use flags::ClientFlags;
+pub(crate) use flags::{Form, MemberFlags};
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;

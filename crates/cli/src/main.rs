@@ -8,6 +8,7 @@ mod playground;
 mod script;
 mod serve;
 mod sim;
+mod tell;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,9 +19,12 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code of a program that was asked for what cannot be, and has changed nothing.
+const REFUSED: u8 = 2;
+
 /// A replicated key-value store that speaks the etcd v3 API.
 #[derive(Parser, Debug)]
-#[command(name = "quorate", version, about, arg_required_else_help = true)]
+#[command(name = "quorate", version, arg_required_else_help = true)]
 struct Quorate {
     #[command(subcommand)]
     program: Program,
@@ -73,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 /// The exit code for arguments that were not taken: 0 for a question that has been answered,
-/// `etcdctl`'s for what stands in for it, 2 as everywhere else for the rest.
+/// `etcdctl`'s for what stands in for it, [`REFUSED`] for the rest.
 fn refusal_code(arguments: &[OsString], error: &clap::Error) -> u8 {
     if !error.use_stderr() {
         return 0;
@@ -81,7 +85,7 @@ fn refusal_code(arguments: &[OsString], error: &clap::Error) -> u8 {
     let program = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     match program == "bench" || client::ClientCommand::has_subcommand(program) {
         true => client::refusal_code(error),
-        false => 2,
+        false => REFUSED,
     }
 }
 

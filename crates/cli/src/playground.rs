@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::serve::EXIT_WITH_PARENT;
+use crate::{REFUSED, tell};
 use plan::Plan;
 
 /// Time that nodes get to stop in order.
@@ -56,9 +57,14 @@ struct Running {
 /// Runs the cluster until a signal ends it, until a node ends before the cluster is ready, or until no
 /// node is left.
 pub(crate) fn run(args: &PlaygroundArgs) -> ExitCode {
-    let outcome = Plan::make(args.nodes, args.offset, &args.dir).and_then(|plan| {
-        // Held until the nodes have ended, unless this process is killed.
-        let _claim = plan.claim()?;
+    let plan = match Plan::make(args.nodes, args.offset, &args.dir) {
+        Ok(plan) => plan,
+        Err(error) => {
+            tell::error(&error);
+            return ExitCode::from(REFUSED);
+        }
+    };
+    let outcome = plan.claim().and_then(|_held_until_the_nodes_have_ended| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -69,8 +75,7 @@ pub(crate) fn run(args: &PlaygroundArgs) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whoever read it may be gone; the exit code is left all the same.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            tell::error(&error);
             ExitCode::FAILURE
         }
     }
@@ -235,8 +240,7 @@ async fn pass_on(stream: impl AsyncRead + Unpin, prefix: String) {
             return;
         }
         let text = String::from_utf8_lossy(&line);
-        // Whoever read it may be gone; the nodes go on all the same.
-        let _ = writeln!(std::io::stderr(), "{prefix}{}", text.trim_end());
+        tell::line(&format!("{prefix}{}", text.trim_end()));
     }
 }
 

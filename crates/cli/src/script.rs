@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use quorate_script::{Outcome, run_confchange, run_quorum, watch_raft};
 
+use crate::tell;
+
 #[derive(Args, Debug)]
 pub(crate) struct ScriptArgs {
     /// What the scripts are written in
@@ -87,6 +89,6 @@ fn run_file(language: Language, file: &Path, trace: &mut String) -> Result<Outco
 }
 
 fn failed(text: &str) -> ExitCode {
-    eprintln!("quorate script: {text}");
+    tell::error(text);
     ExitCode::from(FAILED)
 }

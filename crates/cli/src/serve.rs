@@ -10,6 +10,8 @@ use quorate_server::{ETCD_VERSION, QUORATE_VERSION, Server, raise_open_files};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::{REFUSED, tell};
+
 /// Hidden: stop when standard input ends, so that no child outlives whoever started it.
 pub(crate) const EXIT_WITH_PARENT: &str = "exit-with-parent";
 
@@ -99,9 +101,9 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(problems) => {
             for line in problems.lines() {
-                tell(&format!("error: {line}"));
+                tell::error(line);
             }
-            return ExitCode::from(2);
+            return ExitCode::from(REFUSED);
         }
     };
     start_log(&config);
@@ -109,7 +111,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tell(&format!("error: cannot start threads: {error}"));
+            tell::error(&format!("cannot start threads: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -133,7 +135,7 @@ async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
-            tell(&format!("error: cannot listen for signals: {error}"));
+            tell::error(&format!("cannot listen for signals: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -142,7 +144,7 @@ async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
         server = Server::start(config) => match server {
             Ok(server) => server,
             Err(error) => {
-                tell(&format!("error: {error}"));
+                tell::error(&error.to_string());
                 return ExitCode::FAILURE;
             }
         },
@@ -159,7 +161,7 @@ async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
     };
     match (broken, stopped) {
         (Some(reason), _) => {
-            tell(&format!("error: the node has stopped: {reason}"));
+            tell::error(&format!("the node has stopped: {reason}"));
             ExitCode::FAILURE
         }
         (None, false) => stopped_at_once(),
@@ -168,7 +170,7 @@ async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
 }
 
 fn stopped_at_once() -> ExitCode {
-    tell("error: stopped before everything had ended, as a second signal asked");
+    tell::error("stopped before everything had ended, as a second signal asked");
     ExitCode::FAILURE
 }
 
@@ -216,11 +218,6 @@ impl Signals {
             }
         }
     }
-}
-
-/// Writes a line to standard error. Whoever read it may be gone, which is no reason to panic.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Resolves when standard input ends.

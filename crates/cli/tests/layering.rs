@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &["types"]),
     ("runtime", &["types", "raft", "replica", "kv", "autopilot", "codec", "wal", "net"]),
     ("proto", &[]),
-    ("server", &["types", "raft", "kv", "wal", "net", "runtime", "proto"]),
+    ("server", &["types", "kv", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
     ("sim", &["types", "raft", "replica", "codec", "kv", "wal"]),
     ("load", &["proto"]),

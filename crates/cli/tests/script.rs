@@ -83,7 +83,7 @@ fn files_that_are_no_scripts_are_named() {
     let output = quorate(&["raft"], &[&malformed]);
     assert_eq!(output.status.code(), Some(2));
     let want = format!(
-        "quorate script: {}: line 2: a list is opened with `(` and not closed\n",
+        "error: {}: line 2: a list is opened with `(` and not closed\n",
         malformed.display()
     );
     assert_eq!((stdout(&output), stderr(&output)), ("", want.as_str()));

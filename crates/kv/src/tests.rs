@@ -14,6 +14,8 @@ mod rules;
 mod snapshots;
 mod txns;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use quorate_types::{Index, Life, NodeId, Term};
 
@@ -93,6 +95,61 @@ impl Node {
     fn all_at(&self, revision: i64) -> Result<Vec<String>, KvError> {
         let answer = self.range(RangeRequest { revision, ..range("\0", "\0") })?;
         Ok(pairs(&answer.kvs))
+    }
+}
+
+/// Rows in memory whose uses are told.
+struct Watched {
+    rows: MemoryBackend,
+    /// Called before each commit, which waits for it.
+    on_commit: Arc<dyn Fn() + Send + Sync>,
+    /// Called before each row is fetched by its key.
+    on_get: Arc<dyn Fn(Table) + Send + Sync>,
+}
+
+impl Watched {
+    fn new(rows: MemoryBackend) -> Self {
+        Watched { rows, on_commit: Arc::new(|| ()), on_get: Arc::new(|_| ()) }
+    }
+}
+
+impl Backend for Watched {
+    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
+        let on_get = Arc::clone(&self.on_get);
+        Ok(Arc::new(WatchedView { rows: self.rows.view()?, on_get }))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
+        (self.on_commit)();
+        self.rows.commit(batch)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.rows.size_bytes()
+    }
+
+    fn in_use_bytes(&self) -> u64 {
+        self.rows.in_use_bytes()
+    }
+
+    fn defragment(&mut self) -> Result<(), BackendError> {
+        self.rows.defragment()
+    }
+}
+
+struct WatchedView {
+    rows: Arc<dyn View>,
+    on_get: Arc<dyn Fn(Table) + Send + Sync>,
+}
+
+impl View for WatchedView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        (self.on_get)(table);
+        self.rows.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
+        self.rows.scan(table, from, visit)
     }
 }
 

@@ -161,7 +161,9 @@ async fn a_stopped_load_ends() {
     let progress = Progress::default();
     let load = Load { request_count: u64::MAX, client_count: 2, ..Load::new(Work::Put) };
     let (measured, ()) = tokio::join!(run(&load, &channels, &progress), async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        while progress.ended_count() == 0 {
+            tokio::task::yield_now().await;
+        }
         progress.stop();
     });
     assert!(!measured.unwrap().given_up);

@@ -180,6 +180,7 @@ mod tests {
                 if let Ok(written) = self.outbox.try_recv() {
                     return Some(written);
                 }
+                // A gauge tells nobody that it has changed.
                 if self.is_waiting() {
                     return None;
                 }
@@ -200,15 +201,7 @@ mod tests {
         }
 
         fn wait_for_space(&mut self) {
-            let deadline = Instant::now() + PATIENCE;
-            let written = loop {
-                assert!(Instant::now() < deadline, "it still waits");
-                match self.outbox.try_recv() {
-                    Ok(written) => break written,
-                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
-                }
-            };
-            written.unwrap();
+            self.outbox.blocking_recv().expect("the thread runs").unwrap();
             assert!(!self.is_waiting());
         }
 

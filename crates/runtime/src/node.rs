@@ -297,15 +297,6 @@ impl Node {
         self.inner.request_bytes_max
     }
 
-    /// Waits until a leader is known.
-    pub async fn leader_known(&self) -> NodeId {
-        let mut leader = self.inner.board.leader();
-        match leader.wait_for(|leader| !leader.is_none()).await {
-            Ok(leader) => *leader,
-            Err(_) => NodeId::NONE,
-        }
-    }
-
     /// Asks the leader, if this node is it, to hand over to `target`.
     ///
     /// # Errors

@@ -20,7 +20,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +29,7 @@ use quorate_net::{IncomingSnapshot, Net, SnapshotSource};
 use quorate_raft::{Body, Message, Snapshot, SnapshotMetadata};
 use quorate_replica::Event;
 use quorate_types::{EntryId, NodeId};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::apply::{Done, Made};
 
@@ -100,7 +99,8 @@ pub(crate) struct Receiver {
     cluster: u64,
     directory: PathBuf,
     done: mpsc::UnboundedSender<Done>,
-    busy: Arc<AtomicBool>,
+    /// One permit: taken from the first byte of a snapshot until it is of no use any more.
+    place: Arc<Semaphore>,
     /// Whether one is whole, and the engine has heard of it.
     announced: bool,
     unusable: Arc<Mutex<Unusable>>,
@@ -136,8 +136,8 @@ impl Receiver {
         done: mpsc::UnboundedSender<Done>,
         spawner: tokio::runtime::Handle,
     ) -> Self {
-        let (busy, unusable) = (Arc::default(), Arc::default());
-        Receiver { cluster, directory, done, busy, announced: false, unusable, spawner }
+        let (place, unusable) = (Arc::new(Semaphore::new(1)), Arc::default());
+        Receiver { cluster, directory, done, place, announced: false, unusable, spawner }
     }
 
     /// Begins to receive one; declines it (by dropping the stream) while another is under way.
@@ -157,43 +157,39 @@ impl Receiver {
         };
         let Body::Snapshot { snapshot } = &message.body else { return };
         let id = snapshot.id();
-        if self.unusable().declines(Instant::now()) || self.busy.swap(true, Ordering::AcqRel) {
+        if self.unusable().declines(Instant::now()) {
             return;
         }
+        let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else { return };
         tracing::info!(peer = %format_args!("{from:x}"), index = id.index.0, "receiving a snapshot");
         let (cluster, metadata) = (self.cluster, snapshot.metadata.clone());
-        let (directory, done, busy, unusable) = (
-            self.directory.clone(),
-            self.done.clone(),
-            Arc::clone(&self.busy),
-            Arc::clone(&self.unusable),
-        );
+        let (directory, done, unusable) =
+            (self.directory.clone(), self.done.clone(), Arc::clone(&self.unusable));
         self.spawner.spawn(async move {
             let received = receive(cluster, &directory, metadata, stream).await;
             let mut unusable = unusable.lock().unwrap_or_else(PoisonError::into_inner);
             match received {
                 Ok(bytes) => {
                     tracing::info!(index = id.index.0, bytes, "snapshot received");
+                    // Given back when the snapshot has been let go.
+                    place.forget();
                     *unusable = Unusable::default();
                     let _ = done.send(Done::SnapshotReceived(message));
                 }
-                Err(error) => {
-                    match error {
-                        ReceiveError::Unusable(why) => {
-                            let wait_seconds = unusable.note(Instant::now()).as_secs();
-                            tracing::error!(
-                                peer = %format_args!("{from:x}"),
-                                index = id.index.0,
-                                count = unusable.count,
-                                "a snapshot came whole and cannot be installed here: {why}; this \
-                                 member stays behind until it can (does it run the version that the \
-                                 others run?); no other is taken in for {wait_seconds} s"
-                            );
-                        }
-                        ReceiveError::Other(error) => tracing::warn!(%error, "snapshot not received"),
+                Err(error) => match error {
+                    ReceiveError::Unusable(why) => {
+                        let wait_seconds = unusable.note(Instant::now()).as_secs();
+                        tracing::error!(
+                            peer = %format_args!("{from:x}"),
+                            index = id.index.0,
+                            count = unusable.count,
+                            "a snapshot came whole and cannot be installed here: {why}; this \
+                             member stays behind until it can (does it run the version that the \
+                             others run?); no other is taken in for {wait_seconds} s"
+                        );
                     }
-                    busy.store(false, Ordering::Release);
-                }
+                    ReceiveError::Other(error) => tracing::warn!(%error, "snapshot not received"),
+                },
             }
         });
     }
@@ -213,12 +209,12 @@ impl Receiver {
             return;
         }
         self.announced = false;
-        let (directory, busy) = (self.directory.clone(), Arc::clone(&self.busy));
+        let (directory, place) = (self.directory.clone(), Arc::clone(&self.place));
         self.spawner.spawn_blocking(move || {
             if let Err(error) = remove_all(&directory) {
                 tracing::warn!(%error, "a snapshot that is of no use any more was not removed");
             }
-            busy.store(false, Ordering::Release);
+            place.add_permits(1);
         });
     }
 }

@@ -225,7 +225,7 @@ impl Node {
         let room = Arc::new(Room::new(Arc::clone(&metrics)));
         let opened = tokio::task::spawn_blocking(move || open(&settings, room))
             .await
-            .map_err(|error| StartError::Net(error.to_string()))??;
+            .map_err(net_error)??;
         run(&config, opened, metrics, listeners)
     }
 }
@@ -394,20 +394,12 @@ fn run(
     let store = Arc::new(store);
     let waiters = Arc::new(Waiters::new(config.requests_max));
 
-    let net_error = |error: &dyn std::fmt::Display| StartError::Net(error.to_string());
-    let listeners = listeners
-        .into_iter()
-        .map(|listener| {
-            listener.set_nonblocking(true)?;
-            tokio::net::TcpListener::from_std(listener)
-        })
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(|error| net_error(&error))?;
+    let listeners = listen(listeners).map_err(net_error)?;
     let mut net_config = net_config(config, started_ms);
     net_config.life = life;
     // Before the first connection: who is not the known one must not be heard even once.
     net_config.lives = known_lives(config.node, &store.members());
-    net_config.check().map_err(|error| net_error(&error))?;
+    net_config.check().map_err(net_error)?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
 
@@ -473,9 +465,7 @@ fn run(
             let waiters = Arc::clone(&waiters);
             move || {
                 let reason = drive(driver);
-                if let Some(reason) = &reason {
-                    tracing::error!("this node has stopped: {reason}");
-                }
+                // Whoever waits for an answer or for space would wait for ever.
                 waiters.close();
                 room.wait_for_space(false);
                 let _ = stopped_sender.send(reason);
@@ -501,13 +491,24 @@ fn run(
     })
 }
 
+/// The sockets as the transport takes them.
+fn listen(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<tokio::net::TcpListener>> {
+    let listen = |listener: std::net::TcpListener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    };
+    listeners.into_iter().map(listen).collect()
+}
+
 /// Runs the loop to its end on this thread; says why if it broke.
 fn drive(driver: Driver) -> Option<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(driver.run()).err().map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
-    }
+    let reason = match runtime {
+        Ok(runtime) => runtime.block_on(driver.run()).err()?.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!("this node has stopped: {reason}");
+    Some(reason)
 }
 
 fn spawn(
@@ -592,6 +593,10 @@ fn lock(root: &Path) -> Result<File, StartError> {
         Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: root.to_owned() }),
         Err(TryLockError::Error(error)) => Err(io_error("cannot lock", &path)(error)),
     }
+}
+
+fn net_error(error: impl std::fmt::Display) -> StartError {
+    StartError::Net(error.to_string())
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartError {

@@ -286,18 +286,16 @@ async fn long_requests_are_refused_as_etcd_refuses_them() {
 async fn a_full_store_takes_deletions_and_no_puts() {
     let alone = Alone::with(&[("quota-backend-bytes", "100000")]).await;
     let mut kv = alone.kv().await;
-    let mut refused = None;
-    for _ in 0..200 {
-        match kv.put(put("k", vec![7; 10_000])).await {
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(status) => {
-                refused = Some(words(status));
-                break;
+    let until_refused = async {
+        loop {
+            if let Err(status) = kv.put(put("k", vec![7; 10_000])).await {
+                return words(status);
             }
         }
-    }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(20), until_refused).await.unwrap();
     let no_space = "etcdserver: mvcc: database space exceeded".to_owned();
-    assert_eq!(refused, Some((Code::ResourceExhausted, no_space)));
+    assert_eq!(refused, (Code::ResourceExhausted, no_space));
     let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
     assert_eq!(kv.delete_range(delete).await.unwrap().into_inner().deleted, 1);
     alone.server.shutdown().await;

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("raft_core: {why}");
+            eprintln!("error: {why}");
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use quorate_proto::tonic::Status;
 
+use crate::tell;
+
 /// Why a command failed. The exit codes are `etcdctl`'s, but for a cluster that cannot be reached:
 /// `etcdctl` calls that 1 although it has a code for it.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +14,7 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Failed(String),
     /// No endpoint could be reached. Exit code 2.
-    #[error("no endpoint can be reached: {0}")]
+    #[error("no endpoint can be reached: {0}; is a member running there? --endpoints names others")]
     Unreachable(String),
     /// What standard input held makes no sense. Exit code 3.
     #[error("{0}")]
@@ -40,7 +42,7 @@ impl CliError {
             CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
-            _ => eprintln!("Error: {self}"),
+            _ => tell::etcdctl_error(&self.to_string()),
         }
         ExitCode::from(self.exit_code())
     }

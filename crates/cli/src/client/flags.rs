@@ -1,5 +1,7 @@
 //! Flags of every client command: from the command line first, then from the environment.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 use super::endpoints::Target;
@@ -15,23 +17,31 @@ const DIAL_TIMEOUT: &str = "2s";
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Client options")]
 pub(crate) struct ClientFlags {
+    #[command(flatten)]
+    member: MemberFlags,
+    /// How long to wait for an answer, once connected [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    command_timeout: Option<String>,
+    /// Print keys and values as \xHH
+    #[arg(long)]
+    hex: bool,
+}
+
+/// Flags of everything that talks to members.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Client options")]
+pub(crate) struct MemberFlags {
     /// Members to ask; the next one when one cannot be reached
     ///
     /// [default: 127.0.0.1:2379] [env: QUORATE_ENDPOINTS, ETCDCTL_ENDPOINTS]
     #[arg(long, value_name = "HOST:PORT,...")]
     endpoints: Vec<String>,
-    /// How long to wait for an answer, once connected [default: 5s]
-    #[arg(long, value_name = "DURATION")]
-    command_timeout: Option<String>,
     /// How long to wait for a connection to one endpoint [default: 2s]
     #[arg(long, value_name = "DURATION")]
     dial_timeout: Option<String>,
-    /// Form of the output [default: simple, for status and members table]
+    /// Form of the output: simple, json or table [default: simple, for status and members table]
     #[arg(short = 'w', long, value_name = "FORM")]
     write_out: Option<String>,
-    /// Print keys and values as \xHH
-    #[arg(long)]
-    hex: bool,
 }
 
 /// Form of the output.
@@ -48,31 +58,42 @@ pub(crate) enum Form {
 impl ClientFlags {
     /// Whom to ask, and how long to wait.
     pub(crate) fn target(&self) -> Result<Target, CliError> {
-        let timeout = |given: &Option<String>, name: &str, default: &str| {
-            let text = given.clone().or_else(|| variable(name));
-            let flag = name.to_lowercase().replace('_', "-");
-            parse_duration(text.as_deref().unwrap_or(default))
-                .map_err(|why| CliError::Arguments(format!("--{flag}: {why}")))
-        };
-        Target::new(
-            &endpoint_words(&self.endpoints),
-            timeout(&self.dial_timeout, "DIAL_TIMEOUT", DIAL_TIMEOUT)?,
-            timeout(&self.command_timeout, "COMMAND_TIMEOUT", COMMAND_TIMEOUT)?,
-        )
+        self.member.target(timeout(&self.command_timeout, "COMMAND_TIMEOUT", COMMAND_TIMEOUT)?)
     }
 
     /// How to print.
     pub(crate) fn output(&self) -> Result<Output, CliError> {
-        let form = match self.write_out.clone().or_else(|| variable("WRITE_OUT")) {
-            None => None,
-            Some(name) => Some(Form::from_str(&name, false).map_err(|_| {
-                CliError::Unsupported(format!(
-                    "{name:?} is an unsupported output format; there are simple, json and table"
-                ))
-            })?),
-        };
-        Ok(Output { form, hex: self.hex })
+        Ok(Output { form: self.member.form()?, hex: self.hex })
     }
+}
+
+impl MemberFlags {
+    /// Whom to ask, of whom each answer may take so long.
+    pub(crate) fn target(&self, answer_max: Duration) -> Result<Target, CliError> {
+        let dial_timeout = timeout(&self.dial_timeout, "DIAL_TIMEOUT", DIAL_TIMEOUT)?;
+        Target::new(&endpoint_words(&self.endpoints), dial_timeout, answer_max)
+    }
+
+    /// The form of the output, if one was asked for.
+    pub(crate) fn form(&self) -> Result<Option<Form>, CliError> {
+        let Some(name) = self.write_out.clone().or_else(|| variable("WRITE_OUT")) else {
+            return Ok(None);
+        };
+        let form = Form::from_str(&name, false).map_err(|_| {
+            CliError::Unsupported(format!(
+                "{name:?} is an unsupported output format; there are simple, json and table"
+            ))
+        })?;
+        Ok(Some(form))
+    }
+}
+
+/// A limit of time: as given, or from the environment, or the usual one.
+fn timeout(given: &Option<String>, name: &str, usual: &str) -> Result<Duration, CliError> {
+    let text = given.clone().or_else(|| variable(name));
+    let flag = name.to_lowercase().replace('_', "-");
+    parse_duration(text.as_deref().unwrap_or(usual))
+        .map_err(|why| CliError::Arguments(format!("--{flag}: {why}")))
 }
 
 /// The endpoints that were given, or those of the environment, or the usual one; one a word.

@@ -18,6 +18,7 @@ const STDIN_BYTES_MAX: u64 = 256 << 20;
 /// Arguments of `put`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct PutArgs {
+    /// The key
     key: OsString,
     /// The value; read from standard input when absent
     value: Option<OsString>,

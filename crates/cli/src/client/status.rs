@@ -4,6 +4,7 @@ pub(super) use quorate_proto::etcdserverpb::StatusRequest;
 use quorate_proto::etcdserverpb::StatusResponse;
 
 use super::error::CliError;
+use crate::tell;
 
 /// Arguments of `status`: none of its own.
 #[derive(clap::Args, Clone, Debug)]
@@ -58,7 +59,7 @@ pub(super) fn row_of_failed(endpoint: &str, error: &CliError) -> [String; 10] {
 /// Tells of an endpoint without a status.
 pub(super) fn tell_failed(endpoint: &str, error: &CliError) {
     let why = error.without(endpoint);
-    eprintln!("Failed to get the status of endpoint {endpoint} ({why})");
+    tell::line(&format!("Failed to get the status of endpoint {endpoint} ({why})"));
 }
 
 /// Success only when every endpoint answered; what failed has been told. `etcdctl` has one code for

@@ -1,8 +1,6 @@
 //! A member that was away comes back: by log, and when the log is gone, by snapshot.
 
-use std::time::{Duration, Instant};
-
-use crate::harness::{Cluster, PATIENCE};
+use crate::harness::{Cluster, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_catches_up_by_log_then_by_snapshot() {
@@ -50,19 +48,15 @@ async fn away_and_back(cluster: &mut Cluster, prefix: &str, writes: usize) {
 
 /// Waits until all members answer the same from their own state.
 async fn equal_everywhere(cluster: &Cluster) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("members have the same revision", async || {
         let mut seen = Vec::new();
         for at in 0..3 {
             let answer = cluster.read(at, b"none", true).await.unwrap();
             seen.push(answer.header.unwrap().revision);
         }
-        if seen.iter().all(|revision| *revision == seen[0]) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "members differ: revisions {seen:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        seen.iter().all(|revision| *revision == seen[0]).then_some(())
+    })
+    .await;
     let mut counts = Vec::new();
     for at in 0..3 {
         counts.push(count(cluster, at).await);

@@ -3,13 +3,12 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::PutRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 
-use crate::harness::{Cluster, PATIENCE};
+use crate::harness::{Cluster, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_take_no_file_that_the_member_needs() {
@@ -31,11 +30,10 @@ async fn idle_connections_take_no_file_that_the_member_needs() {
     let clients = crowd(cluster.members[0].client_port);
     let _peers = crowd(cluster.members[0].peer_port);
     // A quarter of the files, and one of those places is taken.
-    let deadline = Instant::now() + PATIENCE;
-    while 29 < clients.iter().filter(|client| is_open(client)).count() {
-        assert!(Instant::now() < deadline, "more clients than there are places");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("no more clients than there are places", async || {
+        (clients.iter().filter(|client| is_open(client)).count() <= 29).then_some(())
+    })
+    .await;
     // Until the log needs another file, and the one after that.
     for number in 1..100 {
         client.put(request(number)).await.unwrap();

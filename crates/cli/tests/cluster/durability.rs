@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, eventually};
 
 /// What a writer was told about one key.
 type Acknowledged = BTreeMap<String, i64>;
@@ -107,6 +107,7 @@ async fn write(
                 acknowledged.insert(key, header.revision);
                 count.fetch_add(1, Ordering::Relaxed);
             }
+            // As a client does, rather than hammer a member that is gone.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -114,12 +115,8 @@ async fn write(
 }
 
 async fn wait_for_writes(count: &AtomicU64, wanted: u64) {
-    let waited = tokio::time::timeout(crate::harness::PATIENCE, async {
-        while count.load(Ordering::Relaxed) < wanted {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.expect("writes do not go on");
+    let goes_on = async || (wanted <= count.load(Ordering::Relaxed)).then_some(());
+    eventually("writes go on", goes_on).await;
 }
 
 async fn all_keys(cluster: &Cluster, at: usize) -> BTreeMap<String, (i64, i64)> {

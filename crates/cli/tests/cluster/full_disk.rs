@@ -9,7 +9,7 @@ use quorate_proto::etcdserverpb::PutRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use tonic::{Code, Status};
 
-use crate::harness::{Cluster, PATIENCE};
+use crate::harness::{Cluster, PATIENCE, eventually};
 
 /// Longer than a refused write may take, shorter than the deadline of one whose fate is unknown.
 const REFUSAL: Duration = Duration::from_secs(2);
@@ -91,11 +91,10 @@ async fn write_until_refused(cluster: &Cluster, acknowledged: &mut Vec<String>) 
 }
 
 async fn write_when_possible(cluster: &Cluster, acknowledged: &mut Vec<String>) {
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(status) = write_some(cluster, acknowledged, 1).await {
-        assert!(Instant::now() < deadline, "there is space, and writes are refused: {status}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("there is space, and writes work", async || {
+        write_some(cluster, acknowledged, 1).await.ok()
+    })
+    .await;
 }
 
 /// Every acknowledged key is read, from the member's own state and linearizably.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
@@ -162,12 +163,11 @@ impl Cluster {
             if self.members[at].process.is_none() {
                 continue;
             }
-            let deadline = Instant::now() + PATIENCE;
-            while self.read(at, b"settled", false).await.is_none() {
+            eventually("a member is ready", async || {
                 assert!(self.is_running(at), "member {at} ended:\n{}", self.log(at));
-                assert!(Instant::now() < deadline, "member {at} is not ready:\n{}", self.log(at));
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+                self.read(at, b"settled", false).await
+            })
+            .await;
         }
     }
 
@@ -194,12 +194,8 @@ impl Cluster {
             let answer = self.read(at, b"x", true).await;
             answer.and_then(|answer| answer.header).map_or(0, |header| header.revision)
         };
-        let deadline = Instant::now() + PATIENCE;
         let goal = revision().await + count;
-        while revision().await < goal {
-            assert!(Instant::now() < deadline, "nobody writes");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually("others write", async || (goal <= revision().await).then_some(())).await;
     }
 
     pub(crate) async fn status(&self, at: usize) -> Option<StatusResponse> {
@@ -209,46 +205,42 @@ impl Cluster {
 
     /// The member that leads, as a running one of them says.
     pub(crate) async fn leader(&self) -> usize {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually("someone leads", async || {
             for at in 0..self.members.len() {
                 if let Some(status) = self.status(at).await
                     && status.leader != 0
                     && status.header.is_some_and(|header| header.member_id == status.leader)
                 {
-                    return at;
+                    return Some(at);
                 }
             }
-            assert!(Instant::now() < deadline, "no leader");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            None
+        })
+        .await
+    }
+
+    /// Waits until a member has logged something.
+    pub(crate) async fn logged(&self, at: usize, text: &str) {
+        eventually(text, async || self.log(at).contains(text).then_some(())).await;
     }
 
     /// Writes `count` keys `prefix/<n>` of 100 bytes, many at a time; each is tried until it works.
     pub(crate) async fn fill(&self, through: &[usize], prefix: &str, count: usize) {
-        let mut tasks = tokio::task::JoinSet::new();
-        for lane in 0..64 {
-            let at = through[lane % through.len()];
-            let (channel, prefix) = (self.channel(at), prefix.to_owned());
-            tasks.spawn(async move {
-                let mut client = KvClient::new(channel);
+        let lanes = (0..64).map(|lane| {
+            let mut client = KvClient::new(self.channel(through[lane % through.len()]));
+            async move {
                 for number in (lane..count).step_by(64) {
                     let request = PutRequest {
                         key: Bytes::from(format!("{prefix}/{number:08}")),
                         value: Bytes::from(vec![b'v'; 100]),
                         ..Default::default()
                     };
-                    let deadline = Instant::now() + PATIENCE;
-                    while let Err(error) = client.put(request.clone()).await {
-                        assert!(Instant::now() < deadline, "{error}");
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
+                    eventually("a write works", async || client.put(request.clone()).await.ok())
+                        .await;
                 }
-            });
-        }
-        while let Some(done) = tasks.join_next().await {
-            done.unwrap();
-        }
+            }
+        });
+        join_all(lanes).await;
     }
 }
 
@@ -276,16 +268,39 @@ pub(crate) fn signal(process: u32, name: &str) {
 
 /// Waits for the end of a process that has been asked to end, or ends by itself.
 pub(crate) fn end_of(process: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = process.try_wait().unwrap() {
-            return status;
-        }
-        if deadline < Instant::now() {
+    match within_patience(|| process.try_wait().unwrap()) {
+        Some(status) => status,
+        None => {
             process.kill().unwrap();
             panic!("process {} went on", process.id());
         }
-        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Other processes tell nobody when something about them changes: they are looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Waits until there is something to see, and gives it.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Blocks until there is something to see, and gives it; nothing if that took too long.
+pub(crate) fn within_patience<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look();
+        if seen.is_some() || deadline < Instant::now() {
+            return seen;
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

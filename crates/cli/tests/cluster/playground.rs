@@ -6,11 +6,10 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, end_of, quorate, run, signal};
+use crate::harness::{end_of, quorate, run, signal, within_patience};
 
 /// A running playground; what it says is in a file, so that it never waits for a reader.
 struct Playground {
@@ -42,13 +41,13 @@ impl Playground {
 
     /// Waits until it has said something.
     fn says(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.said().contains(text) {
+        let said = within_patience(|| {
             let ended = self.process.try_wait().unwrap();
-            assert!(ended.is_none(), "ended before it said {text:?}:\n{}", self.said());
-            assert!(Instant::now() < deadline, "did not say {text:?}:\n{}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            let said = self.said().contains(text);
+            assert!(said || ended.is_none(), "ended before it said {text:?}:\n{}", self.said());
+            said.then_some(())
+        });
+        assert!(said.is_some(), "did not say {text:?}:\n{}", self.said());
     }
 
     fn end(&mut self) -> ExitStatus {
@@ -156,11 +155,8 @@ fn a_playground_tells_of_a_node_that_ends_and_takes_the_others_with_it_when_it_i
 
     signal(playground.process.id(), "KILL");
     playground.end();
-    let deadline = Instant::now() + PATIENCE;
-    while !nodes_of(&data).is_empty() {
-        assert!(Instant::now() < deadline, "nodes outlive their playground");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let gone = within_patience(|| nodes_of(&data).is_empty().then_some(()));
+    assert!(gone.is_some(), "nodes outlive their playground");
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! How a member ends when it is asked to.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::PutRequest;
@@ -67,12 +66,17 @@ async fn sighup_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_a_member_at_once() {
     let mut cluster = Cluster::start(1, &[]).await;
-    // A request that never ends is waited for, for a moment.
+    // A request that never ends is waited for, for a moment. This one has begun: its body is asked for.
     let mut client = TcpStream::connect(cluster.endpoint(0)).unwrap();
-    client.write_all(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12").unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "POST /etcdserverpb.KV/Put HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\n\
+                   Content-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
     cluster.signal(0, "TERM");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.logged(0, "stopping").await;
     cluster.signal(0, "INT");
     assert_eq!(cluster.ended(0).unwrap().code(), Some(1));
     assert!(cluster.log(0).contains("as a second signal asked"), "{}", cluster.log(0));
@@ -92,12 +96,11 @@ async fn a_log_that_nobody_reads_any_more_changes_nothing() {
         assert!(0 < log.read_line(&mut line).unwrap(), "the member ended");
     }
     drop(log);
+    let put = PutRequest { key: Bytes::from_static(b"k"), ..PutRequest::default() };
     for _ in 0..3 {
         signal(member.id(), "HUP");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        KvClient::new(cluster.channel(0)).put(put.clone()).await.unwrap();
     }
-    let put = PutRequest { key: Bytes::from_static(b"k"), ..PutRequest::default() };
-    KvClient::new(cluster.channel(0)).put(put).await.unwrap();
     signal(member.id(), "TERM");
     assert!(end_of(&mut member).success());
 }

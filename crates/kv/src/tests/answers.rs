@@ -7,52 +7,6 @@ use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// Storage that counts which rows of keys are fetched.
-#[derive(Clone, Default)]
-struct Counting {
-    rows: MemoryBackend,
-    fetched: Arc<AtomicUsize>,
-}
-
-struct CountingView {
-    rows: Arc<dyn View>,
-    fetched: Arc<AtomicUsize>,
-}
-
-impl Backend for Counting {
-    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
-        let fetched = Arc::clone(&self.fetched);
-        Ok(Arc::new(CountingView { rows: self.rows.view()?, fetched }))
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
-        self.rows.commit(batch)
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.rows.size_bytes()
-    }
-
-    fn in_use_bytes(&self) -> u64 {
-        self.rows.in_use_bytes()
-    }
-
-    fn defragment(&mut self) -> Result<(), BackendError> {
-        self.rows.defragment()
-    }
-}
-
-impl View for CountingView {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        self.fetched.fetch_add(usize::from(table == Table::Key), Ordering::Relaxed);
-        self.rows.get(table, key)
-    }
-
-    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), BackendError> {
-        self.rows.scan(table, from, visit)
-    }
-}
-
 fn large(key: &str) -> Command {
     let value = Bytes::from(vec![7; MIB]);
     Command::Put(PutRequest { key: bytes(key), value, ..PutRequest::default() })
@@ -84,8 +38,15 @@ fn rows_are_read_only_where_somebody_waits() {
     ];
     let mut states = Vec::new();
     for (answer_wanted, want) in [(true, 10), (false, 0)] {
-        let disk = Counting::default();
-        let mut node = Node::on(disk.clone());
+        let fetched = Arc::new(AtomicUsize::new(0));
+        let mut disk = Watched::new(MemoryBackend::new());
+        disk.on_get = Arc::new({
+            let fetched = Arc::clone(&fetched);
+            move |table| {
+                fetched.fetch_add(usize::from(table == Table::Key), Ordering::Relaxed);
+            }
+        });
+        let mut node = Node::on(disk);
         for key in ["a", "b", "c", "e"] {
             node.put(key, "0");
         }
@@ -97,7 +58,7 @@ fn rows_are_read_only_where_somebody_waits() {
             assert_eq!(outcome.responses == [Ok(Response::Nothing)], !answer_wanted);
             node.store.flush().unwrap();
         }
-        assert_eq!(disk.fetched.load(Ordering::Relaxed), want, "wanted: {answer_wanted}");
+        assert_eq!(fetched.load(Ordering::Relaxed), want, "wanted: {answer_wanted}");
         states.push((node.store.hash_kv(0).unwrap(), node.all_at(0).unwrap()));
     }
     assert_eq!(states[0], states[1]);

@@ -101,44 +101,20 @@ impl Drop for StopsOthers<'_> {
     }
 }
 
-/// A backend that tells when it commits, and waits for a word.
-struct Gated {
-    rows: MemoryBackend,
-    gate: Arc<Barrier>,
-    is_gated: Arc<AtomicBool>,
-}
-
-impl Backend for Gated {
-    fn view(&self) -> Result<Arc<dyn View>, BackendError> {
-        self.rows.view()
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<(), BackendError> {
-        if self.is_gated.load(Ordering::Relaxed) {
-            self.gate.wait(); // it commits
-            self.gate.wait(); // it may
-        }
-        self.rows.commit(batch)
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.rows.size_bytes()
-    }
-
-    fn in_use_bytes(&self) -> u64 {
-        self.rows.in_use_bytes()
-    }
-
-    fn defragment(&mut self) -> Result<(), BackendError> {
-        self.rows.defragment()
-    }
-}
-
 #[test]
 fn entries_are_applied_and_read_while_a_flush_commits() {
     let (rows, gate) = (MemoryBackend::new(), Arc::new(Barrier::new(2)));
     let is_gated = Arc::new(AtomicBool::new(false));
-    let backend = Gated { rows: rows.clone(), gate: gate.clone(), is_gated: is_gated.clone() };
+    let mut backend = Watched::new(rows.clone());
+    backend.on_commit = Arc::new({
+        let (gate, is_gated) = (Arc::clone(&gate), Arc::clone(&is_gated));
+        move || {
+            if is_gated.load(Ordering::Relaxed) {
+                gate.wait(); // it commits
+                gate.wait(); // it may
+            }
+        }
+    });
     let mut node = Node::on(backend);
     node.put("stored", "1"); // 2
     node.put("gone", "1"); // 3

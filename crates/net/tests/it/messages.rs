@@ -1,7 +1,5 @@
 //! Messages between transports that both behave.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use quorate_net::{NetConfig, NetEvent, SendError};
 use quorate_types::NodeId;
@@ -302,7 +300,7 @@ async fn a_reader_that_pauses_loses_nothing() {
     for number in 0..3_000u32 {
         a.send(b.id, number.to_le_bytes().to_vec()).await;
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until("a full inbox", || b.events.capacity() == 0).await;
     for number in 0..3_000u32 {
         assert_eq!(b.message().await.1[..], number.to_le_bytes());
     }

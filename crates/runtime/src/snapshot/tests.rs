@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use quorate_kv::{Initial, MemoryBackend, Store};
 use quorate_net::{NetConfig, NetEvent, SnapshotError};
 use quorate_raft::ConfState;
@@ -41,6 +39,24 @@ impl SnapshotSource for Pieces {
     }
 }
 
+async fn incoming(events: &mut mpsc::Receiver<NetEvent>) -> (NodeId, Bytes, IncomingSnapshot) {
+    loop {
+        let event = events.recv().await.expect("the transport runs");
+        if let NetEvent::Snapshot { from, header, stream } = event {
+            return (from, header, stream);
+        }
+    }
+}
+
+async fn outcome(events: &mut mpsc::Receiver<NetEvent>) -> Result<(), SnapshotError> {
+    loop {
+        let event = events.recv().await.expect("the transport runs");
+        if let NetEvent::SnapshotSent { result, .. } = event {
+            return result;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     let (one, two) = (NodeId(1), NodeId(2));
@@ -77,20 +93,13 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
         let header = Bytes::from(codec::encode_message(&message).concat());
         last.clone_from(&header);
         sender.send_snapshot(two, header, Box::new(Pieces(Bytes::from(stream)))).unwrap();
-        loop {
-            let event = two_events.recv().await.expect("the transport runs");
-            if let NetEvent::Snapshot { from, header, stream } = event {
-                receiver.begin(two, from, header, stream);
-                break;
-            }
-        }
+        let (from, header, stream) = incoming(&mut two_events).await;
+        receiver.begin(two, from, header, stream);
         if is_announced {
             assert!(matches!(inbox.recv().await, Some(Done::SnapshotReceived(_))), "{what}");
         } else {
-            while receiver.busy.load(Ordering::Acquire) {
-                assert!(inbox.try_recv().is_err(), "{what}");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            drop(receiver.place.acquire().await.unwrap());
+            assert!(inbox.try_recv().is_err(), "{what}");
         }
         // What came whole is not taken in again soon; the next one of this test is.
         let declines = receiver.unusable().declines(Instant::now());
@@ -98,27 +107,16 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
         *receiver.unusable() = Unusable::default();
         let files = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, usize::from(is_announced), "{what}");
-        // One transfer to a peer at a time; the sender learns a moment later that this one ended.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // One transfer to a peer at a time: the next may begin once the sender knows of the end.
+        outcome(&mut one_events).await.ok();
     }
-    assert!(receiver.busy.load(Ordering::Acquire), "it keeps its place");
+    assert_eq!(receiver.place.available_permits(), 0, "it keeps its place");
 
     // While it does, no other is taken in.
     sender.send_snapshot(two, last.clone(), Box::new(Pieces(Bytes::from(state(CLUSTER))))).unwrap();
-    loop {
-        let event = two_events.recv().await.expect("the transport runs");
-        if let NetEvent::Snapshot { from, header, stream } = event {
-            receiver.begin(two, from, header, stream);
-            break;
-        }
-    }
-    let mut outcomes = Vec::new();
-    while outcomes.len() < 8 {
-        if let Some(NetEvent::SnapshotSent { result, .. }) = one_events.recv().await {
-            outcomes.push(result);
-        }
-    }
-    assert_eq!(outcomes.pop(), Some(Err(SnapshotError::Declined)));
+    let (from, header, stream) = incoming(&mut two_events).await;
+    receiver.begin(two, from, header, stream);
+    assert_eq!(outcome(&mut one_events).await, Err(SnapshotError::Declined));
     assert!(inbox.try_recv().is_err());
 }
 
@@ -130,20 +128,19 @@ async fn a_snapshot_keeps_its_place_until_it_is_installed() {
     let mut receiver = Receiver::new(7, directory.path().to_owned(), done, spawner);
     let file = path(directory.path(), EntryId::new(2, 9));
     create(&file).unwrap();
-    receiver.busy.store(true, Ordering::Release);
+    receiver.place.forget_permits(1);
 
     receiver.settle(false);
     tokio::task::yield_now().await;
-    assert!(receiver.busy.load(Ordering::Acquire), "the engine has not heard of it");
+    assert_eq!(receiver.place.available_permits(), 0, "the engine has not heard of it");
     receiver.announced();
     receiver.settle(true);
     tokio::task::yield_now().await;
     assert!(receiver.announced, "a mark may rest on it");
-    assert!(receiver.busy.load(Ordering::Acquire) && file.exists());
+    assert_eq!(receiver.place.available_permits(), 0);
+    assert!(file.exists());
     receiver.settle(false);
-    while receiver.busy.load(Ordering::Acquire) {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    drop(receiver.place.acquire().await.unwrap());
     assert!(!file.exists());
 }
 

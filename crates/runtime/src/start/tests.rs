@@ -38,10 +38,13 @@ async fn the_lock_is_held_until_the_last_thread_has_ended() {
     let second = open(&config, Arc::new(Room::new(Arc::default()))).map(|_| ());
     assert!(matches!(second, Err(StartError::InUse { .. })), "{second:?}");
     node.shutdown().await;
-    // A flush may still be on its way; it holds the lock as well.
-    while lock.strong_count() != 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    // A flush may still be on its way; it holds the lock as well, and tells nobody when it lets go.
+    let is_free = async {
+        while lock.strong_count() != 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), is_free).await.expect("no thread is left");
     self::opened(7, directory.path()).unwrap();
 }
 

@@ -196,9 +196,11 @@ impl Sources {
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
             Err(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let line = before.map_or(1, |before| before.split('\n').count());
                 let why = format!(
-                    "not TOML ({}); write one setting a line, as in: name = \"n1\"",
-                    error.to_string().trim().replace('\n', " ")
+                    "line {line} is not TOML ({}); write one setting a line, as in: name = \"n1\"",
+                    error.message().trim().replace('\n', " ")
                 );
                 self.problems.push(ConfigError::File { path: path.to_owned(), why });
                 return;

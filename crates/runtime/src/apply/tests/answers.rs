@@ -2,7 +2,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
-use quorate_kv::{Backend, BackendError, Batch, Command, Initial, MemoryBackend, View};
+use quorate_kv::{Backend, BackendError, Batch, Command, Initial, MemoryBackend};
+use quorate_kv::{PutRequest, View};
 use quorate_replica::seal;
 use quorate_types::Term;
 
@@ -96,10 +97,8 @@ fn a_flush_holds_the_lock_of_the_directory_until_it_ends() {
 fn whoever_asked_is_answered_once_and_nobody_else() {
     let Rig { applier, mut done, .. } = rig();
     let put = |key: &'static str| {
-        Command::Put(quorate_kv::PutRequest {
-            key: Bytes::from_static(key.as_bytes()),
-            ..Default::default()
-        })
+        let key = Bytes::from_static(key.as_bytes());
+        Command::Put(PutRequest { key, ..PutRequest::default() })
     };
     let applying = |index, request, command: Command| {
         let mut entry = BytesMut::new();
@@ -134,4 +133,31 @@ fn whoever_asked_is_answered_once_and_nobody_else() {
     };
     assert!(applier.apply(vec![applying(6, 13, put("c")), bad]).is_err());
     assert_eq!(applier.store.applied().index, Index(5));
+}
+
+#[test]
+fn a_member_that_cannot_flush_applies_no_more_until_it_can() {
+    let Rig { applier, gate, mut done, .. } = rig();
+    let store = Arc::clone(&applier.store);
+    let put = |index: u64| {
+        let mut entry = BytesMut::new();
+        seal(RequestId(index), &mut entry);
+        let (key, value) = (Bytes::from_static(b"k"), Bytes::from(vec![7; 1 << 20]));
+        Command::Put(PutRequest { key, value, ..PutRequest::default() }).encode(&mut entry);
+        Applying::Command { index: Index(index), term: Term(1), entry: entry.freeze() }
+    };
+    let last = Index(100);
+    let entries = (2..=last.0).map(put).collect();
+    let closed = gate.lock().unwrap();
+    let applying = std::thread::spawn(move || applier.apply(entries).map(drop));
+    let through = match done.blocking_recv() {
+        Some(Done::Applied { through, .. }) => through,
+        _ => panic!("entries are applied while there is room in memory"),
+    };
+    assert!(through < last && store.needs_flush(), "stopped at {through}");
+    drop(closed);
+    // Nothing was applied between the two: the flush holds what had been applied before it.
+    assert!(matches!(done.blocking_recv(), Some(Done::Flushed(index)) if index == through));
+    applying.join().unwrap().unwrap();
+    assert_eq!(store.applied().index, last);
 }
