@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_autopilot::adapter::{
     Changes, CoreChange, CoreMembership, Fate, Tag, Transfer, admits, node_id, server_id,
+    stats_of_leader, stats_of_peer,
 };
 use quorate_autopilot::{
-    Action, Config, Inputs, NodeStatus, Promoter, RaftError, Server, ServerId, ServerStats, Span,
+    Action, Config, Inputs, NodeStatus, Promoter, RaftError, Server, ServerId, Span,
     StablePromoter, State, Strictness, Time, plan_prune, plan_reconcile,
 };
 use quorate_raft::{
-    Config as RaftConfig, ConfChange, ConfChangeType, ConfChangeV2, EntryType, MemoryStorage, Message,
-    Peer, RawNode, decode_conf_change,
+    AnyConfChange, ConfChange, ConfChangeType, ConfChangeV2, Config as RaftConfig, EntryType,
+    MemoryStorage, Message, Peer, RawNode, decode_conf_change,
 };
 use quorate_types::{Index, NodeId};
 
@@ -134,7 +135,12 @@ impl Node {
     }
 
     /// Proposes a change through the adapter.
-    fn propose(&mut self, now: Time, action: &Action, prev_index: Index) -> Result<Option<Tag>, RaftError> {
+    fn propose(
+        &mut self,
+        now: Time,
+        action: &Action,
+        prev_index: Index,
+    ) -> Result<Option<Tag>, RaftError> {
         let Some(change) = self.membership.plan(action)? else { return Ok(None) };
         let tag = self.changes.begin(now, &self.membership, prev_index, TIMEOUT, false)?;
         let numbers = [self.raw.id().0, tag.0, prev_index.0];
@@ -143,7 +149,7 @@ impl Node {
             let context = context.clone().into();
             ConfChange { id: 0, change_type, node_id, context }.into()
         };
-        let proposal = match change {
+        let proposal: AnyConfChange = match change {
             CoreChange::AddNode { id, .. } => one(ConfChangeType::AddNode, id),
             CoreChange::AddLearner { id, .. } => one(ConfChangeType::AddLearnerNode, id),
             CoreChange::UpdateNode { id, .. } => one(ConfChangeType::UpdateNode, id),
@@ -222,7 +228,9 @@ impl Cluster {
             }
             for message in messages {
                 let now = self.now;
-                let Some(to) = self.nodes.get_mut(&message.to).filter(|to| to.is_up) else { continue };
+                let Some(to) = self.nodes.get_mut(&message.to).filter(|to| to.is_up) else {
+                    continue;
+                };
                 to.heard_at.insert(message.from, now);
                 let _ = to.raw.step(message);
             }
@@ -252,12 +260,13 @@ impl Cluster {
             let server = Server { id: server_id(*id), node_status, ..Server::default() };
             known_servers.insert(server_id(*id), server);
             let Some(progress) = status.progress.get(*id) else { continue };
-            let since = node.heard_at.get(id).map_or(Span(-1), |at| self.now.since(*at));
-            let is_self = *id == leader;
-            let stats = ServerStats {
-                last_contact: if is_self { Span::ZERO } else { since },
-                last_term: node.raw.entry_term(progress.matched).unwrap_or_default(),
-                last_index: progress.matched,
+            let stats = match *id == leader {
+                true => stats_of_leader(last_index, last_term),
+                false => {
+                    let term = node.raw.entry_term(progress.matched);
+                    let heard_at = node.heard_at.get(id).copied();
+                    stats_of_peer(self.now, progress.matched, term, heard_at)
+                }
             };
             fetched_stats.insert(server_id(*id), stats);
         }
@@ -326,8 +335,7 @@ impl Cluster {
         let Some(inputs) = self.update() else { return Vec::new() };
         let (config, strictness) = (self.config.clone(), self.strictness.clone());
         let state = self.state.clone();
-        let changes =
-            StablePromoter.calculate_promotions_and_demotions(self.now, &config, &state);
+        let changes = StablePromoter.calculate_promotions_and_demotions(self.now, &config, &state);
         let round = plan_reconcile(self.now, &config, &state, &changes, &strictness, true).unwrap();
         let mut done = Vec::new();
         for action in round.actions {

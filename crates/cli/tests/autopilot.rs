@@ -51,7 +51,10 @@ fn unusable_inputs_print_nothing_and_fail() {
         ("{", "not JSON: "),
         ("{}", "Config: is missing\n"),
         (r#"{"Config": {}, "RaftConfig": null}"#, "RaftConfig: is missing\n"),
-        (r#"{"Config": {}, "RaftConfig": {"Servers": 3}}"#, "RaftConfig.Servers: is 3 and not a list\n"),
+        (
+            r#"{"Config": {}, "RaftConfig": {"Servers": 3}}"#,
+            "RaftConfig.Servers: is 3 and not a list\n",
+        ),
     ] {
         let output = evaluate(input.as_bytes());
         assert_eq!(output.status.code(), Some(1), "{input}");

@@ -109,7 +109,7 @@ impl Story {
             "well" => rest.iter().for_each(|id| model.peer(id).is_well = true),
             "forget" => rest.iter().for_each(|id| model.peer(id).is_known = false),
             "remove" => {
-                rest.iter().for_each(|id| assert!(model.peers.remove(*id).is_some(), "{id}"))
+                rest.iter().for_each(|id| _ = model.peers.remove(*id).expect(id));
             }
             "version" => {
                 rest[1..].iter().for_each(|id| model.peer(id).version = rest[0].to_owned());
