@@ -48,7 +48,7 @@ pub enum Action {
         address: String,
     },
     /// Asked of the application: make this failed server go away.
-    RemoveFailedServer(Server),
+    RemoveFailedServer(Box<Server>),
 }
 
 impl fmt::Display for Action {

@@ -18,7 +18,7 @@ use crate::configuration::{Member, RaftConfiguration, Suffrage};
 use crate::interface::RaftError;
 use crate::server::ServerId;
 
-pub use changes::{Changes, Fate, Tag, Transfer, admits};
+pub use changes::{Changes, Fate, Tag, Transfer, admits, stats_of_leader, stats_of_peer};
 
 /// One change of the core's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -218,7 +218,7 @@ impl Pruner<'_> {
             }
             actions.push(match candidate.failed {
                 None => Action::RemoveServer { id: candidate.id.clone() },
-                Some(server) => Action::RemoveFailedServer(server),
+                Some(server) => Action::RemoveFailedServer(Box::new(server)),
             });
             self.registry.remove(&candidate.id);
         }

@@ -1,9 +1,9 @@
 //! What became of a change, and of a transfer.
 
-use quorate_types::{Index, NodeId};
+use quorate_types::{Index, NodeId, Term};
 
 use crate::interface::RaftError;
-use crate::server::ServerId;
+use crate::server::{ServerId, ServerStats};
 use crate::time::{Span, Time};
 
 use super::{CoreMembership, server_id};
@@ -125,6 +125,28 @@ impl Changes {
     fn end(&mut self, result: Result<Index, RaftError>) -> Option<Fate> {
         self.pending.take().map(|pending| Fate { tag: pending.tag, result })
     }
+}
+
+/// The stats of a peer, as a leader can tell without asking it: how far its log matches, the term there
+/// (0 if the entry is gone from the log), and when it was last heard from.
+pub fn stats_of_peer(
+    now: Time,
+    matched: Index,
+    term_at_matched: Option<Term>,
+    heard_at: Option<Time>,
+) -> ServerStats {
+    let known = term_at_matched.filter(|_| matched != Index(0));
+    ServerStats {
+        // The clock of the caller does not go back; if it does, the contact is of now.
+        last_contact: heard_at.map_or(Span(-1), |at| now.since(at).max(Span::ZERO)),
+        last_term: known.unwrap_or_default(),
+        last_index: matched,
+    }
+}
+
+/// The stats of the leader itself.
+pub fn stats_of_leader(last_index: Index, last_term: Term) -> ServerStats {
+    ServerStats { last_contact: Span::ZERO, last_term, last_index }
 }
 
 /// A transfer of leadership under way. It ends when somebody else leads, and after one election timeout

@@ -1,3 +1,5 @@
+use quorate_types::Term;
+
 use super::*;
 use crate::time::{Span, Time};
 
@@ -231,4 +233,21 @@ fn a_transfer_ends_one_way_or_the_other() {
     let late = "no answer within 5s; whether the change was made is not known".to_owned();
     assert_eq!(outcome(5, Some(1)), Some(Err(late.clone())), "to an unreachable one");
     assert_eq!(outcome(5, None), Some(Err(late)));
+}
+
+#[test]
+fn stats_come_without_asking_anybody() {
+    let contact = |heard_at| stats_of_peer(at(10), 7.into(), Some(3.into()), heard_at).last_contact;
+    assert_eq!(contact(Some(at(8))), Span::from_secs(2));
+    assert_eq!(contact(Some(at(11))), Span::ZERO);
+    assert_eq!(contact(None), Span(-1), "never heard from");
+    for (matched, term, want) in [(7, Some(3), 3), (7, None, 0), (0, Some(3), 0), (0, None, 0)] {
+        let stats = stats_of_peer(at(10), Index(matched), term.map(Term), None);
+        assert_eq!((stats.last_index, stats.last_term), (Index(matched), Term(want)));
+    }
+    let stats = stats_of_leader(9.into(), 4.into());
+    assert_eq!(
+        (stats.last_contact, stats.last_index, stats.last_term),
+        (Span::ZERO, Index(9), Term(4))
+    );
 }

@@ -102,8 +102,12 @@ fn server(place: &Place<'_>) -> Result<Server, InputError> {
 }
 
 fn tags(place: &Place<'_>) -> Result<BTreeMap<String, String>, InputError> {
-    let tags = map(place, |tag| tag.text())?;
+    let tags = map(place, tag)?;
     Ok(tags.into_iter().map(|(key, value)| (key.0, value)).collect())
+}
+
+fn tag(place: &Place<'_>) -> Result<String, InputError> {
+    place.text()
 }
 
 fn stats(place: &Place<'_>) -> Result<ServerStats, InputError> {

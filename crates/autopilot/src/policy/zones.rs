@@ -43,7 +43,7 @@ pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     let in_order = |ids: &BTreeSet<&ServerId>| -> Vec<ServerId> {
         active.iter().filter(|id| ids.contains(*id)).map(|id| (*id).clone()).collect()
     };
-    let pool: BTreeSet<&ServerId> = zones.values().flat_map(|zone| zone.pool()).copied().collect();
+    let pool: BTreeSet<&ServerId> = zones.values().flat_map(Zone::pool).copied().collect();
     let mut extra = in_order(&pool);
     let surplus = extra.split_off(extra.len().min(down_count + recovering_count));
     while extra.len() < down_count {

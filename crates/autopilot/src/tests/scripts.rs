@@ -43,6 +43,26 @@ fn stories_end_as_they_are_told() {
     assert!(10 <= count, "only {count} scripts");
 }
 
+#[test]
+fn versions_are_compared_by_precedence() {
+    for (old, new, status, round) in [
+        ("2.4.0", "2.4.0", "idle", "add-voter n"),
+        ("2.4.0-blue.1", "2.4.0-blue.2", "promoting: 1 of 1", "add-voter n"),
+        ("2.4.0-blue.9", "2.4.0-blue.10", "promoting: 1 of 1", "add-voter n"),
+        ("2.4.0-blue.1", "2.4.0", "promoting: 1 of 1", "add-voter n"),
+        // Those that are there are the target.
+        ("2.4.0", "2.4.0-blue.1", "await-server-removal", "nothing"),
+        ("2.4.0+a.1", "2.4.0+a.2", "idle", "add-voter n"),
+        // What is no version is taken for the leader's.
+        ("2.4.0", "2.4", "idle", "add-voter n"),
+        ("2.4.0", "", "idle", "add-voter n"),
+    ] {
+        let told = format!("voters o={old}\njoin n={new}\nwait 20\nmigration\nround");
+        let want = format!("{told}\n---\n{status}\n{round}\n");
+        assert_eq!(run(&told), want, "{old} and {new}");
+    }
+}
+
 fn run(script: &str) -> String {
     let mut story = Story::new();
     let mut blocks = Vec::new();
@@ -89,7 +109,7 @@ impl Story {
             "well" => rest.iter().for_each(|id| model.peer(id).is_well = true),
             "forget" => rest.iter().for_each(|id| model.peer(id).is_known = false),
             "remove" => {
-                rest.iter().for_each(|id| assert!(model.peers.remove(*id).is_some(), "{id}"))
+                rest.iter().for_each(|id| _ = model.peers.remove(*id).expect(id));
             }
             "version" => {
                 rest[1..].iter().for_each(|id| model.peer(id).version = rest[0].to_owned());
