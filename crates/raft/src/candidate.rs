@@ -21,7 +21,7 @@ pub(crate) fn step<S: Storage>(
     match message.body {
         // Somebody else won this term.
         Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. } => {
-            return Ok(Next::Relay(message));
+            return Ok(Next::Relay(Box::new(message)));
         }
         Body::VoteReply { reject } if campaign == CampaignType::Election => {
             return Ok(on_vote(core, campaign, from, !reject));

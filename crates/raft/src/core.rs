@@ -9,7 +9,6 @@
 //! Not here: what a role does with a message (`follower.rs`, `candidate.rs`, `leader.rs`), when
 //! roles change (`raft.rs`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -63,9 +62,10 @@ pub(crate) struct Core<S> {
     /// [`Core::is_good_candidate`].
     pub(crate) is_gone: bool,
     /// Who this node handed leadership to, while it is not known who leads.
-    pub(crate) handed_over: Option<HandedOver>,
+    // These two are boxed, because they are rare.
+    pub(crate) handed_over: Option<Box<HandedOver>>,
     /// What became of the last transfer of leadership.
-    pub(crate) transfer_outcome: Option<(NodeId, TransferOutcome)>,
+    pub(crate) transfer_outcome: Option<Box<(NodeId, TransferOutcome)>>,
     rng: Rng,
 
     pub(crate) messages: Vec<Message>,
@@ -73,7 +73,7 @@ pub(crate) struct Core<S> {
     pub(crate) read_states: Vec<ReadState>,
     pub(crate) lost_reads: Vec<Bytes>,
     /// Reads asked before the leader's first commit in its term. They outlive a leadership.
-    pub(crate) postponed: VecDeque<ReadRequest>,
+    pub(crate) postponed: Vec<ReadRequest>,
 
     notes: Vec<Note>,
     notes_missed: u64,
@@ -114,7 +114,7 @@ impl<S: Storage> Core<S> {
             held: Vec::new(),
             read_states: Vec::new(),
             lost_reads: Vec::new(),
-            postponed: VecDeque::new(),
+            postponed: Vec::new(),
             notes: Vec::new(),
             notes_missed: 0,
             tracer: Tracer::new(logger),
@@ -178,7 +178,8 @@ impl<S: Storage> Core<S> {
     /// It became known who leads.
     pub(crate) fn on_leader_known(&mut self) {
         self.has_stood = false;
-        if let Some(HandedOver { to, .. }) = self.handed_over.take() {
+        if let Some(handed_over) = self.handed_over.take() {
+            let to = handed_over.to;
             let outcome = match self.lead == to {
                 true => TransferOutcome::Transferred,
                 false => TransferOutcome::OtherLeader { leader: self.lead },
@@ -201,7 +202,7 @@ impl<S: Storage> Core<S> {
     }
 
     pub(crate) fn end_transfer(&mut self, to: NodeId, outcome: TransferOutcome) {
-        self.transfer_outcome = Some((to, outcome));
+        self.transfer_outcome = Some(Box::new((to, outcome)));
         self.note(Note::TransferEnded { to, outcome });
     }
 

@@ -435,7 +435,7 @@ impl Leader {
         let is_alone = decides_alone(core) && !core.config.postpone_single_voter_reads;
         if !is_alone && !has_committed_in_term(core) {
             // What earlier leaders committed may reach further than this node knows yet.
-            core.postponed.push_back(request);
+            core.postponed.push(request);
         } else if self.take_read(core, request) {
             self.beat(core);
         }

@@ -47,7 +47,8 @@ pub(crate) enum Next {
         lead: NodeId,
     },
     /// Become a follower of the sender in the message's term, and handle the message as that.
-    Relay(Message),
+    // Boxed: it is rare, and all others are small.
+    Relay(Box<Message>),
     /// Campaign, if nothing speaks against it.
     Hup(CampaignType),
     /// Go on to the next stage of a campaign.
@@ -351,7 +352,7 @@ impl<S: Storage> Raft<S> {
             }
             Next::Relay(message) => {
                 self.follow(message.term, message.from);
-                self.step_role(message)
+                self.step_role(*message)
             }
             Next::Hup(kind) => self.hup(kind),
             Next::Campaign(kind) => self.campaign(kind),

@@ -39,7 +39,8 @@ pub struct RawNode<S> {
     pub(crate) soft_state: SoftState,
     /// As last handed out.
     pub(crate) hard_state: HardState,
-    pub(crate) on_advance: OnAdvance,
+    // Boxed, because most of many groups on a node are quiet.
+    pub(crate) on_advance: Option<Box<OnAdvance>>,
     // Boxed, because hardly any of many groups on a node ever has one.
     fatal: Option<Box<Fatal>>,
 }
@@ -79,7 +80,7 @@ impl<S: Storage> RawNode<S> {
             soft_state: raft.soft_state(),
             hard_state: raft.core.hard_state(),
             raft,
-            on_advance: OnAdvance::default(),
+            on_advance: None,
             fatal: None,
         })
     }
@@ -311,7 +312,7 @@ impl<S: Storage> RawNode<S> {
     /// follows every transfer, unless this node is lost before; each also comes as a
     /// [`Note::TransferEnded`] or [`Note::TransferRefused`].
     pub fn transfer_outcome(&self) -> Option<(NodeId, TransferOutcome)> {
-        self.raft.core.transfer_outcome
+        self.raft.core.transfer_outcome.as_deref().copied()
     }
 
     /// Of the other voters, the one that has most of the log, as far as this leader knows; if any
@@ -376,10 +377,11 @@ impl<S: Storage> RawNode<S> {
 
     /// Takes out the work there is. Nothing when a [`Fatal`] happened; see [`RawNode::fatal`].
     pub fn ready(&mut self) -> Ready {
-        self.run(|node| {
+        let mut ready = Ready::default();
+        let taken = self.run(|node| {
             node.check_advanced()?;
             node.raft.flush_appends()?;
-            let mut ready = node.gather()?;
+            node.gather(&mut ready)?;
             let core = &mut node.raft.core;
             ready.messages = std::mem::take(&mut core.messages);
             ready.read_states = std::mem::take(&mut core.read_states);
@@ -387,10 +389,12 @@ impl<S: Storage> RawNode<S> {
             ready.notes = core.take_notes();
             let held = std::mem::take(&mut core.held);
             node.render(&mut ready, held);
-            node.accept_marks(&ready)?;
-            Ok(ready)
-        })
-        .unwrap_or_default()
+            node.accept_marks(&ready)
+        });
+        match taken {
+            Ok(()) => ready,
+            Err(_) => Ready::default(),
+        }
     }
 
     /// Computes the work there is and leaves it there. Notes are left out. For those who accept
@@ -400,7 +404,10 @@ impl<S: Storage> RawNode<S> {
             return Ready::default();
         }
         // A failure will show again where it can be kept.
-        let Ok(mut ready) = self.gather() else { return Ready::default() };
+        let mut ready = Ready::default();
+        if self.gather(&mut ready).is_err() {
+            return Ready::default();
+        }
         let core = &self.raft.core;
         ready.messages.clone_from(&core.messages);
         ready.read_states.clone_from(&core.read_states);
@@ -437,7 +444,10 @@ impl<S: Storage> RawNode<S> {
             let held = std::mem::take(&mut core.held);
             if !core.config.async_storage_writes {
                 let id = core.id;
-                node.on_advance.own = held.into_iter().filter(|held| held.to == id).collect();
+                let own: Vec<_> = held.into_iter().filter(|held| held.to == id).collect();
+                if !own.is_empty() {
+                    node.on_advance.get_or_insert_default().own = own;
+                }
             }
             node.accept_marks(ready)
         })
@@ -474,11 +484,9 @@ impl<S: Storage> RawNode<S> {
             if node.raft.core.config.async_storage_writes {
                 return Err(Fatal::AdvanceWithAsyncWrites.into());
             }
-            if !node.on_advance.is_due {
-                // Most Readies of a quiet group ask for no write.
-                return Ok(());
-            }
-            let OnAdvance { own, stored, applied, .. } = std::mem::take(&mut node.on_advance);
+            // Most Readies of a quiet group ask for no write.
+            let Some(on_advance) = node.on_advance.take() else { return Ok(()) };
+            let OnAdvance { own, stored, applied } = *on_advance;
             for message in own {
                 // Refusals do not matter: who is told is who would have to act on them.
                 if let Err(Error::Fatal(fatal)) = node.raft.step(message) {

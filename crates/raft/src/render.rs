@@ -15,7 +15,6 @@ use crate::{
 /// What [`RawNode::advance`] reports, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct OnAdvance {
-    pub(crate) is_due: bool,
     /// What the node says to itself once its writes are durable.
     pub(crate) own: Vec<Message>,
     pub(crate) stored: Option<Stored>,
@@ -45,27 +44,29 @@ impl<S: Storage> RawNode<S> {
     }
 
     pub(crate) fn check_advanced(&self) -> Result<(), Error> {
-        match self.on_advance.is_due {
+        match self.on_advance.is_some() {
             true => Err(Fatal::ReadyWithoutAdvance.into()),
             false => Ok(()),
         }
     }
 
-    /// A Ready without what the core queues.
-    pub(crate) fn gather(&self) -> Result<Ready, Error> {
+    /// Fills an empty Ready, in its place since it is large, but for what the core queues.
+    pub(crate) fn gather(&self, ready: &mut Ready) -> Result<(), Error> {
         let core = &self.raft.core;
-        let entries = core.log.next_unstable_ents();
-        let committed_entries = core.log.next_committed_ents(self.may_apply_unstable())?;
+        if core.log.has_next_unstable_ents() {
+            ready.entries = core.log.next_unstable_ents();
+        }
+        if core.log.has_next_committed_ents(self.may_apply_unstable()) {
+            ready.committed_entries = core.log.next_committed_ents(self.may_apply_unstable())?;
+        }
+        if let Some(snapshot) = core.log.next_unstable_snapshot() {
+            ready.snapshot = Some(snapshot.clone());
+        }
         let (soft_state, hard_state) = (self.raft.soft_state(), core.hard_state());
-        Ok(Ready {
-            soft_state: (soft_state != self.soft_state).then_some(soft_state),
-            hard_state: (hard_state != self.hard_state).then_some(hard_state),
-            snapshot: core.log.next_unstable_snapshot().cloned(),
-            must_sync: must_sync(&hard_state, &self.hard_state, entries.len()),
-            entries,
-            committed_entries,
-            ..Ready::default()
-        })
+        ready.soft_state = (soft_state != self.soft_state).then_some(soft_state);
+        ready.hard_state = (hard_state != self.hard_state).then_some(hard_state);
+        ready.must_sync = must_sync(&hard_state, &self.hard_state, ready.entries.len());
+        Ok(())
     }
 
     /// Gives the messages that vouch for this Ready's write the place they have in this way of
@@ -79,7 +80,7 @@ impl<S: Storage> RawNode<S> {
         let id = self.raft.core.id;
         for message in held {
             if message.to == id {
-                self.on_advance.own.push(message);
+                self.on_advance.get_or_insert_default().own.push(message);
             } else {
                 ready.messages.push(message);
             }
@@ -101,11 +102,11 @@ impl<S: Storage> RawNode<S> {
             Applied { index: last.index, encoded_bytes, payload_bytes }
         });
         if may_apply_unstable {
-            self.on_advance.stored = self.storage_append_reply(ready);
-            self.on_advance.applied = applied;
-            self.on_advance.is_due = !self.on_advance.own.is_empty()
-                || self.on_advance.stored.is_some()
-                || self.on_advance.applied.is_some();
+            let stored = self.storage_append_reply(ready);
+            if stored.is_some() || applied.is_some() {
+                let on_advance = self.on_advance.get_or_insert_default();
+                (on_advance.stored, on_advance.applied) = (stored, applied);
+            }
         }
         let log = &mut self.raft.core.log;
         log.accept_unstable();

@@ -7,9 +7,6 @@ use quorate_types::Index;
 
 use crate::{Entries, Entry};
 
-/// Room for so many batches is kept while there are none.
-const KEPT_COUNT: usize = 4;
-
 /// Entries whose indexes follow each other: what a storage in memory may keep, so that it shares its
 /// entries with whoever gave them and whoever asks for them.
 #[derive(Clone, Debug, Default)]
@@ -167,9 +164,9 @@ impl Runs {
         self.release();
     }
 
-    /// Gives memory back that a few batches do not need.
+    /// Gives memory back that is not needed: all of it, once there are no batches.
     fn release(&mut self) {
-        if KEPT_COUNT < self.runs.capacity() && 4 * self.runs.len() < self.runs.capacity() {
+        if 4 * self.runs.len() < self.runs.capacity() {
             self.runs.shrink_to(2 * self.runs.len());
         }
     }

@@ -88,12 +88,13 @@ impl Leader {
             self.end_transfer(core, TransferOutcome::LeadershipLost);
         } else if let Some(to) = std::mem::take(&mut self.transferee).known() {
             // Somebody campaigns: most likely the one that was told to. Who wins will be seen.
-            core.handed_over = Some(HandedOver { to, ticks_left: core.config.election_tick });
+            let ticks_left = core.config.election_tick;
+            core.handed_over = Some(Box::new(HandedOver { to, ticks_left }));
         }
     }
 }
 
 fn refuse<S: Storage>(core: &mut Core<S>, to: NodeId) {
-    core.transfer_outcome = Some((to, TransferOutcome::Refused));
+    core.transfer_outcome = Some(Box::new((to, TransferOutcome::Refused)));
     core.note(Note::TransferRefused { to });
 }
