@@ -13,6 +13,8 @@ use crate::wire::{self, Failure};
 
 /// Below this, a client of the load; from here on, who looks at one member after all is over.
 pub(crate) const OBSERVER: u64 = 1_000_000;
+/// What a client waits after a request that was not answered.
+const FAILURE_PAUSE: Duration = Duration::from_millis(25);
 /// Lives of a member are counted up from its number times this.
 const LIVES_MAX: u64 = 1_000_000;
 
@@ -132,6 +134,10 @@ impl Client {
             for item in answer.iter().flat_map(Response::items) {
                 let key = String::from_utf8_lossy(&item.key).into_owned();
                 seen.insert(key, item.modified.map_or(0, |it| it.0));
+            }
+            if answer.is_none() {
+                // Whoever is down refuses at once; there is no use in asking all the time.
+                tokio::time::sleep(FAILURE_PAUSE).await;
             }
             if answer.is_none() || chance.percent(15) {
                 member = chance.below(members);

@@ -198,9 +198,9 @@ impl Plan {
             Kind::KillAll => Whom::All,
             Kind::Delay => *chance.pick(&[Whom::Leader, Whom::One, Whom::All]),
             Kind::Throttle | Kind::SlowSync => *chance.pick(&[Whom::Leader, Whom::One, Whom::Most]),
-            Kind::Cut | Kind::CutOneWay | Kind::CutPart | Kind::FullDisk | Kind::FailSync => {
-                *chance.pick(&any)
-            }
+            // Followers have little to tell each other.
+            Kind::CutPart => *chance.pick(&[Whom::Leader, Whom::Leader, Whom::Leader, Whom::One]),
+            Kind::Cut | Kind::CutOneWay | Kind::FullDisk | Kind::FailSync => *chance.pick(&any),
         };
         let by = Duration::from_millis(*chance.pick(&[20, 100, 300, 900]));
         Fault { kind, whom, flavour: chance.percent(50), by }

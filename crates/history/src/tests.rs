@@ -2,6 +2,7 @@
 
 mod brute;
 mod known;
+mod machine;
 mod promises;
 mod random;
 mod text;

@@ -41,7 +41,7 @@ pub(super) struct Shape {
     pub(super) is_plain: bool,
 }
 
-fn request(chance: &mut Chance, shape: &Shape, number: usize, state: &State) -> Request {
+pub(super) fn request(chance: &mut Chance, shape: &Shape, number: usize, state: &State) -> Request {
     let key = |chance: &mut Chance| format!("k{}", chance.below(shape.keys));
     let put = |chance: &mut Chance, part: &str| {
         let value = match shape.values {
