@@ -331,7 +331,7 @@ impl<'a> Change<'a> {
             value,
             lease,
         });
-        self.state.overlay.push(revision, row);
+        self.state.record(revision, row);
         let prev_kv = old.filter(|old| answers_old && self.allowance.take(old.memory_bytes()));
         Ok(PutResponse { revision: revision.main, prev_kv })
     }
@@ -368,7 +368,7 @@ impl<'a> Change<'a> {
         let revision = self.draw();
         self.state.index.delete(key, revision);
         self.state.leases.detach(key);
-        self.state.overlay.push(revision, row::tombstone(key));
+        self.state.record(revision, row::tombstone(key));
     }
 
     fn range(&mut self, range: &RangeRequest) -> Result<RangeResponse, StoreError> {

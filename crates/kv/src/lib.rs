@@ -1,9 +1,10 @@
 //! etcd's key-value state machine: every version of every key under one counter of revisions, with
-//! ranges, transactions and compaction; and the list of members.
+//! ranges, transactions and compaction; leases, alarms, and the list of members; and who is told of
+//! what changes.
 //!
 //! ```text
 //! apply ─► index (which versions, in memory) + overlay (rows not yet flushed)
-//! flush ─► backend (rows, applied index, members: one durable transaction)
+//! flush ─► backend (rows, applied index, members, leases: one durable transaction)
 //! range ─► index at a pinned revision ─► rows from overlay or backend
 //! ```
 //! Pure: it opens no file, reads no clock, starts no thread. What it writes goes to a [`Backend`]
@@ -11,12 +12,14 @@
 //!
 //! Where to look: [`Store`] is the whole of it. `request.rs` and `response.rs` hold etcd's messages
 //! as our own types, `validate.rs` the checks before the log, `apply.rs` what an entry does,
-//! `read.rs` reading, `index.rs` versions and compaction, `snapshot.rs` the state as a stream.
+//! `read.rs` reading, `index.rs` versions and compaction, `snapshot.rs` the state as a stream,
+//! `lease.rs` leases as all members know them and `lessor.rs` when they end, `watch.rs` watchers.
 
 mod alarm;
 mod allowance;
 mod apply;
 mod backend;
+mod changes;
 mod command;
 mod error;
 mod hash;
@@ -28,6 +31,7 @@ mod member;
 mod meta;
 mod overlay;
 mod read;
+mod recent;
 mod request;
 mod response;
 mod revision;
@@ -37,6 +41,7 @@ mod snapshot;
 mod state;
 mod store;
 mod validate;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -64,4 +69,7 @@ pub use response::{
 pub use snapshot::{Snapshot, SnapshotReader, restore, verify};
 pub use store::{Initial, OVERLAY_BYTES_MAX, Store};
 pub use validate::{Limits, PAIR_BYTES_MAX};
+pub use watch::{
+    Event, EventKind, StreamId, WatchCreateRequest, WatchLimits, WatchResponse, Watches,
+};
 pub use wire::Malformed;

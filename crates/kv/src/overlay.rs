@@ -27,6 +27,11 @@ impl Overlay {
         Some(&self.rows[place].1)
     }
 
+    /// The oldest one.
+    pub(crate) fn first(&self) -> Option<Revision> {
+        self.rows.first().map(|(revision, _)| *revision)
+    }
+
     pub(crate) fn rows(&self) -> impl Iterator<Item = &(Revision, Bytes)> {
         self.rows.iter()
     }

@@ -24,6 +24,7 @@ use crate::lessor::Lessor;
 use crate::member::Members;
 use crate::meta::Meta;
 use crate::overlay::Overlay;
+use crate::recent::Recent;
 use crate::response::KeyValue;
 use crate::revision::Revision;
 use crate::row::{self, Row};
@@ -39,6 +40,8 @@ pub(crate) struct State {
     /// As it is now; storage has it as of the last flush.
     pub(crate) meta: Meta,
     pub(crate) overlay: Overlay,
+    /// The last changes, flushed or not.
+    pub(crate) recent: Recent,
     flushing: Option<Arc<Overlay>>,
     view: Arc<dyn View>,
     flushed: LogIndex,
@@ -103,6 +106,7 @@ impl State {
             leases,
             lessor: Lessor::default(),
             alarms,
+            recent: Recent::new(meta.revision),
             meta,
             overlay: Overlay::default(),
             flushing: None,
@@ -133,6 +137,12 @@ impl State {
     pub(crate) fn overlay_count(&self) -> usize {
         let flushing = self.flushing.as_ref().map_or(0, |overlay| overlay.count());
         self.overlay.count() + flushing + self.forgotten.len()
+    }
+
+    /// Takes a change.
+    pub(crate) fn record(&mut self, revision: Revision, row: Bytes) {
+        self.recent.push(revision, row.clone());
+        self.overlay.push(revision, row);
     }
 
     /// Where the rows outside the overlay are.
@@ -245,6 +255,16 @@ impl Flush {
 }
 
 impl Rows {
+    /// What storage has, to look at.
+    pub(crate) fn view(&self) -> &dyn View {
+        &*self.view
+    }
+
+    /// What is on its way there.
+    pub(crate) fn flushing(&self) -> Option<&Overlay> {
+        self.flushing.as_deref()
+    }
+
     /// What storage has.
     pub(crate) fn into_view(self) -> Arc<dyn View> {
         self.view

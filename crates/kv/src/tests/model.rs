@@ -99,10 +99,10 @@ impl Model {
                 let revision = self.revision();
                 return Ok(Response::LeaseCheckpoint(LeaseCheckpointResponse { revision }));
             }
-            Command::LeaseExpire { id, granted, term: judged } => {
-                if *judged != term || self.leases.get(id) != Some(granted) {
-                    return Err(KvError::LeaseNotFound);
-                }
+            Command::LeaseExpire { id, granted, term: judged }
+                if *judged != term || self.leases.get(id) != Some(granted) =>
+            {
+                return Err(KvError::LeaseNotFound);
             }
             _ => {}
         }
