@@ -43,6 +43,9 @@ pub enum FollowerStage {
     Done,
 }
 
+/// No history gets there by itself; one that a peer claims to be longer is not believed.
+const INDEX_MAX: Index = Index(u64::MAX / 2);
+
 #[derive(Clone, Debug)]
 pub(crate) struct Learner {
     voting: bool,
@@ -318,7 +321,7 @@ impl Learner {
         let is_usable = core.commit < snapshot.index
             && core.handed <= snapshot.index
             && snapshot.zxid.epoch() <= self.epoch
-            && snapshot.index.next() != snapshot.index;
+            && snapshot.index <= INDEX_MAX;
         if !is_usable {
             return Next::Look(LeaveReason::Diverged);
         }

@@ -115,8 +115,8 @@ fn a_proposal_that_comes_twice_is_accepted_twice() {
 fn commits_go_up_to_what_they_name_and_no_further() {
     for (zxid, want, leaves) in [
         (id(1, 1), 1, false),
-        (id(1, 3), 3, false), // all up to it
-        (id(1, 4), 0, true),  // beyond the history
+        (id(1, 3), 3, false),   // all up to it
+        (id(1, 4), 0, true),    // beyond the history
         (Zxid::ZERO, 0, false), // long since
         (id(2, 1), 0, true),
     ] {
