@@ -24,8 +24,8 @@ use crate::note::{CloseReason, Note, ResignReason};
 use crate::zab::Next;
 use crate::{
     Address, Command, ConnId, CustomRequest, Epoch, EpochAck, FollowerInfo, KEEP_ALIVE_FID,
-    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposalId, ProposeError,
-    Request, Role, SoftState, Storage, WriteId, Zxid,
+    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposeError, Request, Role,
+    SoftState, Storage, WriteId, Zxid,
 };
 
 mod peer;
@@ -747,9 +747,4 @@ fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
     if has_gone_silent(core, conn, &member, &mut peer.is_silent_port_noted) {
         core.close(conn, CloseReason::Silent);
     }
-}
-
-/// The name under which a request of this node is known to its caller.
-pub(crate) fn proposal_id(id: u64) -> ProposalId {
-    ProposalId(id)
 }
