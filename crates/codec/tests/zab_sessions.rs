@@ -308,7 +308,10 @@ fn replay(lines: &[Line], who: char, storage: MemoryStorage, applied: u64) -> Pl
         }
     }
     for (conn, sent) in &player.sent {
-        let more: Vec<_> = sent.iter().filter(|message| !may_be_more(message)).collect();
+        // A watcher's sign of life looks like its acknowledgement.
+        let is_sign = |message: &Message| who == 'W' && *message == Message::NewLeaderAck;
+        let is_more = |message: &&Message| !may_be_more(message) && !is_sign(message);
+        let more: Vec<_> = sent.iter().filter(is_more).collect();
         assert!(more.is_empty(), "{who} sends more on {conn:?}: {more:?}");
     }
     player
@@ -321,7 +324,7 @@ fn an_ensemble_that_starts_empty() {
         let player = replay(&lines, who, MemoryStorage::new(), 0);
         let status = player.zab.status();
         assert_eq!(status.commit_zxid, Zxid(1 << 32 | 4), "{who}: {status:?}");
-        assert_eq!(status.is_serving, true, "{who}");
+        assert!(status.is_serving, "{who}");
     }
 }
 

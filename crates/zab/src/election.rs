@@ -220,6 +220,11 @@ impl Election {
     /// A vote of somebody who looks for a leader, too. Says whether our proposal changed.
     fn on_electing(&mut self, from: &Address, heard: Heard, context: &mut Context<'_>) -> bool {
         let Some(ballot) = &mut self.ballot else { return false };
+        if ballot.is_settled {
+            // An ensemble that has a leader is not given up for one that still looks. Two who did
+            // that would raise each other's rounds for ever, since what they join has a lower one.
+            return false;
+        }
         if heard.round < ballot.round {
             let vote = self.current_vote(context.standing);
             context.out.extend(vote.map(|vote| (from.clone(), vote)));
@@ -230,12 +235,10 @@ impl Election {
             ballot.round = heard.round;
             ballot.received.clear();
             ballot.active.clear();
-            ballot.is_settled = false;
             ballot.proposal = own_choice(&self.own, context.standing).max(heard.choice.clone());
             is_changed = true;
         } else if ballot.proposal < heard.choice {
             ballot.proposal = heard.choice.clone();
-            ballot.is_settled = false;
             is_changed = true;
         } else if heard.choice < ballot.proposal {
             return false;
@@ -276,6 +279,13 @@ impl Election {
         let is_settled = ballot.is_settled;
         if !has_quorum(ballot, proposal, round, is_settled, &self.members, &self.own) {
             ballot.finalize_at_ms = None;
+            if is_settled {
+                // They no longer say the same: this is a ballot like any other again.
+                ballot.is_settled = false;
+                ballot.proposal = own_choice(&self.own, context.standing);
+                self.record_own();
+                self.send_to_all(context);
+            }
             return None;
         }
         let agree = |member: &Address| {

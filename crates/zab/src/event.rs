@@ -49,7 +49,8 @@ pub enum Event {
         /// What it says.
         vote: Vote,
     },
-    /// Somebody has connected to the message port.
+    /// Somebody has connected to the message port. The engine believes what a connection says of who
+    /// it is: where that is not safe, authenticate it first.
     Accepted {
         /// The connection.
         conn: ConnId,

@@ -24,8 +24,8 @@ use crate::note::{CloseReason, Note, ResignReason};
 use crate::zab::Next;
 use crate::{
     Address, Command, ConnId, CustomRequest, Epoch, EpochAck, FollowerInfo, KEEP_ALIVE_FID,
-    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposalId, ProposeError,
-    Request, Role, SoftState, Storage, WriteId, Zxid,
+    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposeError, Request, Role,
+    SoftState, Storage, WriteId, Zxid,
 };
 
 mod peer;
@@ -307,6 +307,7 @@ impl Leading {
     fn on_history<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.stage = LeaderStage::Live;
+        peer.asked_ms = peer.asked_ms.map(|_| core.now_ms);
         let (fid, index) = (peer.fid.clone(), peer.sync_point);
         if let Some(voter) = peer.voter {
             // It vouches for all that was streamed, and for what it had before.
@@ -699,6 +700,11 @@ fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
         let since_ms = match peer.stage {
             // It is this node that lets it wait.
             LeaderStage::AwaitEpoch | LeaderStage::AwaitQuorum => now_ms,
+            // Proposals follow NewLeader at once, and may go on for ever: they are no progress.
+            LeaderStage::AwaitHistory => {
+                let asked_ms = peer.asked_ms.unwrap_or(u64::MAX);
+                peer.progress_ms.max(open.written_ms).min(asked_ms)
+            }
             _ => peer.progress_ms.max(open.written_ms),
         };
         if since_ms.saturating_add(core.config.sync_timeout_ms) < now_ms {
@@ -741,9 +747,4 @@ fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
     if has_gone_silent(core, conn, &member, &mut peer.is_silent_port_noted) {
         core.close(conn, CloseReason::Silent);
     }
-}
-
-/// The name under which a request of this node is known to its caller.
-pub(crate) fn proposal_id(id: u64) -> ProposalId {
-    ProposalId(id)
 }

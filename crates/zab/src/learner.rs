@@ -1,9 +1,9 @@
 //! Whoever follows: synchronization with the leader, then the broadcast.
 //!
 //! ```text
-//! Connecting ─► SendFollowerInfo ─► ReceiveEpoch ─► SyncReceive ─► ReceiveNewLeader ─► Done
-//!   connected     FollowerInfo        LeaderInfo      entries         NewLeader       Proposals,
-//!                 leaves              EpochAck        end marker      NewLeaderAck    Commits
+//! Connecting ───► ReceiveEpoch ──► SyncReceive ──► ReceiveNewLeader ──► Done
+//!   connected;      LeaderInfo;      entries,        NewLeader;           Proposals,
+//!   FollowerInfo    EpochAck         end marker      NewLeaderAck         Commits
 //! ```
 //! A native leader says what may be kept and streams the rest in order, so entries are settled as
 //! they come: what is the same stays, and at the first difference everything that follows is
@@ -24,8 +24,8 @@ use crate::note::Note;
 use crate::zab::Next;
 use crate::{
     Command, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry, Member,
-    Message, Op, Outcome, Proposal, ProposalId, ReadFailure, ReadId, Request, Role, Snapshot,
-    SoftState, Storage, Zxid, caps, following, observing,
+    Message, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Snapshot, SoftState,
+    Storage, Zxid, caps, following, observing,
 };
 
 /// How far a learner is. gometa's `FollowerStageCode`, with the connection as a stage of its own.
@@ -42,6 +42,9 @@ pub enum FollowerStage {
     /// It takes part in the broadcast.
     Done,
 }
+
+/// No history gets there by itself; one that a peer claims to be longer is not believed.
+const INDEX_MAX: Index = Index(u64::MAX / 2);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Learner {
@@ -318,7 +321,7 @@ impl Learner {
         let is_usable = core.commit < snapshot.index
             && core.handed <= snapshot.index
             && snapshot.zxid.epoch() <= self.epoch
-            && snapshot.index.next() != snapshot.index;
+            && snapshot.index <= INDEX_MAX;
         if !is_usable {
             return Next::Look(LeaveReason::Diverged);
         }
@@ -516,7 +519,7 @@ impl Learner {
         let is_sent = self.conn.is_some_and(|conn| core.send(conn, request));
         if !is_sent {
             let answer = core.requests.end(id, Outcome::Unknown);
-            core.ready.answers.extend(answer.map(|(id, outcome)| (ProposalId(id.0), outcome)));
+            core.ready.answers.extend(answer);
         }
     }
 

@@ -4,6 +4,7 @@
 //! won: it is kept waiting for as long as a ballot may still take, and no longer.
 
 use crate::core::Core;
+use crate::election::Election;
 use crate::note::{CloseReason, Note};
 use crate::zab::Next;
 use crate::{Address, ConnId, Epoch, Message, PeerStatus, Storage, Vote};
@@ -32,13 +33,13 @@ impl Looking {
         if self.begin_at_ms.is_some_and(|at| at <= core.now_ms) {
             return self.begin(core);
         }
-        let winner = core.with_election(|election, context| election.tick(context));
+        let winner = core.with_election(Election::tick);
         on_winner(core, winner)
     }
 
     fn begin<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         self.begin_at_ms = None;
-        let winner = core.with_election(|election, context| election.start(context));
+        let winner = core.with_election(Election::start);
         core.note(Note::BallotStarted { round: core.election.round() });
         on_winner(core, winner)
     }

@@ -7,7 +7,7 @@
 use crate::back_off::BackOff;
 use crate::core::Core;
 use crate::event::{Fatal, refusal};
-use crate::leading::{Leading, proposal_id};
+use crate::leading::Leading;
 use crate::learner::Learner;
 use crate::looking::{self, Looking};
 use crate::note::{CloseReason, Note, ResignReason};
@@ -136,7 +136,7 @@ impl<S: Storage> Zab<S> {
         let result = self.turn(Next::Stay);
         // What is placed has an outcome even if the node is not usable any more: none is unknown.
         let _ = self.remember(result);
-        Ok(proposal_id(id))
+        Ok(ProposalId(id))
     }
 
     /// Asks from where on a linearizable read may be served: [`Ready::reads`] has it. It costs one

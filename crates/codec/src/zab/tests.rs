@@ -236,7 +236,7 @@ fn malformed_frames_are_named() {
 #[test]
 fn a_connection_is_cut_into_messages_wherever_it_pauses() {
     let messages: Vec<Message> = known().into_iter().map(|(message, _)| message).collect();
-    let stream: Vec<u8> = messages.iter().flat_map(|message| encode_frame(message)).collect();
+    let stream: Vec<u8> = messages.iter().flat_map(encode_frame).collect();
     for step in [1, 2, 7, 15, 16, 17, 1000] {
         let (mut buffer, mut found) = (BytesMut::new(), Vec::new());
         for piece in stream.chunks(step) {

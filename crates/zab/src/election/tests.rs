@@ -48,7 +48,7 @@ impl Site {
     }
 
     fn start(&mut self) -> Option<Address> {
-        self.with(|election, context| election.start(context))
+        self.with(Election::start)
     }
 
     fn hear(&mut self, from: u64, vote: Vote) -> Option<Address> {
@@ -61,7 +61,7 @@ impl Site {
 
     fn pass(&mut self, ms: u64) -> Option<Address> {
         self.now_ms += ms;
-        self.with(|election, context| election.tick(context))
+        self.with(Election::tick)
     }
 
     /// What was sent since the last look, as receiver and candidate.
@@ -213,6 +213,30 @@ fn a_settled_ensemble_is_joined_without_an_election() {
     assert_eq!(site.pass(500), None);
     assert_eq!(site.hear(2, active(7, 3, 4, Following)), Some(address(3)), "both others agree");
     assert_eq!(site.winner(), Some((7, address(3), 4)), "their round, their epoch");
+}
+
+#[test]
+fn a_settled_ensemble_is_not_given_up_for_one_who_looks() {
+    let mut site = Site::new(1, 5);
+    site.start();
+    site.hear(2, active(7, 3, 4, Following));
+    site.hear(5, active(7, 3, 4, Following));
+    assert_eq!(site.hear(3, active(7, 3, 4, Leading)), None, "three of five, and a wait");
+    site.sent();
+    site.hear(4, electing(9, 4, 8));
+    assert!(site.sent().is_empty(), "two of these would answer each other for ever");
+    assert_eq!(site.pass(241), Some(address(3)));
+    // But it is no longer settled when they no longer agree.
+    let mut site = Site::new(1, 5);
+    site.start();
+    for (from, status) in [(2, Following), (5, Following), (3, Leading)] {
+        site.hear(from, active(7, 3, 4, status));
+    }
+    site.hear(3, active(7, 3, 5, Leading));
+    assert_eq!(site.pass(1000), None);
+    site.sent();
+    site.hear(4, electing(9, 4, 8));
+    assert!(!site.sent().is_empty(), "a ballot like any other");
 }
 
 #[test]

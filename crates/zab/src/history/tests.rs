@@ -52,7 +52,7 @@ impl Disk {
         let mut lo = first;
         while lo <= last {
             let entries = self.history.entries(lo, last, 40).unwrap();
-            lo = lo + entries.len() as u64;
+            lo += entries.len() as u64;
             ids.extend(entries.iter().map(|entry| entry.zxid));
         }
         ids
@@ -202,7 +202,8 @@ fn damage_in_the_middle_is_never_taken_for_the_end() {
     disk.append(&[id(1, 1), id(1, 2), id(1, 3)]);
     disk.cut();
     disk.sync();
-    let table: [(&str, fn(&mut Vec<Entry>)); 5] = [
+    type Damage = fn(&mut Vec<Entry>);
+    let table: [(&str, Damage); 5] = [
         ("nothing", |entries| entries.clear()),
         ("a hole", |entries| drop(entries.remove(1))),
         ("another order", |entries| entries.swap(0, 1)),

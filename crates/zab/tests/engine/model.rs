@@ -150,6 +150,7 @@ impl Model {
 }
 
 /// More seeds on request: `QUORATE_ZAB_SEEDS=1000..2000`.
+#[allow(clippy::disallowed_methods, reason = "a test may be told how much to do")]
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("QUORATE_ZAB_SEEDS") else { return 0..60 };
     let (from, to) = text.split_once("..").expect("two numbers with two dots between them");

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use quorate_zab::{
-    Command, Config, Event, LeaveReason, Message, Note, Op, Outcome, Proposal, ProposeError,
-    ResignReason, Role, Zxid,
+    Command, Config, Event, LeaveReason, Message, MessageType, Note, Op, Outcome, Proposal,
+    ProposeError, ResignReason, Role, Zxid,
 };
 
-use crate::hand::{Hand, Past, accept, commit, id, request};
+use crate::hand::{Hand, Past, accept, ack, commit, id, info, request};
 use crate::net::{config, member};
 
 #[test]
@@ -200,27 +200,23 @@ fn a_leader_that_loses_its_office_does_not_know() {
 }
 
 #[test]
-fn requests_that_are_faster_than_the_leaders_disk_wait_for_it() {
-    let mut hand = Hand::of_three(3, &Past::default());
-    hand.elect(3, 3);
-    let conn = hand.meet(crate::hand::info(1, 0));
-    hand.sent(conn);
-    hand.hear(conn, crate::hand::ack(0, Zxid::ZERO, Zxid::ZERO));
-    hand.is_disk_held = true;
-    hand.sent(conn);
-    hand.hear(conn, Message::NewLeaderAck);
-    // It is established already here; hold the disk before the epoch is durable instead.
-    let mut slow = Hand::of_three(3, &Past::default());
-    slow.elect(3, 3);
-    let conn = slow.meet(crate::hand::info(1, 0));
-    slow.is_disk_held = true;
-    slow.hear(conn, crate::hand::ack(0, Zxid::ZERO, Zxid::ZERO));
-    slow.sent(conn);
-    assert!(!slow.is_serving());
-    slow.sync_and_drive();
-    slow.hear(conn, Message::NewLeaderAck);
-    slow.hear(conn, request(1, Op::SET));
-    assert!(slow.sent(conn).iter().any(|message| matches!(message, Message::Proposal(_))));
+fn requests_that_are_faster_than_the_last_quorum_wait_for_it() {
+    let mut hand = Hand::new(config(5, 5), &Past::default());
+    hand.elect(5, 5);
+    let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
+    for conn in conns {
+        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    }
+    hand.hear(conns[0], Message::NewLeaderAck);
+    hand.sent(conns[0]);
+    hand.hear(conns[0], request(1, Op::SET));
+    hand.hear(conns[0], request(2, Op::GET));
+    assert!(hand.sent(conns[0]).is_empty() && !hand.is_serving());
+    hand.hear(conns[1], Message::NewLeaderAck);
+    assert!(hand.is_serving());
+    let sent = hand.sent(conns[0]);
+    let kinds: Vec<_> = sent.iter().map(Message::message_type).collect();
+    assert_eq!(kinds, [MessageType::Abort, MessageType::Proposal]);
 }
 
 #[test]

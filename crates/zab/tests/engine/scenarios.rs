@@ -1,8 +1,13 @@
 //! Whole ensembles in situations where something could go wrong.
 
-use quorate_zab::{Event, Op, Outcome, Role};
+use bytes::Bytes;
+use quorate_types::Index;
+use quorate_zab::{
+    Address, Command, ConnId, Epoch, EpochAck, Event, FollowerInfo, LeaderInfo, LogEntry, Message,
+    Op, Outcome, PeerStatus, Proposal, Request, Role, Snapshot, Vote, Zxid, caps,
+};
 
-use crate::net::{World, config};
+use crate::net::{Dice, World, config, member};
 
 #[test]
 fn an_ensemble_elects_and_commits() {
@@ -242,4 +247,111 @@ fn runs_repeat_from_their_seed() {
         world.trace
     };
     assert_eq!(run(), run());
+}
+
+/// Any message, with numbers that could be true.
+fn anything(dice: &mut Dice) -> Message {
+    let zxid = match dice.roll(4) {
+        0 => Zxid(dice.roll(u64::MAX)),
+        _ => Zxid::new(Epoch(dice.roll(4) as u32), dice.roll(6) as u32),
+    };
+    let epoch = Epoch(match dice.roll(5) {
+        0 => u32::MAX,
+        _ => dice.roll(4) as u32,
+    });
+    let fid = match dice.roll(3) {
+        0 => Address::from("10.9.9.9:2"),
+        _ => member(1 + dice.roll(3)).message,
+    };
+    let op = Op(dice.roll(9) as u32);
+    let command = Command { op, ..Command::set("k", "h") };
+    let (request, number) = (dice.roll(5), dice.roll(9));
+    let (error, content) = ("e".to_owned(), Some(Bytes::new()));
+    match dice.roll(18) {
+        0 => Message::Vote(Vote::default()),
+        // Who claims to be a member must be known to the connection below: not the engine's business.
+        1 => Message::FollowerInfo(FollowerInfo {
+            accepted_epoch: epoch,
+            fid: "10.9.9.9:2".into(),
+            voting: dice.is_one_in(3),
+            caps: (!dice.is_one_in(3)).then_some(caps::ALL),
+            accepted_leader: Some(fid),
+        }),
+        2 => Message::LeaderInfo(LeaderInfo { epoch, caps: Some(number) }),
+        3 => Message::EpochAck(EpochAck {
+            logged: zxid,
+            current_epoch: epoch,
+            committed: Some(zxid),
+        }),
+        4 => Message::LogEntry(LogEntry { zxid, command, keep: Some(zxid) }),
+        5 => Message::NewLeader { epoch },
+        6 => Message::NewLeaderAck,
+        7 => Message::Request(Request { id: request, command }),
+        8 => Message::Proposal(Proposal { zxid, fid, request, command }),
+        9 => Message::Accept { zxid, fid },
+        10 => Message::Commit { zxid },
+        11 => Message::Abort { request, fid, error },
+        12 => Message::Response { request, fid, error, content },
+        13 => Message::Ping { number },
+        14 => Message::Pong { number },
+        15 => Message::Snapshot(Snapshot { index: Index(number), zxid, data: Bytes::new() }),
+        16 => Message::ReadIndex { id: number },
+        _ => Message::ReadIndexReply { id: number, index: Some(Index(number)) },
+    }
+}
+
+#[test]
+fn hostile_messages_end_no_more_than_their_connection() {
+    for seed in 0..20 {
+        let mut dice = Dice::new(seed);
+        let mut world = World::new(seed, (1..=3).map(|id| config(id, 3)));
+        for id in 1..=3 {
+            world.start(id);
+        }
+        let mut next = 1 << 40;
+        for round in 0..150 {
+            world.run_ms(10);
+            let target = 1 + dice.roll(3);
+            next += 1;
+            let conn = ConnId(next);
+            world.handle(target, Event::Accepted { conn });
+            // Part of the way as a learner would go, then anything.
+            let zxid = Zxid::ZERO;
+            let handshake = [
+                Message::FollowerInfo(FollowerInfo {
+                    fid: "10.9.9.9:2".into(),
+                    caps: (round % 2 == 0).then_some(caps::ALL),
+                    ..FollowerInfo::default()
+                }),
+                Message::EpochAck(EpochAck {
+                    logged: zxid,
+                    current_epoch: Epoch(0),
+                    committed: Some(zxid),
+                }),
+                Message::NewLeaderAck,
+            ];
+            for message in handshake.into_iter().take(dice.roll(4) as usize) {
+                world.handle(target, Event::Received { conn, message });
+            }
+            for _ in 0..3 {
+                let message = anything(&mut dice);
+                world.handle(target, Event::Received { conn, message });
+            }
+            let vote = Vote {
+                round: dice.roll(4),
+                status: [PeerStatus::Electing, PeerStatus::Leading][dice.roll(2) as usize],
+                candidate: member(1 + dice.roll(4)).election,
+                solicit: dice.is_one_in(2),
+                ..Vote::default()
+            };
+            world.handle(target, Event::Datagram { from: member(9).election, vote });
+            if round > 60 && round % 10 == 0 {
+                world.propose(1 + dice.roll(3));
+            }
+        }
+        world.run_ms(13_000);
+        assert!(world.has_converged(), "seed {seed}: {}", world.describe());
+        assert_eq!(world.leaders.len(), 1, "seed {seed}: the leader was never disturbed");
+        assert!(5 < world.committed_answers, "seed {seed}");
+    }
 }

@@ -371,10 +371,11 @@ fn a_snapshot_replaces_what_a_learner_has() {
 #[test]
 fn streams_that_are_no_history_are_refused() {
     let snapshot = |index| Snapshot { index: Index(index), zxid: id(1, 9), data: "s".into() };
-    let rows: [(&str, Vec<Message>); 8] = [
+    let rows: [(&str, Vec<Message>); 9] = [
         ("an entry where a snapshot must come", vec![bare_begin(id(1, 1)), entry(id(1, 1))]),
         ("an end instead of a snapshot", vec![bare_begin(id(1, 1)), end(id(1, 1))]),
         ("an older state", vec![bare_begin(id(1, 1)), Message::Snapshot(snapshot(1))]),
+        ("a state beyond all", vec![bare_begin(id(1, 1)), Message::Snapshot(snapshot(u64::MAX))]),
         ("a state nobody announced", vec![Message::Snapshot(snapshot(9))]),
         ("no order", vec![begin(id(1, 1), id(1, 1)), entry(id(1, 3)), entry(id(1, 2))]),
         ("an epoch to come", vec![begin(id(1, 1), id(1, 1)), entry(id(9, 1))]),
