@@ -30,7 +30,7 @@ fn hard_state(term: u64, commit: u64) -> Option<bytes::Bytes> {
 
 fn write(first: u64, count: u64, term: u64) -> Write {
     let entries = (first..first + count).map(|index| {
-        let kind = if index == 9 { EntryType::ConfChange } else { EntryType::Normal };
+        let kind = if index == 50 { EntryType::ConfChange } else { EntryType::Normal };
         let data = Some(vec![7; 100].into());
         let entry = Entry { term: Term(term), index: Index(index), kind: Some(kind), data };
         codec::to_log_entry(&entry)
@@ -40,22 +40,23 @@ fn write(first: u64, count: u64, term: u64) -> Write {
     Write { hard_state, entries, install: None, must_sync: true }
 }
 
-/// A data directory with a log of two segments, open.
+/// A data directory with a log, open, whose first segment is gone already.
 fn sample() -> (tempfile::TempDir, PathBuf, Wal) {
     let data = tempfile::tempdir().unwrap();
     let dir = data.path().join("wal");
     let disk = Arc::new(RealDisk);
     let owner =
         Identity { cluster: 0xc1, node: NodeId(0x17), group: GroupId(1), life: Life(0x11fe) };
-    let options = Options { segment_bytes: 4096 };
+    let options = Options { segment_bytes: 8192 };
     let first = Mark { index: Index(1), stamp: 1, ..Mark::default() };
     Wal::create(disk.clone(), &dir, owner, options.clone(), &first, hard_state(1, 1)).unwrap();
     let (mut wal, _) = Wal::open(disk, &dir, options, &mut |_, _| {}).unwrap();
     wal.append(&[write(2, 1, 2)]).unwrap();
-    wal.append(&[write(3, 8, 3)]).unwrap();
-    wal.append(&[write(11, 15, 3)]).unwrap();
-    let install = Some(Mark { index: Index(25), stamp: 3, ..Mark::default() });
+    wal.append(&[write(3, 30, 3)]).unwrap();
+    wal.append(&[write(33, 15, 3)]).unwrap();
+    let install = Some(Mark { index: Index(47), stamp: 3, ..Mark::default() });
     wal.append(&[Write { install, ..Write::default() }]).unwrap();
+    wal.append(&[write(48, 15, 3)]).unwrap();
     (data, dir, wal)
 }
 
@@ -75,12 +76,17 @@ fn a_dump_shows_every_record_on_a_line() {
     drop(wal);
     let output = quorate(&["dump"], data.path());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let want = "\
-SEGMENT     OFFSET KIND     ENTRIES                       BYTES
-      2        512 base     10@3                            512  log after 1@1; term 3, vote ab, commit 2
-      2       1024 write    11@3..25@3                     2048  15 with 1500 bytes; term 3, vote ab, commit 10
-      2       3072 write                                    512  snapshot 25@3, what was behind it kept
-";
+    let want = [
+        "SEGMENT     OFFSET KIND     ENTRIES                       BYTES",
+        "      2        512 base     47@3                            512  \
+         log after 1@1; term 3, vote ab, commit 32",
+        "      2       1024 write                                    512  \
+         snapshot 47@3, what was behind it kept",
+        "      2       1536 write    48@3..62@3                     2048  \
+         15 with 1500 bytes, 50 conf-change; term 3, vote ab, commit 47",
+        "",
+    ]
+    .join("\n");
     assert_eq!(stdout(&output), want);
     assert_eq!(stderr(&output), "");
     // The log itself is as good as the directory it is in.
@@ -97,12 +103,13 @@ fn a_dump_is_an_object_a_line_for_programs() {
     let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["base", "write", "write"]);
     assert_eq!(lines[0]["mark"]["index"], 1);
-    assert_eq!(lines[0]["last"]["index"], 10);
-    assert_eq!(lines[1]["hard_state"]["vote"], "ab");
-    assert_eq!(lines[1]["entries"].as_array().unwrap().len(), 15);
-    assert_eq!(lines[1]["entries"][14]["index"], 25);
-    assert_eq!(lines[1]["entries"][14]["kind"], "normal");
-    assert_eq!(lines[2]["keeps_tail"], true);
+    assert_eq!(lines[0]["last"]["index"], 47);
+    assert_eq!(lines[1]["keeps_tail"], true);
+    assert_eq!(lines[2]["hard_state"]["vote"], "ab");
+    assert_eq!(lines[2]["entries"].as_array().unwrap().len(), 15);
+    assert_eq!(lines[2]["entries"][2]["kind"], "conf-change");
+    assert_eq!(lines[2]["entries"][14]["index"], 62);
+    assert_eq!(lines[2]["entries"][14]["kind"], "normal");
 }
 
 #[test]
@@ -117,9 +124,9 @@ fn a_sound_log_is_said_to_be_sound_also_while_its_member_runs() {
         for words in [
             &format!("{}: sound", dir.display()),
             "cluster c1, node 17, group 1, life 11fe",
-            "starts after  25@3",
-            "entries       none",
-            "hard state    term 3, vote ab, commit 10",
+            "starts after  47@3",
+            "entries       15, 48@3 to 62@3",
+            "hard state    term 3, vote ab, commit 47",
             "torn tail     none",
         ] {
             assert!(text.contains(words), "{words} is not in\n{text}");
@@ -135,28 +142,28 @@ fn a_damaged_log_is_told_with_file_offset_and_reason() {
     drop(wal);
     let file = files(&dir).pop().unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
-    bytes[1024 + 300] ^= 1;
+    bytes[1536 + 300] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     for command in ["dump", "verify"] {
         let output = quorate(&[command], data.path());
         assert_eq!(output.status.code(), Some(1), "{command}");
         let text = stderr(&output);
-        for words in [file.to_str().unwrap(), "offset 1024", "does not match its checksum"] {
+        for words in [file.to_str().unwrap(), "offset 1536", "does not match its checksum"] {
             assert!(text.contains(words), "{command}: {words} is not in\n{text}");
         }
     }
     // What stands before the damage is shown.
-    assert_eq!(stdout(&quorate(&["dump"], data.path())).lines().count(), 2);
+    assert_eq!(stdout(&quorate(&["dump"], data.path())).lines().count(), 3);
     assert_eq!(std::fs::read(&file).unwrap(), bytes, "and nothing is changed");
 
     // An unfinished write at the end is no damage.
-    bytes[1024 + 300] ^= 1;
+    bytes[1536 + 300] ^= 1;
     let end = bytes.len() - 1;
     bytes[end] = 9;
     std::fs::write(&file, &bytes).unwrap();
     let output = quorate(&["verify"], data.path());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).contains("torn tail     512 bytes at offset 3584 of"));
+    assert!(stdout(&output).contains("torn tail     4608 bytes at offset 3584 of"));
     let output = quorate(&["dump"], data.path());
     assert!(stdout(&output).contains(" torn "), "{}", stdout(&output));
 }

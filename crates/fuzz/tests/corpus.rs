@@ -27,8 +27,7 @@ fn inputs(name: &str) -> Vec<(String, Vec<u8>)> {
 
 /// An input with a few changes, or two inputs in one.
 fn changed(inputs: &[(String, Vec<u8>)], chance: &mut Chance) -> Vec<u8> {
-    let mut pick =
-        |chance: &mut Chance| inputs[chance.below(inputs.len() as u64) as usize].1.clone();
+    let pick = |chance: &mut Chance| inputs[chance.below(inputs.len() as u64) as usize].1.clone();
     let mut bytes = pick(chance);
     for _ in 0..=chance.below(6) {
         let place = chance.below(bytes.len() as u64 + 1) as usize;

@@ -223,6 +223,11 @@ fn an_error_at_every_operation() {
 fn creation_is_whole_or_absent() {
     let whole = SimDisk::new();
     create(&whole, &SMALL).unwrap();
+    for seed in 0..60 {
+        let disk = whole.fork();
+        disk.restart(seed);
+        assert!(Wal::exists(&disk, DIR.as_ref()).unwrap(), "what was reported as made is there");
+    }
     for op in 0..whole.op_count() {
         for seed in 0..60 {
             let disk = SimDisk::new();

@@ -191,6 +191,34 @@ fn any_part_of_the_last_write_is_a_torn_tail() {
 }
 
 #[test]
+fn what_is_cut_off_is_gone_also_behind_a_large_write() {
+    let disk = SimDisk::new();
+    let options = Options { segment_bytes: 1 << 20 };
+    create(&disk, &options).unwrap();
+    let open = |disk: &SimDisk| {
+        let disk = std::sync::Arc::new(disk.clone());
+        Wal::open(disk, Path::new(DIR), options.clone(), &mut |_, _| {}).unwrap()
+    };
+    let (mut wal, _) = open(&disk);
+    let large = |index, bytes| Write {
+        entries: vec![entry(index, 1, bytes)],
+        must_sync: true,
+        ..Write::default()
+    };
+    wal.append(&[large(1, 300_000)]).unwrap();
+    drop(wal);
+    // Its first sector is lost. What follows is too large to bring zeros of its own along.
+    let file = &segments(&disk)[0];
+    disk.edit(file, |bytes| bytes[2 * SECTOR..3 * SECTOR].fill(0));
+    let (mut wal, recovered) = open(&disk);
+    assert!(recovered.torn.is_some() && recovered.entries.is_empty());
+    wal.append(&[large(1, 100_000)]).unwrap();
+    drop(wal);
+    let (_, recovered) = open(&disk);
+    assert_eq!((recovered.torn, recovered.entries.len()), (None, 1));
+}
+
+#[test]
 fn a_write_torn_inside_a_sector_is_cut_or_refused_and_never_believed() {
     let (disk, mut wal, mut list) = fresh();
     let first = write(1, 2, 1);
