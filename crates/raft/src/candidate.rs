@@ -73,6 +73,9 @@ fn on_vote<S: Storage>(
         VoteResult::Won if campaign == CampaignType::PreElection => {
             Next::Campaign(CampaignType::Election)
         }
+        // Not before the own vote is durable, even if the others are a quorum: a crash could undo it,
+        // and the same node could win the same term again, with other entries in the same places.
+        VoteResult::Won if core.tracker.vote(core.config.id).is_none() => Next::Stay,
         VoteResult::Won => Next::Lead,
         // In its own term: an answer to a pre-vote may carry a later one.
         VoteResult::Lost => Next::Follow { term: core.term, lead: NodeId::NONE },
