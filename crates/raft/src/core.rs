@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{EntryId, Index, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use crate::log::RaftLog;
 use crate::note::{MessageFault, Note, TransferOutcome};
@@ -259,6 +259,12 @@ impl<S: Storage> Core<S> {
             message.message_type(),
             MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp
         );
+        let is_early = match message.message_type() {
+            MessageType::MsgVoteResp => bug!("vote-before-disk"),
+            MessageType::MsgAppResp => bug!("acknowledgement-before-disk"),
+            _ => false,
+        };
+        let vouches = vouches && (message.to == self.id || !is_early);
         if message.to.is_none() || (message.to == self.id && !vouches) {
             // An odd sender made this node answer itself.
             let kind = message.body.message_type();

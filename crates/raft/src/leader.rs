@@ -10,7 +10,7 @@
 mod requests;
 mod transfer;
 
-use quorate_types::{EntryId, Index, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use crate::append::WhenEmpty;
 use crate::change_wire::decode_conf_change;
@@ -422,8 +422,9 @@ impl Leader {
     /// Answers a read, or lets it wait for a quorum. Says whether a quorum must be asked.
     fn take_read<S: Storage>(&mut self, core: &mut Core<S>, request: ReadRequest) -> bool {
         let index = core.log.committed();
-        let is_certain =
-            decides_alone(core) || core.config.read_only_option == ReadOnlyOption::LeaseBased;
+        let is_certain = decides_alone(core)
+            || core.config.read_only_option == ReadOnlyOption::LeaseBased
+            || bug!("reads-without-a-quorum");
         if is_certain {
             core.answer_read(request, index);
         } else {
