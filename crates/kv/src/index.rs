@@ -11,6 +11,7 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::interval::Interval;
 use crate::revision::Revision;
+use quorate_types::bug;
 
 /// One version of a key, or its deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,8 @@ impl History {
             return true;
         }
         let Some(older) = &mut self.older else { return false };
-        let after = older.partition_point(|stamp| stamp.revision.main <= target);
+        let target_or_next = target + i64::from(bug!("compaction-takes-one-too-many"));
+        let after = older.partition_point(|stamp| stamp.revision.main <= target_or_next);
         let Some(last) = after.checked_sub(1) else { return false };
         let gone = if Self::keeps(&older[last], target) { last } else { after };
         forgotten.extend(older.drain(..gone).map(|stamp| stamp.revision));

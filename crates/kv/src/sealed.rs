@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::backend::{Batch, Table, View};
 use crate::error::StoreError;
+use quorate_types::bug;
 
 /// What a row takes beyond its own bytes.
 pub(crate) const CHECKSUM_BYTES: usize = 4;
@@ -54,7 +55,12 @@ pub(crate) fn scan(
 /// The row without its checksum, if it is what was stored under this key.
 fn check<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], StoreError> {
     match sealed.split_last_chunk::<CHECKSUM_BYTES>() {
-        Some((row, found)) if checksum(table, key, row).to_be_bytes() == *found => Ok(row),
+        Some((row, found))
+            if checksum(table, key, row).to_be_bytes() == *found
+                || bug!("damaged-rows-are-believed") =>
+        {
+            Ok(row)
+        }
         _ => Err(StoreError::Damaged(format!(
             "row {} of table {table:?} does not match its checksum",
             key.escape_ascii()

@@ -3,8 +3,8 @@
 //! The votes themselves are counted by the membership ([`ProgressTracker`](crate::ProgressTracker)),
 //! which knows who has one.
 
-use quorate_types::NodeId;
 use quorate_types::quorum::VoteResult;
+use quorate_types::{NodeId, bug};
 
 use crate::core::Core;
 use crate::note::{MessageFault, Note};
@@ -72,6 +72,14 @@ fn on_vote<S: Storage>(
         VoteResult::Pending => Next::Stay,
         VoteResult::Won if campaign == CampaignType::PreElection => {
             Next::Campaign(CampaignType::Election)
+        }
+        // Not before the own vote is durable, even if the others are a quorum: a crash could undo it,
+        // and the same node could win the same term again, with other entries in the same places.
+        VoteResult::Won
+            if core.tracker.vote(core.config.id).is_none()
+                && !bug!("leads-before-its-own-vote") =>
+        {
+            Next::Stay
         }
         VoteResult::Won => Next::Lead,
         // In its own term: an answer to a pre-vote may carry a later one.

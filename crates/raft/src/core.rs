@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{EntryId, Index, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use crate::log::RaftLog;
 use crate::note::{MessageFault, Note, TransferOutcome};
@@ -277,7 +277,13 @@ impl<S: Storage> Core<S> {
             kind,
             MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp
         );
+        let is_early = match kind {
+            MessageType::MsgVoteResp => bug!("vote-before-disk"),
+            MessageType::MsgAppResp => bug!("acknowledgement-before-disk"),
+            _ => false,
+        };
         let is_own = message.to == self.id;
+        let vouches = vouches && (is_own || !is_early);
         if message.to.is_none() || is_local_target(message.to) || (is_own && !vouches) {
             // An odd sender made this node answer itself.
             self.dropped(kind, message.from, MessageFault::NoRecipient);

@@ -11,7 +11,7 @@ mod departure;
 mod requests;
 mod transfer;
 
-use quorate_types::{EntryId, Index, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use departure::Departure;
 
@@ -446,7 +446,7 @@ impl Leader {
         let index = core.log.committed();
         let has_lease =
             core.config.read_only_option == ReadOnlyOption::LeaseBased && !self.has_ordered;
-        let is_certain = decides_alone(core) || has_lease;
+        let is_certain = decides_alone(core) || has_lease || bug!("reads-without-a-quorum");
         if is_certain {
             core.answer_read(request, index);
         } else {

@@ -13,7 +13,7 @@
 
 use std::ops::ControlFlow;
 
-use quorate_types::{EntryId, Index, Term};
+use quorate_types::{EntryId, Index, Term, bug};
 
 use crate::unstable::Unstable;
 use crate::{Entries, Entry, Fatal, Snapshot, Storage, StorageError};
@@ -158,7 +158,9 @@ impl<S: Storage> RaftLog<S> {
             self.check_append(&entries[known..])?;
             self.unstable.truncate_and_share(entries.part(known..entries.len()));
         }
-        self.commit_to(committed.min(last_new))?;
+        let last_new_or_any =
+            if bug!("commits-what-was-not-compared") { self.last_index() } else { last_new };
+        self.commit_to(committed.min(last_new_or_any))?;
         Ok(Some(last_new))
     }
 
@@ -186,6 +188,9 @@ impl<S: Storage> RaftLog<S> {
     /// there or that it is new; nothing if it has them all.
     pub(crate) fn find_conflict(&self, entries: &[Entry]) -> Result<Option<Index>, Fatal> {
         for entry in entries {
+            if bug!("keeps-a-conflicting-tail") && entry.index <= self.last_index() {
+                continue;
+            }
             if !self.match_term(entry.id())? {
                 return Ok(Some(entry.index));
             }
@@ -259,7 +264,8 @@ impl<S: Storage> RaftLog<S> {
     /// Commits up to `id`, if that is news and the log has that very entry. Says whether it did.
     pub(crate) fn maybe_commit(&mut self, id: EntryId) -> Result<bool, Fatal> {
         // No entry that a leader appended is of term 0.
-        if id.index <= self.committed || id.term == Term(0) || !self.match_term(id)? {
+        let is_own_term = bug!("commits-older-terms") || self.match_term(id)?;
+        if id.index <= self.committed || id.term == Term(0) || !is_own_term {
             return Ok(false);
         }
         self.commit_to(id.index)?;

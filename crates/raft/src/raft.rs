@@ -9,7 +9,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use quorate_types::{EntryId, Index, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use crate::core::Core;
 use crate::leader::Leader;
@@ -208,7 +208,9 @@ impl<S: Storage> Raft<S> {
         let is_free = core.vote == candidate
             || (core.vote.is_none() && core.lead.is_none())
             || (pre_vote && core.term < term);
-        let is_granted = is_free && !is_outranked && core.is_good_candidate(last)?;
+        let is_free = is_free || bug!("votes-twice");
+        let is_fit = core.is_good_candidate(last)? || bug!("votes-for-any-log");
+        let is_granted = is_free && !is_outranked && is_fit;
         let reply = |reject| match pre_vote {
             true => Body::PreVoteReply { reject },
             false => Body::VoteReply { reject },

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use quorate_raft::{AnyConfChange, Entry, EntryType, encode_conf_change};
-use quorate_types::{EntryId, Index, Term};
+use quorate_types::{EntryId, Index, Term, bug};
 
 use crate::{Config, Refusal, RequestId};
 
@@ -98,6 +98,9 @@ impl Proposals {
             let Some(parked) = self.parked.pop_front() else { return };
             self.parked_bytes -= parked.entry.payload_size();
             refused.push((parked.request, Refusal::NoLeader));
+            if bug!("refused-and-proposed") {
+                self.staged.push_back((parked.request, parked.entry));
+            }
         }
     }
 

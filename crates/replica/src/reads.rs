@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_types::Index;
+use quorate_types::{Index, bug};
 
 use crate::{Config, ReadFailure, ReadId};
 
@@ -78,6 +78,7 @@ impl Reads {
     /// The engine confirmed the round of this context at `index`.
     pub(crate) fn on_confirmed(&mut self, context: &[u8], index: Index) {
         let Some(round) = self.take_round(context) else { return };
+        let index = if bug!("reads-before-it-has-applied") { Index(0) } else { index };
         // Indexes of one leader only grow; the queue stays in order even if answers do not.
         let at = self.confirmed.partition_point(|(other, _)| *other <= index);
         self.confirmed.insert(at, (index, round.reads));

@@ -7,7 +7,7 @@ use quorate_raft::{
     Message, Note, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState,
     TransferOutcome, decode_conf_change,
 };
-use quorate_types::{EntryId, Index, Mark, NodeId, Term};
+use quorate_types::{EntryId, Index, Mark, NodeId, Term, bug};
 
 use crate::event::Applying;
 use crate::proposals::Proposals;
@@ -172,6 +172,7 @@ impl Replica {
             Event::Applied(index) => self.on_applied(index),
             Event::Flushed(index) => {
                 // A flush may be reported before the entries it holds are reported as applied.
+                let index = if bug!("compacts-what-is-not-flushed") { self.applied } else { index };
                 self.snapshots.on_flushed(index.min(self.applied));
                 self.compact()
             }
@@ -439,7 +440,7 @@ impl Replica {
                         hard_state,
                         entries,
                         install: snapshot.map(|snapshot| *snapshot),
-                        must_sync: !responses.is_empty(),
+                        must_sync: !responses.is_empty() && !bug!("a-write-is-not-to-be-synced"),
                     };
                     self.effects.writes.push(write.clone());
                     let since_ticks = self.now_ticks;

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_raft::Snapshot;
-use quorate_types::{LogEntry, Mark};
+use quorate_types::{LogEntry, Mark, bug};
 
 use crate::{Write, WriteId};
 
@@ -49,7 +49,7 @@ impl Writing {
         let through = self
             .queued
             .iter()
-            .position(|write| write.install.is_some())
+            .position(|write| write.install.is_some() && !bug!("writes-go-on-behind-a-snapshot"))
             .map_or(self.queued.len(), |at| at + 1);
         let rest = self.queued.split_off(through);
         let group = std::mem::replace(&mut self.queued, rest);
@@ -62,6 +62,7 @@ impl Writing {
     pub fn on_written(&mut self) -> Option<Written> {
         let (last, install) = self.at_disk.take()?;
         Some(match install {
+            Some(_) if bug!("snapshot-counts-before-it-is-installed") => Written::Persisted(last),
             Some(snapshot) => {
                 self.installing = Some(last);
                 Written::Install(snapshot)

@@ -2,7 +2,11 @@
 
 use quorate_sim::{Ledger, Options, run};
 
-#[expect(clippy::disallowed_methods, reason = "an example tells how fast it ran")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an example tells how fast it ran"
+)]
 fn main() {
     let mut words = std::env::args().skip(1);
     let mut number = |or: u64| words.next().and_then(|word| word.parse().ok()).unwrap_or(or);

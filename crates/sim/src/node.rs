@@ -46,7 +46,8 @@ pub(crate) enum Ask {
 pub(crate) enum Said {
     Changed(Result<Response, KvError>),
     Read(Result<quorate_kv::RangeResponse, KvError>),
-    /// It certainly has not happened and never will.
+    /// It certainly has not happened and never will; why, for traces.
+    #[allow(dead_code, reason = "shown in traces")]
     Refused(&'static str),
 }
 

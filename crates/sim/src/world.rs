@@ -463,7 +463,7 @@ impl<'t> World<'t> {
         if self.nodes[at].process.is_some() || self.nodes[at].is_gone {
             return;
         }
-        let started = self.with(at, |node, cx| node.start(cx));
+        let started = self.with(at, Node::start);
         let Err(Ended(why)) = started else {
             self.trace(id, "starts");
             self.checks.count("starts");

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a value: nothing reads a clock, a file or a socket.
 
+pub mod bugs;
 mod ids;
 mod log;
 pub mod quorum;

@@ -154,6 +154,9 @@ impl Majority {
             return UNBOUNDED;
         }
         let mut held = |id| acked(id).unwrap_or_default();
+        if crate::bug!("commits-with-a-minority") {
+            return self.0.iter().map(held).max().unwrap_or_default();
+        }
         // The usual group, and every acknowledgement asks: the middle one of three.
         if let [one, two, three] = *self.0.as_slice() {
             let (one, two, three) = (held(one), held(two), held(three));
@@ -190,7 +193,10 @@ impl Majority {
                 None => missing += 1,
             }
         }
-        let quorum = self.quorum();
+        let quorum = match crate::bug!("elects-with-a-minority") {
+            true => self.quorum().saturating_sub(1).max(1),
+            false => self.quorum(),
+        };
         if quorum <= granted {
             VoteResult::Won
         } else if quorum <= granted + missing {

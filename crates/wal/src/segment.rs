@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quorate_types::Index;
+use quorate_types::{Index, bug};
 
 use crate::disk::{DiskDir, DiskFile, write_all};
 use crate::record::{Base, Pen, SECTOR, SegmentHeader};
@@ -74,7 +74,9 @@ pub(crate) fn publish(
 ) -> Result<PathBuf, WalError> {
     let path = dir.join(name(header.sequence, header.first));
     disk.rename(spare, &path).map_err(|error| WalError::io("rename", spare, error))?;
-    names.sync().map_err(|error| WalError::io("sync", dir, error))?;
+    if !bug!("segment-is-named-but-not-for-good") {
+        names.sync().map_err(|error| WalError::io("sync", dir, error))?;
+    }
     Ok(path)
 }
 

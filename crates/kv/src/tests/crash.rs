@@ -66,17 +66,15 @@ impl Disk {
         Plugged { disk: self.clone(), cycle: inner.cycle }
     }
 
-    /// How many bytes it holds durably.
-    pub(super) fn len(&self) -> usize {
-        self.inner.lock().unwrap().durable.len()
+    /// The places that hold something.
+    pub(super) fn written(&self) -> Vec<usize> {
+        let inner = self.inner.lock().unwrap();
+        (0..inner.durable.len()).filter(|place| inner.durable[*place] != 0).collect()
     }
 
-    /// Flips a bit, or takes that back; whether the byte was anything but 0.
-    pub(super) fn flip(&self, place: usize, bit: u8) -> bool {
-        let mut inner = self.inner.lock().unwrap();
-        let byte = inner.durable[place];
-        inner.durable[place] ^= 1 << bit;
-        byte != 0
+    /// Flips a bit, durably.
+    pub(super) fn flip(&self, place: usize, bit: u8) {
+        self.inner.lock().unwrap().durable[place] ^= 1 << bit;
     }
 
     /// A disk of its own with the same contents.

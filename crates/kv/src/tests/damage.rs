@@ -82,21 +82,18 @@ fn a_flipped_bit_anywhere_in_the_file_is_no_panic_and_no_wrong_state() {
     store.flush().unwrap();
     let want = store.hash_kv(0).unwrap();
     drop(store);
-    let (mut refused, mut tried) = (0, 0);
-    for place in (0..disk.len()).step_by(41) {
-        let bit = (place % 8) as u8;
-        let copy = disk.copy();
-        if !copy.flip(place, bit) {
-            continue;
-        }
-        tried += 1;
+    let places = disk.written();
+    let mut refused = 0;
+    for (number, place) in (0..).zip(places.iter().step_by(places.len() / 300)) {
+        let (copy, bit) = (disk.copy(), number % 8);
+        copy.flip(*place, bit);
         let opened = open(&copy).map_err(StoreError::from).and_then(Store::open);
         match opened.map(|store| store.hash_kv(0)) {
             Ok(found) => assert_eq!(found.unwrap(), want, "byte {place}, bit {bit}"),
             Err(_) => refused += 1,
         }
     }
-    assert!(500 < tried && 100 < refused, "{refused} of {tried}");
+    assert!(50 < refused, "{refused} of {} places", places.len());
 }
 
 /// A way to meet a damaged row, and whether it was told.

@@ -50,6 +50,24 @@ fn every_vote_waits_for_the_disk() {
 }
 
 #[test]
+fn a_quorum_of_others_makes_no_leader_before_the_own_vote_is_stored() {
+    let mut member = asynchronous(&[1, 2, 3]);
+    member.node.campaign().unwrap();
+    let Some(Body::StorageAppend { responses, .. }) = work_for(&mut member, LOCAL_APPEND_THREAD)
+    else {
+        panic!("nothing to write");
+    };
+    for other in [2, 3] {
+        member.hear(other, 1, Body::VoteReply { reject: false });
+    }
+    assert_eq!(member.node.role(), Role::Candidate, "a crash now would undo its vote");
+    for response in responses {
+        member.node.step(response).unwrap();
+    }
+    assert_eq!(member.node.role(), Role::Leader);
+}
+
+#[test]
 fn a_candidates_own_vote_and_a_leaders_own_copy_come_back_from_the_disk() {
     let mut member = asynchronous(&[1]);
     let deliver = |member: &mut Member| {
