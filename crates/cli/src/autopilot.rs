@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::tell;
+
 /// What is asked of autopilot.
 #[derive(Subcommand, Debug)]
 pub(crate) enum AutopilotCommand {
@@ -41,7 +43,6 @@ fn evaluate() -> ExitCode {
 }
 
 fn failed(text: &str) -> ExitCode {
-    // Nobody may be left to read it.
-    let _ = writeln!(std::io::stderr(), "quorate autopilot: {text}");
+    tell::error(text);
     ExitCode::FAILURE
 }

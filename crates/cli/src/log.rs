@@ -21,6 +21,8 @@ use quorate_types::{Index, LogEntry, Mark};
 use quorate_wal::{RealDisk, Record, Seen, Survey, Wal, WalError};
 use serde::Serialize;
 
+use crate::tell;
+
 const DAMAGED: u8 = 1;
 const FAILED: u8 = 2;
 /// Shorter logs are read before anyone would look at a bar.
@@ -72,7 +74,7 @@ pub(crate) fn run(args: &LogArgs) -> ExitCode {
         }
         Err(failure) => {
             let _ = out.flush();
-            eprintln!("quorate log: {failure}");
+            tell::error(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }
@@ -171,7 +173,7 @@ fn dump(dir: &Path, form: Form, out: &mut impl io::Write) -> Result<(), Failure>
     }
     if found.is_live {
         out.flush().map_err(Failure::Output)?;
-        eprintln!("quorate log: a member has this log open; what it wrote meanwhile is not shown");
+        tell::warning("a member has this log open; what it wrote meanwhile is not shown");
     }
     Ok(())
 }

@@ -11,6 +11,11 @@ pub(crate) fn error(text: &str) {
     line(&format!("error: {text}"));
 }
 
+/// What a program that goes on wants to be known.
+pub(crate) fn warning(text: &str) {
+    line(&format!("warning: {text}"));
+}
+
 /// What kept a command that stands in for one of `etcdctl` from being carried out.
 pub(crate) fn etcdctl_error(text: &str) {
     line(&format!("Error: {text}"));
