@@ -297,6 +297,12 @@ impl Node {
         self.inner.request_bytes_max
     }
 
+    /// Follows how far the log is applied: it changes after the state did. What changes faster than
+    /// it is looked at is seen once.
+    pub fn applied(&self) -> watch::Receiver<Index> {
+        self.inner.board.applied()
+    }
+
     /// Waits until a leader is known.
     pub async fn leader_known(&self) -> NodeId {
         let mut leader = self.inner.board.leader();

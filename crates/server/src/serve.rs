@@ -33,6 +33,8 @@ use crate::{grpc, http};
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 /// Time that connections get to end by themselves when the server stops.
 const LINGER: Duration = Duration::from_secs(2);
+/// How often watchers that want it hear that nothing has happened. etcd's default.
+const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
 
@@ -123,16 +125,19 @@ impl Server {
 
         let shares = Shares::now(config.client_connections_max);
         let node = Node::start(node_config(config, &identity, peers, shares)).await?;
-        let local = Local::new(node.clone(), config);
-        let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
         let (stop, stopping) = watch::channel(false);
+        let local = Local::new(node.clone(), config, stopping.clone());
+        let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
         let (ready_sender, ready) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn({
             let (local, mut stopping) = (local.clone(), stopping.clone());
             async move {
+                let watching = local.watching().clone();
                 tokio::select! {
                     () = local.keep_watch() => {}
+                    () = local.keep_leases() => {}
+                    () = watching.run(local.applied(), PROGRESS_EVERY) => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
                 }
             }
