@@ -33,8 +33,6 @@ use crate::{grpc, http};
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 /// Time that connections get to end by themselves when the server stops.
 const LINGER: Duration = Duration::from_secs(2);
-/// How often watchers that want it hear that nothing has happened. etcd's default.
-const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
 
@@ -132,12 +130,13 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn({
             let (local, mut stopping) = (local.clone(), stopping.clone());
+            let progress_every = config.watch_progress_interval;
             async move {
                 let watching = local.watching().clone();
                 tokio::select! {
                     () = local.keep_watch() => {}
                     () = local.keep_leases() => {}
-                    () = watching.run(local.applied(), PROGRESS_EVERY) => {}
+                    () = watching.run(local.applied(), progress_every) => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
                 }
             }

@@ -533,6 +533,29 @@ async fn what_changes_is_told_to_who_watches() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_it_hears_that_nothing_has_happened() {
+    let alone = Alone::with(&[("watch-progress-notify-interval", "100ms")]).await;
+    alone.kv().await.put(put("k", "1")).await.unwrap();
+    let mut watched = Watched::open(&alone).await;
+    let create = |progress_notify| {
+        let create = WatchCreateRequest { key: "k".into(), progress_notify, ..Default::default() };
+        RequestUnion::CreateRequest(create)
+    };
+    watched.ask(create(false)).await;
+    watched.ask(create(true)).await;
+    for id in [0, 1] {
+        let created = watched.next().await;
+        assert_eq!((created.created, created.watch_id), (true, id));
+    }
+    for _ in 0..2 {
+        let quiet = watched.next().await;
+        assert_eq!((quiet.watch_id, quiet.header.unwrap().revision), (1, 2));
+        assert!(!quiet.created && !quiet.canceled && quiet.events.is_empty());
+    }
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_holds_nobody_up() {
     let alone = Alone::start().await;
     let mut kv = alone.kv().await;
