@@ -24,6 +24,8 @@ pub(crate) struct Board {
     is_leader: AtomicBool,
     /// The known leader (0: none), watched by whoever waits for one.
     leader: watch::Sender<NodeId>,
+    /// What is applied, watched by whoever follows the state.
+    applied_to: watch::Sender<Index>,
     membership: Mutex<(u64, ConfState)>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -44,6 +46,7 @@ impl Board {
             applied: AtomicU64::new(0),
             is_leader: AtomicBool::new(false),
             leader: watch::Sender::new(NodeId::NONE),
+            applied_to: watch::Sender::new(Index(0)),
             membership: Mutex::new((0, ConfState::default())),
             metrics,
         }
@@ -56,6 +59,11 @@ impl Board {
         self.commit.store(picture.commit.0, Ordering::Relaxed);
         self.applied.store(picture.applied.0, Ordering::Relaxed);
         self.is_leader.store(picture.role == Role::Leader, Ordering::Relaxed);
+        self.applied_to.send_if_modified(|known| {
+            let changed = *known != picture.applied;
+            *known = picture.applied;
+            changed
+        });
         let leader = picture.leader;
         let changed = self.leader.send_if_modified(|known| {
             let changed = *known != leader;
@@ -87,6 +95,10 @@ impl Board {
 
     pub(crate) fn leader(&self) -> watch::Receiver<NodeId> {
         self.leader.subscribe()
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<Index> {
+        self.applied_to.subscribe()
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

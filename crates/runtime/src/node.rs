@@ -297,6 +297,12 @@ impl Node {
         self.inner.request_bytes_max
     }
 
+    /// Follows how far the log is applied: it changes after the state did. What changes faster than
+    /// it is looked at is seen once.
+    pub fn applied(&self) -> watch::Receiver<Index> {
+        self.inner.board.applied()
+    }
+
     /// Asks the leader, if this node is it, to hand over to `target`.
     ///
     /// # Errors

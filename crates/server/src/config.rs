@@ -41,6 +41,8 @@ const TXN_OPS_CEILING: u64 = 100_000;
 const CLIENT_CONNECTIONS_CEILING: u64 = 1 << 20;
 /// As gRPC has it.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
+/// Watchers are told no more often. etcd's limit.
+const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const NAME_BYTES_MAX: usize = 255;
 
@@ -85,6 +87,8 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// How long it may take to give one; zero for no questions at all.
     pub keepalive_timeout: Duration,
+    /// How often watchers that want it are told that nothing has happened.
+    pub watch_progress_interval: Duration,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -401,6 +405,7 @@ impl Sources {
             .unwrap_or(usize::MAX),
             keepalive_interval: read.keepalive("grpc-keepalive-interval"),
             keepalive_timeout: read.keepalive("grpc-keepalive-timeout"),
+            watch_progress_interval: read.watch_progress(),
             log_level: read.choice(
                 "log-level",
                 "trace, debug, info, warn or error",
@@ -475,6 +480,17 @@ impl Reader<'_> {
             _ => {
                 self.not_a(flag, "a duration of 1s or more, such as 2h, or 0");
                 Duration::ZERO
+            }
+        }
+    }
+
+    fn watch_progress(&mut self) -> Duration {
+        let flag = "watch-progress-notify-interval";
+        match parse_duration(self.sources.value(flag).trim()) {
+            Ok(span) if WATCH_PROGRESS_MIN <= span => span,
+            _ => {
+                self.not_a(flag, "a duration of 100ms or more, such as 10m");
+                WATCH_PROGRESS_MIN
             }
         }
     }

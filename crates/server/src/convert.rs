@@ -177,6 +177,35 @@ pub(crate) fn member(member: kv::Member) -> pb::Member {
     }
 }
 
+/// `header` makes the header for a revision.
+pub(crate) fn watch_response(
+    response: kv::WatchResponse,
+    header: impl FnOnce(i64) -> pb::ResponseHeader,
+) -> pb::WatchResponse {
+    pb::WatchResponse {
+        header: Some(header(response.revision)),
+        watch_id: response.watch_id,
+        created: response.created,
+        canceled: response.canceled,
+        compact_revision: response.compact_revision,
+        cancel_reason: response.cancel_reason.to_owned(),
+        fragment: response.fragment,
+        events: response.events.into_iter().map(|shared| event(&shared)).collect(),
+    }
+}
+
+fn event(event: &kv::Event) -> mvccpb::Event {
+    let kind = match event.kind {
+        kv::EventKind::Put => mvccpb::event::EventType::Put,
+        kv::EventKind::Delete => mvccpb::event::EventType::Delete,
+    };
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(key_value(event.kv.clone())),
+        prev_kv: event.prev_kv.clone().map(key_value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -5,16 +5,21 @@
 mod cluster;
 mod health;
 mod kv;
+mod lease;
 mod maintenance;
+mod watch;
 
 use std::pin::Pin;
 
 use quorate_kv::KvError;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_proto::etcdserverpb::watch_server::WatchServer;
 use quorate_proto::health::health_server::HealthServer;
 use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 use tonic::{Request, Status};
@@ -23,7 +28,7 @@ use crate::local::Local;
 use crate::status;
 
 /// Room for the rest of a message beside the command in it, as etcd grants it.
-const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// A streamed answer.
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -42,7 +47,15 @@ pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {
         .max_decoding_message_size(message_bytes_max);
     let maintenance = MaintenanceServer::new(maintenance::Service::new(local.clone()))
         .max_decoding_message_size(message_bytes_max);
+    let lease = LeaseServer::new(lease::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(i32::MAX as usize);
+    let watch = WatchServer::new(watch::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(i32::MAX as usize);
     Routes::new(InterceptedService::new(kv, door.clone()))
+        .add_service(InterceptedService::new(lease, door.clone()))
+        .add_service(InterceptedService::new(watch, door.clone()))
         .add_service(InterceptedService::new(cluster, door.clone()))
         .add_service(InterceptedService::new(maintenance, door))
         .add_service(HealthServer::new(health::Service))
@@ -63,12 +76,16 @@ impl Interceptor for Door {
         {
             return Err(status::of_kv(KvError::InvalidClientAPIVersion));
         }
-        let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
-        if wants_leader && self.local.leader().is_none() {
+        if wants_leader(headers) && self.local.leader().is_none() {
             return Err(status::of_kv(KvError::NoLeader));
         }
         Ok(request)
     }
+}
+
+/// Whether the caller wants no answer but an error from a member that knows no leader.
+fn wants_leader(headers: &MetadataMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
 /// What a method answers that is not there yet.

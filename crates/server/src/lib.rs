@@ -6,6 +6,7 @@
 //! http, grpc               the client port
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
+//! leases, watching         when leases end, and who is told what
 //! accept, authority        connections of clients, old ones included
 //! open_files               how many connections there may be
 //! ```
@@ -20,6 +21,7 @@ mod grpc;
 mod http;
 pub mod identity;
 mod leadership;
+mod leases;
 mod local;
 mod open_files;
 mod quota;
@@ -27,6 +29,7 @@ mod serve;
 mod status;
 pub mod urls;
 mod version;
+mod watching;
 
 pub use duration::parse_duration;
 pub use open_files::raise_open_files;

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
 use quorate_runtime::{Node, NodeStatus};
-use quorate_types::{Life, NodeId};
+use quorate_types::{Index, Life, NodeId};
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::config::Config;
+use crate::grpc::MESSAGE_OVERHEAD_BYTES;
 use crate::leadership::Leadership;
+use crate::leases::Leases;
+use crate::watching::Watching;
 use crate::{quota, status};
 
 /// How often to see whether compacted data is gone.
@@ -28,12 +32,24 @@ pub(crate) struct Local {
     txn_ops_max: usize,
     quota_bytes_max: Option<u64>,
     look_every: Duration,
+    election_timeout: Duration,
     request_timeout: Duration,
+    leases: Arc<Leases>,
+    watching: Arc<Watching>,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Local {
-    pub(crate) fn new(node: Node, config: &Config) -> Self {
+    /// `stopping` becomes true when the server stops.
+    pub(crate) fn new(node: Node, config: &Config, stopping: watch::Receiver<bool>) -> Self {
+        // As much as a message may have that comes in.
+        let watch_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
+        let watch_bytes_max = watch_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
         Local {
+            leases: Arc::new(Leases::new(node.status().node)),
+            watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
+            stopping,
+            election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
             leadership: Arc::new(Leadership::new(Duration::from_millis(config.election_ms))),
@@ -140,6 +156,37 @@ impl Local {
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.node.status().leader
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    pub(crate) fn watching(&self) -> &Arc<Watching> {
+        &self.watching
+    }
+
+    /// Follows what is applied.
+    pub(crate) fn applied(&self) -> watch::Receiver<Index> {
+        self.node.applied()
+    }
+
+    /// Waits until the server stops.
+    pub(crate) async fn stopping(&self) {
+        let mut stopping = self.stopping.clone();
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }
+
+    pub(crate) fn election_timeout(&self) -> Duration {
+        self.election_timeout
+    }
+
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        self.look_every
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     pub(crate) fn txn_ops_max(&self) -> usize {

@@ -4,12 +4,15 @@ use quorate_kv::{Command, PutRequest, RequestOp, TxnRequest};
 
 /// Counted for each pair beside its bytes.
 const PAIR_OVERHEAD_BYTES: u64 = 256;
+/// Counted for each lease.
+const LEASE_BYTES: u64 = 64;
 
 /// Bytes that a change may add; `None` if it can add none, and is welcome in a full store.
 pub(crate) fn cost_bytes(command: &Command) -> Option<u64> {
     match command {
         Command::Put(put) => Some(put_bytes(put)),
         Command::Txn(txn) if puts(txn) => Some(txn_bytes(txn)),
+        Command::LeaseGrant { .. } => Some(LEASE_BYTES),
         _ => None,
     }
 }
@@ -60,6 +63,8 @@ mod tests {
         for (command, want) in [
             (Command::Put(put(100)), Some(366)),
             (Command::DeleteRange(DeleteRangeRequest::default()), None),
+            (Command::LeaseGrant { id: 1, ttl_seconds: 1 }, Some(64)),
+            (Command::LeaseRevoke { id: 1 }, None),
             (Command::Compact(CompactionRequest::default()), None),
             (Command::Txn(txn(vec![one(), one()], vec![one()])), Some(732)),
             (Command::Txn(txn(vec![], vec![one()])), Some(366)),

@@ -123,16 +123,20 @@ impl Server {
 
         let shares = Shares::now(config.client_connections_max);
         let node = Node::start(node_config(config, &identity, peers, shares)).await?;
-        let local = Local::new(node.clone(), config);
-        let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
         let (stop, stopping) = watch::channel(false);
+        let local = Local::new(node.clone(), config, stopping.clone());
+        let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
         let (ready_sender, ready) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn({
             let (local, mut stopping) = (local.clone(), stopping.clone());
+            let progress_every = config.watch_progress_interval;
             async move {
+                let watching = local.watching().clone();
                 tokio::select! {
                     () = local.keep_watch() => {}
+                    () = local.keep_leases() => {}
+                    () = watching.run(local.applied(), progress_every) => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
                 }
             }

@@ -6,10 +6,14 @@ use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::watch_client::WatchClient;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
-    MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest, request_op,
-    response_op,
+    LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest,
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    request_op, response_op,
 };
 use quorate_proto::health::HealthCheckRequest;
 use quorate_proto::health::health_client::HealthClient;
@@ -389,11 +393,199 @@ async fn health_is_told_in_every_language() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_there_is_unimplemented() {
+async fn leases_are_granted_renewed_and_revoked() {
     let alone = Alone::start().await;
     let mut lease = LeaseClient::new(alone.channel().await);
-    let refused = lease.lease_grant(LeaseGrantRequest::default()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
+    let mut kv = alone.kv().await;
+    // At least one and a half election timeouts, in whole seconds; the server chooses an id.
+    let grant = |id, ttl| LeaseGrantRequest { id, ttl };
+    let short = lease.lease_grant(grant(0, -5)).await.unwrap().into_inner();
+    assert_eq!((short.ttl, 0 < short.id, short.error.as_str()), (1, true, ""));
+    assert_eq!(short.header.unwrap().revision, 1);
+    assert_eq!(lease.lease_grant(grant(-7, 300)).await.unwrap().into_inner().id, -7);
+    for (request, code, text) in [
+        (grant(-7, 300), Code::FailedPrecondition, "etcdserver: lease already exists"),
+        (grant(9, 9_000_000_001), Code::OutOfRange, "etcdserver: too large lease TTL"),
+    ] {
+        let refused = lease.lease_grant(request).await.unwrap_err();
+        assert_eq!(words(refused), (code, text.to_owned()));
+    }
+    for key in ["b", "a"] {
+        kv.put(PutRequest { lease: -7, ..put(key, "") }).await.unwrap();
+    }
+    let unknown = kv.put(PutRequest { lease: 5, ..put("c", "") }).await.unwrap_err();
+    let not_found = (Code::NotFound, "etcdserver: requested lease not found".to_owned());
+    assert_eq!(words(unknown), not_found);
+
+    let ask = |id, keys| LeaseTimeToLiveRequest { id, keys };
+    let left = lease.lease_time_to_live(ask(-7, true)).await.unwrap().into_inner();
+    assert_eq!((left.id, left.granted_ttl, left.keys), (-7, 300, vec!["a".into(), "b".into()]));
+    assert!((200..=300).contains(&left.ttl), "{}", left.ttl);
+    let left = lease.lease_time_to_live(ask(99, true)).await.unwrap().into_inner();
+    assert_eq!((left.id, left.ttl, left.granted_ttl, left.keys.len()), (99, -1, 0, 0));
+
+    // One answer to each, in order; an unknown lease has 0 and the stream goes on.
+    let asked = [-7, 99, -7].map(|id| LeaseKeepAliveRequest { id });
+    let mut answers = lease.lease_keep_alive(tokio_stream::iter(asked)).await.unwrap().into_inner();
+    for (id, ttl) in [(-7, 300), (99, 0), (-7, 300)] {
+        let answer = answers.message().await.unwrap().unwrap();
+        assert_eq!((answer.id, answer.ttl), (id, ttl));
+    }
+    assert!(answers.message().await.unwrap().is_none());
+
+    // The short one ends by itself, some time after its second.
+    let ids = |answer: quorate_proto::etcdserverpb::LeaseLeasesResponse| {
+        answer.leases.iter().map(|lease| lease.id).collect::<Vec<_>>()
+    };
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while ids(lease.lease_leases(LeaseLeasesRequest {}).await.unwrap().into_inner()) != [-7] {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let revoked = lease.lease_revoke(LeaseRevokeRequest { id: -7 }).await.unwrap().into_inner();
+    assert_eq!(revoked.header.unwrap().revision, 4, "both keys in one revision");
+    assert_eq!(kv.range(range("a")).await.unwrap().into_inner().count, 0);
+    let again = lease.lease_revoke(LeaseRevokeRequest { id: -7 }).await.unwrap_err();
+    assert_eq!(words(again), not_found);
+    alone.server.shutdown().await;
+}
+
+/// A watch stream with its requests.
+struct Watched {
+    requests: tokio::sync::mpsc::Sender<WatchRequest>,
+    answers: tonic::Streaming<WatchResponse>,
+}
+
+impl Watched {
+    async fn open(alone: &Alone) -> Watched {
+        let (requests, incoming) = tokio::sync::mpsc::channel(8);
+        let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming);
+        let answers = WatchClient::new(alone.channel().await).watch(incoming).await.unwrap();
+        Watched { requests, answers: answers.into_inner() }
+    }
+
+    async fn ask(&self, request: RequestUnion) {
+        self.requests.send(WatchRequest { request_union: Some(request) }).await.unwrap();
+    }
+
+    async fn next(&mut self) -> WatchResponse {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.answers.message());
+        next.await.unwrap().unwrap().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_is_told_to_who_watches() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    kv.put(put("a", "1")).await.unwrap();
+    let mut watched = Watched::open(&alone).await;
+    let create = |key: &'static str, start_revision| {
+        let (range_end, prev_kv) = ("z".into(), true);
+        let key = key.into();
+        let create =
+            WatchCreateRequest { key, range_end, start_revision, prev_kv, ..Default::default() };
+        RequestUnion::CreateRequest(create)
+    };
+    watched.requests.send(WatchRequest { request_union: None }).await.unwrap(); // ignored
+    watched.ask(create("a", 1)).await;
+    let created = watched.next().await;
+    assert_eq!((created.created, created.watch_id), (true, 0));
+    let header = created.header.unwrap();
+    assert_eq!((header.revision, header.member_id), (2, alone.server.identity().node.0));
+    let past = watched.next().await;
+    assert_eq!(&past.events[0].kv.as_ref().unwrap().value[..], b"1");
+    kv.put(put("a", "2")).await.unwrap();
+    let live = watched.next().await;
+    let event = &live.events[0];
+    let value = |kv: &Option<quorate_proto::mvccpb::KeyValue>| kv.as_ref().unwrap().value.clone();
+    assert_eq!((value(&event.kv), value(&event.prev_kv)), ("2".into(), "1".into()));
+    assert_eq!(live.header.unwrap().revision, 3);
+    kv.delete_range(DeleteRangeRequest { key: "a".into(), ..Default::default() }).await.unwrap();
+    let gone = watched.next().await;
+    assert_eq!((gone.events[0].r#type, gone.events[0].kv.as_ref().unwrap().version), (1, 0));
+    watched.ask(RequestUnion::ProgressRequest(WatchProgressRequest {})).await;
+    let progress = watched.next().await;
+    assert_eq!((progress.watch_id, progress.header.unwrap().revision), (-1, 4));
+    // What cannot be is refused, and the stream goes on.
+    watched.ask(create("zz", 0)).await;
+    let refused = watched.next().await;
+    assert_eq!((refused.created, refused.canceled, refused.watch_id), (true, true, -1));
+    assert_eq!(refused.cancel_reason, "mvcc: watcher range is empty");
+    kv.compact(CompactionRequest { revision: 3, physical: true }).await.unwrap();
+    watched.ask(create("a", 2)).await;
+    assert!(watched.next().await.created);
+    let ended = watched.next().await;
+    assert_eq!((ended.canceled, ended.compact_revision, ended.watch_id), (true, 3, 1));
+    assert_eq!(ended.header.unwrap().revision, 0);
+    watched.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 0 })).await;
+    let ended = watched.next().await;
+    assert_eq!((ended.canceled, ended.watch_id), (true, 0));
+    // A stopping server says so.
+    let stopping = alone.server.shutdown();
+    let end = async { watched.answers.message().await.unwrap_err() };
+    let (end, ()) = tokio::join!(end, stopping);
+    assert_eq!(words(end), (Code::Unavailable, "etcdserver: server stopped".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_it_hears_that_nothing_has_happened() {
+    let alone = Alone::with(&[("watch-progress-notify-interval", "100ms")]).await;
+    alone.kv().await.put(put("k", "1")).await.unwrap();
+    let mut watched = Watched::open(&alone).await;
+    let create = |progress_notify| {
+        let create = WatchCreateRequest { key: "k".into(), progress_notify, ..Default::default() };
+        RequestUnion::CreateRequest(create)
+    };
+    watched.ask(create(false)).await;
+    watched.ask(create(true)).await;
+    for id in [0, 1] {
+        let created = watched.next().await;
+        assert_eq!((created.created, created.watch_id), (true, id));
+    }
+    for _ in 0..2 {
+        let quiet = watched.next().await;
+        assert_eq!((quiet.watch_id, quiet.header.unwrap().revision), (1, 2));
+        assert!(!quiet.created && !quiet.canceled && quiet.events.is_empty());
+    }
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_holds_nobody_up() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    let mut slow = Watched::open(&alone).await;
+    let mut quick = Watched::open(&alone).await;
+    let create = || {
+        let create = WatchCreateRequest { key: "k".into(), ..Default::default() };
+        RequestUnion::CreateRequest(create)
+    };
+    for watched in [&mut slow, &mut quick] {
+        watched.ask(create()).await;
+        assert!(watched.next().await.created);
+    }
+    let value = "v".repeat(100_000);
+    for number in 0..150_i64 {
+        kv.put(put("k", value.clone())).await.unwrap();
+        let told = quick.next().await;
+        assert_eq!(told.events[0].kv.as_ref().unwrap().mod_revision, number + 2);
+    }
+    let mut next = 2;
+    while next < 152 {
+        for event in slow.next().await.events {
+            assert_eq!(event.kv.unwrap().mod_revision, next, "each once, in order");
+            next += 1;
+        }
+    }
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_unimplemented() {
+    let alone = Alone::start().await;
     let mut kv = alone.kv().await;
     assert_eq!(kv.range_stream(range("k")).await.unwrap_err().code(), Code::Unimplemented);
     alone.server.shutdown().await;

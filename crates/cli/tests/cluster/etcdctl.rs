@@ -41,6 +41,125 @@ fn is_installed() -> bool {
     found
 }
 
+/// Starts `etcdctl watch` with these arguments against one member; its lines come as it says them.
+struct Watch {
+    process: std::process::Child,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Watch {
+    fn start(endpoint: &str, arguments: &[&str]) -> Watch {
+        use std::io::{BufRead, BufReader};
+        let mut process = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={endpoint}"))
+            .arg("watch")
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = process.stdout.take().unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Watch { process, lines }
+    }
+
+    fn expect(&self, want: &[&str]) {
+        for want in want {
+            let line = self.lines.recv_timeout(crate::harness::PATIENCE).unwrap();
+            assert_eq!(line, *want);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_leases_and_watches_through_each_member() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start(3, &[]).await;
+    let mut revision = 0;
+    for at in 0..3 {
+        let endpoint = cluster.endpoint(at);
+        let ok = |arguments: &[&str]| {
+            let (succeeded, output, errors) = etcdctl(&endpoint, arguments, None);
+            assert!(succeeded, "etcdctl {arguments:?}: {errors}");
+            output
+        };
+        let fails = |arguments: &[&str], want: &str| {
+            let (succeeded, output, errors) = etcdctl(&endpoint, arguments, None);
+            assert!(!succeeded, "etcdctl {arguments:?}: {output}");
+            assert!(errors.contains(want), "etcdctl {arguments:?}: {errors}");
+        };
+        // `lease 32695410dcc0ca06 granted with TTL(300s)`
+        let granted = ok(&["lease", "grant", "300"]);
+        let lease = granted.split(' ').nth(1).unwrap().to_owned();
+        assert_eq!(granted, format!("lease {lease} granted with TTL(300s)\n"));
+        assert!(ok(&["lease", "grant", "1"]).ends_with("granted with TTL(2s)\n"));
+        let lease_flag = format!("--lease={lease}");
+        for key in ["leased/b", "leased/a"] {
+            assert_eq!(ok(&["put", key, "1", &lease_flag]), "OK\n");
+        }
+        let kept = ok(&["lease", "keep-alive", "--once", &lease]);
+        assert_eq!(kept, format!("lease {lease} keepalived with TTL(300)\n"));
+        let told = ok(&["lease", "timetolive", "--keys", &lease]);
+        let told = told.replace("299s", "300s").replace("298s", "300s");
+        let want = format!(
+            "lease {lease} granted with TTL(300s), remaining(300s), attached keys([leased/a leased/b])\n"
+        );
+        assert!(told == want || told.contains("remaining(29"), "{told}");
+        assert!(ok(&["lease", "list"]).contains(&lease));
+        assert_eq!(ok(&["lease", "revoke", &lease]), format!("lease {lease} revoked\n"));
+        assert_eq!(ok(&["get", "--prefix", "leased/"]), "");
+        fails(&["lease", "revoke", &lease], "etcdserver: requested lease not found");
+        let gone = ok(&["lease", "timetolive", &lease]);
+        assert_eq!(gone, format!("lease {lease} already expired\n"));
+        fails(&["lease", "keep-alive", "--once", &lease], "etcdserver: requested lease not found");
+
+        // One that is not renewed takes its key with it, and who watches is told.
+        let (one, all) = (format!("w{at}/a"), format!("w{at}/"));
+        let watch = Watch::start(&endpoint, &["--prefix", &all, "--rev=1", "--prev-kv"]);
+        ok(&["put", &one, "1"]);
+        watch.expect(&["PUT", &one, "1"]);
+        ok(&["put", &one, "2"]);
+        watch.expect(&["PUT", &one, "1", &one, "2"]);
+        let granted = ok(&["lease", "grant", "2"]);
+        let lease = granted.split(' ').nth(1).unwrap().to_owned();
+        ok(&["put", &one, "3", &format!("--lease={lease}")]);
+        watch.expect(&["PUT", &one, "2", &one, "3"]);
+        watch.expect(&["DELETE", &one, "3", &one, ""]);
+        // From the past.
+        let status = cluster.status(at).await.unwrap();
+        let before = revision;
+        revision = status.header.unwrap().revision;
+        assert!(before < revision);
+        let from = format!("--rev={}", before.max(1));
+        let watch = Watch::start(&endpoint, &["--prefix", &all, &from]);
+        watch.expect(&["PUT", &one, "1", "PUT", &one, "2", "PUT", &one, "3", "DELETE", &one, ""]);
+    }
+    // Below what is compacted there is nothing to tell.
+    let endpoint = cluster.endpoint(0);
+    let (compacted, _, errors) = etcdctl(&endpoint, &["compaction", &revision.to_string()], None);
+    assert!(compacted, "{errors}");
+    let (succeeded, _, errors) = etcdctl(&endpoint, &["watch", "--rev=1", "w0/a"], None);
+    assert!(!succeeded && errors.contains("required revision has been compacted"), "{errors}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_works_against_each_member() {
     if !is_installed() {

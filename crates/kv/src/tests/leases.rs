@@ -169,6 +169,30 @@ fn a_state_of_the_format_before_is_read_and_then_written_anew() {
 }
 
 #[test]
+fn a_database_of_a_version_before_gets_the_tables_it_lacks() {
+    use redb::TableDefinition;
+    let disk = super::crash::Disk::new(1);
+    {
+        let database = redb::Database::builder().create_with_backend(disk.plug_in()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let rows = TableDefinition::<&[u8; 17], &[u8]>::new("key");
+        transaction.open_table(rows).unwrap();
+        for name in ["meta", "member"] {
+            transaction.open_table(TableDefinition::<&[u8], &[u8]>::new(name)).unwrap();
+        }
+        let used = TableDefinition::<(), u64>::new("use");
+        transaction.open_table(used).unwrap().insert((), 0).unwrap();
+        transaction.commit().unwrap();
+    }
+    let open = || RedbBackend::open(disk.plug_in(), 1 << 16).unwrap();
+    let mut node = Node::on(open());
+    node.grant(7, 10).unwrap();
+    node.store.flush().unwrap();
+    drop(node);
+    assert_eq!(Store::open(open()).unwrap().leases_count(), 1);
+}
+
+#[test]
 fn keys_of_a_lease_that_is_not_there_are_damage() {
     let disk = MemoryBackend::new();
     let mut node = Node::on(disk.clone());

@@ -109,6 +109,12 @@ pub const FLAGS: &[Flag] = &[
         "20s",
         "How long such a client may take to answer before its connection is closed",
     ),
+    flag(
+        "watch-progress-notify-interval",
+        "DURATION",
+        "10m",
+        "How often watchers that want it hear that nothing has happened",
+    ),
     flag("log-level", "LEVEL", "info", "trace, debug, info, warn or error"),
     flag("log-format", "FORMAT", "text", "text or json, on standard error"),
     flag("config-file", "FILE", "", "TOML file with these flags' names as keys"),

@@ -33,6 +33,7 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
     assert_eq!(config.snapshot_count, 10_000);
     let keepalive = (config.keepalive_interval, config.keepalive_timeout);
     assert_eq!(keepalive, (Duration::from_secs(2 * 60 * 60), Duration::from_secs(20)));
+    assert_eq!(config.watch_progress_interval, Duration::from_secs(600));
     assert_eq!(config.quota_bytes_max, Some(2 << 30));
     assert_eq!(config.request_bytes_max, 1_572_864);
     assert_eq!(config.txn_ops_max, 128);
@@ -179,6 +180,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     ("grpc-keepalive-interval", "999ms", "\"999ms\" is not a duration of 1s or more"),
     ("grpc-keepalive-timeout", "-1s", "\"-1s\" is not a duration of 1s or more"),
+    (
+        "watch-progress-notify-interval",
+        "99ms",
+        "\"99ms\" is not a duration of 100ms or more, such as 10m",
+    ),
     ("quota-backend-bytes", "2GB", "\"2GB\" is not a whole number of bytes"),
     ("quota-backend-bytes", "99999999999999999999", "is not a whole number of bytes"),
     ("initial-cluster-state", "old", "\"old\" is not new or existing"),
@@ -352,6 +358,7 @@ fn edges_of_ranges_work() {
         ("grpc-keepalive-interval", "0"),
         ("grpc-keepalive-interval", "1s"),
         ("grpc-keepalive-timeout", "1m30s"),
+        ("watch-progress-notify-interval", "100ms"),
     ] {
         given(&[(flag, value)]).config().unwrap();
     }

@@ -131,7 +131,7 @@ impl Kv for Service {
 
 /// The machine answered something else than was asked. The change may have taken effect, so this
 /// is nothing to try again.
-fn mismatched(asked: &str, answer: &kv::Response) -> Status {
+pub(super) fn mismatched(asked: &str, answer: &kv::Response) -> Status {
     tracing::error!(?answer, "the machine gave no answer to {asked}");
     status::of_kv(KvError::Corrupt)
 }

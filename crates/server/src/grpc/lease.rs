@@ -1,0 +1,124 @@
+//! Leases. A grant and a revocation go through the log; renewals and questions go to the leader.
+
+use quorate_kv as kv;
+use quorate_kv::Command;
+use quorate_proto::etcdserverpb::lease_server::Lease;
+use quorate_proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Streamed;
+use super::kv::mismatched;
+use crate::leases::PASSED_ON;
+use crate::local::Local;
+use crate::status;
+
+pub(super) struct Service {
+    local: Local,
+}
+
+impl Service {
+    pub(super) fn new(local: Local) -> Self {
+        Service { local }
+    }
+}
+
+#[tonic::async_trait]
+impl Lease for Service {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let LeaseGrantRequest { ttl, id } = request.into_inner();
+        match self.local.grant_lease(id, ttl).await? {
+            kv::Response::LeaseGrant(answer) => Ok(Response::new(LeaseGrantResponse {
+                header: Some(self.local.header(answer.revision)),
+                id: answer.id,
+                ttl: answer.ttl_seconds,
+                error: String::new(),
+            })),
+            other => Err(mismatched("a grant", &other)),
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let id = request.into_inner().id;
+        match self.local.propose(&Command::LeaseRevoke { id }).await? {
+            kv::Response::LeaseRevoke(answer) => Ok(Response::new(LeaseRevokeResponse {
+                header: Some(self.local.header(answer.revision)),
+            })),
+            other => Err(mismatched("a revocation", &other)),
+        }
+    }
+
+    type LeaseKeepAliveStream = Streamed<LeaseKeepAliveResponse>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let is_passed_on = is_passed_on(request.metadata());
+        let mut requests = request.into_inner();
+        let (answers, outgoing) = mpsc::channel(1);
+        let local = self.local.clone();
+        tokio::spawn(async move {
+            // One after the other: each has one answer, in its order.
+            while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
+                // As of before the renewal: it says when the lease was alive for sure.
+                let header = Some(local.header(local.store().revision()));
+                let renewed = tokio::select! {
+                    renewed = local.renew_lease(id, is_passed_on) => renewed,
+                    () = local.stopping() => Err(status::of_kv(kv::KvError::Stopped)),
+                    () = answers.closed() => return,
+                };
+                let answer = renewed.map(|ttl| LeaseKeepAliveResponse { header, id, ttl });
+                let is_over = answer.is_err();
+                if answers.send(answer).await.is_err() || is_over {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let is_passed_on = is_passed_on(request.metadata());
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let answer = self.local.lease_time_to_live(id, keys, is_passed_on).await?;
+        let revision = answer.revision.max(self.local.store().revision());
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header: Some(self.local.header(revision)),
+            id: answer.id,
+            ttl: answer.ttl_seconds,
+            granted_ttl: answer.granted_seconds,
+            keys: answer.keys,
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let answer = self.local.read(kv::Store::leases).await?;
+        Ok(Response::new(LeaseLeasesResponse {
+            header: Some(self.local.header(answer.revision)),
+            leases: answer.ids.into_iter().map(|id| LeaseStatus { id }).collect(),
+        }))
+    }
+}
+
+fn is_passed_on(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(PASSED_ON)
+}

@@ -1,0 +1,312 @@
+//! Leases as the services see them. Only the leader knows when one ends: it has them end through the
+//! log, and the other members ask it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use quorate_kv::{Command, KvError, LeaseTimeToLiveResponse, Renewal, Response, Store};
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseTimeToLiveRequest};
+use quorate_types::{NodeId, Term};
+use tokio::task::JoinSet;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::local::Local;
+use crate::status;
+
+/// Marks a call that a member passes on: whoever gets it answers, or does not lead.
+pub(crate) const PASSED_ON: &str = "quorate-passed-on";
+
+/// How often expired leases are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Leases that may be on their way out at once.
+const EXPIRING_MAX: usize = 100;
+/// Wait before a question is asked again whose answer is on its way.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// What leases need beside the store.
+pub(crate) struct Leases {
+    /// Where the time that deadlines count in begins.
+    start: Instant,
+    /// The next id to give, before it is made positive.
+    next_id: AtomicU64,
+    leader: Mutex<Option<(String, Channel)>>,
+}
+
+impl Leases {
+    pub(crate) fn new(node: NodeId) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = now.as_millis() as u64 & 0xff_ffff_ffff;
+        // Unlike those of other members, and of earlier runs of this one.
+        let next_id = AtomicU64::new(node.0 << 48 | milliseconds << 8);
+        Leases { start: Instant::now(), next_id, leader: Mutex::new(None) }
+    }
+
+    /// Milliseconds of a clock that never goes back.
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// An id that no lease has, as far as anyone can know.
+    pub(crate) fn free_id(&self) -> i64 {
+        loop {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i64::MAX as u64;
+            if id != 0 {
+                return id as i64;
+            }
+        }
+    }
+
+    /// A connection to the leader, kept as long as it is the same.
+    fn channel(&self, url: &str) -> Result<Channel, Status> {
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*leader {
+            Some((known, channel)) if known == url => Ok(channel.clone()),
+            _ => {
+                let endpoint = Endpoint::from_shared(url.to_owned())
+                    .map_err(|error| Status::unavailable(error.to_string()))?;
+                let channel = endpoint.connect_timeout(CONNECT_MAX).connect_lazy();
+                *leader = Some((url.to_owned(), channel.clone()));
+                Ok(channel)
+            }
+        }
+    }
+}
+
+impl Local {
+    /// Has leases end whose time is up, while this member leads; never returns.
+    pub(crate) async fn keep_leases(&self) {
+        let mut expiring = JoinSet::new();
+        let mut noting = JoinSet::new();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            while expiring.try_join_next().is_some() {}
+            while noting.try_join_next().is_some() {}
+            let room = EXPIRING_MAX.saturating_sub(expiring.len());
+            let commands = match self.look_at_leases(room, noting.is_empty()) {
+                Ok(commands) => commands,
+                Err(error) => {
+                    tracing::error!(%error, "leases do not end any more");
+                    return;
+                }
+            };
+            for command in commands {
+                let local = self.clone();
+                let tasks = match command {
+                    Command::LeaseExpire { .. } => &mut expiring,
+                    _ => &mut noting,
+                };
+                // What does not work out is asked for again.
+                tasks.spawn(async move { local.propose(&command).await.map(drop) });
+            }
+        }
+    }
+
+    /// What there is to do about leases now.
+    fn look_at_leases(
+        &self,
+        expired_max: usize,
+        may_note: bool,
+    ) -> Result<Vec<Command>, quorate_kv::StoreError> {
+        let (store, now_ms) = (self.store(), self.leases().now_ms());
+        let Some(term) = self.leads() else {
+            if store.leads_leases().is_some() {
+                store.follow_leases()?;
+            }
+            return Ok(Vec::new());
+        };
+        let election_ms = self.election_timeout().as_millis() as u64;
+        if store.leads_leases() != Some(term) && !store.lead_leases(term, now_ms, election_ms)? {
+            return Ok(Vec::new());
+        }
+        let mut commands = store.leases_expired(now_ms, expired_max)?;
+        if may_note {
+            commands.extend(store.leases_to_checkpoint(now_ms)?);
+        }
+        Ok(commands)
+    }
+
+    /// The term in which this member leads, as far as it knows.
+    fn leads(&self) -> Option<Term> {
+        let status = self.status();
+        (status.is_leader && status.leader == Some(status.node)).then_some(status.term)
+    }
+
+    /// How long a lease is granted for that was asked for `ttl_seconds`: at least so long that a
+    /// change of leaders does not use up all of it.
+    pub(crate) fn lease_seconds(&self, ttl_seconds: i64) -> i64 {
+        let (election, heartbeat) = (self.election_timeout(), self.heartbeat_interval());
+        let ticks = election.as_millis() / heartbeat.as_millis().max(1);
+        let shortest_ms = (3 * ticks / 2).saturating_mul(heartbeat.as_millis());
+        ttl_seconds.max(i64::try_from(shortest_ms.div_ceil(1000)).unwrap_or(i64::MAX)).max(1)
+    }
+
+    /// Renews a lease, here or at the leader, and says for how long; 0 if there is no such lease.
+    pub(crate) async fn renew_lease(&self, id: i64, is_passed_on: bool) -> Result<i64, Status> {
+        let renewed = async {
+            loop {
+                if let Some(ttl_seconds) = self.renew_here(id).await? {
+                    return Ok(ttl_seconds);
+                }
+                if is_passed_on {
+                    return Err(status::of_kv(KvError::NotLeader));
+                }
+                match self.renew_there(id).await {
+                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    outcome => return outcome,
+                }
+            }
+        };
+        self.in_time(renewed).await
+    }
+
+    /// Renews a lease if this member leads.
+    async fn renew_here(&self, id: i64) -> Result<Option<i64>, Status> {
+        let mut is_up_to_date = false;
+        while let Some(term) = self.leads() {
+            match self.store().lease_renew(id, self.leases().now_ms()) {
+                Ok(Renewal::Renewed { ttl_seconds }) => {
+                    // It may have been deposed without knowing.
+                    self.read_barrier().await?;
+                    if self.leads() == Some(term) && self.store().leads_leases() == Some(term) {
+                        return Ok(Some(ttl_seconds));
+                    }
+                }
+                Ok(Renewal::Expiring) => tokio::time::sleep(ASK_AGAIN).await,
+                Ok(Renewal::After(command)) => {
+                    self.propose(&command).await?;
+                }
+                // The grant may be known elsewhere already.
+                Err(KvError::LeaseNotFound) if !is_up_to_date => {
+                    self.read_barrier().await?;
+                    is_up_to_date = true;
+                }
+                Err(KvError::LeaseNotFound) => return Ok(Some(0)),
+                // It has only just been elected.
+                Err(KvError::NotPrimaryLessor) => tokio::time::sleep(ASK_AGAIN).await,
+                Err(error) => return Err(status::of_kv(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn renew_there(&self, id: i64) -> Result<i64, Status> {
+        let request = passed_on(tokio_stream::once(LeaseKeepAliveRequest { id }));
+        let mut answers = self.leader_client()?.lease_keep_alive(request).await?.into_inner();
+        match answers.message().await? {
+            Some(answer) => Ok(answer.ttl),
+            None => Err(status::of_kv(KvError::LeaderChanged)),
+        }
+    }
+
+    /// How long a lease has to live, by the leader.
+    pub(crate) async fn lease_time_to_live(
+        &self,
+        id: i64,
+        wants_keys: bool,
+        is_passed_on: bool,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
+        let asked = async {
+            loop {
+                if let Some(answer) = self.time_to_live_here(id, wants_keys).await? {
+                    return Ok(answer);
+                }
+                if is_passed_on {
+                    return Err(status::of_kv(KvError::NotLeader));
+                }
+                match self.time_to_live_there(id, wants_keys).await {
+                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    outcome => return outcome,
+                }
+            }
+        };
+        self.in_time(asked).await
+    }
+
+    async fn time_to_live_here(
+        &self,
+        id: i64,
+        wants_keys: bool,
+    ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
+        while let Some(term) = self.leads() {
+            self.read_barrier().await?;
+            let now_ms = self.leases().now_ms();
+            match self.store().lease_time_to_live(id, wants_keys, now_ms) {
+                Ok(answer) if self.leads() == Some(term) => return Ok(Some(answer)),
+                Ok(_) => return Err(status::of_kv(KvError::LeaderChanged)),
+                Err(KvError::NotPrimaryLessor) => tokio::time::sleep(ASK_AGAIN).await,
+                Err(error) => return Err(status::of_kv(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn time_to_live_there(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
+        let request = passed_on(LeaseTimeToLiveRequest { id, keys });
+        let answer = self.leader_client()?.lease_time_to_live(request).await?.into_inner();
+        Ok(LeaseTimeToLiveResponse {
+            revision: answer.header.map_or(0, |header| header.revision),
+            id: answer.id,
+            ttl_seconds: answer.ttl,
+            granted_seconds: answer.granted_ttl,
+            keys: answer.keys,
+        })
+    }
+
+    /// Grants a lease, under an id of this member's choice if `id` is 0.
+    pub(crate) async fn grant_lease(&self, id: i64, ttl_seconds: i64) -> Result<Response, Status> {
+        let ttl_seconds = self.lease_seconds(ttl_seconds);
+        loop {
+            let chosen = if id == 0 { self.leases().free_id() } else { id };
+            let command = Command::LeaseGrant { id: chosen, ttl_seconds };
+            command.validate(&quorate_kv::Limits::default()).map_err(status::of_kv)?;
+            self.check_quota(&command)?;
+            match self.propose(&command).await {
+                // Somebody has chosen the same; that says nothing about the next.
+                Err(error) if id == 0 && error.message() == KvError::LeaseExist.message() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn leader_client(&self) -> Result<LeaseClient<Channel>, Status> {
+        let leader = self.leader().ok_or_else(|| status::of_kv(KvError::NoLeader))?;
+        let url = client_url(self.store(), leader);
+        let url = url.ok_or_else(|| status::of_kv(KvError::NoLeader))?;
+        let client = LeaseClient::new(self.leases().channel(&url)?);
+        // The keys of a lease may be many.
+        Ok(client.max_decoding_message_size(i32::MAX as usize))
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        match tokio::time::timeout(self.request_timeout(), work).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.leader().is_none() => Err(status::of_kv(KvError::NoLeader)),
+            Err(_) => Err(status::of_kv(KvError::Timeout)),
+        }
+    }
+}
+
+fn client_url(store: &Arc<Store>, id: NodeId) -> Option<String> {
+    let member = store.members().into_iter().find(|member| member.id == id.0)?;
+    member.client_urls.into_iter().next()
+}
+
+fn passed_on<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("true"));
+    request
+}
+
+/// Whether another try may find the leader.
+fn is_passing(error: &Status) -> bool {
+    error.code() == Code::Unavailable || error.message() == KvError::NotLeader.message()
+}

@@ -1,0 +1,156 @@
+//! The watchers of this member, and what drives them: each time something was applied, they are told
+//! what changed, on threads that may read storage. Nothing that applies entries waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_kv::{KvError, Store, StreamId, WatchLimits, WatchResponse, Watches};
+use quorate_types::Index;
+use tokio::sync::{Notify, watch};
+use tonic::Status;
+
+use crate::status;
+
+/// Shared by all watch streams.
+pub(crate) struct Watching {
+    store: Arc<Store>,
+    shared: Mutex<Shared>,
+    /// Somebody has room again who is behind.
+    room: Notify,
+}
+
+struct Shared {
+    watches: Watches,
+    /// Who waits for what a stream is told.
+    wakers: BTreeMap<StreamId, Arc<Notify>>,
+}
+
+/// An open stream, which ends when this is dropped.
+pub(crate) struct Stream {
+    watching: Arc<Watching>,
+    id: StreamId,
+    told: Arc<Notify>,
+}
+
+impl Watching {
+    /// Responses longer than `response_bytes_max` are cut for those who want that.
+    pub(crate) fn new(store: Arc<Store>, response_bytes_max: usize) -> Self {
+        let limits = WatchLimits { response_bytes_max, ..WatchLimits::default() };
+        let watches = Watches::new(limits, &store);
+        let shared = Mutex::new(Shared { watches, wakers: BTreeMap::new() });
+        Watching { store, shared, room: Notify::new() }
+    }
+
+    /// Tells watchers what is applied, and every so often how far they are. Ends with the node, or
+    /// with the storage.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut applied: watch::Receiver<Index>,
+        progress_every: Duration,
+    ) {
+        let mut progress = tokio::time::interval(progress_every);
+        progress.tick().await; // the first one comes at once
+        loop {
+            tokio::select! {
+                changed = applied.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.room.notified() => {}
+                _ = progress.tick() => {
+                    let told = self.with(|watches, _| {
+                        watches.notify_progress();
+                        Ok(())
+                    });
+                    if told.await.is_err() {
+                        return;
+                    }
+                }
+            }
+            loop {
+                match self.with(Watches::advance).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(status) => {
+                        tracing::error!(%status, "watchers are told nothing any more");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens a stream.
+    pub(crate) fn open(self: &Arc<Self>) -> Stream {
+        let mut shared = self.shared();
+        let id = shared.watches.open();
+        let told = Arc::new(Notify::new());
+        shared.wakers.insert(id, Arc::clone(&told));
+        Stream { watching: Arc::clone(self), id, told }
+    }
+
+    /// Does something that may read storage, and wakes who is told something by it.
+    async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Watches, &Store) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let this = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut shared = this.shared();
+            let outcome = work(&mut shared.watches, &this.store);
+            for stream in shared.watches.take_ready() {
+                if let Some(waker) = shared.wakers.get(&stream) {
+                    waker.notify_one();
+                }
+            }
+            outcome
+        });
+        match done.await {
+            Ok(outcome) => outcome.map_err(status::of_kv),
+            Err(error) => {
+                tracing::error!(%error, "watchers were not told");
+                Err(status::of_kv(KvError::Stopped))
+            }
+        }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    /// Does something with this stream.
+    pub(crate) async fn with(
+        &self,
+        work: impl FnOnce(&mut Watches, StreamId, &Store) -> Result<(), KvError> + Send + 'static,
+    ) -> Result<(), Status> {
+        let id = self.id;
+        self.watching.with(move |watches, store| work(watches, id, store)).await
+    }
+
+    /// What it is told next, if there is anything by now.
+    pub(crate) fn take(&self) -> Option<WatchResponse> {
+        let mut shared = self.watching.shared();
+        let response = shared.watches.take(self.id);
+        if response.is_some() && shared.watches.is_behind() {
+            self.watching.room.notify_one();
+        }
+        response
+    }
+
+    /// Waits until it is told something.
+    pub(crate) async fn told(&self) {
+        self.told.notified().await;
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut shared = self.watching.shared();
+        shared.watches.close(self.id);
+        shared.wakers.remove(&self.id);
+    }
+}
