@@ -73,10 +73,9 @@ fn on_vote<S: Storage>(
         VoteResult::Won if campaign == CampaignType::PreElection => {
             Next::Campaign(CampaignType::Election)
         }
-        // Not before the own vote is durable, even if the others are a quorum: a crash could undo it,
-        // and the same node could win the same term again, with other entries in the same places.
         VoteResult::Won
-            if core.tracker.vote(core.config.id).is_none()
+            if core.config.lead_after_own_vote
+                && core.tracker.vote(core.config.id).is_none()
                 && !bug!("leads-before-its-own-vote") =>
         {
             Next::Stay

@@ -75,6 +75,14 @@ pub struct Config {
     /// Whether even a leader without other voters lets reads wait until it has committed in its
     /// term. Without it, a read after a crash may be served below what was acknowledged before it.
     pub postpone_single_voter_reads: bool,
+    /// Whether a candidate leads only once its own vote is durable, even if the others that voted for
+    /// it are a quorum without it. Matters with [`Config::async_storage_writes`] alone, where requests
+    /// for votes leave at once: a crash before the vote is stored would let the same node be elected
+    /// in the same term again, and put other entries in the same places. Turn it on wherever storage
+    /// is written asynchronously. Off by default.
+    ///
+    /// Source: thesis 3.8 (the vote is stored before it counts); etcd's library leads at once.
+    pub lead_after_own_vote: bool,
     /// Most reads that wait for an answer on a leader; further ones are dropped.
     pub reads_max: usize,
     /// Most notes kept between two Readies; further ones are counted only.
@@ -172,6 +180,7 @@ impl Default for Config {
             seed: 0,
             report_lost_reads: false,
             postpone_single_voter_reads: false,
+            lead_after_own_vote: false,
             reads_max: 65_536,
             notes_max: 256,
             priority: 0,

@@ -107,7 +107,8 @@
 //! }
 //!
 //! let log = MemoryStorage::new();
-//! let config = Config { async_storage_writes: true, ..Config::new(1.into()) };
+//! let config =
+//!     Config { async_storage_writes: true, lead_after_own_vote: true, ..Config::new(1.into()) };
 //! let mut node = RawNode::new(config, log.clone())?;
 //! node.bootstrap(&[Peer::new(1)])?;
 //! let (mut machine, mut is_proposed) = (Vec::<Vec<u8>>::new(), false);

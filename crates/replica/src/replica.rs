@@ -636,6 +636,7 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         coalesce_appends: true,
         report_lost_reads: true,
         postpone_single_voter_reads: true,
+        lead_after_own_vote: true,
         reads_max: config.reads_max,
         messages_max: MESSAGES_MAX,
         seed: config.seed,

@@ -76,6 +76,7 @@ async fn main() -> Result<()> {
         applied: disk.snapshot.index,
         disable_proposal_forwarding: true, // clients ask the leader themselves
         postpone_single_voter_reads: true,
+        lead_after_own_vote: true,
         ..Config::new(settings.id)
     };
     let node = if is_new && !settings.join {

@@ -51,7 +51,8 @@ fn every_vote_waits_for_the_disk() {
 
 #[test]
 fn a_quorum_of_others_makes_no_leader_before_the_own_vote_is_stored() {
-    let mut member = asynchronous(&[1, 2, 3]);
+    let careful = Config { lead_after_own_vote: true, async_storage_writes: true, ..plain(1) };
+    let mut member = Member::new(careful, &[1, 2, 3]);
     member.node.campaign().unwrap();
     let Some(Body::StorageAppend { responses, .. }) = work_for(&mut member, LOCAL_APPEND_THREAD)
     else {
@@ -63,6 +64,16 @@ fn a_quorum_of_others_makes_no_leader_before_the_own_vote_is_stored() {
     assert_eq!(member.node.role(), Role::Candidate, "a crash now would undo its vote");
     for response in responses {
         member.node.step(response).unwrap();
+    }
+    assert_eq!(member.node.role(), Role::Leader);
+}
+
+#[test]
+fn by_default_a_quorum_of_others_makes_a_leader_as_in_etcd() {
+    let mut member = asynchronous(&[1, 2, 3]);
+    member.node.campaign().unwrap();
+    for other in [2, 3] {
+        member.hear(other, 1, Body::VoteReply { reject: false });
     }
     assert_eq!(member.node.role(), Role::Leader);
 }
