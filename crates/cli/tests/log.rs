@@ -2,13 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_codec as codec;
 use quorate_raft::{Entry, EntryType, HardState};
 use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Wal, Write};
 use serde_json::Value;
+
+/// One test at a time: a process that is about to start holds all that is open here for a moment, locks
+/// included.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn quorate(args: &[&str], dir: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
@@ -72,6 +79,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_dump_shows_every_record_on_a_line() {
+    let _alone = alone();
     let (data, dir, wal) = sample();
     drop(wal);
     let output = quorate(&["dump"], data.path());
@@ -95,6 +103,7 @@ fn a_dump_shows_every_record_on_a_line() {
 
 #[test]
 fn a_dump_is_an_object_a_line_for_programs() {
+    let _alone = alone();
     let (data, ..) = sample();
     let output = quorate(&["dump", "-w", "json"], data.path());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -114,6 +123,7 @@ fn a_dump_is_an_object_a_line_for_programs() {
 
 #[test]
 fn a_sound_log_is_said_to_be_sound_also_while_its_member_runs() {
+    let _alone = alone();
     let (data, dir, wal) = sample();
     let while_open = quorate(&["verify"], data.path());
     drop(wal);
@@ -138,6 +148,7 @@ fn a_sound_log_is_said_to_be_sound_also_while_its_member_runs() {
 
 #[test]
 fn a_damaged_log_is_told_with_file_offset_and_reason() {
+    let _alone = alone();
     let (data, dir, wal) = sample();
     drop(wal);
     let file = files(&dir).pop().unwrap();
@@ -170,6 +181,7 @@ fn a_damaged_log_is_told_with_file_offset_and_reason() {
 
 #[test]
 fn a_place_without_a_log_is_named() {
+    let _alone = alone();
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("file");
     std::fs::write(&file, "no log").unwrap();
