@@ -185,9 +185,8 @@ impl World<'_> {
             Fault::SyncError => self.fail_next(target, Failing::Sync),
             Fault::WriteError => self.fail_next(target, Failing::Write),
             Fault::ReadError => {
-                let crashed = self.crash(target, false);
-                self.fail_next(target, Failing::Read);
-                crashed
+                self.nodes[at].has_excuse = true;
+                self.crash(target, false) && self.fail_next(target, Failing::Read)
             }
             Fault::DiskFull => {
                 let used = self.nodes[at].disk.used_bytes();
