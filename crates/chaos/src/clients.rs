@@ -11,7 +11,9 @@ use quorate_proto::tonic::transport::Channel;
 use crate::chance::Chance;
 use crate::wire::{self, Failure};
 
-/// Below this, a client of the load; from here on, who looks at one member after all is over.
+/// Below this, a client of the load; from here on, who writes to see whether the cluster goes on.
+pub(crate) const PROBE: u64 = 900_000;
+/// From here on, who looks at one member after all is over.
 pub(crate) const OBSERVER: u64 = 1_000_000;
 /// What a client waits after a request that was not answered.
 const FAILURE_PAUSE: Duration = Duration::from_millis(25);
@@ -24,7 +26,8 @@ pub(crate) struct Recorder {
     operations: Mutex<Vec<Operation>>,
     /// How often each member was started.
     lives: Vec<AtomicU64>,
-    channels: Vec<Channel>,
+    /// To each member, for the impatient and for the patient.
+    channels: Vec<[Channel; 2]>,
     pub(crate) ok: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) unknown: AtomicU64,
@@ -33,7 +36,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(channels: Vec<Channel>) -> Recorder {
+    pub(crate) fn new(channels: Vec<[Channel; 2]>) -> Recorder {
         Recorder {
             begun: Instant::now(),
             operations: Mutex::default(),
@@ -65,7 +68,10 @@ impl Recorder {
             operations.push(Operation::new(client, self.now(), request.clone()));
             operations.len() - 1
         };
-        let answer = wire::ask(self.channels[member].clone(), &request, wants_previous).await;
+        // Half of the clients of the load are patient.
+        let patience = usize::from(client < PROBE && client % 2 == 1);
+        let channel = self.channels[member][patience].clone();
+        let answer = wire::ask(channel, &request, wants_previous).await;
         let at = self.now();
         let is_same_life = life == self.lives[member].load(Ordering::SeqCst);
         let (count, outcome) = match &answer {

@@ -17,8 +17,10 @@ use crate::disk::Volume;
 use crate::proxy::{self, Lines};
 use crate::syncs::{Library, Syncs, VARIABLE};
 
-/// What a client waits for an answer. Longer than a change of leader takes.
+/// What a client waits for an answer: longer than a change of leader takes.
 const CALL_LIMIT: Duration = Duration::from_millis(1500);
+/// What a patient one waits: longer than a server does before it says what it knows.
+const PATIENT_CALL_LIMIT: Duration = Duration::from_secs(12);
 /// Heartbeats and elections quick enough that a round sees many of them.
 const HEARTBEAT_MS: &str = "50";
 const ELECTION_MS: &str = "500";
@@ -56,6 +58,7 @@ pub(crate) fn failed(
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) channel: Channel,
+    pub(crate) patient_channel: Channel,
     /// Where it listens for peers itself, behind its proxy.
     peer_port: u16,
     client_port: u16,
@@ -111,12 +114,11 @@ impl Cluster {
             let syncs = Syncs { order: folder.join(format!("{name}.syncs")) };
             let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{client_port}"));
             let endpoint = endpoint.expect("made of a port");
+            let endpoint = endpoint.connect_timeout(Duration::from_millis(500));
             members.push(Member {
                 name,
-                channel: endpoint
-                    .connect_timeout(Duration::from_millis(500))
-                    .timeout(CALL_LIMIT)
-                    .connect_lazy(),
+                channel: endpoint.clone().timeout(CALL_LIMIT).connect_lazy(),
+                patient_channel: endpoint.timeout(PATIENT_CALL_LIMIT).connect_lazy(),
                 peer_port,
                 client_port,
                 process: None,

@@ -178,7 +178,12 @@ impl Plan {
                 None => *chance.pick(&plan.kinds),
             };
             turn += 1;
-            let lasts = chance.between(400, 3500).min(length - at);
+            // Now and then longer than a server waits before it gives a request up.
+            let lasts = match plan.kinds.len() < turn && chance.percent(20) {
+                true => chance.between(6500, 9000),
+                false => chance.between(400, 3500),
+            };
+            let lasts = lasts.min(length - at);
             let fault = plan.fault(&mut chance, kind);
             let (begin, end) = (Duration::from_millis(at), Duration::from_millis(lasts));
             plan.strikes.push(Strike { at: begin, lasts: end, fault });

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::chance::Chance;
-use crate::clients::{Client, OBSERVER, Recorder};
-use crate::cluster::{Cluster, ClusterError, failed};
+use crate::clients::{Client, OBSERVER, PROBE, Recorder};
+use crate::cluster::{Cluster, ClusterError, Member, failed};
 use crate::disk::Volume;
 use crate::plan::{Fault, Kind, Plan, Strike, Whom};
 use crate::proxy::Way;
@@ -23,8 +23,6 @@ use crate::syncs::{Library, Syncs};
 const PROGRESS_LIMIT: Duration = Duration::from_secs(45);
 /// Between two looks at the processes.
 const TEND_INTERVAL: Duration = Duration::from_millis(50);
-/// Who writes to see whether the cluster goes on.
-const PROBE: u64 = 900_000;
 /// More than a member needs for a log, its next segment and its state, and quick to fill.
 const VOLUME_MIB: u32 = 288;
 /// A member that ended by itself so often, for no reason that it was given, will not come up.
@@ -129,7 +127,8 @@ impl Round {
             }
             cluster.start(at)?;
         }
-        let channels = cluster.members.iter().map(|member| member.channel.clone()).collect();
+        let both = |it: &Member| [it.channel.clone(), it.patient_channel.clone()];
+        let channels = cluster.members.iter().map(both).collect();
         let recorder = Arc::new(Recorder::new(channels));
         plan.strikes.retain(|strike| !report.skipped.contains_key(&strike.fault.kind));
         let chance = Chance::new(plan.seed ^ 0xc4a05);

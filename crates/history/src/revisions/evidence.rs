@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quorate_types::Revision;
 
 use super::Line;
+use crate::model::State;
 use crate::operation::{Action, Done, Item, Request, Response, Span, Target};
 use crate::verdict::Violation;
 
@@ -21,6 +22,10 @@ pub(super) struct Evidence {
     seen: BTreeSet<(Bytes, Bytes)>,
     /// Keys of which values were compared.
     compared: BTreeSet<Bytes>,
+    /// What keys were at revisions that wrote them: when created, and which version.
+    written: BTreeMap<Bytes, BTreeMap<Revision, (Revision, u64)>>,
+    /// Revisions at which a key may have been written: those of answered puts, and all gaps.
+    chances: BTreeMap<Bytes, Vec<Revision>>,
 }
 
 impl Evidence {
@@ -41,6 +46,8 @@ impl Evidence {
             quiet: BTreeMap::new(),
             seen: BTreeSet::new(),
             compared: BTreeSet::new(),
+            written: BTreeMap::new(),
+            chances: BTreeMap::new(),
         };
         for (number, operation) in operations.iter().enumerate() {
             let compares = operation.request.compares.iter();
@@ -51,6 +58,12 @@ impl Evidence {
             for item in shown(response) {
                 evidence.seen.insert((item.key.clone(), item.value.clone()));
                 let Some(modified) = item.modified else { continue };
+                if let (Some(created), Some(version)) = (item.created, item.version)
+                    && modified < at
+                {
+                    let of_key = evidence.written.entry(item.key.clone()).or_default();
+                    of_key.entry(modified).or_insert((created, version));
+                }
                 if modified < at {
                     let newer = acknowledged.get(&item.key).and_then(|writes| {
                         writes.range(Revision(modified.0 + 1)..=at).find(|it| *it.1 != number)
@@ -91,7 +104,37 @@ impl Evidence {
                 overlap
             });
         }
+        let gaps: Vec<Revision> = line.gaps().into_iter().map(|gap| line.revision(gap)).collect();
+        for key in evidence.written.keys() {
+            let puts = acknowledged.get(key).into_iter().flat_map(BTreeMap::keys);
+            let mut chances: Vec<Revision> = gaps.iter().chain(puts).copied().collect();
+            chances.sort_unstable();
+            evidence.chances.insert(key.clone(), chances);
+        }
         Ok(evidence)
+    }
+
+    /// The keys that can no longer become what they were shown as, from this state on.
+    pub(super) fn lost(&self, state: &State) -> Vec<&Bytes> {
+        let now = state.revision;
+        let is_lost = |key: &Bytes, written: &BTreeMap<Revision, (Revision, u64)>| {
+            let Some((then, (created, version))) = written.range(now..).next() else {
+                return false;
+            };
+            if now < *created {
+                return false;
+            }
+            let Some(held) = state.items.get(key).filter(|it| it.created == *created) else {
+                return true;
+            };
+            // One more with each put; and a put there must have been.
+            let Some(missing) = version.checked_sub(held.version) else { return true };
+            let chances = self.chances.get(key).map(Vec::as_slice).unwrap_or_default();
+            let left =
+                chances.partition_point(|it| it <= then) - chances.partition_point(|it| *it <= now);
+            (left as u64) < missing || (now < *then && missing == 0)
+        };
+        self.written.iter().filter(|(key, written)| is_lost(key, written)).map(|it| it.0).collect()
     }
 
     fn pin(
@@ -214,6 +257,10 @@ impl Regions {
             *region = root(&joined, *region);
         }
         regions
+    }
+
+    pub(super) fn of_key(&self, key: &Bytes) -> Option<usize> {
+        self.by_key.get(key).copied()
     }
 
     pub(super) fn of_span(&self, span: &Span) -> BTreeSet<usize> {

@@ -1,11 +1,13 @@
 //! Finds for each gap the request of unknown outcome that filled it, while taking the model through all
 //! places.
 //!
-//! Three things keep this from trying every combination. What an answer shows with its revision names
+//! Four things keep this from trying every combination. What an answer shows with its revision names
 //! the request that filled that gap, and the keys that no gap behind it touched (`evidence.rs`).
 //! Requests that differ in nothing anybody saw are one *class*, of which one is tried: whatever may
 //! fill a gap may also fill every later one, so it does not matter which. And a contradiction about a
 //! key leads back to the last gap that could have touched that key, not to the one before.
+//! And a version that is shown later says at once when a key was written too often, or can no longer be
+//! written often enough.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +60,7 @@ struct Mismatch {
 
 struct Search<'a> {
     line: &'a Line<'a>,
+    evidence: Evidence,
     regions: Regions,
     classes: Vec<Class>,
     gaps: Vec<Gap>,
@@ -114,10 +117,11 @@ impl<'a> Search<'a> {
             let conflict = Conflict::default();
             Gap { place, options, tried: 0, chosen: None, trail_length: 0, conflict }
         });
-        let gaps = gaps.collect();
+        let gaps: Vec<Gap> = gaps.collect();
         let state = line.history.initial.clone();
         Search {
             line,
+            evidence,
             regions,
             classes,
             gaps,
@@ -175,6 +179,10 @@ impl<'a> Search<'a> {
             let why = if self.state.revision == revision {
                 // It would have changed nothing here.
                 self.classes[class].regions.clone()
+            } else if let lost = self.evidence.lost(&self.state)
+                && !lost.is_empty()
+            {
+                lost.into_iter().filter_map(|key| self.regions.of_key(key)).collect()
             } else {
                 match self.replay(place, end) {
                     Ok(()) => {
