@@ -151,7 +151,7 @@ fn run_many(args: &SimArgs, options: &Options) -> ExitCode {
                         bar.set_message(format!("{} broke", total.violations));
                         let again = options.command(seed);
                         bar.suspend(|| {
-                            println!("seed {seed} breaks a promise: {why}\nagain: {again}")
+                            println!("seed {seed} breaks a promise: {why}\nagain: {again}");
                         });
                     }
                 }

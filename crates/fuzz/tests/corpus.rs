@@ -41,7 +41,7 @@ fn changed(inputs: &[(String, Vec<u8>)], chance: &mut Chance) -> Vec<u8> {
                 bytes.extend_from_slice(&other[chance.below(other.len() as u64 + 1) as usize..]);
             }
             4 if place < bytes.len() => {
-                bytes[place] = [0, 1, 0x7f, 0x80, 0xfe, 0xff][chance.below(6) as usize]
+                bytes[place] = [0, 1, 0x7f, 0x80, 0xfe, 0xff][chance.below(6) as usize];
             }
             _ if place < bytes.len() => bytes[place] ^= 1 << chance.below(8),
             _ => bytes.push(chance.number() as u8),

@@ -42,7 +42,7 @@ impl Outcomes {
             let store = open(&contents)?;
             let found = Held::of(&store)?;
             // All of them would take long.
-            if number % 16 == 0 {
+            if number.is_multiple_of(16) {
                 for number in found.applied.index.0 + 1..=ENTRIES + 10 {
                     store.apply(&[entry(number)]).map_err(|error| error.to_string())?;
                 }
@@ -101,7 +101,7 @@ fn judge_all(places: &[usize], judge: impl Fn(usize) + Sync) {
                 thread.spawn_scoped(scope, judge_half).expect("a thread can be started")
             })
             .collect();
-        started.into_iter().map(|thread| thread.join()).collect()
+        started.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
     for thread in threads {
         if let Err(panic) = thread {
