@@ -66,25 +66,6 @@ impl Disk {
         Plugged { disk: self.clone(), cycle: inner.cycle }
     }
 
-    /// The places that hold something.
-    pub(super) fn written(&self) -> Vec<usize> {
-        let inner = self.inner.lock().unwrap();
-        (0..inner.durable.len()).filter(|place| inner.durable[*place] != 0).collect()
-    }
-
-    /// Flips a bit, durably.
-    pub(super) fn flip(&self, place: usize, bit: u8) {
-        self.inner.lock().unwrap().durable[place] ^= 1 << bit;
-    }
-
-    /// A disk of its own with the same contents.
-    pub(super) fn copy(&self) -> Disk {
-        let durable = self.inner.lock().unwrap().durable.clone();
-        let copy = Disk::new(1);
-        copy.inner.lock().unwrap().durable = durable;
-        copy
-    }
-
     /// The power fails after so many calls.
     fn light(&self, fuse: u64) {
         self.inner.lock().unwrap().fuse = Some(fuse);

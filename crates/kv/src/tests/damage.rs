@@ -70,32 +70,6 @@ fn a_row_that_is_cut_or_stands_elsewhere_is_found_at_the_start() {
     }
 }
 
-#[test]
-fn a_flipped_bit_anywhere_in_the_file_is_no_panic_and_no_wrong_state() {
-    let disk = super::crash::Disk::new(1);
-    let open = |disk: &super::crash::Disk| RedbBackend::open(disk.plug_in(), 1 << 16);
-    let store = Store::create(open(&disk).unwrap(), initial()).unwrap();
-    for number in 1..=40 {
-        let put = PutRequest { key: bytes(&format!("k{number}")), ..PutRequest::default() };
-        store.apply(&[entry(number, &Command::Put(put))]).unwrap();
-    }
-    store.flush().unwrap();
-    let want = store.hash_kv(0).unwrap();
-    drop(store);
-    let places = disk.written();
-    let mut refused = 0;
-    for (number, place) in (0..).zip(places.iter().step_by(places.len() / 300)) {
-        let (copy, bit) = (disk.copy(), number % 8);
-        copy.flip(*place, bit);
-        let opened = open(&copy).map_err(StoreError::from).and_then(Store::open);
-        match opened.map(|store| store.hash_kv(0)) {
-            Ok(found) => assert_eq!(found.unwrap(), want, "byte {place}, bit {bit}"),
-            Err(_) => refused += 1,
-        }
-    }
-    assert!(50 < refused, "{refused} of {} places", places.len());
-}
-
 /// A way to meet a damaged row, and whether it was told.
 type Meets<'a> = (&'a str, &'a dyn Fn(&mut Node) -> bool);
 

@@ -6,8 +6,10 @@ use super::{DIR, List, OWNER, fresh, inspect, mark, open, segments, write};
 use crate::testing::{Fault, SimDisk};
 use crate::{Damage, Record, Seen, Survey, Wal, WalError};
 
-/// What a survey shows: of each segment its number, of each record its offset, length and kind.
-fn survey(disk: &SimDisk) -> (Result<Survey, WalError>, Vec<(u64, u64, u64, &'static str)>) {
+/// Segment, offset, length and kind of what a survey shows.
+type Shown = Vec<(u64, u64, u64, &'static str)>;
+
+fn survey(disk: &SimDisk) -> (Result<Survey, WalError>, Shown) {
     let (mut shown, mut segment) = (Vec::new(), 0);
     let mut visit = |seen: Seen<'_>| match seen {
         Seen::Segment { sequence, bytes, identity, .. } => {
