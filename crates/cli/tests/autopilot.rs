@@ -60,6 +60,6 @@ fn unusable_inputs_print_nothing_and_fail() {
         assert_eq!(output.status.code(), Some(1), "{input}");
         assert_eq!(output.stdout, b"", "{input}");
         let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.starts_with(&format!("quorate autopilot: {want}")), "{told}");
+        assert!(told.starts_with(&format!("error: {want}")), "{told}");
     }
 }

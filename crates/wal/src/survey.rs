@@ -107,7 +107,7 @@ pub(crate) fn survey(
 }
 
 /// Whether a process has the log open.
-fn is_live(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+pub(crate) fn is_live(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
     let path = dir.join(LOCK);
     disk.is_locked(&path).map_err(|error| WalError::io("look at", &path, error))
 }

@@ -321,15 +321,19 @@ impl Wal {
         survey::survey(disk, dir, progress, visit)
     }
 
-    /// Whose log `dir` holds, as its newest segment says; nothing else is read or checked.
+    /// Whose log `dir` holds, as its newest segment says; nothing else is read or checked. For who is
+    /// about to open it: one that is open already is refused.
     ///
     /// # Errors
     ///
-    /// [`WalError::Absent`], [`WalError::Damaged`], [`WalError::Format`]; [`WalError::Io`],
-    /// [`WalError::TooManyFiles`].
+    /// [`WalError::Absent`], [`WalError::Locked`], [`WalError::Damaged`], [`WalError::Format`];
+    /// [`WalError::Io`], [`WalError::TooManyFiles`].
     pub fn identify(disk: &dyn Disk, dir: &Path) -> Result<Identity, WalError> {
         if !recover::exists(disk, dir)? {
             return Err(WalError::Absent { dir: dir.to_owned() });
+        }
+        if survey::is_live(disk, dir)? {
+            return Err(WalError::Locked { dir: dir.to_owned() });
         }
         recover::identity(disk, dir)
     }

@@ -19,6 +19,11 @@ use super::{Contents, Held, filled, open};
 
 const ENTRIES: u64 = 40;
 
+/// Every format of the state that was released; a snapshot carries the number of its state.
+const FORMATS: [u32; 2] = [2, 3];
+/// The one that is written.
+const NEWEST: u32 = 3;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
@@ -44,36 +49,42 @@ fn snapshot(store: &Store) -> Vec<u8> {
 fn states_of_every_released_format_open() {
     let contents = Contents::default();
     let want = Held::of(&filled(&contents, ENTRIES)).unwrap();
+    let file = |format| fixture(&format!("state-{format}.redb"));
     if is_writing() {
-        fs::write(fixture("state-2.redb"), contents.bytes()).unwrap();
+        fs::write(file(NEWEST), contents.bytes()).unwrap();
     }
-    let store = open(&Contents::new(fs::read(fixture("state-2.redb")).unwrap())).unwrap();
-    assert_eq!(Held::of(&store).unwrap(), want);
-    assert_eq!((store.node(), store.cluster_id()), (NodeId(7), 9));
-    // It goes on as one of today does.
-    let today = filled(&Contents::default(), ENTRIES);
-    for store in [&store, &today] {
-        store.apply(&[super::entry(ENTRIES + 1)]).unwrap();
-        store.flush().unwrap();
+    for format in FORMATS {
+        let store = open(&Contents::new(fs::read(file(format)).unwrap())).unwrap();
+        assert_eq!(Held::of(&store).unwrap(), want, "format {format}");
+        assert_eq!((store.node(), store.cluster_id()), (NodeId(7), 9));
+        // It goes on as one of today does.
+        let today = filled(&Contents::default(), ENTRIES);
+        for store in [&store, &today] {
+            store.apply(&[super::entry(ENTRIES + 1)]).unwrap();
+            store.flush().unwrap();
+        }
+        assert_eq!(Held::of(&store), Held::of(&today), "format {format}");
     }
-    assert_eq!(Held::of(&store), Held::of(&today));
 }
 
 #[test]
 fn snapshots_of_every_released_format_can_be_restored() {
     let store = filled(&Contents::default(), ENTRIES);
     let stream = snapshot(&store);
+    let file = |format| fixture(&format!("snapshot-{format}"));
     if is_writing() {
-        fs::write(fixture("snapshot-1"), &stream).unwrap();
+        fs::write(file(NEWEST), &stream).unwrap();
     }
-    let kept = fs::read(fixture("snapshot-1")).unwrap();
-    // What is written today is what was written then.
-    assert!(stream == kept, "the bytes differ: is it a new format?");
-    let mut backend = MemoryBackend::new();
-    let mut pieces = kept.chunks(1000);
-    let next = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
-    restore(&mut backend, NodeId(8), next).unwrap();
-    let restored = Store::open(backend).unwrap();
-    assert_eq!(Held::of(&restored), Held::of(&store));
-    assert_eq!(restored.node(), NodeId(8));
+    // What is written today is what was written when the format was new.
+    assert!(stream == fs::read(file(NEWEST)).unwrap(), "the bytes differ: is it a new format?");
+    for format in FORMATS {
+        let kept = fs::read(file(format)).unwrap();
+        let mut backend = MemoryBackend::new();
+        let mut pieces = kept.chunks(1000);
+        let next = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
+        restore(&mut backend, NodeId(8), next).unwrap();
+        let restored = Store::open(backend).unwrap();
+        assert_eq!(Held::of(&restored), Held::of(&store), "format {format}");
+        assert_eq!(restored.node(), NodeId(8));
+    }
 }
