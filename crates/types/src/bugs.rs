@@ -2,7 +2,7 @@
 //!
 //! Code asks [`bug!`](crate::bug) where a guard stands. Without the feature `bugs`, which only tests
 //! turn on, the answer is a constant no and nothing is left of the question. With it, one bug at a time
-//! is on for a thread, as [`put_back`] says.
+//! is on for a thread, as `put_back` says.
 
 #[cfg(feature = "bugs")]
 thread_local! {
