@@ -436,6 +436,11 @@ impl Watches {
 
     /// Hands out the next changes to all that are synced. True if there are more.
     fn advance_synced(&mut self, store: &Store) -> Result<bool, KvError> {
+        if self.watchers.is_empty() {
+            // Nothing is read for nobody.
+            self.revision = self.revision.max(store.marks().0);
+            return Ok(false);
+        }
         let limits = Limits { revisions_max: STEP_REVISIONS_MAX, bytes_max: STEP_BYTES_MAX };
         match store.changes_after(self.revision, limits)? {
             Changes::Found { rows, through, current } => {

@@ -49,6 +49,20 @@ impl Watched {
     }
 }
 
+#[test]
+fn changes_are_not_read_for_nobody_and_a_watcher_begins_after_them() {
+    let mut watched = Watched::new();
+    for number in 0..2500 {
+        watched.node.put("a", &number.to_string());
+    }
+    assert_eq!(watched.watches.advance(&watched.node.store), Ok(false), "one step is all");
+    watched.create(watch("a", ""));
+    watched.node.put("a", "last");
+    let told = watched.told();
+    assert_eq!(told.len(), 2, "that it was created, and the one change after that");
+    assert_eq!(told[1].events.len(), 1);
+}
+
 fn watch(key: &str, end: &str) -> WatchCreateRequest {
     WatchCreateRequest { key: bytes(key), range_end: bytes(end), ..Default::default() }
 }
