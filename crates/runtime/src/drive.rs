@@ -20,7 +20,7 @@ use quorate_net::{Net, NetEvent, Refusal, RefusedBy};
 use quorate_raft::Message;
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Event, LogWrite, ReadFailure, ReadId, Replica, Write, Writing, speaks_for,
+    Effects, Event, LogWrite, ReadFailure, ReadId, Replica, Step, Write, Writing, speaks_for,
 };
 use quorate_types::{Life, NodeId};
 use tokio::sync::{mpsc, oneshot};
@@ -82,7 +82,11 @@ impl Driver {
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
-                _ = clock.tick() => self.on_event(Event::Tick)?,
+                _ = clock.tick() => {
+                    self.writing.on_tick();
+                    self.feed_disk()?;
+                    self.on_event(Event::Tick)?;
+                }
                 written = self.written.recv() => match written {
                     Some(written) => self.on_written(written)?,
                     None => return Err(FatalError::Thread("the disk thread has ended")),
@@ -97,7 +101,9 @@ impl Driver {
                     Some(call) => self.on_call(call)?,
                 },
             }
-            // Whatever came meanwhile shares the turn: larger batches under load.
+            // Connections are read on this thread. Whatever came meanwhile shares the turn: larger
+            // batches under load.
+            tokio::task::yield_now().await;
             while let Ok(written) = self.written.try_recv() {
                 self.on_written(written)?;
             }
@@ -300,8 +306,16 @@ impl Driver {
 
     /// Hands the disk everything that waits, if it is idle.
     fn feed_disk(&mut self) -> Result<(), FatalError> {
-        let Some(group) = self.writing.next_group() else { return Ok(()) };
-        self.hand_to_disk(disk::Work::Write(group.into_iter().map(durable_write).collect()))
+        while let Some(step) = self.writing.next_step() {
+            match step {
+                Step::Group(group) => {
+                    let group = group.into_iter().map(durable_write).collect();
+                    self.hand_to_disk(disk::Work::Write(group))?;
+                }
+                Step::Settled(last) => self.on_event(Event::Persisted(last))?,
+            }
+        }
+        Ok(())
     }
 
     fn hand_to_disk(&mut self, work: disk::Work) -> Result<(), FatalError> {
