@@ -173,7 +173,11 @@ impl Local {
                     // It may have been deposed without knowing.
                     self.read_barrier().await?;
                     if self.leads() == Some(term) && self.store().leads_leases() == Some(term) {
-                        return Ok(Some(ttl_seconds));
+                        // Its end may have been on its way already, and be known elsewhere.
+                        let now_ms = self.leases().now_ms();
+                        let left = self.store().lease_time_to_live(id, false, now_ms);
+                        let lives = left.is_ok_and(|left| 0 <= left.ttl_seconds);
+                        return Ok(Some(if lives { ttl_seconds } else { 0 }));
                     }
                 }
                 Ok(Renewal::Expiring) => tokio::time::sleep(ASK_AGAIN).await,
