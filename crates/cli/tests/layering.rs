@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("server", &["types", "kv", "runtime", "proto"]),
     ("script", &["types", "raft", "codec"]),
-    ("sim", &["types", "raft", "replica", "codec", "kv", "wal"]),
+    ("sim", &["types", "raft", "replica", "codec", "history", "kv", "wal"]),
     ("load", &["proto"]),
     ("chaos", &["types", "history", "proto"]),
     ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),

@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use quorate_types::bug;
 
 use crate::backend::Table;
 use crate::error::{KvError, StoreError};
@@ -90,6 +91,8 @@ impl Store {
         let mut end = current;
         let taken = if let Some(recent) = state.recent.after(revision) {
             take_all(&mut step, recent)
+        } else if bug!("only-recent-changes-are-told") {
+            ControlFlow::Continue(())
         } else if revision + 1 < state.meta.compacted {
             return Ok(Changes::Compacted(state.meta.compacted));
         } else if state.overlay.first().is_some_and(|first| first.main <= revision + 1) {
@@ -117,7 +120,7 @@ impl Store {
         let found: Vec<_> = places
             .iter()
             .map(|(key, main)| {
-                let before = main - 1;
+                let before = main - i64::from(!bug!("the-pair-before-is-the-one-after"));
                 let is_known = compacted <= before;
                 let stamp = is_known.then(|| state.index.at(key, before)).flatten()?;
                 Some((stamp, state.overlay.row(stamp.revision).cloned()))

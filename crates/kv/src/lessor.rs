@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::Term;
+use quorate_types::{Term, bug};
 
 use crate::command::{Command, LeaseCheckpoint};
 use crate::error::{KvError, StoreError};
@@ -101,7 +101,12 @@ impl Lessor {
             undated: BTreeSet::new(),
         };
         for (id, lease) in leases.iter() {
+            if bug!("a-new-leader-knows-of-no-leases") {
+                continue;
+            }
             let left_ms = milliseconds(lease.promised_seconds()).saturating_add(extension_ms);
+            let left_ms =
+                if bug!("a-new-leader-cuts-leases-short") { left_ms / 4 } else { left_ms };
             reign.set(id, now_ms.saturating_add(left_ms));
         }
         self.reign = Some(reign);
@@ -186,7 +191,9 @@ impl Reign {
         for (at_ms, id) in &due {
             let timer = self.timers.get_mut(id).expect("each time belongs to a timer");
             timer.is_expired = true;
-            timer.look_ms = now_ms.saturating_add(EXPIRE_AGAIN_MS);
+            let again_ms =
+                if bug!("an-end-is-asked-for-once") { u64::MAX } else { EXPIRE_AGAIN_MS };
+            timer.look_ms = now_ms.saturating_add(again_ms);
             self.by_time.remove(&(*at_ms, *id));
             self.by_time.insert((timer.look_ms, *id));
         }

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use quorate_types::Index as LogIndex;
+use quorate_types::{Index as LogIndex, bug};
 
 use crate::alarm::Alarms;
 use crate::backend::{Backend, Batch, Table, View};
@@ -221,6 +221,11 @@ impl Flush {
     /// Commits it, in one durable transaction, and returns the view after it.
     pub(crate) fn run(&self, backend: &mut dyn Backend) -> Result<Arc<dyn View>, StoreError> {
         let mut batch = Batch::default();
+        if bug!("the-index-is-stored-before-its-effects") {
+            self.meta.write(&mut batch);
+            backend.commit(&batch)?;
+            batch = Batch::default();
+        }
         for (revision, row) in self.overlay.rows() {
             batch.put_sealed(Table::Key, &revision.to_key(), row);
         }
@@ -350,13 +355,15 @@ fn load_index(
         let row = row::decode(revision, Bytes::copy_from_slice(bytes));
         let (key, stamp) = match row.map_err(|error| damaged(revision, error))? {
             Row::Put(kv) => {
+                let counts = !bug!("versions-begin-anew-with-a-restart");
+                let version = if counts { kv.version } else { 1 };
                 if kv.lease == 0 {
                     owners.remove(&kv.key);
                 } else {
                     // Out of the row, whose value need not stay in memory.
                     owners.insert(Bytes::copy_from_slice(&kv.key), kv.lease);
                 }
-                (kv.key, Stamp::put(revision, kv.create_revision, kv.version))
+                (kv.key, Stamp::put(revision, kv.create_revision, version))
             }
             Row::Tombstone { key } => {
                 owners.remove(&key);

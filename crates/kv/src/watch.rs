@@ -22,6 +22,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_types::bug;
 
 use crate::changes::{Changes, Limits};
 use crate::error::KvError;
@@ -286,6 +287,10 @@ impl Watches {
         self.tell(stream, WatchResponse { watch_id: id, ..answer });
         let next = match request.start_revision {
             0 => current + 1,
+            start if bug!("a-watch-begins-one-too-early") => (start - 1).max(compacted).max(1),
+            start if start < compacted && bug!("what-is-compacted-is-passed-over-in-silence") => {
+                compacted
+            }
             start if start < compacted => {
                 self.tell_compacted(stream, id, compacted);
                 return Ok(());
@@ -501,7 +506,7 @@ impl Watches {
                 self.tell_events(watcher, current, events, places);
             }
             if let Some(one) = self.watchers.get_mut(&watcher) {
-                one.next = through + 1;
+                one.next = through + 1 + i64::from(bug!("a-watch-that-catches-up-skips-one"));
             }
             self.settle(watcher);
         } else {

@@ -8,7 +8,7 @@
 //! Source: etcd's `maybeSendAppend` and its callers.
 
 use bytes::Bytes;
-use quorate_types::{EntryId, Index, NodeId};
+use quorate_types::{EntryId, Index, NodeId, bug};
 
 use crate::core::Core;
 use crate::log::LogError;
@@ -133,7 +133,8 @@ impl<S: Storage> Core<S> {
             }
             let Some(progress) = self.tracker.progress.get_mut(peer) else { continue };
             // Its log may differ from ours beyond what matches.
-            let commit = committed.min(progress.matched);
+            let is_bound = !bug!("heartbeats-commit-past-what-matches");
+            let commit = if is_bound { committed.min(progress.matched) } else { committed };
             progress.sent_commit(commit);
             self.send(peer, Body::Heartbeat { commit, context: context.clone() });
         }

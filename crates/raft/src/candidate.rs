@@ -26,7 +26,10 @@ pub(crate) fn step<S: Storage>(
         Body::VoteReply { reject } if campaign == CampaignType::Election => {
             return Ok(on_vote(core, campaign, from, !reject));
         }
-        Body::PreVoteReply { reject } if campaign == CampaignType::PreElection => {
+        Body::PreVoteReply { reject }
+            if campaign == CampaignType::PreElection
+                || bug!("promises-of-votes-count-as-votes") =>
+        {
             return Ok(on_vote(core, campaign, from, !reject));
         }
         // Votes of the other stage of this campaign.

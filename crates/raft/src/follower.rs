@@ -1,7 +1,7 @@
 //! A follower: takes in what its leader says, and sends on what is the leader's to answer.
 
 use bytes::Bytes;
-use quorate_types::{EntryId, Index, NodeId, Term};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use crate::core::Core;
 use crate::log::LogSlice;
@@ -177,7 +177,7 @@ fn restore<S: Storage>(
     if is_wanted && id.index == core.log.last_index() && !core.log.match_term(id)? {
         return Ok(Some(SnapshotFault::Malformed));
     }
-    if id.index <= core.log.committed() && !is_wanted {
+    if id.index <= core.log.committed() && !is_wanted && !bug!("an-older-snapshot-is-taken") {
         return Ok(Some(SnapshotFault::Old));
     }
     let mut members =
@@ -185,7 +185,8 @@ fn restore<S: Storage>(
     if !members.any(|member| *member == core.id) {
         return Ok(Some(SnapshotFault::NotMember));
     }
-    if !is_wanted && core.log.match_term(id)? {
+    let cuts = is_wanted || bug!("a-snapshot-cuts-entries-that-match");
+    if !cuts && core.log.match_term(id)? {
         core.log.commit_to(id.index)?;
         return Ok(Some(SnapshotFault::Known));
     }
@@ -195,7 +196,9 @@ fn restore<S: Storage>(
         return Ok(Some(SnapshotFault::Membership));
     };
     core.log.restore(snapshot);
-    core.install(membership);
+    if !bug!("a-snapshot-leaves-the-old-membership") {
+        core.install(membership);
+    }
     core.restored = id.index;
     core.snapshot_wanted = None;
     Ok(None)

@@ -288,6 +288,11 @@ impl Leader {
         }
         let last = core.log.append(entries)?;
         core.acknowledge_own(last);
+        if bug!("own-copy-counts-before-its-disk")
+            && let Some(own) = core.tracker.progress.get_mut(core.id)
+        {
+            own.maybe_update(last);
+        }
         Ok(first)
     }
 
@@ -297,7 +302,8 @@ impl Leader {
         core: &mut Core<S>,
         payload_bytes: u64,
     ) -> Result<(), Error> {
-        if core.tracker.config.auto_leave && self.pending_change <= core.log.applied() {
+        let is_due = core.tracker.config.auto_leave && !bug!("a-joint-membership-is-never-left");
+        if is_due && self.pending_change <= core.log.applied() {
             let leave = Entry { kind: Some(EntryType::ConfChangeV2), ..Entry::default() };
             match self.propose(core, vec![leave]) {
                 Ok(id) => core.note(Note::LeavingJoint { index: id.index }),
@@ -433,7 +439,8 @@ impl Leader {
         }
         // Without other voters nobody else can lead.
         let is_alone = decides_alone(core) && !core.config.postpone_single_voter_reads;
-        if !is_alone && !has_committed_in_term(core) {
+        let may_trail = !has_committed_in_term(core) && !bug!("reads-before-its-first-commit");
+        if !is_alone && may_trail {
             // What earlier leaders committed may reach further than this node knows yet.
             core.postponed.push(request);
         } else if self.take_read(core, request) {
@@ -564,7 +571,7 @@ fn check_quorum<S: Storage>(core: &mut Core<S>) -> Next {
             progress.recent_active = false;
         }
     }
-    if is_active {
+    if is_active || bug!("a-leader-without-quorum-stays") {
         return Next::Stay;
     }
     core.note(Note::QuorumLost { term: core.term });

@@ -187,6 +187,10 @@ impl<S: Storage> RaftLog<S> {
     /// The index of the first of `entries` that the log does not have, be it that another stands
     /// there or that it is new; nothing if it has them all.
     pub(crate) fn find_conflict(&self, entries: &[Entry]) -> Result<Option<Index>, Fatal> {
+        if bug!("a-short-append-cuts-what-follows") {
+            let open = entries.iter().find(|entry| self.committed < entry.index);
+            return Ok(open.map(|entry| entry.index));
+        }
         for entry in entries {
             if bug!("keeps-a-conflicting-tail") && entry.index <= self.last_index() {
                 continue;
@@ -235,7 +239,9 @@ impl<S: Storage> RaftLog<S> {
     pub(crate) fn match_term(&self, id: EntryId) -> Result<bool, Fatal> {
         match self.term(id.index) {
             Ok(term) => Ok(term == id.term),
-            Err(LogError::Compacted | LogError::Unavailable) => Ok(false),
+            Err(LogError::Compacted | LogError::Unavailable) => {
+                Ok(bug!("an-unknown-term-is-a-match"))
+            }
             Err(LogError::Fatal(fatal)) => Err(fatal),
         }
     }
@@ -336,7 +342,9 @@ impl<S: Storage> RaftLog<S> {
     }
 
     fn max_appliable_index(&self, allow_unstable: bool) -> Index {
-        if allow_unstable {
+        if bug!("applies-what-is-not-committed") {
+            self.last_index()
+        } else if allow_unstable {
             self.committed
         } else {
             self.committed.min(self.unstable.offset().prev())

@@ -176,7 +176,8 @@ impl<S: Storage> Raft<S> {
             // A leader that lost touch would otherwise never learn that it must step down, or, with
             // pre-votes, that this node waits at a higher term.
             Body::Append { .. } | Body::Heartbeat { .. }
-                if core.config.check_quorum || core.config.pre_vote =>
+                if (core.config.check_quorum || core.config.pre_vote)
+                    && !bug!("older-terms-are-not-answered") =>
             {
                 core.send(from, Body::AppendReply { index: Index(0) });
             }
@@ -184,6 +185,9 @@ impl<S: Storage> Raft<S> {
             Body::PreVote { .. } => core.send(from, Body::PreVoteReply { reject: true }),
             // What of it still counts is decided there.
             Body::StorageAppendReply { .. } => return true,
+            Body::AppendReply { .. } if bug!("acknowledgements-of-earlier-terms-count") => {
+                return true;
+            }
             _ => core.dropped(kind, from, MessageFault::OldTerm),
         }
         false
@@ -248,7 +252,7 @@ impl<S: Storage> Raft<S> {
         // In a later term another leader may have replaced the entries, and even put them back
         // since: what was written then would not be what the log holds after the write under way.
         if let Some(id) = stable
-            && term == self.core.term
+            && (term == self.core.term || bug!("a-write-of-an-earlier-term-counts"))
         {
             self.core.log.stable_to(id);
         }

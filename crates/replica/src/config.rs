@@ -55,6 +55,10 @@ pub struct Config {
     pub log_bytes_max: u64,
 }
 
+/// How many times `log_bytes_max` the log may hold of what is committed, before it takes no more: only
+/// where state cannot be flushed does it get that far.
+const STALLED_FACTOR: u64 = 8;
+
 impl Config {
     /// Defaults for `node`: 100 ms ticks and a second's election timeout in mind, as etcd has.
     pub fn new(node: NodeId, seed: u64) -> Self {
@@ -83,6 +87,12 @@ impl Config {
             tail_entries: 5_000,
             log_bytes_max: 64 << 20,
         }
+    }
+
+    /// So many bytes of committed entries the log may hold that it cannot let go of. A member that
+    /// has them takes no further ones, neither from its leader nor, where it leads, from clients.
+    pub fn stalled_bytes_max(&self) -> u64 {
+        self.log_bytes_max.saturating_mul(STALLED_FACTOR)
     }
 
     /// Whether the settings fit together.

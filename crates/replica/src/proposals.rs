@@ -92,6 +92,20 @@ impl Proposals {
         self.parked_bytes = 0;
     }
 
+    /// A bug that tests put back: what was passed on is proposed a second time.
+    pub(crate) fn park_again(&mut self, requests: &[RequestId], entries: &[Entry], now_ticks: u64) {
+        for (request, entry) in requests.iter().zip(entries) {
+            self.parked_bytes += entry.payload_size();
+            let (request, entry) = (*request, entry.clone());
+            self.parked.push_back(Parked { request, entry, deadline_ticks: now_ticks + 30 });
+        }
+    }
+
+    /// A bug that tests put back: what may still be committed is said to be refused.
+    pub(crate) fn refuse_placed(&mut self, refused: &mut Vec<(RequestId, Refusal)>) {
+        refused.extend(self.placed.drain(..).map(|(_, request)| (request, Refusal::Superseded)));
+    }
+
     /// Refuses what waited too long for a leader.
     pub(crate) fn expire(&mut self, now_ticks: u64, refused: &mut Vec<(RequestId, Refusal)>) {
         while self.parked.front().is_some_and(|parked| parked.deadline_ticks <= now_ticks) {

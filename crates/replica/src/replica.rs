@@ -275,11 +275,13 @@ impl Replica {
 
     /// Asserts what holds between any two calls.
     pub fn check(&self) {
-        let status = self.status();
-        assert!(status.flushed <= status.applied, "only applied state can be durable");
-        assert!(status.applied <= status.commit, "only committed entries are applied");
-        assert!(status.commit <= status.last, "only entries of the log are committed");
-        assert!(status.first <= status.flushed.next(), "the log reaches back to durable state");
+        let flushed = self.snapshots.flushed();
+        let commit = self.raft.basic_status().hard_state.commit;
+        let mark = self.raft.storage().mark();
+        assert!(flushed <= self.applied, "only applied state can be durable");
+        assert!(self.applied <= commit, "only committed entries are applied");
+        assert!(commit <= self.raft.last_index(), "only entries of the log are committed");
+        assert!(mark <= flushed, "the log reaches back to durable state");
         let ordered = self.writes.iter().zip(self.writes.iter().skip(1));
         for (earlier, later) in ordered {
             assert!(earlier.write.id < later.write.id, "writes are numbered in order");
@@ -313,13 +315,31 @@ impl Replica {
         }
     }
 
-    fn on_message(&mut self, message: Message) -> Result<(), Fatal> {
+    fn on_message(&mut self, mut message: Message) -> Result<(), Fatal> {
         // Each may ask for a further write; a leader repeats what was lost.
         let asks = matches!(message.body, Body::Append { .. });
         if asks && self.config.writes_count_max <= self.writes.len() {
             return Ok(());
         }
+        if self.is_stalled() {
+            match &mut message.body {
+                // Taken as if they carried nothing: the leader hears what this log has, and that it
+                // gets no further.
+                Body::Append { entries, .. } => *entries = Entries::new(),
+                Body::Propose { .. } => return Ok(()),
+                _ => {}
+            }
+        }
         self.step(message)
+    }
+
+    /// Whether the log holds more than it may, since what is committed cannot be flushed. What is not
+    /// committed does not count: it may be what the rest waits for.
+    fn is_stalled(&self) -> bool {
+        let (storage, bytes_max) = (self.raft.storage(), self.config.stalled_bytes_max());
+        bytes_max <= storage.bytes()
+            && bytes_max <= storage.bytes_through(self.raft.basic_status().hard_state.commit)
+            && !bug!("a-log-that-cannot-be-flushed-grows")
     }
 
     fn on_tick(&mut self) -> Result<(), Fatal> {
@@ -373,6 +393,15 @@ impl Replica {
         let (requests, entries): (Vec<RequestId>, Vec<Entry>) = batch.into_iter().unzip();
         let status = self.raft.basic_status();
         let leads = status.soft_state.role == Role::Leader;
+        let is_change = |entry: &Entry| entry.entry_type() != EntryType::Normal;
+        if leads && self.is_stalled() && !entries.iter().any(is_change) {
+            let refused = requests.into_iter().map(|request| (request, Refusal::Busy));
+            self.effects.refused.extend(refused);
+            return Ok(());
+        }
+        if !leads && bug!("proposes-again-what-it-passed-on") {
+            self.proposals.park_again(&requests, &entries, self.now_ticks);
+        }
         let message = Message {
             from: self.config.node,
             ..Message::new(self.config.node, Body::Propose { entries })
@@ -409,6 +438,9 @@ impl Replica {
             && lead != self.leader
         {
             self.leader = lead;
+            if bug!("unknown-is-called-refused") {
+                self.proposals.refuse_placed(&mut self.effects.refused);
+            }
             self.reads.on_leader_change(&mut self.effects.reads);
             if !lead.is_none() {
                 self.proposals.unpark();
@@ -437,7 +469,7 @@ impl Replica {
                     self.last_write = WriteId(self.last_write.0 + 1);
                     let write = Write {
                         id: self.last_write,
-                        hard_state,
+                        hard_state: hard_state.filter(|_| !bug!("a-vote-is-not-written")),
                         entries,
                         install: snapshot.map(|snapshot| *snapshot),
                         must_sync: ready.must_sync && !bug!("a-write-is-not-to-be-synced"),

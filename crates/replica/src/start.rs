@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_codec::DecodeError;
 use quorate_raft::{ConfState, HardState};
-use quorate_types::{Index, LogEntry, Mark, NodeId, Term};
+use quorate_types::{Index, LogEntry, Mark, NodeId, Term, bug};
 
 use crate::Initial;
 
@@ -56,8 +56,12 @@ pub fn start(found: Found) -> Start {
     let applied = found.applied.unwrap_or_default();
     match found.mark {
         // The state of a new member covers the first place; one that covers more took part.
+        None if bug!("a-lost-log-is-a-new-one") => Start::Make,
         None if FIRST.0 < applied || found.has_started => Start::LogMissing { applied },
         None => Start::Make,
+        Some(_) if found.applied.is_some() && bug!("a-state-behind-the-log-is-believed") => {
+            Start::Replay
+        }
         Some(mark) if found.applied.is_none() || applied < mark => Start::Install { mark, applied },
         Some(_) => Start::Replay,
     }

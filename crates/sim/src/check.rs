@@ -3,18 +3,22 @@
 
 mod applied;
 mod history;
+mod judge;
+mod leases;
 mod logs;
 mod model;
 mod queues;
 mod states;
+mod watches;
 
-use quorate_kv::{KvError, RangeResponse, Store};
+use quorate_kv::{KvError, RangeResponse, Store, WatchResponse};
 use quorate_raft::ConfState;
 use quorate_replica::{Applying, Fatal, Glance, Initial, RequestId, Status, Write, WriteId};
 use quorate_types::{Index, NodeId};
 
 use crate::ledger::Ledger;
-use crate::node::{Ask, Said};
+use crate::node::{Ask, Damage, Said};
+use crate::watching::Watched;
 use crate::world::OpId;
 
 /// All of them.
@@ -24,6 +28,7 @@ pub(crate) struct Checks {
     logs: logs::Logs,
     states: states::States,
     history: history::Clients,
+    judge: judge::Judge,
     pub(crate) ledger: Ledger,
     /// The newest membership that any machine has applied.
     pub(crate) conf_state: ConfState,
@@ -84,15 +89,20 @@ impl Checks {
     pub(crate) fn on_start(
         &mut self,
         node: NodeId,
-        is_damaged: bool,
+        damage: Damage,
         initial: &Initial,
     ) -> Result<(), Fatal> {
         match self.logs.on_start(node, initial) {
-            Err(why) if is_damaged => Err(Fatal(why)),
-            finding => {
-                self.note(finding);
+            // All that a log can't tell from a write cut short: it has to be known from outside.
+            Err(logs::Lost::LastGroup) if damage == Damage::Lie => {
+                self.count("lost what nobody could know of");
+                Err(Fatal("it has lost its last group of writes".to_owned()))
+            }
+            Err(lost) => {
+                self.fail(lost.to_string());
                 Ok(())
             }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -106,8 +116,14 @@ impl Checks {
     }
 
     /// So many writes more were done, in order, and synced or not.
-    pub(crate) fn on_durable(&mut self, node: NodeId, last: WriteId, is_synced: bool) {
-        self.logs.on_durable(node, last, is_synced);
+    pub(crate) fn on_durable(
+        &mut self,
+        node: NodeId,
+        last: WriteId,
+        is_synced: bool,
+        damage: Damage,
+    ) {
+        self.logs.on_durable(node, last, is_synced, damage == Damage::Lie);
     }
 
     pub(crate) fn on_glance(
@@ -123,14 +139,14 @@ impl Checks {
         self.note(finding);
     }
 
-    pub(crate) fn on_apply(&mut self, node: NodeId, entry: &Applying) {
+    pub(crate) fn on_apply(&mut self, now: u64, node: NodeId, entry: &Applying) {
         let finding = self.applied.on_apply(node, entry);
         let finding = finding.and_then(|is_new| match is_new {
             true => {
                 if let Applying::Membership { conf_state, .. } = entry {
                     self.conf_state = conf_state.clone();
                 }
-                self.history.on_commit(entry)
+                self.history.on_commit(now, entry)
             }
             false => Ok(()),
         });
@@ -152,8 +168,17 @@ impl Checks {
         self.note(finding);
     }
 
+    pub(crate) fn on_log(&mut self, node: NodeId, bytes: u64, bytes_max: u64) {
+        let finding = queues::check_log(node, bytes, bytes_max);
+        self.note(finding);
+    }
+
     pub(crate) fn on_proposed(&mut self, request: RequestId, op: OpId) {
         self.history.on_proposed(request, op);
+    }
+
+    pub(crate) fn on_proposed_by_member(&mut self, request: RequestId) {
+        self.history.on_proposed_by_member(request);
     }
 
     pub(crate) fn on_refused(&mut self, request: RequestId) {
@@ -163,19 +188,52 @@ impl Checks {
 
     // ── what clients see ──
 
-    pub(crate) fn on_ask(&mut self, op: OpId, client: usize, now: u64, ask: &Ask) {
-        self.history.on_ask(op, client, now, ask);
+    /// `client` is one that has one request under way at a time.
+    pub(crate) fn on_ask(&mut self, op: OpId, client: u64, now: u64, ask: &Ask) {
+        self.history.on_ask(op, now, ask);
+        self.judge.on_ask(op, client, now, ask);
     }
 
     pub(crate) fn on_said(&mut self, op: OpId, now: u64, said: &Said) {
         self.ledger.answers += 1;
+        self.judge.on_said(op, now, said);
         let finding = self.history.on_said(op, now, said);
         self.note(finding);
     }
 
     pub(crate) fn on_give_up(&mut self, op: OpId) {
+        self.judge.on_give_up(op);
         if self.history.on_give_up(op) {
             self.ledger.unknown += 1;
+        }
+    }
+
+    pub(crate) fn on_told(&mut self, watched: &mut Watched, response: &WatchResponse) {
+        let (revision, compacted) = (self.history.revision(), self.history.compacted());
+        let finding = self.history.changes.on_told(watched, response, revision, compacted);
+        *self.ledger.notable.entry("events told").or_default() += response.events.len() as u64;
+        if watched.has_ended {
+            self.count("watches that came too late");
+        }
+        self.note(finding);
+    }
+
+    /// Nothing is judged by what clients saw alone where leases change keys.
+    pub(crate) fn leases_change_keys(&mut self) {
+        self.judge.is_off = true;
+    }
+
+    pub(crate) fn leases_alive(&self) -> usize {
+        self.history.leases.alive()
+    }
+
+    /// All is over: what can be said only then.
+    pub(crate) fn on_end_of_run(&mut self, now: u64) {
+        *self.ledger.notable.entry("leases expired").or_default() +=
+            self.history.leases.expired() as u64;
+        if self.violation.is_none() {
+            let finding = self.judge.verdict(now, |op| self.history.take_fate(op));
+            self.note(finding);
         }
     }
 

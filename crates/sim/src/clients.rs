@@ -34,6 +34,8 @@ pub(crate) struct Client {
     /// What it has seen of a key: its mod revision, to compare with.
     pub(crate) seen: i64,
     pub(crate) values: u64,
+    /// Those it was granted, gone or not.
+    pub(crate) leases: Vec<i64>,
 }
 
 /// The next thing that a client asks.
@@ -42,7 +44,11 @@ pub(crate) fn draw(
     plan: &ClientPlan,
     number: usize,
     client: &mut Client,
+    may_lease: bool,
 ) -> Ask {
+    if may_lease && chance.percent(40) {
+        return draw_of_leases(chance, plan, number, client);
+    }
     let key = key(chance.below(plan.keys));
     let mut draw = chance.below(100);
     let mut kind = 0;
@@ -60,8 +66,7 @@ pub(crate) fn draw(
             let mut range = range(kind == 2);
             if chance.percent(20) {
                 // All keys at once.
-                range.key = Bytes::from_static(b"k");
-                range.range_end = Bytes::from_static(b"l");
+                (range.key, range.range_end) = all_keys();
             }
             Ask::Read(range)
         }
@@ -82,6 +87,40 @@ pub(crate) fn draw(
         })),
         _ => Ask::Change(Command::Put(put(chance, plan, number, client, key))),
     }
+}
+
+/// Something that has to do with leases. Some are forgotten, and end by themselves.
+fn draw_of_leases(
+    chance: &mut Chance,
+    plan: &ClientPlan,
+    number: usize,
+    client: &mut Client,
+) -> Ask {
+    let lease = client.leases.last().copied();
+    let what = chance.below(10);
+    let Some(lease) = lease.filter(|_| 1 < what) else {
+        client.values += 1;
+        let id = 1 + (1000 * client.values) as i64 + number as i64;
+        let ttl_seconds = chance.between(2, 15) as i64;
+        return Ask::Change(Command::LeaseGrant { id, ttl_seconds });
+    };
+    match what {
+        2..=4 => {
+            let key = key(chance.below(plan.keys));
+            let put = PutRequest { lease, ..put(chance, plan, number, client, key) };
+            Ask::Change(Command::Put(put))
+        }
+        5 => {
+            client.leases.pop();
+            Ask::Change(Command::LeaseRevoke { id: lease })
+        }
+        _ => Ask::Renew(lease),
+    }
+}
+
+/// The interval of all keys that clients use.
+pub(crate) fn all_keys() -> (Bytes, Bytes) {
+    (Bytes::from_static(b"k"), Bytes::from_static(b"l"))
 }
 
 pub(crate) fn compaction(revision: i64) -> Ask {

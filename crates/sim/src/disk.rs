@@ -195,6 +195,15 @@ impl SimDisk {
         None
     }
 
+    /// Takes a directory away with all in it, for good.
+    pub(crate) fn lose_dir(&self, path: &Path) {
+        let mut platter = self.platter();
+        let Ok((dir, name)) = platter.locate(path) else { return };
+        let Ok(parent) = platter.dir(dir) else { return };
+        parent.durable.remove(&name);
+        parent.cached.remove(&name);
+    }
+
     /// A file as storage for the machine's rows.
     pub(crate) fn storage(&self, path: &Path, creates: bool) -> io::Result<SimFile> {
         match self.open_file(path) {

@@ -1,10 +1,13 @@
 //! What goes wrong, one kind each. A plan says which kinds are on; each strikes again and again, and
 //! most end by themselves after a while.
 
+use std::path::Path;
+
 use quorate_types::NodeId;
 
 use crate::disk::{Failing, Lie};
-use crate::node::Node;
+use crate::member;
+use crate::node::{Damage, Node};
 use crate::plan::SECOND;
 use crate::world::{Event, What, World};
 
@@ -29,6 +32,10 @@ pub enum Fault {
     DiskFull,
     /// A disk does nothing for a while.
     DiskHang,
+    /// State cannot be flushed for a while, as where its volume is full; the log can be written.
+    FlushHang,
+    /// A member's log is gone when it starts, its state or some of it is not.
+    LostLog,
     /// A disk reports a write as done that it loses.
     LostWrite,
     /// A disk writes to another place than it was told.
@@ -59,7 +66,7 @@ pub enum Fault {
     Pause,
     /// A member loses its disk and is replaced by a new one.
     Replace,
-    /// Members become learners, and voters again.
+    /// Members become learners, and voters again; new ones join, others go.
     Membership,
     /// Leadership is handed to a member.
     Transfer,
@@ -67,7 +74,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 26] = [
+    pub const ALL: [Fault; 28] = [
         Fault::Crash,
         Fault::PowerLoss,
         Fault::Blackout,
@@ -77,6 +84,8 @@ impl Fault {
         Fault::ReadError,
         Fault::DiskFull,
         Fault::DiskHang,
+        Fault::FlushHang,
+        Fault::LostLog,
         Fault::LostWrite,
         Fault::MisdirectedWrite,
         Fault::BitRot,
@@ -108,6 +117,8 @@ impl Fault {
             Fault::ReadError => "read-error",
             Fault::DiskFull => "disk-full",
             Fault::DiskHang => "disk-hang",
+            Fault::FlushHang => "flush-hang",
+            Fault::LostLog => "lost-log",
             Fault::LostWrite => "lost-write",
             Fault::MisdirectedWrite => "misdirected-write",
             Fault::BitRot => "bit-rot",
@@ -152,9 +163,11 @@ impl Fault {
             | Fault::Membership
             | Fault::Transfer => 1 < members,
             // What is lost for good must be a minority.
-            Fault::LostWrite | Fault::MisdirectedWrite | Fault::BitRot | Fault::Replace => {
-                2 < members
-            }
+            Fault::LostLog
+            | Fault::LostWrite
+            | Fault::MisdirectedWrite
+            | Fault::BitRot
+            | Fault::Replace => 2 < members,
             _ => true,
         }
     }
@@ -184,15 +197,12 @@ impl World<'_> {
             }
             Fault::SyncError => self.fail_next(target, Failing::Sync),
             Fault::WriteError => self.fail_next(target, Failing::Write),
-            Fault::ReadError => {
-                self.nodes[at].has_excuse = true;
-                self.crash(target, false) && self.fail_next(target, Failing::Read)
-            }
+            Fault::ReadError => self.crash(target, false) && self.fail_next(target, Failing::Read),
             Fault::DiskFull => {
                 let used = self.nodes[at].disk.used_bytes();
                 let space = used + self.chance.below(8 << 10);
                 self.nodes[at].disk.set_space(space);
-                self.nodes[at].has_excuse = true;
+                self.nodes[at].excuse.was_full = true;
                 self.push(self.now + 2 * pause, Event::FreeDisk(target));
                 true
             }
@@ -201,6 +211,12 @@ impl World<'_> {
                 self.push(self.now + 2 * pause, Event::FreeDisk(target));
                 true
             }
+            Fault::FlushHang => {
+                self.nodes[at].flush_hangs = true;
+                self.push(self.now + 6 * pause, Event::FreeDisk(target));
+                true
+            }
+            Fault::LostLog => self.lose_log(target),
             Fault::LostWrite => self.damage(target, Some(Lie::Lost)),
             Fault::MisdirectedWrite => self.damage(target, Some(Lie::Misdirected)),
             Fault::BitRot => self.damage(target, None),
@@ -237,6 +253,7 @@ impl World<'_> {
             Fault::Replace => self.give_up(target),
             Fault::Membership => {
                 self.operator.whim = true;
+                self.operator.wants_more ^= self.chance.percent(50);
                 true
             }
             Fault::Transfer => {
@@ -269,7 +286,7 @@ impl World<'_> {
     fn fail_next(&mut self, target: NodeId, what: Failing) -> bool {
         let at = self.place(target);
         self.nodes[at].disk.fail_next(what);
-        self.nodes[at].has_excuse = true;
+        self.nodes[at].excuse.has_failed = true;
         true
     }
 
@@ -312,18 +329,34 @@ impl World<'_> {
         }
     }
 
+    /// A member's log goes, if that is no more than a cluster can take.
+    fn lose_log(&mut self, target: NodeId) -> bool {
+        let at = self.place(target);
+        let has_started = self.nodes[at].disk.exists(Path::new(member::STARTED));
+        if self.nodes[at].damage == Damage::None && self.may_lose(target) && has_started {
+            self.nodes[at].damage = Damage::Rot;
+            self.crash(target, true);
+            self.nodes[at].disk.lose_dir(Path::new(member::LOG));
+        }
+        true
+    }
+
     /// Damages a disk, if with it only a minority has ever been damaged.
     fn damage(&mut self, target: NodeId, lie: Option<Lie>) -> bool {
-        let damaged = self.nodes.iter().filter(|node| node.is_damaged).count();
+        let is_damaged = |node: &&Node| node.damage != Damage::None;
+        let damaged = self.nodes.iter().filter(is_damaged).count();
         let at = self.place(target);
         let may = self.plan.members.div_ceil(2) - 1;
-        if !self.nodes[at].is_damaged && may <= damaged {
+        if self.nodes[at].damage == Damage::None && may <= damaged {
             return true; // as much as a cluster can take has happened
         }
         if !self.may_lose(target) {
             return true;
         }
-        self.nodes[at].is_damaged = true;
+        // What a lie has done stays possible, whatever else happens.
+        if lie.is_some() || self.nodes[at].damage == Damage::None {
+            self.nodes[at].damage = if lie.is_some() { Damage::Lie } else { Damage::Rot };
+        }
         match lie {
             Some(lie) => {
                 self.nodes[at].disk.lie_next(lie);
@@ -346,7 +379,7 @@ impl World<'_> {
         let conf = &self.checks.conf_state;
         let fine = |id: &&NodeId| {
             let node: &Node = &self.nodes[self.place(**id)];
-            **id != target && !node.is_gone && !node.is_damaged
+            **id != target && !node.is_gone && node.damage == Damage::None
         };
         let enough = |voters: &[NodeId]| {
             voters.is_empty() || voters.len() / 2 < voters.iter().filter(fine).count()

@@ -37,6 +37,11 @@ impl World<'_> {
         let voters = self.checks.conf_state.voters.clone();
         let probed: Vec<NodeId> = healed.iter().copied().filter(|id| voters.contains(id)).collect();
         self.probed = vec![(false, false); self.nodes.len()];
+        let told = self.checks.revision();
+        self.watch_at = Some(probed.iter().map(|id| self.place(*id)).collect());
+        for watcher in 0..self.watchers.len() {
+            self.on_watch(watcher);
+        }
         for id in &probed {
             let member = self.place(*id);
             self.clients.push(Client { part: Part::Probe, member, ..Client::default() });
@@ -44,7 +49,9 @@ impl World<'_> {
         }
         while self.checks.violation().is_none() && self.now < began + 2 * bound {
             self.run_until(self.now + SECOND);
-            if probed.iter().all(|id| self.probed[self.place(*id)] == (true, true)) {
+            let all_serve = probed.iter().all(|id| self.probed[self.place(*id)] == (true, true));
+            if all_serve && self.all_told(told) && self.checks.leases_alive() == 0 && self.is_left()
+            {
                 self.ledger_healed(began);
                 return;
             }
@@ -56,12 +63,20 @@ impl World<'_> {
                     (id.0, self.probed[self.place(*id)], self.nodes[self.place(*id)].glance())
                 })
                 .collect();
+            let behind = self.watchers.iter().filter(|it| it.watched.next <= told).count();
+            let (leases, left) = (self.checks.leases_alive(), self.is_left());
             self.checks.fail(format!(
                 "liveness: {} s after a majority was healed, {waiting:?} have not served a write \
-                 and a read (voters {voters:?}, broken {broken:?})",
+                 and a read (voters {voters:?}, broken {broken:?}); {behind} watchers were not told \
+                 all, {leases} leases live on, a joint membership is left: {left}",
                 (self.now - began) / SECOND
             ));
         }
+    }
+
+    /// Whether the newest membership is a plain one.
+    fn is_left(&self) -> bool {
+        self.checks.conf_state.voters_outgoing.is_empty()
     }
 
     fn ledger_healed(&mut self, began: u64) {

@@ -17,10 +17,10 @@ use crate::disk::{SimDisk, SimFile};
 use crate::node::Node;
 use crate::plan::Plan;
 
-const LOG: &str = "/wal";
+pub(crate) const LOG: &str = "/wal";
 const STATE: &str = "/kv.redb";
 const STATE_NEW: &str = "/kv.new";
-const STARTED: &str = "/started";
+pub(crate) const STARTED: &str = "/started";
 const SNAP: &str = "/snap";
 /// A snapshot that is being received.
 pub(crate) const RECEIVING: &str = "/snap/receiving.tmp";

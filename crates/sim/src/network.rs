@@ -14,13 +14,16 @@ pub(crate) struct Network {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Until when messages take longer, and by how much.
     slow: BTreeMap<(NodeId, NodeId), u64>,
+    /// When the last message on a way arrives.
+    last: BTreeMap<(NodeId, NodeId), u64>,
     /// When the last piece of a stream arrives: the next one comes after it.
     streams: BTreeMap<u64, u64>,
 }
 
 impl Network {
     pub(crate) fn new(plan: NetworkPlan) -> Network {
-        Network { plan, cut: BTreeSet::new(), slow: BTreeMap::new(), streams: BTreeMap::new() }
+        let (cut, slow) = (BTreeSet::new(), BTreeMap::new());
+        Network { plan, cut, slow, last: BTreeMap::new(), streams: BTreeMap::new() }
     }
 
     pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
@@ -57,6 +60,14 @@ impl Network {
 
     pub(crate) fn comes_twice(&self, chance: &mut Chance) -> bool {
         chance.permille(self.plan.twice_permille)
+    }
+
+    /// A message arrives at this time: whether it has overtaken another.
+    pub(crate) fn overtakes(&mut self, from: NodeId, to: NodeId, time: u64) -> bool {
+        let last = self.last.entry((from, to)).or_default();
+        let overtakes = time < *last;
+        *last = time.max(*last);
+        overtakes
     }
 
     /// When the next piece of a stream arrives.

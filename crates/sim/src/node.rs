@@ -12,17 +12,20 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec as codec;
-use quorate_kv::{Apply, Entry, KvError, RangeRequest, Response, Store};
+use quorate_kv::{
+    Apply, Entry, KvError, RangeRequest, Response, Store, StreamId, WatchLimits, Watches,
+};
 use quorate_raft::{AnyConfChange, Body, Message, Role, SnapshotMetadata};
 use quorate_replica::{
     Applying, Effects, Event as ReplicaEvent, Glance, LogWrite, ReadId, Refusal, Replica,
     RequestId, RequestIds, Step, Write, WriteId, Writing, Written, open, seal, speaks_for,
 };
-use quorate_types::{Index, Mark, NodeId};
+use quorate_types::{Index, Mark, NodeId, Term};
 use quorate_wal::{Wal, WalError};
 
 use crate::disk::SimDisk;
 use crate::member::{self, Started};
+use crate::serving::Listener;
 use crate::transfer::{Chunk, Outgoing, Receiver};
 use crate::world::{Cx, OpId, What};
 
@@ -39,6 +42,40 @@ pub(crate) enum Ask {
     Change(quorate_kv::Command),
     Read(RangeRequest),
     Membership(AnyConfChange),
+    /// A lease is to live on.
+    Renew(i64),
+}
+
+/// What a read is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Reading {
+    Range(RangeRequest),
+    /// It only has to be shown that who renewed a lease still leads.
+    Renewal {
+        lease: i64,
+        term: Term,
+        ttl_seconds: i64,
+    },
+}
+
+/// What happened to what a disk holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Damage {
+    #[default]
+    None,
+    /// Something is not what was written, and shows that.
+    Rot,
+    /// Something was never written, although the disk said so.
+    Lie,
+}
+
+/// A member that ends by itself says why; only for these reasons may it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Excuse {
+    /// An operation of its disk was made to fail.
+    pub(crate) has_failed: bool,
+    /// Its disk had no space left.
+    pub(crate) was_full: bool,
 }
 
 /// What a member answers.
@@ -46,6 +83,9 @@ pub(crate) enum Ask {
 pub(crate) enum Said {
     Changed(Result<Response, KvError>),
     Read(Result<quorate_kv::RangeResponse, KvError>),
+    /// A lease lives so many seconds from now on.
+    #[allow(dead_code, reason = "shown in traces")]
+    Renewed(i64),
     /// It certainly has not happened and never will; why, for traces.
     #[allow(dead_code, reason = "shown in traces")]
     Refused(&'static str),
@@ -62,12 +102,13 @@ pub(crate) struct Node {
     pub(crate) tick_us: u64,
     pub(crate) paused_until: u64,
     pub(crate) disk_hangs: bool,
+    /// Its state cannot be flushed, for want of space, and waits.
+    pub(crate) flush_hangs: bool,
     /// It was given up: removed, or its disk has lost what it vouched for.
     pub(crate) is_gone: bool,
     /// Its disk was damaged: it may refuse to start, and then is replaced.
-    pub(crate) is_damaged: bool,
-    /// Its disk has failed or been full: it may end by itself.
-    pub(crate) has_excuse: bool,
+    pub(crate) damage: Damage,
+    pub(crate) excuse: Excuse,
 }
 
 /// What lives only as long as the process.
@@ -75,12 +116,17 @@ pub(crate) struct Process {
     pub(crate) replica: Replica,
     pub(crate) store: Store,
     pub(crate) started_us: u64,
+    pub(crate) ids: RequestIds,
+    pub(crate) reads: BTreeMap<ReadId, (usize, OpId, Reading)>,
+    pub(crate) next_read: u64,
+    pub(crate) watches: Watches,
+    pub(crate) listeners: BTreeMap<StreamId, Listener>,
+    pub(crate) ticks: u64,
     writing: Writing,
     wal: Wal,
-    ids: RequestIds,
     waiters: BTreeMap<RequestId, (usize, OpId)>,
-    reads: BTreeMap<ReadId, (usize, OpId, RangeRequest)>,
-    next_read: u64,
+    /// Until when they wait, oldest first.
+    deadlines: VecDeque<(u64, RequestId)>,
     disk_work: VecDeque<DiskWork>,
     apply_work: VecDeque<ApplyWork>,
     disk_is_busy: bool,
@@ -115,7 +161,7 @@ impl<E: std::error::Error> From<E> for Ended {
     }
 }
 
-type Going = Result<(), Ended>;
+pub(crate) type Going = Result<(), Ended>;
 
 impl Node {
     pub(crate) fn new(id: NodeId, voters_at_birth: Vec<NodeId>, tick_us: u64) -> Node {
@@ -128,10 +174,19 @@ impl Node {
             tick_us,
             paused_until: 0,
             disk_hangs: false,
+            flush_hangs: false,
             is_gone: false,
-            is_damaged: false,
-            has_excuse: false,
+            damage: Damage::None,
+            excuse: Excuse::default(),
         }
+    }
+
+    /// Whether it may end for this reason: what was done to its disk explains that, and nothing else.
+    pub(crate) fn may_end(&self, why: &str) -> bool {
+        let says = |word| why.contains(word);
+        (self.excuse.has_failed && (says("injected") || says("I/O error")))
+            || (self.excuse.was_full && (says("no storage space") || says("no space left")))
+            || (self.damage != Damage::None && says("amage"))
     }
 
     pub(crate) fn glance(&self) -> Option<Glance> {
@@ -148,19 +203,24 @@ impl Node {
         let seed = cx.chance.number();
         let started = member::start(self, cx.plan, seed, cx.now);
         let Started { wal, store, initial } = started.map_err(Ended)?;
-        cx.checks.on_start(self.id, self.is_damaged, &initial)?;
+        cx.checks.on_start(self.id, self.damage, &initial)?;
         cx.checks.on_state(self.id, &store);
         let config = cx.plan.replica_config(self.id, seed);
         let replica = Replica::new(config, initial)?;
         let started_ms = cx.now / 1000 + self.life;
+        let watches = Watches::new(WatchLimits::default(), &store);
         self.process = Some(Process {
             replica,
             store,
             started_us: cx.now,
+            watches,
+            listeners: BTreeMap::new(),
+            ticks: 0,
             writing: Writing::default(),
             wal,
             ids: RequestIds::new(self.id, started_ms),
             waiters: BTreeMap::new(),
+            deadlines: VecDeque::new(),
             reads: BTreeMap::new(),
             next_read: 0,
             disk_work: VecDeque::new(),
@@ -201,6 +261,7 @@ impl Node {
         if let Some((peer, _, transfer)) = process.receiver.take_open() {
             cx.tell_sender(self.id, peer, transfer, false);
         }
+        Node::hang_up(cx, std::mem::take(&mut process.listeners).into_values());
         drop(process);
         if loses_power {
             self.disk.lose_power(cx.chance);
@@ -214,6 +275,7 @@ impl Node {
     pub(crate) fn handle(&mut self, cx: &mut Cx<'_>, what: What) -> Going {
         if let What::Tick = what {
             cx.after(self.tick_us, self.id, self.life, What::Tick);
+            self.on_time(cx)?;
         }
         match what {
             What::Tick | What::ExtraTick => {
@@ -231,6 +293,10 @@ impl Node {
                 self.on_chunk(cx, from, from_life, transfer, chunk)?;
             }
             What::Sent { transfer, ok } => self.on_sent(transfer, ok)?,
+            What::Watch { watcher, connection, request, is_slow } => {
+                self.on_watch(cx, (watcher, connection), request, is_slow)?;
+            }
+            What::Unwatch { watcher, connection } => self.on_unwatch(watcher, connection),
             What::Transfer(target) => self.event(ReplicaEvent::Transfer(target))?,
             What::HandOver => self.event(ReplicaEvent::HandOver)?,
         }
@@ -248,11 +314,11 @@ impl Node {
         }
     }
 
-    fn process(&mut self) -> &mut Process {
+    pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("events of a process come only while it runs")
     }
 
-    fn event(&mut self, event: ReplicaEvent) -> Going {
+    pub(crate) fn event(&mut self, event: ReplicaEvent) -> Going {
         Ok(self.process().replica.handle(event)?)
     }
 
@@ -282,10 +348,17 @@ impl Node {
             Ask::Read(range) => {
                 process.next_read += 1;
                 let read = ReadId(process.next_read);
-                process.reads.insert(read, (client, op, range));
+                process.reads.insert(read, (client, op, Reading::Range(range)));
                 self.event(ReplicaEvent::Read(read))
             }
             Ask::Change(command) => {
+                // What was passed on may be lost: whoever waits for that waits no longer.
+                while let Some(&(until, request)) = process.deadlines.front()
+                    && until <= cx.now
+                {
+                    process.deadlines.pop_front();
+                    process.waiters.remove(&request);
+                }
                 if REQUESTS_MAX <= process.waiters.len() {
                     cx.answer(client, op, Said::Refused("too many wait"));
                     return Ok(());
@@ -295,9 +368,11 @@ impl Node {
                 seal(request, &mut entry);
                 command.encode(&mut entry);
                 process.waiters.insert(request, (client, op));
+                process.deadlines.push_back((cx.now + cx.plan.clients.timeout_us, request));
                 cx.checks.on_proposed(request, op);
                 self.event(ReplicaEvent::Propose { request, entry: entry.freeze() })
             }
+            Ask::Renew(lease) => self.on_renew(cx, client, op, lease),
             Ask::Membership(change) => {
                 let request = process.ids.draw();
                 process.waiters.insert(request, (client, op));
@@ -352,13 +427,14 @@ impl Node {
             }
         }
         for (read, outcome) in effects.reads {
-            let Some((client, op, range)) = process.reads.remove(&read) else { continue };
+            let Some((client, op, reading)) = self.process().reads.remove(&read) else { continue };
             let said = match outcome {
-                Ok(()) => Said::Read(process.store.range(&range)),
+                Ok(()) => self.on_read_confirmed(cx, &reading),
                 Err(_) => Said::Refused("the read was not confirmed"),
             };
             cx.answer(client, op, said);
         }
+        let process = self.process();
         if effects.flush {
             process.apply_work.push_back(ApplyWork::Flush);
         }
@@ -403,7 +479,7 @@ impl Node {
 
     /// The disk has done its oldest work, or found that it cannot.
     fn on_disk(&mut self, cx: &mut Cx<'_>) -> Going {
-        let (id, life, hangs) = (self.id, self.life, self.disk_hangs);
+        let (id, life, hangs, damage) = (self.id, self.life, self.disk_hangs, self.damage);
         if hangs {
             return Ok(()); // goes on when it is released
         }
@@ -414,7 +490,8 @@ impl Node {
             Some(DiskWork::Compact(mark)) => compact(&mut process.wal, &mark)?,
             Some(DiskWork::Write(last, group)) => match process.wal.append(&group) {
                 Ok(()) => {
-                    cx.checks.on_durable(id, last, group.iter().any(syncs));
+                    let is_synced = group.iter().any(syncs);
+                    cx.checks.on_durable(id, last, is_synced, damage);
                     self.on_written(cx)?;
                 }
                 Err(WalError::Full { .. }) if !process.wal.is_poisoned() => {
@@ -492,6 +569,7 @@ impl Node {
                 if let Some(write) = process.writing.on_installed() {
                     self.event(ReplicaEvent::Persisted(write))?;
                 }
+                self.tell(cx)?;
             }
         }
         self.feed(cx)
@@ -503,7 +581,7 @@ impl Node {
         let mut requests = Vec::with_capacity(entries.len());
         let mut batch = Vec::with_capacity(entries.len());
         for entry in entries {
-            cx.checks.on_apply(id, &entry);
+            cx.checks.on_apply(cx.now, id, &entry);
             let (index, term, request, what) = match entry {
                 Applying::Command { index, term, entry } => {
                     let (request, command) = open(entry)?;
@@ -550,11 +628,19 @@ impl Node {
             let (latency, life) = (3 * cx.plan.disk_us(cx.chance), self.life);
             cx.after(latency, id, life, What::Flush);
         }
+        self.tell(cx)?;
         self.event(ReplicaEvent::Applied(last))
     }
 
     fn on_flush(&mut self, cx: &mut Cx<'_>) -> Going {
+        if self.flush_hangs {
+            cx.after(FULL_RETRY_US, self.id, self.life, What::Flush);
+            return Ok(());
+        }
+        let (id, plan) = (self.id, cx.plan);
         let process = self.process();
+        let log_bytes = process.replica.status().log_bytes;
+        cx.checks.on_log(id, log_bytes, plan.log_bytes_max());
         let early = process.flush_under_way.take().flatten();
         let index = match early {
             Some(index) => index,

@@ -16,6 +16,8 @@ use crate::world::{Event, World};
 pub(crate) struct Operator {
     /// Something is to be changed for no reason.
     pub(crate) whim: bool,
+    /// There is to be one member more than the plan says.
+    pub(crate) wants_more: bool,
     /// A change may be under way.
     pub(crate) is_changing: bool,
     /// Nothing is to be changed any more.
@@ -52,17 +54,28 @@ impl World<'_> {
         self.stop_removed(&known);
         let gone = all.iter().copied().find(|id| self.nodes[self.place(*id)].is_gone);
         let single = ConfChangeSingle::new;
+        // Whose going leaves a majority of members with nothing wrong with their disks.
+        let spare: Vec<NodeId> =
+            conf.voters.iter().copied().filter(|id| self.may_lose(*id)).collect();
+        let may_shrink = 2 < conf.voters.len() && !spare.is_empty();
         let mut changes = Vec::new();
+        let size = self.plan.members + usize::from(self.operator.wants_more);
         if let Some(gone) = gone {
             changes.push(single(ConfChangeType::RemoveNode, gone));
-        } else if all.len() < self.plan.members {
+        } else if all.len() < size {
             let id = self.spare_member(&all);
             changes.push(single(ConfChangeType::AddLearnerNode, id));
+        } else if size < all.len() && may_shrink {
+            // Whoever it is, the leader too.
+            let voter = *self.chance.pick(&spare);
+            changes.push(single(ConfChangeType::RemoveNode, voter));
+            self.operator.whim = false;
+            self.checks.count("members removed");
         } else if let Some(learner) = conf.learners.iter().copied().find(|id| self.is_fit(*id)) {
             changes.push(single(ConfChangeType::AddNode, learner));
         }
-        if self.operator.whim && 2 < conf.voters.len() && gone.is_none() {
-            let voter = *self.chance.pick(&conf.voters);
+        if self.operator.whim && may_shrink && gone.is_none() {
+            let voter = *self.chance.pick(&spare);
             changes.push(single(ConfChangeType::AddLearnerNode, voter));
             self.operator.whim = false;
         }

@@ -53,6 +53,9 @@ pub(crate) struct ClientPlan {
     /// History is compacted every so many microseconds; 0 for never.
     pub(crate) compact_us: u64,
     pub(crate) timeout_us: u64,
+    pub(crate) watchers: usize,
+    /// Whether clients hold leases.
+    pub(crate) leases: bool,
 }
 
 impl Plan {
@@ -116,6 +119,12 @@ impl Plan {
         Config { node, seed, ..self.replica.clone() }
     }
 
+    /// No log of any member ever holds more: what may be stalled, and what comes at once.
+    pub(crate) fn log_bytes_max(&self) -> u64 {
+        let replica = &self.replica;
+        replica.stalled_bytes_max() + 4 * replica.uncommitted_bytes_max + replica.command_bytes_max
+    }
+
     pub(crate) fn election_us(&self) -> u64 {
         u64::from(self.replica.election_ticks) * self.tick_us
     }
@@ -149,6 +158,8 @@ fn draw_clients(chance: &mut Chance) -> ClientPlan {
         ]),
         compact_us: *chance.pick(&[0, 10 * SECOND, 60 * SECOND]),
         timeout_us: chance.between(1, 6) * SECOND,
+        watchers: *chance.pick(&[0, 1, 1, 2, 4]),
+        leases: chance.percent(35),
     }
 }
 

@@ -2,22 +2,24 @@
 //! the order of time and arrival. All chance comes from one seed, so a run is a function of it.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 use quorate_codec as codec;
+use quorate_kv::{Response, WatchCreateRequest};
 use quorate_raft::{Body, Message};
-use quorate_types::NodeId;
+use quorate_types::{NodeId, bug};
 
 use crate::chance::Chance;
 use crate::check::Checks;
 use crate::clients::{self, Client, Part};
 use crate::faults::Fault;
 use crate::network::Network;
-use crate::node::{Ask, Ended, Node, Said};
+use crate::node::{Ask, Damage, Ended, Node, Said};
 use crate::operator::Operator;
 use crate::plan::{Plan, SECOND};
 use crate::transfer::Chunk;
+use crate::watching::{Told, Watcher};
 
 /// An operation of a client.
 pub(crate) type OpId = u64;
@@ -42,6 +44,19 @@ pub(crate) enum Event {
         client: usize,
         op: OpId,
         said: Said,
+    },
+    /// A watcher connects.
+    Watch(usize),
+    /// It leaves that member again.
+    Leave {
+        watcher: usize,
+        connection: u64,
+    },
+    /// It hears something.
+    Told {
+        watcher: usize,
+        connection: u64,
+        told: Told,
     },
     /// A client waits no longer.
     GiveUp {
@@ -89,6 +104,16 @@ pub(crate) enum What {
     Sent {
         transfer: u64,
         ok: bool,
+    },
+    Watch {
+        watcher: usize,
+        connection: u64,
+        request: WatchCreateRequest,
+        is_slow: bool,
+    },
+    Unwatch {
+        watcher: usize,
+        connection: u64,
     },
     Transfer(NodeId),
     HandOver,
@@ -151,10 +176,15 @@ pub(crate) struct World<'t> {
     pub(crate) checks: Checks,
     pub(crate) operator: Operator,
     pub(crate) clients: Vec<Client>,
+    pub(crate) watchers: Vec<Watcher>,
+    /// Where watchers connect, if not anywhere.
+    pub(crate) watch_at: Option<Vec<usize>>,
     queue: Queue,
     next_op: OpId,
     next_transfer: u64,
     pub(crate) faults_are_on: bool,
+    /// Faults that came when there was nothing they could happen to, as a transfer without a leader.
+    pub(crate) void_faults: BTreeSet<Fault>,
     /// Members that have answered a write and a read since everything was healed.
     pub(crate) probed: Vec<(bool, bool)>,
     trace: Trace<'t>,
@@ -188,11 +218,15 @@ impl Cx<'_> {
         // A connection delivers nothing twice; the engine is to bear it, but for a proposal that it
         // passes on, which would be made twice.
         let is_proposal = matches!(message.body, Body::Propose { .. });
-        if !is_proposal && self.net.comes_twice(self.chance) {
+        let may_repeat = !is_proposal || bug!("what-is-passed-on-comes-twice");
+        if may_repeat && self.net.comes_twice(self.chance) {
             self.checks.count_fault(Fault::Duplication.name());
             let later = self.net.delay(self.chance, from, to).unwrap_or(delay);
             let what = What::Deliver { from, bytes: bytes.clone() };
             self.queue.push(self.now + later, Event::Any { id: to, what });
+        }
+        if self.net.overtakes(from, to, self.now + delay) {
+            self.checks.count_fault(Fault::Reordering.name());
         }
         let what = What::Deliver { from, bytes };
         self.queue.push(self.now + delay, Event::Any { id: to, what });
@@ -201,6 +235,10 @@ impl Cx<'_> {
     pub(crate) fn answer(&mut self, client: usize, op: OpId, said: Said) {
         let delay = self.chance.between(50, 2_000);
         self.queue.push(self.now + delay, Event::Answer { client, op, said });
+    }
+
+    pub(crate) fn tell_watcher(&mut self, at: u64, watcher: usize, connection: u64, told: Told) {
+        self.queue.push(at, Event::Told { watcher, connection, told });
     }
 
     pub(crate) fn next_transfer(&mut self) -> u64 {
@@ -271,10 +309,13 @@ impl<'t> World<'t> {
             checks,
             operator: Operator::default(),
             clients: Vec::new(),
+            watchers: Vec::new(),
+            watch_at: None,
             queue: Queue::default(),
             next_op: 0,
             next_transfer: 0,
             faults_are_on: true,
+            void_faults: BTreeSet::new(),
             probed: Vec::new(),
             trace,
             chance,
@@ -290,6 +331,10 @@ impl<'t> World<'t> {
             let time = world.chance.around(world.plan.clients.think_us);
             world.push(time, Event::Client(number));
         }
+        if world.plan.clients.leases {
+            world.checks.leases_change_keys();
+        }
+        world.add_watchers();
         for (fault, every) in world.plan.faults.clone() {
             if !fault.is_ambient() {
                 let time = world.chance.below(every.min(world.plan.duration_us / 2));
@@ -350,6 +395,9 @@ impl<'t> World<'t> {
             Event::Any { id, what } => self.on_node(id, what),
             Event::Client(number) => self.on_client(number),
             Event::Answer { client, op, said } => self.on_answer(client, op, said),
+            Event::Watch(watcher) => self.on_watch(watcher),
+            Event::Leave { watcher, connection } => self.on_leave(watcher, connection),
+            Event::Told { watcher, connection, told } => self.on_told(watcher, connection, told),
             Event::GiveUp { client, op } => {
                 if self.clients[client].waits == Some(op) {
                     self.clients[client].waits = None;
@@ -386,6 +434,8 @@ impl<'t> World<'t> {
                     self.checks.count_fault(fault.name());
                     self.trace(NodeId(0), fault.name());
                     next = self.now + self.chance.around(every);
+                } else {
+                    self.void_faults.insert(fault);
                 }
                 self.push(next, Event::Fault(fault, every));
             }
@@ -394,7 +444,10 @@ impl<'t> World<'t> {
                 self.push(self.now + SECOND, Event::Operator);
             }
             Event::Compact => {
-                let (low, high) = (self.checks.compacted() + 1, self.checks.revision());
+                // Now and then one that came too late.
+                let late = if self.chance.percent(20) { 3 } else { 0 };
+                let low = (self.checks.compacted() + 1 - late).max(0);
+                let high = self.checks.revision();
                 let revision = low + self.chance.below((high - low).max(1) as u64) as i64;
                 let client = self.chance.below(self.plan.clients.clients as u64) as usize;
                 self.ask(client, clients::compaction(revision));
@@ -423,6 +476,11 @@ impl<'t> World<'t> {
                 let said = Said::Refused("nobody listens");
                 self.push(self.now + 1000, Event::Answer { client, op, said });
             }
+            if let What::Watch { watcher, connection, .. } = what {
+                let told = Told::Closed;
+                self.push(self.now + 1000, Event::Told { watcher, connection, told });
+                return;
+            }
             if let What::Chunk { from, transfer, .. } = what {
                 let what = What::Sent { transfer, ok: false };
                 self.push(self.now + 1000, Event::Any { id: from, what });
@@ -436,7 +494,7 @@ impl<'t> World<'t> {
         if let Err(Ended(why)) = ended {
             self.trace(id, &format!("ends by itself: {why}"));
             self.checks.count("ended by themselves");
-            if !self.nodes[at].has_excuse {
+            if !self.nodes[at].may_end(&why) {
                 self.checks.fail(format!("{id} ends by itself, and nothing was wrong: {why}"));
             }
             self.crash(id, false);
@@ -473,11 +531,11 @@ impl<'t> World<'t> {
         self.checks.count("refused to start");
         self.with(at, |node, cx| node.crash(cx, false));
         self.nodes[at].disk.kill();
-        if self.nodes[at].is_damaged {
+        if self.nodes[at].damage != Damage::None {
             // It said so; it has to be replaced.
             self.nodes[at].is_gone = true;
             self.checks.count("damaged and refused");
-        } else if self.nodes[at].has_excuse {
+        } else if self.nodes[at].may_end(&why) {
             self.push(self.now + SECOND, Event::Start(id));
         } else {
             self.checks.fail(format!("{id} does not start, and nothing was wrong: {why}"));
@@ -486,6 +544,7 @@ impl<'t> World<'t> {
 
     pub(crate) fn free_disk(&mut self, id: NodeId) {
         let at = self.place(id);
+        self.nodes[at].flush_hangs = false;
         self.nodes[at].disk.set_space(u64::MAX);
         if self.nodes[at].disk_hangs {
             self.with(at, Node::release_disk);
@@ -522,8 +581,9 @@ impl<'t> World<'t> {
         {
             return;
         }
-        let ask =
-            clients::draw(&mut self.chance, &self.plan.clients, number, &mut self.clients[number]);
+        let may_lease = self.plan.clients.leases && self.faults_are_on && !self.is_probe(number);
+        let client = &mut self.clients[number];
+        let ask = clients::draw(&mut self.chance, &self.plan.clients, number, client, may_lease);
         let op = self.ask(number, ask);
         self.clients[number].waits = Some(op);
         if is_open {
@@ -534,7 +594,10 @@ impl<'t> World<'t> {
     pub(crate) fn ask(&mut self, client: usize, ask: Ask) -> OpId {
         self.next_op += 1;
         let op = self.next_op;
-        self.checks.on_ask(op, client, self.now, &ask);
+        // One that does not wait counts as many.
+        let is_open = self.plan.clients.is_open && !self.is_probe(client);
+        let who = if is_open { 1000 + op } else { client as u64 };
+        self.checks.on_ask(op, who, self.now, &ask);
         let id = self.nodes[self.clients[client].member].id;
         let delay = self.chance.between(50, 2_000);
         self.push(self.now + delay, Event::Any { id, what: What::Ask { client, op, ask } });
@@ -549,6 +612,9 @@ impl<'t> World<'t> {
             self.trace(NodeId(0), &text);
         }
         self.checks.on_said(op, self.now, &said);
+        if let Said::Changed(Ok(Response::LeaseGrant(lease))) = &said {
+            self.clients[client].leases.push(lease.id);
+        }
         if let Said::Read(Ok(read)) = &said
             && let Some(pair) = read.kvs.first()
         {
@@ -603,6 +669,8 @@ impl<'t> World<'t> {
                 format!("snapshot {transfer} of n{} {chunk}", from.0)
             }
             What::Sent { transfer, ok } => format!("snapshot {transfer} has arrived: {ok}"),
+            What::Watch { request, .. } => format!("is watched from {}", request.start_revision),
+            What::Unwatch { .. } => return,
             What::Transfer(to) => format!("is to hand over to n{}", to.0),
             What::HandOver => "is to hand over".to_owned(),
         };

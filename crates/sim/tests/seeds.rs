@@ -1,24 +1,30 @@
 //! The share of the simulator that runs with every test: some seeds, each a whole cluster with faults
-//! of its own. More with `QUORATE_SEEDS=first..last`, or with `quorate sim`.
+//! of its own. More with `QUORATE_SEEDS=first..last`, of `QUORATE_SECONDS` each, or with `quorate sim`.
 
 use std::ops::Range;
 
-use quorate_sim::{Ledger, Options, run};
+use quorate_sim::{Fault, Ledger, Options, run};
+
+#[expect(clippy::disallowed_methods, reason = "what to run is for whoever runs the tests to say")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 fn seeds() -> Range<u64> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "which seeds to run is for whoever runs the tests"
-    )]
-    let Ok(text) = std::env::var("QUORATE_SEEDS") else { return 1..61 };
+    let Some(text) = setting("QUORATE_SEEDS") else { return 1..61 };
     let (first, last) = text.split_once("..").expect("QUORATE_SEEDS=first..last");
     let number = |text: &str| text.parse().expect("QUORATE_SEEDS=first..last");
     number(first)..number(last)
 }
 
+/// With this many seeds, each kind of fault has to come this often.
+const MANY_SEEDS: u64 = 1000;
+const FAULTS_MIN: u64 = 50;
+
 #[test]
 fn clusters_keep_their_promises_under_faults() {
-    let options = Options { seconds: Some(90), ..Options::default() };
+    let seconds = setting("QUORATE_SECONDS").map_or(90, |text| text.parse().expect("seconds"));
+    let options = Options { seconds: Some(seconds), ..Options::default() };
     let mut total = Ledger::default();
     for seed in seeds() {
         let outcome = run(seed, &options, None);
@@ -26,10 +32,27 @@ fn clusters_keep_their_promises_under_faults() {
         assert_eq!(outcome.violation, None, "again: {again} --trace");
         total += &outcome.ledger;
     }
-    println!("{total}");
+    println!("{total}\n{:?}\n{:?}", total.faults, total.notable);
     assert!(20 < total.faults.len(), "few kinds of faults: {:?}", total.faults);
-    for what in ["snapshots installed", "damaged and refused", "members added", "healed"] {
+    let notable = [
+        "snapshots installed",
+        "damaged and refused",
+        "members added",
+        "members removed",
+        "events told",
+        "leases expired",
+        "healed",
+    ];
+    for what in notable {
         assert!(total.notable.contains_key(what), "no {what}: {:?}", total.notable);
+    }
+    for fault in Fault::ALL {
+        let count = total.faults.get(fault.name()).copied().unwrap_or(0);
+        assert!(
+            total.seeds < MANY_SEEDS || FAULTS_MIN <= count,
+            "{} came {count} times",
+            fault.name()
+        );
     }
 }
 

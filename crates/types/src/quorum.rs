@@ -261,7 +261,7 @@ impl Joint {
     /// The highest index that a quorum of each half holds. See [`Majority::committed_index`].
     pub fn committed_index(&self, mut acked: impl FnMut(NodeId) -> Option<Index>) -> Index {
         let incoming = self.incoming.committed_index(&mut acked);
-        if self.outgoing.0.is_empty() {
+        if self.outgoing.0.is_empty() || crate::bug!("a-joint-quorum-is-one-half") {
             return incoming;
         }
         incoming.min(self.outgoing.committed_index(acked))
@@ -270,7 +270,7 @@ impl Joint {
     /// How a vote stands that both halves must win. See [`Majority::vote_result`].
     pub fn vote_result(&self, mut votes: impl FnMut(NodeId) -> Option<bool>) -> VoteResult {
         let incoming = self.incoming.vote_result(&mut votes);
-        if self.outgoing.0.is_empty() {
+        if self.outgoing.0.is_empty() || crate::bug!("a-joint-quorum-is-one-half") {
             return incoming;
         }
         match (incoming, self.outgoing.vote_result(votes)) {

@@ -8,6 +8,7 @@
 //! has every write that was reported as durable.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use quorate_raft::{ConfState, HardState, Role};
 use quorate_replica::{Glance, Initial, Status, Write, WriteId};
@@ -34,8 +35,28 @@ struct Member {
     /// As those make it that are durable.
     durable: Shadow,
     pending: VecDeque<Pending>,
+    /// As `durable` was before the last sync; only where the disk is known to lie.
+    before_last: Option<Shadow>,
     conf_state: ConfState,
     has_started: bool,
+}
+
+/// What a log does not bring back.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The writes of the last sync, and nothing else.
+    LastGroup,
+    /// Something that no disk explains.
+    Broken(String),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::LastGroup => f.write_str("recovery: the last group of writes is lost"),
+            Lost::Broken(why) => f.write_str(why),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +135,7 @@ impl Logs {
         self.leaders.len() as u64
     }
 
-    pub(super) fn on_start(&mut self, node: NodeId, initial: &Initial) -> Finding {
+    pub(super) fn on_start(&mut self, node: NodeId, initial: &Initial) -> Result<(), Lost> {
         let member = self.members.entry(node).or_default();
         let mut found = Shadow {
             mark: (initial.mark.index, Term(initial.mark.stamp)),
@@ -129,8 +150,11 @@ impl Logs {
                 could_be.take(write);
                 agrees |= could_be.agrees(&found);
             }
-            if !agrees {
-                finding = Err(format!(
+            let before_last = member.before_last.as_ref();
+            if !agrees && before_last.is_some_and(|before| before.agrees(&found)) {
+                finding = Err(Lost::LastGroup);
+            } else if !agrees {
+                finding = Err(Lost::Broken(format!(
                     "recovery: {node} reads a log from {} to {} in term {}, vote {}; what was \
                      durable goes from {} to {} in term {}, vote {}",
                     found.mark.0,
@@ -141,7 +165,18 @@ impl Logs {
                     member.durable.last(),
                     member.durable.hard_state.term,
                     member.durable.hard_state.vote,
-                ));
+                )));
+            }
+        }
+        // Not only as many and of these terms, but the very same.
+        for entry in &initial.entries {
+            let digest = entry.data.as_deref().map_or(0, crc32c::crc32c);
+            let known = self.entries.get(&(entry.index, entry.term));
+            if known.is_some_and(|(known, _)| *known != digest) {
+                let (index, term) = (entry.index, entry.term);
+                finding = Err(Lost::Broken(format!(
+                    "recovery: {node} reads {index}@{term} with another content than was written"
+                )));
             }
         }
         found.hard_state.commit = Index(0);
@@ -149,6 +184,7 @@ impl Logs {
         member.pending.clear();
         member.written = found.clone();
         member.durable = found;
+        member.before_last = None;
         member.conf_state = initial.conf_state.clone();
         finding
     }
@@ -187,11 +223,18 @@ impl Logs {
     }
 
     /// The log has everything up to this write.
-    pub(super) fn on_durable(&mut self, node: NodeId, last: WriteId, is_synced: bool) {
+    pub(super) fn on_durable(
+        &mut self,
+        node: NodeId,
+        last: WriteId,
+        is_synced: bool,
+        may_lie: bool,
+    ) {
         let Some(member) = self.members.get_mut(&node) else { return };
         if !is_synced {
             return;
         }
+        member.before_last = may_lie.then(|| member.durable.clone());
         while member.pending.front().is_some_and(|write| write.id <= last) {
             let Some(write) = member.pending.pop_front() else { break };
             member.durable.take(&write);

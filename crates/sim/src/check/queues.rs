@@ -7,6 +7,15 @@ use super::Finding;
 /// Far more than any member's limits let wait.
 const WORK_MAX: usize = 20_000;
 
+pub(super) fn check_log(node: NodeId, bytes: u64, bytes_max: u64) -> Finding {
+    if bytes_max < bytes {
+        return Err(format!(
+            "queues: {node} has a log of {bytes} bytes; {bytes_max} are the bound"
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check(node: NodeId, disk: usize, apply: usize) -> Finding {
     if WORK_MAX < disk || WORK_MAX < apply {
         return Err(format!("queues: {node}: {disk} for the disk, {apply} for the machine"));

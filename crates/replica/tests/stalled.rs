@@ -1,0 +1,72 @@
+//! A member whose state cannot be flushed: its log takes no more than it may, the leader hears how far
+//! it is, and it goes on by itself once flushes work again.
+
+use quorate_raft::{Body, ConfState, Entry, HardState, Message};
+use quorate_replica::{Config, Event, Initial, Replica};
+use quorate_types::{EntryId, Index, Mark, NodeId, Term};
+
+const ENTRY_BYTES: usize = 1000;
+
+fn follower() -> (Config, Replica) {
+    let config = Config { log_bytes_max: 10_000, ..Config::new(NodeId(1), 1) };
+    let voters = vec![NodeId(1), NodeId(2), NodeId(3)];
+    let initial = Initial {
+        mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
+        entries: Vec::new(),
+        hard_state: HardState { term: Term(1), commit: Index(1), ..HardState::default() },
+        applied: Index(1),
+        conf_state: ConfState { voters, ..ConfState::default() },
+    };
+    (config.clone(), Replica::new(config, initial).unwrap())
+}
+
+/// Sends the entry at `index`, as committed, and does what it asks for, but for flushes. Up to where
+/// the leader is told that logs match, if it is told so.
+fn append(replica: &mut Replica, index: u64) -> Option<Index> {
+    let term = Term(2);
+    let prev = EntryId { term: if index == 2 { Term(1) } else { term }, index: Index(index - 1) };
+    let data = Some(vec![b'x'; ENTRY_BYTES].into());
+    let entry = Entry { term, index: Index(index), data, ..Entry::default() };
+    let entries = vec![entry].into();
+    let body = Body::Append { prev, entries, commit: Index(index) };
+    let message = Message { from: NodeId(2), term, ..Message::new(NodeId(1), body) };
+    replica.handle(Event::Message(message)).unwrap();
+    let mut told = None;
+    while let Some(effects) = replica.ready().unwrap() {
+        for message in effects.messages {
+            if let Body::AppendReply { index } = message.body {
+                told = told.max(Some(index));
+            }
+        }
+        if let Some(write) = effects.writes.last() {
+            replica.handle(Event::Persisted(write.id)).unwrap();
+        }
+        if let Some(last) = effects.apply.last() {
+            replica.handle(Event::Applied(last.index())).unwrap();
+        }
+    }
+    told
+}
+
+#[test]
+fn a_log_that_cannot_be_flushed_takes_no_more_than_it_may_and_goes_on_after_a_flush() {
+    let (config, mut replica) = follower();
+    let mut last = Index(1);
+    for index in 2..200 {
+        let told = append(&mut replica, index);
+        let status = replica.status();
+        assert!(status.log_bytes < config.stalled_bytes_max() + ENTRY_BYTES as u64, "{status:?}");
+        if let Some(told) = told {
+            assert!(told <= status.last, "it vouches for no more than it has");
+        }
+        last = status.last;
+    }
+    assert!(last < Index(100), "it has stopped taking entries, at {last}");
+    assert_eq!(append(&mut replica, last.0 + 1), Some(last), "the leader hears where it stands");
+
+    let applied = replica.status().applied;
+    assert_eq!(applied, last, "what it has is applied");
+    replica.handle(Event::Flushed(applied)).unwrap();
+    assert!(replica.status().log_bytes < config.log_bytes_max);
+    assert_eq!(append(&mut replica, last.0 + 1), Some(last.next()), "it goes on by itself");
+}
