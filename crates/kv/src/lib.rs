@@ -51,7 +51,7 @@ pub use alarm::{ALARMS_MAX, Alarm};
 pub use allowance::{CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
 pub use apply::{Apply, Entry, Outcome};
 pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
-pub use command::{Command, CommandError, LeaseCheckpoint, TXN_DEPTH_MAX};
+pub use command::{Command, CommandError, CommandKind, LeaseCheckpoint, TXN_DEPTH_MAX};
 pub use error::{KvError, StoreError};
 pub use lease::LEASE_TTL_SECONDS_MAX;
 pub use lessor::{LEASE_CHECKPOINTS_MAX, Renewal};

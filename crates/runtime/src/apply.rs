@@ -10,14 +10,14 @@ use std::sync::mpsc as blocking;
 use std::time::Instant;
 
 use quorate_codec as codec;
-use quorate_kv::{Apply, Entry, Store};
+use quorate_kv::{Apply, CommandKind, Entry, Store};
 use quorate_raft::{Message, Snapshot, SnapshotMetadata};
 use quorate_replica::{Applying, RequestId, open};
 use quorate_types::Index;
 use tokio::sync::mpsc;
 
 use crate::machine::{Reading, StateFile};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SLOW_APPLY};
 use crate::node::{Answer, FatalError};
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
@@ -170,6 +170,9 @@ impl Applier {
                     let (request, command) = open(entry)
                         .map_err(|error| FatalError::Machine(format!("at {index}: {error}")))?;
                     requests.push(Some(request));
+                    if let Some(kind) = CommandKind::of_encoded(&command) {
+                        self.metrics.applied.on_command(kind);
+                    }
                     (index, term, Apply::Command(command))
                 }
                 Applying::Empty { index, term } => {
@@ -189,7 +192,9 @@ impl Applier {
             self.apply_call(entries, requests, members_changed)?;
         }
         self.metrics.applied_entries.add(batch.len() as u64);
-        self.metrics.apply_batch.observe(started.elapsed());
+        let took = started.elapsed();
+        self.metrics.apply_batch.observe(took);
+        self.metrics.slow_applies.add(u64::from(SLOW_APPLY < took));
         Ok(None)
     }
 

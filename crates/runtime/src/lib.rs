@@ -25,7 +25,8 @@ mod start;
 mod waiters;
 
 pub use autopilot::{TokioHost, TracingLogger};
-pub use metrics::{BUCKETS, Counter, Gauge, Histogram, Metrics};
+pub use metrics::{AppliedKinds, BUCKETS, Counter, Gauge, Histogram, Metrics, SLOW_APPLY};
 pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError};
+pub use quorate_net::PeerStatus;
 pub use quorate_replica::{ReadFailure, Refusal};
 pub use start::{StartError, inspect};

@@ -55,6 +55,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where clients connect.
     pub listen_client_urls: Vec<Url>,
+    /// Where those connect who only watch this member, beside the client URLs.
+    pub listen_metrics_urls: Vec<Url>,
     /// What clients are told to connect to.
     pub advertise_client_urls: Vec<Url>,
     /// Where peers connect.
@@ -370,6 +372,10 @@ impl Sources {
         let mut config = Config {
             data_dir: read.data_dir(&name),
             listen_client_urls: read.listeners("listen-client-urls"),
+            listen_metrics_urls: match self.value("listen-metrics-urls") {
+                "" => Vec::new(),
+                _ => read.listeners("listen-metrics-urls"),
+            },
             advertise_client_urls: read.urls("advertise-client-urls"),
             listen_peer_urls: read.listeners("listen-peer-urls"),
             initial_cluster: read.cluster(&name, &initial_advertise_peer_urls),

@@ -4,9 +4,11 @@
 //! config, urls, identity   what was asked for, whether it can work, and who this member is
 //! serve                    a running server: what starts and stops in which order
 //! http, grpc               the client port
+//! calls, figures           what happened, counted, under the names that dashboards know
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
 //! leases, watching         when leases end, and who is told what
+//! line                     whose turn it is under a name: locks and elections
 //! accept, authority        connections of clients, old ones included
 //! open_files               how many connections there may be
 //! ```
@@ -14,14 +16,17 @@
 
 mod accept;
 mod authority;
+mod calls;
 pub mod config;
 mod convert;
 mod duration;
+mod figures;
 mod grpc;
 mod http;
 pub mod identity;
 mod leadership;
 mod leases;
+mod line;
 mod local;
 mod open_files;
 mod quota;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
-use quorate_runtime::{Node, NodeStatus};
+use quorate_runtime::{Metrics, Node, NodeStatus, PeerStatus};
 use quorate_types::{Index, Life, NodeId};
 use tokio::sync::watch;
 use tonic::Status;
@@ -21,6 +21,9 @@ use crate::{quota, status};
 
 /// How often to see whether compacted data is gone.
 const REMOVED_POLL: Duration = Duration::from_millis(20);
+
+/// A confirmation that takes longer is a slow one. etcd asks again after this.
+const SLOW_READ: Duration = Duration::from_millis(500);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +40,16 @@ pub(crate) struct Local {
     leases: Arc<Leases>,
     watching: Arc<Watching>,
     stopping: watch::Receiver<bool>,
+    reads: Arc<Reads>,
+}
+
+/// Reads that went other than they should.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// Were confirmed, or not, after more than [`SLOW_READ`].
+    pub(crate) slow: AtomicU64,
+    /// Were not confirmed.
+    pub(crate) failed: AtomicU64,
 }
 
 impl Local {
@@ -49,6 +62,7 @@ impl Local {
             leases: Arc::new(Leases::new(node.status().node)),
             watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
             stopping,
+            reads: Arc::default(),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
@@ -98,10 +112,14 @@ impl Local {
     /// After it, what the store answers is linearizable.
     pub(crate) async fn read_barrier(&self) -> Result<(), Status> {
         let start = Instant::now();
-        self.node
-            .read_barrier()
-            .await
-            .map_err(|error| status::of_read(&error, self.leadership.timeout(start)))
+        let outcome = self.node.read_barrier().await;
+        if SLOW_READ < start.elapsed() {
+            self.reads.slow.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome.map_err(|error| {
+            self.reads.failed.fetch_add(1, Ordering::Relaxed);
+            status::of_read(&error, self.leadership.timeout(start))
+        })
     }
 
     /// Waits until what a compaction forgot is gone from this member's storage, durably.
@@ -152,6 +170,23 @@ impl Local {
 
     pub(crate) fn status(&self) -> NodeStatus {
         self.node.status()
+    }
+
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        self.node.metrics()
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        self.node.peers()
+    }
+
+    /// How many proposals wait for their answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.node.waiting()
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {

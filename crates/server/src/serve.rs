@@ -12,8 +12,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use quorate_kv::{Command, Member};
 use quorate_runtime::{Node, NodeConfig, StartError};
 use quorate_types::Life;
@@ -21,7 +23,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::accept::{Accepting, Seats};
+use crate::calls::Calls;
 use crate::config::Config;
+use crate::figures::Figures;
+use crate::http::Plain;
 use crate::identity::{self, Identity, IdentityError};
 use crate::local::Local;
 use crate::open_files::Shares;
@@ -33,6 +38,8 @@ use crate::{grpc, http};
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 /// Time that connections get to end by themselves when the server stops.
 const LINGER: Duration = Duration::from_secs(2);
+/// Connections at one time to all listeners for metrics together.
+const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
 
@@ -42,6 +49,7 @@ pub struct Server {
     node: NodeHandle,
     identity: Identity,
     client_addresses: Vec<SocketAddr>,
+    metrics_addresses: Vec<SocketAddr>,
     ready: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -99,6 +107,7 @@ impl Server {
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Server, ServeError> {
         let clients = bind("listen-client-urls", &config.listen_client_urls)?;
+        let metrics = bind("listen-metrics-urls", &config.listen_metrics_urls)?;
         let peers = bind("listen-peer-urls", &config.listen_peer_urls)?;
 
         let directory = config.data_dir.clone();
@@ -141,9 +150,29 @@ impl Server {
                 }
             }
         });
+        let calls = Arc::new(Calls::new());
+        let figures = Arc::new(Figures::new(local.clone(), Arc::clone(&calls)));
+        let plain = Plain { local, figures };
+        let metrics_addresses = metrics.iter().map(|(_, _, address)| *address).collect();
+        let seats = Seats::new(METRICS_CONNECTIONS_MAX);
+        let mut observed = JoinSet::new();
+        for listener in metrics {
+            let routes = http::observing(plain.clone());
+            serve_on(&mut observed, config, listener, &seats, routes, &stopping);
+        }
         let seats = Seats::new(shares.clients);
-        tasks.spawn(serve_clients(config.clone(), local, clients, seats, ready_sender, stopping));
-        Ok(Server { node: NodeHandle(node), identity, client_addresses, ready, stop, tasks })
+        tasks.spawn(async move { while observed.join_next().await.is_some() {} });
+        let clients = Clients { listeners: clients, seats, calls, plain };
+        tasks.spawn(serve_clients(config.clone(), clients, ready_sender, stopping));
+        Ok(Server {
+            node: NodeHandle(node),
+            identity,
+            client_addresses,
+            metrics_addresses,
+            ready,
+            stop,
+            tasks,
+        })
     }
 
     /// Waits until clients are served. Never returns if the server is stopped before.
@@ -162,6 +191,12 @@ impl Server {
     /// Where clients connect, in the order of the URLs; real ports where a URL asked for any.
     pub fn client_addresses(&self) -> &[SocketAddr] {
         &self.client_addresses
+    }
+
+    /// Where those connect who only watch this member, as [`Server::client_addresses`]. They are served
+    /// from the start.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.metrics_addresses
     }
 
     /// Who this member is.
@@ -244,54 +279,77 @@ fn bind(
         .collect()
 }
 
+type Listener = (Url, TcpListener, SocketAddr);
+
+/// What serving clients takes.
+struct Clients {
+    listeners: Vec<Listener>,
+    seats: Seats,
+    calls: Arc<Calls>,
+    plain: Plain,
+}
+
 /// Publishes this member, then serves until the server stops.
 async fn serve_clients(
     config: Config,
-    local: Local,
-    listeners: Vec<(Url, TcpListener, SocketAddr)>,
-    seats: Seats,
+    clients: Clients,
     ready: watch::Sender<bool>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let Clients { listeners, seats, calls, plain } = clients;
     tokio::select! {
-        () = publish(&config, &local) => {}
+        () = publish(&config, &plain.local) => {}
         _ = stopping.wait_for(|stop| *stop) => return,
     }
-    let services = grpc::routes(&local, config.request_bytes_max);
-    let router = http::router(services, local);
-    let asks = !config.keepalive_interval.is_zero() && !config.keepalive_timeout.is_zero();
+    let services = grpc::routes(&plain.local, config.request_bytes_max);
+    let router = http::router(services, calls, plain);
     let mut serving = JoinSet::new();
-    for (url, listener, address) in listeners {
-        let listener = listener
-            .set_nonblocking(true)
-            .and_then(|()| tokio::net::TcpListener::from_std(listener));
-        let incoming = match listener {
-            Ok(listener) => Accepting::new(listener, seats.clone()),
-            Err(error) => {
-                tracing::error!(%url, %error, "cannot serve clients on this listener");
-                continue;
-            }
-        };
-        let mut stopping = stopping.clone();
-        let stopped = async move {
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        let server = tonic::transport::Server::builder()
-            .accept_http1(true)
-            .max_concurrent_streams(STREAMS_MAX)
-            .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
-            .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
-            .add_routes(router.clone().into())
-            .serve_with_incoming_shutdown(incoming, stopped);
-        serving.spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%url, %error, "no longer serving clients on this listener");
-            }
-        });
-        tracing::info!(%address, "ready to serve client requests");
+    for listener in listeners {
+        let address = listener.2;
+        if serve_on(&mut serving, &config, listener, &seats, router.clone(), &stopping) {
+            tracing::info!(%address, "ready to serve client requests");
+        }
     }
     let _ = ready.send(true);
     while serving.join_next().await.is_some() {}
+}
+
+/// Begins to serve one listener until the server stops; whether it could.
+fn serve_on(
+    serving: &mut JoinSet<()>,
+    config: &Config,
+    (url, listener, _): Listener,
+    seats: &Seats,
+    router: Router,
+    stopping: &watch::Receiver<bool>,
+) -> bool {
+    let listener =
+        listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    let incoming = match listener {
+        Ok(listener) => Accepting::new(listener, seats.clone()),
+        Err(error) => {
+            tracing::error!(%url, %error, "cannot serve on this listener");
+            return false;
+        }
+    };
+    let mut stopping = stopping.clone();
+    let stopped = async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let asks = !config.keepalive_interval.is_zero() && !config.keepalive_timeout.is_zero();
+    let server = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
+        .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
+        .add_routes(router.into())
+        .serve_with_incoming_shutdown(incoming, stopped);
+    serving.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%url, %error, "no longer serving on this listener");
+        }
+    });
+    true
 }
 
 /// Tells the cluster this member's name and where clients reach it, until the cluster knows.

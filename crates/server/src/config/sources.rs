@@ -39,6 +39,12 @@ pub const FLAGS: &[Flag] = &[
         "Where clients connect, comma separated; IP addresses or localhost",
     ),
     flag(
+        "listen-metrics-urls",
+        "URLS",
+        "",
+        "Where /metrics, /health, /livez and /readyz are served too, comma separated [default: none]",
+    ),
+    flag(
         "advertise-client-urls",
         "URLS",
         "http://localhost:2379",

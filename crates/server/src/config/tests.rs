@@ -203,6 +203,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("listen-client-urls", "http://127.0.0.1:99999", "http://host:port"),
     ("listen-peer-urls", "https://localhost:2380", "TLS, which is not supported yet; use http://"),
     ("listen-peer-urls", "unix:///run/q.sock", "use http://host:port"),
+    ("listen-metrics-urls", "metrics:9090", "has no scheme http; write it as http://host:port"),
     (
         "listen-peer-urls",
         "http://localhost:1,http://localhost:1",
