@@ -19,6 +19,7 @@ mod machine;
 mod metrics;
 mod node;
 mod notes;
+mod peers;
 mod room;
 mod snapshot;
 mod start;
@@ -26,6 +27,7 @@ mod waiters;
 
 pub use autopilot::{TokioHost, TracingLogger};
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, Metrics};
-pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError};
+pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError, Standing};
+pub use quorate_net::HttpConnection;
 pub use quorate_replica::{ReadFailure, Refusal};
 pub use start::{StartError, inspect};

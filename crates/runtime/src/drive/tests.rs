@@ -39,6 +39,7 @@ impl Rig {
             conf_state,
             ..Initial::default()
         };
+        let store = Arc::new(store.unwrap());
         let (net_sender, net_events) = mpsc::channel(16);
         let net = Net::start(NetConfig::new(7, node), Vec::new(), net_sender);
         let (disk_sender, disk) = blocking::channel();
@@ -48,11 +49,12 @@ impl Rig {
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
             node,
-            life: quorate_types::Life(1),
+            peers: Peers::new(net.clone(), node, quorate_types::Life(1), 20),
+            store: Arc::clone(&store),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,
-            board: Arc::new(Board::new(node, 7, Arc::new(store.unwrap()), metrics)),
+            board: Arc::new(Board::new(node, 7, store, metrics)),
             waiters: Arc::new(Waiters::new(10)),
             calls: mpsc::channel(1).1,
             net_events,
