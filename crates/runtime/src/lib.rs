@@ -15,6 +15,7 @@ mod board;
 mod clock;
 mod disk;
 mod drive;
+mod force;
 mod machine;
 mod metrics;
 mod node;

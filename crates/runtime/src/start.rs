@@ -45,7 +45,7 @@ use crate::peers::{Peers, is_other_life, known_lives};
 use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
-use crate::{apply, disk};
+use crate::{apply, disk, force};
 
 /// The only group of a node so far.
 const GROUP: GroupId = GroupId(1);
@@ -139,6 +139,14 @@ pub enum StartError {
     Removed {
         /// The directory.
         path: PathBuf,
+    },
+    /// The member cannot go on alone.
+    #[error("cannot go on alone with the member in {}: {why}", path.display())]
+    Force {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// The log cannot be used.
     #[error("the log in {}: {error}", path.display())]
@@ -288,7 +296,11 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     apply::check_members(&store)
         .map_err(|error| StartError::State { path: layout.kv.clone(), why: error.to_string() })?;
     mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
-    let initial = initial(&layout, recovered, &store)?;
+    let mut initial = initial(&layout, recovered, &store)?;
+    if config.force_new_cluster {
+        force::go_on_alone(config.node, &store, &mut initial)
+            .map_err(|why| StartError::Force { path: layout.root.clone(), why })?;
+    }
     snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
     Ok(Opened { life, wal, store, initial, state_file, lock })
 }
