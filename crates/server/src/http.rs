@@ -22,6 +22,7 @@ use tonic::service::Routes;
 
 use crate::calls::{Calls, counted};
 use crate::figures::Figures;
+use crate::grpc::learner;
 use crate::local::Local;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
 
@@ -34,8 +35,10 @@ pub(crate) struct Plain {
 
 /// Everything that clients can ask for.
 pub(crate) fn router(services: Routes, calls: Arc<Calls>, plain: Plain) -> Router {
+    let local = plain.local.clone();
     services
         .into_axum_router()
+        .layer(middleware::from_fn_with_state(local, learner::refuse))
         .layer(middleware::from_fn_with_state(calls, counted))
         .merge(observing(plain))
         .fallback(unknown)
@@ -49,7 +52,8 @@ pub(crate) fn observing(plain: Plain) -> Router {
         .with_state(plain)
 }
 
-async fn version() -> Response {
+/// The versions of the interface that this member has.
+pub(crate) async fn version() -> Response {
     let versions = json!({
         "etcdserver": ETCD_VERSION,
         "etcdcluster": CLUSTER_VERSION,

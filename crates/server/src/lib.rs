@@ -9,6 +9,8 @@
 //! local, leadership, quota this member as the services see it
 //! leases, watching         when leases end, and who is told what
 //! line                     whose turn it is under a name: locks and elections
+//! membership               which changes of the members may be made, and by whom
+//! joining, peer_port       how a new member finds the cluster, and what it is told on the peer port
 //! accept, authority        connections of clients, old ones included
 //! open_files               how many connections there may be
 //! ```
@@ -24,11 +26,14 @@ mod figures;
 mod grpc;
 mod http;
 pub mod identity;
+mod joining;
 mod leadership;
 mod leases;
 mod line;
 mod local;
+mod membership;
 mod open_files;
+mod peer_port;
 mod quota;
 mod serve;
 mod status;
@@ -37,6 +42,7 @@ mod version;
 mod watching;
 
 pub use duration::parse_duration;
+pub use joining::JoinError;
 pub use open_files::raise_open_files;
 pub use serve::{ServeError, Server};
 pub use version::{ETCD_VERSION, QUORATE_VERSION};
