@@ -14,6 +14,7 @@ mod keys;
 mod kv;
 mod members;
 mod output;
+mod snapshot;
 mod status;
 mod table;
 mod txn;
@@ -57,6 +58,9 @@ pub(crate) enum ClientCommand {
     Status(With<status::StatusArgs>),
     /// Lists the members of the cluster
     Members(With<members::MembersArgs>),
+    /// Saves the state of a member to a file, checks such a file, makes a new cluster of it
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
 }
 
 /// What a command takes, and what all of them take.
@@ -105,6 +109,7 @@ impl ClientCommand {
     /// Arguments that make no sense, no endpoint that can be reached, or what a member answered.
     async fn run(self) -> Result<(), CliError> {
         match self {
+            ClientCommand::Snapshot(command) => command.run().await,
             ClientCommand::Put(With { args, flags }) => {
                 let target = flags.target()?;
                 let output = flags.output()?;

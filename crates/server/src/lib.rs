@@ -14,8 +14,10 @@
 
 mod accept;
 mod authority;
+mod compaction;
 pub mod config;
 mod convert;
+mod corruption;
 mod duration;
 mod grpc;
 mod http;
@@ -26,6 +28,7 @@ mod local;
 mod open_files;
 mod quota;
 mod serve;
+pub mod snapshot;
 mod status;
 pub mod urls;
 mod version;
