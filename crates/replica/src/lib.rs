@@ -29,10 +29,14 @@ mod writing;
 
 pub use config::{Config, ConfigError};
 pub use door::speaks_for;
-pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, seal};
+pub use envelope::{
+    ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, open_change, seal, seal_change,
+};
 pub use event::{
     Applying, Effects, Event, Fatal, Initial, ReadFailure, ReadId, Refusal, Write, WriteId,
 };
 pub use replica::{Glance, Replica, StartError, Status};
-pub use start::{FIRST, Found, Start, first_conf_state, first_log, start};
-pub use writing::{LogWrite, Writing, Written};
+pub use start::{
+    FIRST, Found, Start, first_conf_state, first_log, joining_conf_state, joining_log, start,
+};
+pub use writing::{LogWrite, Step, Writing, Written};

@@ -9,6 +9,7 @@ use quorate_raft::{
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term, bug};
 
+use crate::envelope::open_change;
 use crate::event::Applying;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
@@ -273,6 +274,23 @@ impl Replica {
         }
     }
 
+    /// Whether this replica leads and has applied every membership change that there is, so that its
+    /// machine knows what a further one would change.
+    pub fn may_change(&self) -> bool {
+        let status = self.raft.basic_status();
+        status.soft_state.role == Role::Leader
+            && self.raft.pending_conf_index() <= self.raft.applied()
+            // Its reign has begun: nothing of an earlier one can still come to light.
+            && self.raft.entry_term(self.raft.applied()) == Some(status.hard_state.term)
+    }
+
+    /// How far each member's log is known to match this one, if this replica leads.
+    pub fn matched(&self) -> Vec<(NodeId, Index)> {
+        let mut matched = Vec::new();
+        self.raft.for_each_progress(|id, _, progress| matched.push((id, progress.matched)));
+        matched
+    }
+
     /// Asserts what holds between any two calls.
     pub fn check(&self) {
         let status = self.status();
@@ -440,7 +458,7 @@ impl Replica {
                         hard_state,
                         entries,
                         install: snapshot.map(|snapshot| *snapshot),
-                        must_sync: !responses.is_empty() && !bug!("a-write-is-not-to-be-synced"),
+                        must_sync: ready.must_sync && !bug!("a-write-is-not-to-be-synced"),
                     };
                     self.effects.writes.push(write.clone());
                     let since_ticks = self.now_ticks;
@@ -498,6 +516,11 @@ impl Replica {
         let change: AnyConfChange = decode_conf_change(kind, data).map_err(|error| {
             Fatal(format!("committed membership change at {index} is damaged: {error}"))
         })?;
+        let judged = open_change(change.as_v2().context).map(|(_, judged, _)| judged);
+        if judged.is_some_and(|judged| judged != term) {
+            // It was forwarded to a leader that did not judge it.
+            return Ok(Applying::Empty { index, term });
+        }
         let conf_state = match self.raft.apply_conf_change_at(index, &change) {
             Ok(AppliedChange::Changed(conf_state)) => conf_state,
             // The state that comes with the snapshot has it already.
@@ -507,6 +530,10 @@ impl Replica {
             Err(error) => return Err(Fatal(error.to_string())),
         };
         self.memberships += 1;
+        if self.raft.storage().keeps_snapshot() && self.snapshots.none_sending() {
+            // Whoever was added just now would find itself missing in it.
+            self.drop_snapshot();
+        }
         Ok(Applying::Membership { index, term, change, conf_state })
     }
 

@@ -18,6 +18,9 @@ pub enum RestoreError {
     /// The settings name no member of a new cluster.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The settings are those of a member that joins a cluster.
+    #[error("what is restored begins a new cluster: leave out --initial-cluster-state existing")]
+    Joins,
     /// The file or the directory.
     #[error(transparent)]
     Saved(#[from] SavedError),
@@ -44,7 +47,7 @@ pub fn restore(
     anew: Anew,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<SavedStatus, RestoreError> {
-    let identity = identity::settle(config, None)?;
+    let identity = identity::settle(config, None)?.ok_or(RestoreError::Joins)?;
     let text = |urls: &[Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
     let members = identity.members.iter().map(|member| Member {
         id: member.id.0,

@@ -11,6 +11,7 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod maintenance;
+mod membership;
 mod playground;
 mod signals;
 mod wiped;

@@ -19,8 +19,9 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::Streamed;
 use super::kv::mismatched;
-use super::{Streamed, not_yet};
+use super::move_leader::move_leader;
 use crate::local::Local;
 use crate::status;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
@@ -160,9 +161,9 @@ impl Maintenance for Service {
 
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        not_yet("MoveLeader")
+        move_leader(&self.local, request.into_inner()).await.map(Response::new)
     }
 
     async fn downgrade(
