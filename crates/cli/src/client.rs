@@ -21,6 +21,7 @@ mod maintain;
 mod member;
 mod members;
 mod output;
+mod snapshot;
 mod status;
 mod table;
 mod tree;
@@ -89,6 +90,9 @@ pub(crate) enum ClientCommand {
     Lock(With<contest::LockArgs>),
     /// Takes part in an election, and leads until it is stopped
     Elect(With<contest::ElectArgs>),
+    /// Saves the state of a member to a file, checks such a file, makes a new cluster of it
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
 }
 
 /// What a command takes, and what all of them take.
@@ -137,6 +141,7 @@ impl ClientCommand {
     /// Arguments that make no sense, no endpoint that can be reached, or what a member answered.
     async fn run(self) -> Result<(), CliError> {
         match self {
+            ClientCommand::Snapshot(command) => command.run().await,
             ClientCommand::Put(With { args, flags }) => {
                 let target = flags.target()?;
                 let output = flags.output()?;

@@ -21,6 +21,7 @@ mod apply;
 mod backend;
 mod changes;
 mod command;
+mod defragment;
 mod error;
 mod hash;
 mod index;
@@ -66,7 +67,9 @@ pub use response::{
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
     LeaseTimeToLiveResponse, PutResponse, RangeResponse, Response, ResponseOp, TxnResponse,
 };
-pub use snapshot::{Snapshot, SnapshotReader, restore, verify};
+pub use snapshot::{
+    Founding, Snapshot, SnapshotContents, SnapshotReader, contents, refound, restore, verify,
+};
 pub use store::{Initial, OVERLAY_BYTES_MAX, Store};
 pub use validate::{Limits, PAIR_BYTES_MAX};
 pub use watch::{

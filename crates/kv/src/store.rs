@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use quorate_types::{Index, NodeId, Term};
 use crate::alarm::Alarm;
 use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX};
 use crate::apply::{Apply, Entry, Outcome};
-use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
+use crate::backend::{Backend, Batch, Table};
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
 use crate::member::{Member, MemberChange, Members};
@@ -252,29 +252,6 @@ impl Store {
         Ok(old_backend)
     }
 
-    /// Gives unused space of the storage back. Everything else waits while it runs, except reads
-    /// under way.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::Busy`] while a read under way or a snapshot holds the storage: try again,
-    /// nothing has changed. Any other error is final.
-    pub fn defragment(&self) -> Result<(), StoreError> {
-        self.check()?;
-        let mut backend = self.backend()?;
-        let mut state = self.state_mut()?;
-        state.let_go(Arc::new(Nothing));
-        let outcome = backend.defragment();
-        let view = backend.view().map(|view| state.let_go(view));
-        drop(state);
-        self.measure(&**backend);
-        match (outcome, view) {
-            (Ok(()), Ok(())) => Ok(()),
-            (Err(BackendError::Busy), Ok(())) => Err(StoreError::Backend(BackendError::Busy)),
-            (Err(error), _) | (_, Err(error)) => Err(self.fail(error.into())),
-        }
-    }
-
     /// The current revision.
     pub fn revision(&self) -> i64 {
         self.any_state().meta.revision
@@ -421,11 +398,11 @@ impl Store {
         self.state.write().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
     }
 
-    fn backend(&self) -> Result<MutexGuard<'_, Box<dyn Backend>>, StoreError> {
+    pub(crate) fn backend(&self) -> Result<MutexGuard<'_, Box<dyn Backend>>, StoreError> {
         self.backend.lock().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
     }
 
-    fn measure(&self, backend: &dyn Backend) {
+    pub(crate) fn measure(&self, backend: &dyn Backend) {
         self.size_bytes.store(backend.size_bytes(), Ordering::Relaxed);
         self.in_use_bytes.store(backend.in_use_bytes(), Ordering::Relaxed);
     }
@@ -476,17 +453,4 @@ fn apply_entry(
         });
     outcome.responses.push(response);
     Ok(allowance.used_bytes())
-}
-
-/// Stands in for a view while storage is rearranged. Nobody gets to see it.
-struct Nothing;
-
-impl View for Nothing {
-    fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        Err(BackendError::Busy)
-    }
-
-    fn scan(&self, _: Table, _: &[u8], _: &mut Visit<'_>) -> Result<(), BackendError> {
-        Err(BackendError::Busy)
-    }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Applier {
     pub(crate) store: Arc<Store>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) state_file: StateFile,
+    pub(crate) state_file: Arc<StateFile>,
     /// The directory's lock: held as long as anything here may write.
     pub(crate) lock: Arc<File>,
     pub(crate) done: mpsc::UnboundedSender<Done>,

@@ -1,9 +1,10 @@
 //! A handle to one running node.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::board::Board;
 use crate::drive::Call;
+use crate::machine::StateFile;
 use crate::metrics::Metrics;
 use crate::waiters::Waiters;
 
@@ -96,6 +98,9 @@ pub(crate) struct Inner {
     pub(crate) calls: mpsc::Sender<Call>,
     pub(crate) board: Arc<Board>,
     pub(crate) store: Arc<Store>,
+    pub(crate) state_file: Arc<StateFile>,
+    /// The directory's lock, for who is about to write in it.
+    pub(crate) lock: Weak<File>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
     pub(crate) ids: Mutex<RequestIds>,
     pub(crate) net: Net,

@@ -16,6 +16,8 @@
 //! a second time, and its sender takes it for delivered and sends it again. So after one no other is
 //! taken in for a while, which doubles each time, and an operator is told.
 
+mod saved;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +34,9 @@ use quorate_types::{EntryId, NodeId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::apply::{Done, Made};
+
+pub(crate) use saved::SavedFile;
+pub use saved::{SavedError, SavedPiece, SavedStatus, Saving, inspect_saved};
 
 const SUFFIX: &str = "snap";
 const TEMPORARY: &str = "tmp";

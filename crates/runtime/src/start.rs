@@ -49,7 +49,7 @@ use crate::waiters::Waiters;
 use crate::{apply, disk, force};
 
 /// The only group of a node so far.
-const GROUP: GroupId = GroupId(1);
+pub(crate) const GROUP: GroupId = GroupId(1);
 
 /// What may stand in a message beside its longest entry: the rest of a full one, and envelopes.
 const FRAME_OVERHEAD_BYTES: u64 = 2 << 20;
@@ -190,16 +190,16 @@ pub fn inspect(data_dir: &Path) -> Result<Option<Identity>, StartError> {
     found().map_err(|error| StartError::Log { path: path.clone(), error })
 }
 
-struct Layout {
-    root: PathBuf,
-    wal: PathBuf,
-    kv: PathBuf,
-    snap: PathBuf,
+pub(crate) struct Layout {
+    pub(crate) root: PathBuf,
+    pub(crate) wal: PathBuf,
+    pub(crate) kv: PathBuf,
+    pub(crate) snap: PathBuf,
     started: PathBuf,
 }
 
 impl Layout {
-    fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Layout {
             root: root.to_owned(),
             wal: root.join("wal"),
@@ -210,7 +210,8 @@ impl Layout {
     }
 
     fn state_file(&self, cache_bytes: usize, room: Arc<Room>) -> StateFile {
-        StateFile { path: self.kv.clone(), snap_dir: self.snap.clone(), cache_bytes, room }
+        let (path, snap_dir, building) = (self.kv.clone(), self.snap.clone(), Mutex::default());
+        StateFile { path, snap_dir, cache_bytes, room, building }
     }
 }
 
@@ -308,7 +309,7 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
 
 /// A life for a new log, never 0. The standard library keys its hashers with the operating system's
 /// randomness.
-fn draw_life() -> Life {
+pub(crate) fn draw_life() -> Life {
     Life(RandomState::new().build_hasher().finish().max(1))
 }
 
@@ -416,6 +417,7 @@ fn run(
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Node, StartError> {
     let Opened { life, wal, store, initial, state_file, lock } = opened;
+    let state_file = Arc::new(state_file);
     let room = Arc::clone(&state_file.room);
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -480,11 +482,12 @@ fn run(
         store: Arc::clone(&store),
         waiters: Arc::clone(&waiters),
         metrics: Arc::clone(&metrics),
-        state_file,
+        state_file: Arc::clone(&state_file),
         lock: Arc::clone(&lock),
         done: done_sender,
     };
 
+    let weak_lock = Arc::downgrade(&lock);
     room.wait_for_space(true);
     let threads = vec![
         spawn("quorate-disk", {
@@ -518,6 +521,8 @@ fn run(
             calls: calls_sender,
             board,
             store,
+            state_file,
+            lock: weak_lock,
             waiters,
             ids: Mutex::new(RequestIds::new(config.node, started_ms)),
             net,
@@ -581,7 +586,7 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
 }
 
 /// Makes a directory for its owner only; narrows one that others may enter, and says so.
-fn make_directory(path: &Path) -> Result<(), StartError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), StartError> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => Err(StartError::Io {
             what: "cannot use",

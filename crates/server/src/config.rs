@@ -44,6 +44,11 @@ const CLIENT_CONNECTIONS_CEILING: u64 = 1 << 20;
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 /// Watchers are told no more often. etcd's limit.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Revisions are noted ten times as often.
+const RETENTION_MIN: Duration = Duration::from_secs(1);
+/// Every comparison reads all that the members hold.
+const CORRUPT_CHECK_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const NAME_BYTES_MAX: usize = 255;
 
@@ -98,6 +103,12 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// How often watchers that want it are told that nothing has happened.
     pub watch_progress_interval: Duration,
+    /// Which history is forgotten without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// How often the members' data are compared; zero for never.
+    pub corrupt_check_interval: Duration,
+    /// Whether they are compared before clients are served.
+    pub initial_corrupt_check: bool,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -113,6 +124,17 @@ pub enum ClusterState {
     New,
     /// Joins it.
     Existing,
+}
+
+/// Which history the leader has forgotten without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// None.
+    Off,
+    /// What is older than that.
+    Periodic(Duration),
+    /// All but so many revisions.
+    Revision(i64),
 }
 
 /// The least important lines that are logged.
@@ -423,6 +445,9 @@ impl Sources {
             keepalive_interval: read.keepalive("grpc-keepalive-interval"),
             keepalive_timeout: read.keepalive("grpc-keepalive-timeout"),
             watch_progress_interval: read.watch_progress(),
+            auto_compaction: read.auto_compaction(),
+            corrupt_check_interval: read.corrupt_check(),
+            initial_corrupt_check: read.boolean("initial-corrupt-check"),
             log_level: read.choice(
                 "log-level",
                 "trace, debug, info, warn or error",
@@ -512,6 +537,43 @@ impl Reader<'_> {
             _ => {
                 self.not_a(flag, "a duration of 100ms or more, such as 10m");
                 WATCH_PROGRESS_MIN
+            }
+        }
+    }
+
+    /// By time a bare number counts hours.
+    fn auto_compaction(&mut self) -> AutoCompaction {
+        let flag = "auto-compaction-retention";
+        let by_revision = self.choice(
+            "auto-compaction-mode",
+            "periodic or revision",
+            &[("periodic", false), ("revision", true)],
+        );
+        let text = self.sources.value(flag).trim();
+        let hours = text.parse::<u32>().map(|hours| HOUR * hours);
+        if by_revision {
+            match text.parse::<i64>() {
+                Ok(0) => return AutoCompaction::Off,
+                Ok(count) if 0 < count => return AutoCompaction::Revision(count),
+                _ => self.not_a(flag, "a number of revisions, or 0 for none"),
+            }
+        } else {
+            match hours.or_else(|_| parse_duration(text)) {
+                Ok(span) if span.is_zero() => return AutoCompaction::Off,
+                Ok(span) if RETENTION_MIN <= span => return AutoCompaction::Periodic(span),
+                _ => self.not_a(flag, "hours, a duration of 1s or more such as 30m, or 0"),
+            }
+        }
+        AutoCompaction::Off
+    }
+
+    fn corrupt_check(&mut self) -> Duration {
+        let flag = "corrupt-check-time";
+        match parse_duration(self.sources.value(flag).trim()) {
+            Ok(span) if span.is_zero() || CORRUPT_CHECK_MIN <= span => span,
+            _ => {
+                self.not_a(flag, "a duration of 1s or more, such as 12h, or 0 for never");
+                Duration::ZERO
             }
         }
     }

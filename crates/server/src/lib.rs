@@ -19,8 +19,10 @@
 mod accept;
 mod authority;
 mod calls;
+mod compaction;
 pub mod config;
 mod convert;
+mod corruption;
 mod duration;
 mod figures;
 mod grpc;
@@ -36,6 +38,7 @@ mod open_files;
 mod peer_port;
 mod quota;
 mod serve;
+pub mod snapshot;
 mod status;
 pub mod urls;
 mod version;

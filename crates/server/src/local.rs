@@ -17,8 +17,9 @@ use crate::grpc::MESSAGE_OVERHEAD_BYTES;
 use crate::leadership::Leadership;
 use crate::leases::Leases;
 use crate::membership::Rules;
+use crate::quota::Quota;
+use crate::status;
 use crate::watching::Watching;
-use crate::{quota, status};
 
 /// How often to see whether compacted data is gone.
 const REMOVED_POLL: Duration = Duration::from_millis(20);
@@ -33,6 +34,7 @@ pub(crate) struct Local {
     store: Arc<Store>,
     leadership: Arc<Leadership>,
     used_bytes: Arc<AtomicU64>,
+    quota: Arc<Quota>,
     txn_ops_max: usize,
     quota_bytes_max: Option<u64>,
     look_every: Duration,
@@ -70,6 +72,7 @@ impl Local {
             node,
             leadership: Arc::new(Leadership::new(Duration::from_millis(config.election_ms))),
             used_bytes: Arc::default(),
+            quota: Arc::default(),
             txn_ops_max: config.txn_ops_max,
             quota_bytes_max: config.quota_bytes_max,
             look_every: Duration::from_millis(config.heartbeat_ms),
@@ -91,19 +94,6 @@ impl Local {
             self.used_bytes.store(used, Ordering::Relaxed);
             tokio::time::sleep(self.look_every).await;
         }
-    }
-
-    /// Refuses a change that the quota has no room for.
-    ///
-    /// What counts is what the state holds, not what its file takes: deleting and compacting makes
-    /// room again without more ado.
-    pub(crate) fn check_quota(&self, command: &Command) -> Result<(), Status> {
-        let Some(quota) = self.quota_bytes_max else { return Ok(()) };
-        let Some(cost) = quota::cost_bytes(command) else { return Ok(()) };
-        if self.used_bytes.load(Ordering::Relaxed).saturating_add(cost) < quota {
-            return Ok(());
-        }
-        Err(status::of_kv(KvError::NoSpace))
     }
 
     /// The answer of this member's machine to a command, once it has applied it.
@@ -258,5 +248,18 @@ impl Local {
 
     pub(crate) fn quota_bytes_max(&self) -> Option<u64> {
         self.quota_bytes_max
+    }
+
+    /// Bytes the state holds, as of a moment ago.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
     }
 }

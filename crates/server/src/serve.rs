@@ -37,6 +37,8 @@ use crate::{grpc, http, peer_port};
 
 /// Wait between two attempts to publish.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+/// Wait before a member that differs from the others compares once more.
+const DIFFERS_RETRY: Duration = Duration::from_secs(60);
 /// Time that connections get to end by themselves when the server stops.
 const LINGER: Duration = Duration::from_secs(2);
 /// Connections at one time to all listeners for metrics together.
@@ -160,11 +162,15 @@ impl Server {
         tasks.spawn({
             let (local, mut stopping) = (local.clone(), stopping.clone());
             let progress_every = config.watch_progress_interval;
+            let compaction = config.auto_compaction;
+            let compare_every = config.corrupt_check_interval;
             async move {
                 let watching = local.watching().clone();
                 tokio::select! {
                     () = local.keep_watch() => {}
                     () = local.keep_leases() => {}
+                    () = local.keep_compact(compaction) => {}
+                    () = local.keep_comparing(compare_every) => {}
                     () = watching.run(local.applied(), progress_every) => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
                 }
@@ -323,6 +329,12 @@ async fn serve_clients(
         () = publish(&config, &plain.local) => {}
         _ = stopping.wait_for(|stop| *stop) => return,
     }
+    if config.initial_corrupt_check {
+        tokio::select! {
+            () = compare_first(&plain.local) => {}
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+    }
     let services = grpc::routes(&plain.local, config.request_bytes_max);
     let router = http::router(services, calls, plain);
     let mut serving = JoinSet::new();
@@ -394,4 +406,29 @@ async fn publish(config: &Config, local: &Local) {
         tokio::time::sleep(PUBLISH_RETRY).await;
     }
     tracing::info!(name = config.name, "published this member's name and client URLs");
+}
+
+/// Compares this member's data with the others' before any client sees it. What differs raises the
+/// alarm, which stops changes; a member that differs itself waits here until that is settled.
+async fn compare_first(local: &Local) {
+    loop {
+        match local.compare().await {
+            Ok(differing) => {
+                local.raise_corrupt(&differing).await;
+                let me = local.status().node.0;
+                if !differing.contains(&me) && !differing.contains(&0) {
+                    return;
+                }
+                tracing::error!(
+                    "this member's data differ from the others': it serves no clients; replace it, or \
+                     restore the cluster from a snapshot"
+                );
+                tokio::time::sleep(DIFFERS_RETRY).await;
+            }
+            Err(error) => {
+                tracing::warn!(reason = error.message(), "not compared with the other members yet");
+                tokio::time::sleep(PUBLISH_RETRY).await;
+            }
+        }
+    }
 }

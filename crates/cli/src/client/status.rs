@@ -89,7 +89,7 @@ pub(super) fn outcome(answers: &[Answer]) -> Result<(), CliError> {
 }
 
 /// A size in decimal units with two figures at least, as `etcdctl` prints it.
-fn size(bytes: i64) -> String {
+pub(super) fn size(bytes: i64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes.max(0) as f64;
     let mut unit = 0;

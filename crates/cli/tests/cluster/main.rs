@@ -11,6 +11,7 @@ mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
+mod maintenance;
 mod membership;
 mod others;
 mod playground;

@@ -37,7 +37,57 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
     assert_eq!(config.quota_bytes_max, Some(2 << 30));
     assert_eq!(config.request_bytes_max, 1_572_864);
     assert_eq!(config.txn_ops_max, 128);
+    assert_eq!(config.auto_compaction, AutoCompaction::Off);
+    assert_eq!(
+        (config.corrupt_check_interval, config.initial_corrupt_check),
+        (Duration::ZERO, false)
+    );
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn retentions_are_read_as_etcd_reads_them() {
+    use AutoCompaction::{Off, Periodic, Revision};
+    let seconds = Duration::from_secs;
+    for (mode, retention, want) in [
+        ("periodic", "0", Some(Off)),
+        ("periodic", "0h", Some(Off)),
+        ("periodic", "1", Some(Periodic(seconds(3600)))),
+        ("periodic", "72", Some(Periodic(seconds(72 * 3600)))),
+        ("periodic", "30m", Some(Periodic(seconds(1800)))),
+        ("periodic", "1h30m", Some(Periodic(seconds(5400)))),
+        ("periodic", "5s", Some(Periodic(seconds(5)))),
+        ("revision", "0", Some(Off)),
+        ("revision", "1000", Some(Revision(1000))),
+        ("revision", "1h", None),
+        ("revision", "-5", None),
+        ("periodic", "-5", None),
+        ("periodic", "1ms", None),
+        ("periodic", "soon", None),
+        ("periodic", "", None),
+        ("sometimes", "1", None),
+    ] {
+        let flags = [("auto-compaction-mode", mode), ("auto-compaction-retention", retention)];
+        let read = given(&flags).config().map(|config| config.auto_compaction);
+        assert_eq!(read.ok(), want, "{mode} {retention}");
+    }
+}
+
+#[test]
+fn comparisons_are_set_by_time() {
+    for (time, initial, want) in [
+        ("0s", "false", Some((0, false))),
+        ("0", "true", Some((0, true))),
+        ("12h", "TRUE", Some((12 * 3600, true))),
+        ("1ms", "true", None),
+        ("12", "true", None),
+        ("1h", "maybe", None),
+    ] {
+        let flags = [("corrupt-check-time", time), ("initial-corrupt-check", initial)];
+        let read = given(&flags).config().ok();
+        let read = read.map(|c| (c.corrupt_check_interval.as_secs(), c.initial_corrupt_check));
+        assert_eq!(read, want, "{time} {initial}");
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Service {
     /// Checks a change and takes it through the log.
     async fn change(&self, command: &Command) -> Result<kv::Response, Status> {
         command.validate(&self.limits).map_err(status::of_kv)?;
-        self.local.check_quota(command)?;
+        self.local.check_quota(command).await?;
         self.local.propose(command).await
     }
 
