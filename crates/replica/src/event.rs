@@ -91,8 +91,17 @@ pub struct Write {
     pub entries: Entries,
     /// A snapshot to install: first the mark in the log, then the machine's state.
     pub install: Option<Snapshot>,
-    /// Whether anything waits for it; otherwise it may become durable with a later one.
+    /// Whether it holds entries, a vote or a term, which are to be durable before anything is built on
+    /// them. Otherwise it may become durable with a later one.
     pub must_sync: bool,
+}
+
+impl Write {
+    /// A write of a commit index that is to be durable by itself.
+    pub(crate) fn commit(id: WriteId, hard_state: HardState) -> Write {
+        let entries = Entries::default();
+        Write { id, hard_state: Some(hard_state), entries, install: None, must_sync: true }
+    }
 }
 
 /// One committed entry on its way into the machine.

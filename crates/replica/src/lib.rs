@@ -39,4 +39,4 @@ pub use replica::{Glance, Replica, StartError, Status};
 pub use start::{
     FIRST, Found, Start, first_conf_state, first_log, joining_conf_state, joining_log, start,
 };
-pub use writing::{LogWrite, Writing, Written};
+pub use writing::{LogWrite, Step, Writing, Written};

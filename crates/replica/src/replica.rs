@@ -458,7 +458,7 @@ impl Replica {
                         hard_state,
                         entries,
                         install: snapshot.map(|snapshot| *snapshot),
-                        must_sync: !responses.is_empty() && !bug!("a-write-is-not-to-be-synced"),
+                        must_sync: ready.must_sync && !bug!("a-write-is-not-to-be-synced"),
                     };
                     self.effects.writes.push(write.clone());
                     let since_ticks = self.now_ticks;

@@ -21,8 +21,8 @@ use quorate_net::{Net, NetEvent, PeerStatus, Refusal as NetRefusal, RefusedBy};
 use quorate_raft::{ConfChange, ConfChangeType, Message, Role};
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Event, LogWrite, ReadFailure, ReadId, Refusal, Replica, RequestId, Write, Writing,
-    seal_change, speaks_for,
+    Effects, Event, LogWrite, ReadFailure, ReadId, Refusal, Replica, RequestId, Step, Write,
+    Writing, seal_change, speaks_for,
 };
 use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
@@ -102,7 +102,9 @@ impl Driver {
                     Some(call) => self.on_call(call)?,
                 },
             }
-            // Whatever came meanwhile shares the turn: larger batches under load.
+            // Connections are read on this thread. Whatever came meanwhile shares the turn: larger
+            // batches under load.
+            tokio::task::yield_now().await;
             while let Ok(written) = self.written.try_recv() {
                 self.on_written(written)?;
             }
@@ -133,6 +135,8 @@ impl Driver {
     }
 
     fn on_tick(&mut self) -> Result<(), FatalError> {
+        self.writing.on_tick();
+        self.feed_disk()?;
         let leads = self.replica.glance().role == Role::Leader;
         self.peers.on_tick(&self.store, leads)?;
         self.on_event(Event::Tick)
@@ -369,8 +373,16 @@ impl Driver {
 
     /// Hands the disk everything that waits, if it is idle.
     fn feed_disk(&mut self) -> Result<(), FatalError> {
-        let Some(group) = self.writing.next_group() else { return Ok(()) };
-        self.hand_to_disk(disk::Work::Write(group.into_iter().map(durable_write).collect()))
+        while let Some(step) = self.writing.next_step() {
+            match step {
+                Step::Group(group) => {
+                    let group = group.into_iter().map(durable_write).collect();
+                    self.hand_to_disk(disk::Work::Write(group))?;
+                }
+                Step::Settled(last) => self.on_event(Event::Persisted(last))?,
+            }
+        }
+        Ok(())
     }
 
     fn hand_to_disk(&mut self, work: disk::Work) -> Result<(), FatalError> {

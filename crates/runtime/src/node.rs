@@ -444,7 +444,6 @@ impl Node {
         });
         let _ = joined.await;
         inner.waiters.close();
-        inner.net.clone().shutdown().await;
     }
 }
 

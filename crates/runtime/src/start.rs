@@ -34,6 +34,7 @@ use quorate_replica::{
 };
 use quorate_types::{EntryId, GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
@@ -422,6 +423,11 @@ fn run(
     let store = Arc::new(store);
     let waiters = Arc::new(Waiters::new(config.requests_max));
 
+    // The loop and the connections to peers share one thread: a message costs no change of threads.
+    let spawner = Handle::current();
+    let loop_runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(net_error)?;
+    let entered = loop_runtime.enter();
     let listeners = listen(listeners).map_err(net_error)?;
     let mut net_config = net_config(config, started_ms);
     net_config.life = life;
@@ -434,6 +440,7 @@ fn run(
 
     let (net_sender, net_events) = mpsc::channel(4096);
     let net = Net::start_with_http(net_config, listeners, net_sender, config.peer_http.clone());
+    drop(entered);
     let election_ticks = config.election_ms.div_ceil(config.heartbeat_ms.max(1));
     let mut peers = Peers::new(net.clone(), config.node, life, 2 * election_ticks);
     peers.on_members_changed(&store).map_err(net_error)?;
@@ -464,12 +471,7 @@ fn run(
         disk: disk_sender,
         apply: apply_sender,
         sender: Sender::default(),
-        receiver: Receiver::new(
-            config.cluster,
-            layout.snap,
-            done_sender.clone(),
-            tokio::runtime::Handle::current(),
-        ),
+        receiver: Receiver::new(config.cluster, layout.snap, done_sender.clone(), spawner),
         writing: Writing::default(),
         reads: HashMap::new(),
         next_read: 0,
@@ -494,14 +496,19 @@ fn run(
         })?,
         spawn("quorate-apply", move || applier.run(apply_inbox))?,
         spawn("quorate-loop", {
-            let waiters = Arc::clone(&waiters);
+            let (waiters, net) = (Arc::clone(&waiters), net.clone());
             move || {
-                let reason = drive(driver);
+                let reason = loop_runtime.block_on(driver.run()).err().map(|e| e.to_string());
+                if let Some(reason) = &reason {
+                    tracing::error!("this node has stopped: {reason}");
+                }
                 // Whoever waits for an answer or for space would wait for ever.
                 waiters.close();
                 room.wait_for_space(false);
                 let _ = stopped_sender.send(reason);
                 drop(lock);
+                // What was sent last still goes out.
+                loop_runtime.block_on(net.shutdown());
             }
         })?,
     ];
@@ -530,17 +537,6 @@ fn listen(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<tokio::net::T
         tokio::net::TcpListener::from_std(listener)
     };
     listeners.into_iter().map(listen).collect()
-}
-
-/// Runs the loop to its end on this thread; says why if it broke.
-fn drive(driver: Driver) -> Option<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let reason = match runtime {
-        Ok(runtime) => runtime.block_on(driver.run()).err()?.to_string(),
-        Err(error) => error.to_string(),
-    };
-    tracing::error!("this node has stopped: {reason}");
-    Some(reason)
 }
 
 fn spawn(

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_raft::{ConfState, HardState, Role};
-use quorate_replica::{Glance, Initial, Status, Write};
+use quorate_replica::{Glance, Initial, Status, Write, WriteId};
 use quorate_types::{Index, NodeId, Term};
 
 use super::Finding;
@@ -34,14 +34,13 @@ struct Member {
     /// As those make it that are durable.
     durable: Shadow,
     pending: VecDeque<Pending>,
-    /// The first so many of them were done, but not synced.
-    unsynced: usize,
     conf_state: ConfState,
     has_started: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Pending {
+    id: WriteId,
     install: Option<(Index, Term)>,
     entries: Vec<(Index, Term)>,
     hard_state: Option<HardState>,
@@ -148,7 +147,6 @@ impl Logs {
         found.hard_state.commit = Index(0);
         member.has_started = true;
         member.pending.clear();
-        member.unsynced = 0;
         member.written = found.clone();
         member.durable = found;
         member.conf_state = initial.conf_state.clone();
@@ -161,6 +159,7 @@ impl Logs {
         let member = self.members.entry(node).or_default();
         let install = write.install.as_ref();
         let pending = Pending {
+            id: write.id,
             install: install.map(|snapshot| (snapshot.metadata.index, snapshot.metadata.term)),
             entries: write.entries.iter().map(|entry| (entry.index, entry.term)).collect(),
             hard_state: write.hard_state,
@@ -187,17 +186,16 @@ impl Logs {
         Ok(())
     }
 
-    pub(super) fn on_durable(&mut self, node: NodeId, writes: usize, is_synced: bool) {
+    /// The log has everything up to this write.
+    pub(super) fn on_durable(&mut self, node: NodeId, last: WriteId, is_synced: bool) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        member.unsynced += writes;
         if !is_synced {
             return;
         }
-        for _ in 0..member.unsynced {
+        while member.pending.front().is_some_and(|write| write.id <= last) {
             let Some(write) = member.pending.pop_front() else { break };
             member.durable.take(&write);
         }
-        member.unsynced = 0;
         // Long logs cost time where they are looked at; members compact theirs.
         member.durable.compact(5_000);
         member.written.compact(10_000);
