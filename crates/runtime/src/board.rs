@@ -21,6 +21,7 @@ pub(crate) struct Board {
     commit: AtomicU64,
     applied: AtomicU64,
     is_leader: AtomicBool,
+    is_learner: AtomicBool,
     /// The known leader (0: none), watched by whoever waits for one.
     leader: watch::Sender<NodeId>,
     /// What is applied, watched by whoever follows the state.
@@ -44,6 +45,7 @@ impl Board {
             commit: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             is_leader: AtomicBool::new(false),
+            is_learner: AtomicBool::new(false),
             leader: watch::Sender::new(NodeId::NONE),
             applied_to: watch::Sender::new(Index(0)),
             membership: Mutex::new((0, ConfState::default())),
@@ -75,6 +77,7 @@ impl Board {
         let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         if membership.0 != picture.memberships {
             *membership = (picture.memberships, replica.status().conf_state);
+            self.is_learner.store(membership.1.learners.contains(&self.node), Ordering::Relaxed);
         }
     }
 
@@ -86,14 +89,18 @@ impl Board {
         self.applied_to.subscribe()
     }
 
+    /// Cheap enough to be asked for every call.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.is_learner.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn status(&self) -> NodeStatus {
-        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         NodeStatus {
             node: self.node,
             cluster: self.cluster,
             leader: self.leader.borrow().known(),
             is_leader: self.is_leader.load(Ordering::Relaxed),
-            is_learner: membership.1.learners.contains(&self.node),
+            is_learner: self.is_learner(),
             term: Term(self.term.load(Ordering::Relaxed)),
             commit: Index(self.commit.load(Ordering::Relaxed)),
             applied: Index(self.applied.load(Ordering::Relaxed)),
