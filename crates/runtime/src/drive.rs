@@ -139,6 +139,8 @@ impl Driver {
         self.feed_disk()?;
         let leads = self.replica.glance().role == Role::Leader;
         self.peers.on_tick(&self.store, leads)?;
+        self.writing.on_tick();
+        self.feed_disk()?;
         self.on_event(Event::Tick)
     }
 
