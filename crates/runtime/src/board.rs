@@ -1,10 +1,10 @@
 //! What other threads may know of the loop: the latest status, refreshed every turn.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_kv::Store;
-use quorate_raft::{ConfState, Role};
+use quorate_raft::Role;
 use quorate_replica::Replica;
 use quorate_types::{Index, NodeId, Term};
 use tokio::sync::watch;
@@ -26,7 +26,8 @@ pub(crate) struct Board {
     leader: watch::Sender<NodeId>,
     /// What is applied, watched by whoever follows the state.
     applied_to: watch::Sender<Index>,
-    membership: Mutex<(u64, ConfState)>,
+    /// How often the membership was set, as of the last look at it.
+    memberships: AtomicU64,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -48,7 +49,7 @@ impl Board {
             is_learner: AtomicBool::new(false),
             leader: watch::Sender::new(NodeId::NONE),
             applied_to: watch::Sender::new(Index(0)),
-            membership: Mutex::new((0, ConfState::default())),
+            memberships: AtomicU64::new(0),
             metrics,
         }
     }
@@ -74,10 +75,9 @@ impl Board {
         if changed {
             self.metrics.leader_changes.add(u64::from(!leader.is_none()));
         }
-        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        if membership.0 != picture.memberships {
-            *membership = (picture.memberships, replica.status().conf_state);
-            self.is_learner.store(membership.1.learners.contains(&self.node), Ordering::Relaxed);
+        if self.memberships.swap(picture.memberships, Ordering::Relaxed) != picture.memberships {
+            let learners = replica.status().conf_state.learners;
+            self.is_learner.store(learners.contains(&self.node), Ordering::Relaxed);
         }
     }
 

@@ -135,8 +135,6 @@ impl Driver {
     }
 
     fn on_tick(&mut self) -> Result<(), FatalError> {
-        self.writing.on_tick();
-        self.feed_disk()?;
         let leads = self.replica.glance().role == Role::Leader;
         self.peers.on_tick(&self.store, leads)?;
         self.writing.on_tick();
