@@ -379,6 +379,11 @@ impl Node {
         self.inner.board.status()
     }
 
+    /// Whether it has no vote, as in its status.
+    pub fn is_learner(&self) -> bool {
+        self.inner.board.is_learner()
+    }
+
     /// Its figures.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.inner.board.metrics)

@@ -79,7 +79,7 @@ fn answer(code: StatusCode, body: &Value) -> Response {
 }
 
 /// No such path: in the caller's own language.
-async fn unknown(request: Request) -> Response {
+pub(crate) async fn unknown(request: Request) -> Response {
     let is_grpc = request
         .headers()
         .get(header::CONTENT_TYPE)

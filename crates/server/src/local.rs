@@ -157,9 +157,13 @@ impl Local {
         }
     }
 
+    pub(crate) fn is_learner(&self) -> bool {
+        self.node.is_learner()
+    }
+
     /// Refuses what only a member with a vote serves.
     pub(crate) fn check_votes(&self) -> Result<(), Status> {
-        if self.node.status().is_learner {
+        if self.is_learner() {
             return Err(status::of_kv(KvError::NotSupportedForLearner));
         }
         Ok(())

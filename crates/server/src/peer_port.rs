@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
 use crate::grpc::cluster::Service;
-use crate::http::version;
+use crate::http::{unknown, version};
 use crate::local::Local;
 
 /// Serves the connections that come, until the server stops.
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
         .route("/members", get(members))
         .route("/version", get(version))
         .with_state(local);
-    let router = Routes::new(cluster).into_axum_router().merge(plain);
+    let router = Routes::new(cluster).into_axum_router().merge(plain).fallback(unknown);
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };

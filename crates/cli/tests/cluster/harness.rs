@@ -25,7 +25,7 @@ pub(crate) struct Member {
     pub(crate) client_port: u16,
     pub(crate) peer_port: u16,
     /// The list of members by which it joins, if it was added later.
-    joins: Option<String>,
+    pub(crate) joins: Option<String>,
     process: Option<Child>,
 }
 

@@ -315,6 +315,11 @@ fn known(name: &str) -> Option<&'static str> {
     FLAGS.iter().map(|flag| flag.name).find(|known| *known == name)
 }
 
+/// Whether it is on or off.
+fn is_switch(name: &str) -> bool {
+    FLAGS.iter().any(|flag| flag.name == name && flag.value == "BOOL")
+}
+
 fn unknown(origin: String, name: &str) -> ConfigError {
     let hint = known(&name.trim_start_matches('-').to_ascii_lowercase().replace('_', "-"));
     ConfigError::Unknown { origin, name: name.to_owned(), hint }
@@ -325,7 +330,7 @@ fn plain(flag: &str, value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Boolean(is_set) => Some(is_set.to_string()),
+        toml::Value::Boolean(is_set) if is_switch(flag) => Some(is_set.to_string()),
         toml::Value::Array(parts) => {
             let parts: Option<Vec<&str>> = parts.iter().map(toml::Value::as_str).collect();
             parts.map(|parts| parts.join(","))

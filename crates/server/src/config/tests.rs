@@ -252,6 +252,9 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     ("quota-backend-bytes", "2GB", "\"2GB\" is not a whole number of bytes"),
     ("quota-backend-bytes", "99999999999999999999", "is not a whole number of bytes"),
+    ("strict-reconfig-check", "yes", "\"yes\" is not true or false"),
+    ("max-learners", "-1", "\"-1\" is not a whole number"),
+    ("force-new-cluster", "1", "\"1\" is not true or false"),
     ("initial-cluster-state", "old", "\"old\" is not new or existing"),
     ("log-level", "loud", "\"loud\" is not trace, debug, info, warn or error"),
     ("log-format", "xml", "\"xml\" is not json or text"),
@@ -347,6 +350,9 @@ fn every_setting_refuses_types_it_is_not() {
             ("[1, 2]", "array"),
             ("{ a = 1.5 }", "table"),
         ] {
+            if (kind, flag.value) == ("boolean", "BOOL") {
+                continue;
+            }
             let mut sources = Sources::default();
             sources.toml("q.toml", &format!("{} = {value}", flag.name));
             let want = format!(

@@ -18,7 +18,7 @@ const SERVED: &[&str] = &[
 
 /// Refuses the calls that a learner does not serve.
 pub(crate) async fn refuse(State(local): State<Local>, request: Request, next: Next) -> Response {
-    if is_refused(request.uri().path()) && local.status().is_learner {
+    if local.is_learner() && is_refused(request.uri().path()) {
         return status::of_kv(KvError::NotSupportedForLearner).into_http();
     }
     next.run(request).await
