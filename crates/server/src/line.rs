@@ -425,7 +425,7 @@ fn was_created(key: &Bytes, revision: i64) -> Compare {
 async fn change(local: &Local, txn: TxnRequest) -> Result<TxnResponse, Status> {
     let command = Command::Txn(txn);
     command.validate(&quorate_kv::Limits::default()).map_err(status::of_kv)?;
-    local.check_quota(&command)?;
+    local.check_quota(&command).await?;
     match local.propose(&command).await? {
         Response::Txn(answer) => Ok(answer),
         other => Err(mismatched("a transaction", &other)),
