@@ -132,7 +132,7 @@ pub struct Standing {
     pub members: Vec<Member>,
     /// How far each member's log is known to match the leader's, its own included.
     pub matched: BTreeMap<NodeId, Index>,
-    /// Since when each other member can be sent to; without those that cannot.
+    /// For how long each other member has been connected; without those that are not.
     pub connected: BTreeMap<NodeId, Duration>,
 }
 
