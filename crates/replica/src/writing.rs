@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_raft::Snapshot;
-use quorate_types::{LogEntry, Mark, bug};
+use quorate_types::{Index, LogEntry, Mark, bug};
 
 use crate::{Write, WriteId};
 
@@ -95,6 +95,8 @@ impl Writing {
 pub struct LogWrite {
     /// The hard state's record, if it changed.
     pub hard_state: Option<Bytes>,
+    /// From here on everything is removed.
+    pub cut_from: Option<Index>,
     /// Entries that replace whatever stands at the first one's index and after.
     pub entries: Vec<LogEntry>,
     /// Where the log starts anew, if a snapshot is installed.
@@ -105,11 +107,11 @@ pub struct LogWrite {
 
 impl From<Write> for LogWrite {
     fn from(write: Write) -> Self {
-        let hard_state = write.hard_state;
         LogWrite {
-            hard_state: hard_state.map(|hard_state| codec::encode_hard_state_record(&hard_state)),
+            hard_state: write.hard_state.map(|hard_state| hard_state.encode()),
+            cut_from: write.cut_from,
             entries: write.entries.iter().map(codec::to_log_entry).collect(),
-            install: write.install.map(|snapshot| codec::to_mark(&snapshot.metadata)),
+            install: write.mark,
             must_sync: write.must_sync,
         }
     }
@@ -123,8 +125,10 @@ mod tests {
         Write {
             id: WriteId(id),
             hard_state: None,
+            cut_from: None,
             entries: Vec::new().into(),
             install: installs.then(Snapshot::default),
+            mark: installs.then(Mark::default),
             must_sync: true,
         }
     }

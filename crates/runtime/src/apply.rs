@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use quorate_codec as codec;
 use quorate_kv::{Apply, Entry, Store};
-use quorate_raft::{Message, Snapshot, SnapshotMetadata};
-use quorate_replica::{Applying, RequestId, open};
+use quorate_raft::{Snapshot, SnapshotMetadata};
+use quorate_replica::{Applying, Message, RequestId, open};
 use quorate_types::Index;
 use tokio::sync::mpsc;
 

@@ -15,12 +15,11 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_codec as codec;
 use quorate_net::{Net, NetEvent, Refusal, RefusedBy};
-use quorate_raft::Message;
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Event, LogWrite, ReadFailure, ReadId, Replica, Write, Writing, speaks_for,
+    Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Replica, Write, Writing,
+    speaks_for,
 };
 use quorate_types::{Life, NodeId};
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +53,7 @@ pub(crate) enum Call {
 /// Everything the loop holds.
 pub(crate) struct Driver {
     pub(crate) node: NodeId,
+    pub(crate) engine: Engine,
     pub(crate) life: Life,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
@@ -144,10 +144,10 @@ impl Driver {
 
     fn on_net(&mut self, event: NetEvent) -> Result<(), FatalError> {
         match event {
-            NetEvent::Message { from, payload } => match codec::decode_message(payload) {
+            NetEvent::Message { from, payload } => match Message::decode(self.engine, payload) {
                 // Who sent it and for whom it is meant was settled when the connection was made;
                 // a peer speaks only for itself.
-                Ok(message) if message.to == self.node && speaks_for(&message, from) => {
+                Ok(message) if message.to() == self.node && speaks_for(&message, from) => {
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -156,7 +156,7 @@ impl Driver {
                 }
             },
             NetEvent::Snapshot { from, header, stream } => {
-                self.receiver.begin(self.node, from, header, stream);
+                self.receiver.begin(self.node, self.engine, from, header, stream);
                 Ok(())
             }
             NetEvent::SnapshotSent { to, result, .. } => {
@@ -291,7 +291,7 @@ impl Driver {
     }
 
     fn send(&mut self, message: Message) -> Result<(), FatalError> {
-        if self.net.send(message.to, codec::encode_message(&message)).is_err() {
+        if self.net.send(message.to(), message.encode()).is_err() {
             // The transport tells of lost connections itself; the engine repeats what matters.
             self.board.metrics.messages_dropped.add(1);
         }
@@ -315,8 +315,8 @@ impl Driver {
 
 /// A write as the durable log takes it.
 fn durable_write(write: Write) -> quorate_wal::Write {
-    let LogWrite { hard_state, entries, install, must_sync } = write.into();
-    quorate_wal::Write { hard_state, entries, install, must_sync }
+    let LogWrite { hard_state, cut_from, entries, install, must_sync } = write.into();
+    quorate_wal::Write { hard_state, cut_from, entries, install, must_sync }
 }
 
 #[cfg(test)]

@@ -27,5 +27,5 @@ mod waiters;
 pub use autopilot::{TokioHost, TracingLogger};
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, Metrics};
 pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError};
-pub use quorate_replica::{ReadFailure, Refusal};
+pub use quorate_replica::{Engine, ReadFailure, Refusal, UnknownEngine};
 pub use start::{StartError, inspect};

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use sources::{FLAGS, Flag, Sources};
 
+use crate::Engine;
 use crate::duration::parse_duration;
 use crate::urls::{Url, UrlError};
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether one of the settings that name the cluster was given, rather than left at its default.
     pub describes_cluster: bool,
+    /// What orders the cluster's writes.
+    pub engine: Engine,
     /// Heartbeat interval.
     pub heartbeat_ms: u64,
     /// Election timeout; at least five heartbeats.
@@ -386,6 +389,11 @@ impl Sources {
             ]
             .iter()
             .any(|flag| self.is_given(flag)),
+            engine: read.choice(
+                "engine",
+                "raft or zab",
+                &[("raft", Engine::Raft), ("zab", Engine::Zab)],
+            ),
             heartbeat_ms: read.number("heartbeat-interval", 1, ELECTION_MS_MAX),
             election_ms: read.number("election-timeout", 1, ELECTION_MS_MAX),
             snapshot_count: read.number("snapshot-count", 1, u64::MAX),

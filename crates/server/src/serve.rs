@@ -215,6 +215,7 @@ fn node_config(
     NodeConfig {
         members,
         peer_listeners: peers.into_iter().map(|(_, listener, _)| listener).collect(),
+        engine: config.engine,
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         snapshot_count: config.snapshot_count,

@@ -1,6 +1,7 @@
+use quorate_codec as codec;
 use quorate_kv::{MemoryBackend, Store};
 use quorate_net::NetConfig;
-use quorate_raft::{Body, ConfState, Entry, HardState, SnapshotMetadata};
+use quorate_raft::{Body, ConfState, Entry, HardState, Message as RaftMessage, SnapshotMetadata};
 use quorate_replica::{Config, Initial};
 use quorate_types::{EntryId, Index, Mark, Term};
 use tempfile::TempDir;
@@ -34,7 +35,7 @@ impl Rig {
         );
         let initial = Initial {
             mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
-            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE }.into(),
             applied: Index(1),
             conf_state,
             ..Initial::default()
@@ -48,6 +49,7 @@ impl Rig {
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
             node,
+            engine: Engine::Raft,
             life: quorate_types::Life(1),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
@@ -94,7 +96,8 @@ fn members() -> ConfState {
 }
 
 fn said(body: Body) -> Message {
-    Message { from: NodeId(2), term: Term(2), ..Message::new(NodeId(1), body) }
+    let message = RaftMessage::new(NodeId(1), body);
+    Message::Raft(RaftMessage { from: NodeId(2), term: Term(2), ..message })
 }
 
 fn entry(index: u64) -> Entry {

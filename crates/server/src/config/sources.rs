@@ -75,6 +75,12 @@ pub const FLAGS: &[Flag] = &[
         "etcd-cluster",
         "Keeps clusters apart that have the same URLs; the same on all members",
     ),
+    flag(
+        "engine",
+        "ENGINE",
+        "raft",
+        "raft or zab: what orders writes; the same on all members, and for as long as they live",
+    ),
     flag("heartbeat-interval", "MS", "100", "How often a leader shows itself, in milliseconds"),
     flag(
         "election-timeout",

@@ -161,6 +161,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("election-timeout", "soon", "\"soon\" is not a whole number"),
     ("election-timeout", "50001", "50001 is out of range; use 1 to 50000"),
     ("election-timeout", "1s", "\"1s\" is not a whole number"),
+    ("engine", "paxos", "\"paxos\" is not raft or zab"),
     ("heartbeat-interval", "0", "0 is out of range; use 1 to 50000"),
     ("heartbeat-interval", "99999999999999999999", "is not a whole number"),
     ("heartbeat-interval", "-5", "\"-5\" is not a whole number"),
@@ -348,6 +349,7 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn edges_of_ranges_work() {
     for (flag, value) in [
+        ("engine", "zab"),
         ("election-timeout", "500"),
         ("election-timeout", "50000"),
         ("heartbeat-interval", "200"),
