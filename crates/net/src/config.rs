@@ -17,6 +17,9 @@ pub struct NetConfig {
     pub cluster: u64,
     /// This node.
     pub node: NodeId,
+    /// Which messages this node speaks, by a number that means nothing here. A connection between
+    /// nodes that speak others is refused by either side.
+    pub dialect: u8,
     /// Which start of this node this is. It must not shrink from one start to the next: a peer that
     /// holds a connection of a later start refuses an earlier one. Leave it 0 if none is kept.
     pub incarnation: u64,
@@ -80,6 +83,7 @@ impl NetConfig {
         NetConfig {
             cluster,
             node,
+            dialect: 0,
             incarnation: 0,
             life: Life::NONE,
             lives: BTreeMap::new(),

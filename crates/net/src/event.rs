@@ -107,6 +107,8 @@ pub enum Refusal {
     OtherLife,
     /// The sender was removed from the cluster, for ever.
     Removed,
+    /// Its messages are of another kind than ours: it runs another engine.
+    OtherDialect,
     /// Neither a hello nor anything else that is known.
     Garbage,
     /// A hello that is damaged or says what no version of this protocol says.
@@ -130,6 +132,9 @@ impl fmt::Display for Refusal {
             Refusal::Tls => "a TLS handshake on a port without TLS",
             Refusal::OtherLife => "the node's log is not the one it is known by",
             Refusal::Removed => "the node was removed from the cluster",
+            Refusal::OtherDialect => {
+                "it runs another engine; all members of a cluster run the same one"
+            }
             Refusal::Garbage => "not a peer",
             Refusal::BadHello => "a damaged hello",
             Refusal::Silent => "no hello in time",

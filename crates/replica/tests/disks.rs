@@ -4,11 +4,12 @@
 use bytes::{Bytes, BytesMut};
 use quorate_raft::{
     AnyConfChange, Body, ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState,
-    Entry, HardState, Message, Role, Snapshot, SnapshotMetadata, TransferOutcome,
+    Entry, HardState, Message as RaftMessage, Role, Snapshot, SnapshotMetadata, TransferOutcome,
     encode_conf_change,
 };
 use quorate_replica::{
-    Applying, Config, Event, Initial, Refusal, Replica, RequestId, WriteId, seal, seal_change,
+    Applying, Config, Event, Initial, Message, Refusal, Replica, RequestId, WriteId, seal,
+    seal_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
@@ -51,7 +52,8 @@ impl Group {
             };
             let initial = Initial {
                 mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
-                hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+                hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE }
+                    .into(),
                 applied: Index(1),
                 conf_state: ConfState { voters: voters.clone(), ..ConfState::default() },
                 ..Initial::default()
@@ -130,7 +132,7 @@ impl Group {
                 return;
             }
             for message in messages {
-                let (to, from) = (message.to.0 as usize - 1, message.from.0 as usize - 1);
+                let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
                 if 2 < to {
                     continue; // a member that was never started
                 }
@@ -397,8 +399,8 @@ fn a_committed_change_that_cannot_be_carried_out_changes_nothing() {
     let entry = Entry { index: prev.next(), term, kind: Some(kind), data };
     let prev = EntryId { term, index: prev };
     let body = Body::Append { prev, entries: vec![entry].into(), commit: prev.index.next() };
-    let message = Message { from: NodeId(1), term, ..Message::new(NodeId(3), body) };
-    group.members[2].replica.handle(Event::Message(message)).unwrap();
+    let message = RaftMessage { from: NodeId(1), term, ..RaftMessage::new(NodeId(3), body) };
+    group.members[2].replica.handle(Event::Message(message.into())).unwrap();
     while let Some(effects) = group.members[2].replica.ready().unwrap() {
         let applying = effects.apply.first();
         assert!(applying.is_none_or(|it| matches!(it, Applying::Empty { .. })), "{applying:?}");

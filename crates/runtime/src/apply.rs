@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use quorate_codec as codec;
 use quorate_kv::{Apply, CommandKind, Entry, MemberChange, Store};
-use quorate_raft::{Message, Snapshot, SnapshotMetadata};
-use quorate_replica::{Applying, RequestId, open, open_change};
+use quorate_raft::{Snapshot, SnapshotMetadata};
+use quorate_replica::{Applying, Message, RequestId, open, open_change};
 use quorate_types::Index;
 use tokio::sync::mpsc;
 

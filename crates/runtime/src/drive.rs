@@ -15,14 +15,13 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec as codec;
 use quorate_kv::{MemberChange, Store};
 use quorate_net::{Net, NetEvent, PeerStatus, Refusal as NetRefusal, RefusedBy};
-use quorate_raft::{ConfChange, ConfChangeType, Message, Role};
+use quorate_raft::{ConfChange, ConfChangeType, Role};
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Event, LogWrite, ReadFailure, ReadId, Refusal, Replica, RequestId, Step, Write,
-    Writing, seal_change, speaks_for,
+    Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica, RequestId,
+    Step, Write, Writing, seal_change, speaks_for,
 };
 use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
@@ -58,6 +57,7 @@ pub(crate) enum Call {
 /// Everything the loop holds.
 pub(crate) struct Driver {
     pub(crate) node: NodeId,
+    pub(crate) engine: Engine,
     pub(crate) peers: Peers,
     pub(crate) store: Arc<Store>,
     pub(crate) replica: Replica,
@@ -214,10 +214,10 @@ impl Driver {
 
     fn on_net(&mut self, event: NetEvent) -> Result<(), FatalError> {
         match event {
-            NetEvent::Message { from, payload } => match codec::decode_message(payload) {
+            NetEvent::Message { from, payload } => match Message::decode(self.engine, payload) {
                 // Who sent it and for whom it is meant was settled when the connection was made;
                 // a peer speaks only for itself.
-                Ok(message) if message.to == self.node && speaks_for(&message, from) => {
+                Ok(message) if message.to() == self.node && speaks_for(&message, from) => {
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -226,7 +226,7 @@ impl Driver {
                 }
             },
             NetEvent::Snapshot { from, header, stream } => {
-                self.receiver.begin(self.node, from, header, stream);
+                self.receiver.begin(self.node, self.engine, from, header, stream);
                 Ok(())
             }
             NetEvent::SnapshotSent { to, result, .. } => {
@@ -364,7 +364,7 @@ impl Driver {
     }
 
     fn send(&mut self, message: Message) -> Result<(), FatalError> {
-        if self.net.send(message.to, codec::encode_message(&message)).is_err() {
+        if self.net.send(message.to(), message.encode()).is_err() {
             // The transport tells of lost connections itself; the engine repeats what matters.
             self.board.metrics.messages_dropped.add(1);
         }
@@ -396,8 +396,8 @@ impl Driver {
 
 /// A write as the durable log takes it.
 fn durable_write(write: Write) -> quorate_wal::Write {
-    let LogWrite { hard_state, entries, install, must_sync } = write.into();
-    quorate_wal::Write { hard_state, entries, install, must_sync }
+    let LogWrite { hard_state, cut_from, entries, install, must_sync } = write.into();
+    quorate_wal::Write { hard_state, cut_from, entries, install, must_sync }
 }
 
 #[cfg(test)]

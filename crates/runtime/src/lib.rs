@@ -33,7 +33,7 @@ pub use maintenance::MaintenanceError;
 pub use metrics::{AppliedKinds, BUCKETS, Counter, Gauge, Histogram, Metrics, SLOW_APPLY};
 pub use node::{Node, NodeConfig, NodeStatus, ProposeError, ReadError, Standing};
 pub use quorate_net::{HttpConnection, PeerStatus};
-pub use quorate_replica::{ReadFailure, Refusal};
+pub use quorate_replica::{Engine, ReadFailure, Refusal, UnknownEngine};
 pub use restore::{RestoreConfig, restore_saved};
 pub use snapshot::{SavedError, SavedPiece, SavedStatus, Saving, inspect_saved};
 pub use start::{StartError, inspect};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use quorate_kv::{Command, KvError, Member, MemberChange, Response, Store};
 use quorate_net::{HttpConnection, Net};
-use quorate_replica::{Fatal, ReadFailure, Refusal, RequestId, RequestIds, seal};
+use quorate_replica::{Engine, Fatal, ReadFailure, Refusal, RequestId, RequestIds, seal};
 use quorate_types::{Index, Life, NodeId, Term};
 use quorate_wal::WalError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// The cluster it belongs to.
     pub cluster: u64,
+    /// What orders the cluster's commands; the same at all members, and for as long as it lives.
+    pub engine: Engine,
     /// Where its log and state live. Created if it is missing, for its owner only.
     pub data_dir: PathBuf,
     /// The members of a new cluster, this node among them. Ignored where data is present.
@@ -69,6 +71,7 @@ impl NodeConfig {
         NodeConfig {
             node,
             cluster,
+            engine: Engine::Raft,
             data_dir,
             members: Vec::new(),
             joins: false,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use quorate_kv::{Founding, Member};
-use quorate_replica::{FIRST, first_conf_state, first_log};
+use quorate_replica::{Engine, FIRST, first_conf_state, first_log};
 use quorate_types::NodeId;
 use quorate_wal::{Identity, Options, RealDisk, Wal};
 
@@ -31,6 +31,8 @@ pub struct RestoreConfig {
     pub node: NodeId,
     /// Its cluster.
     pub cluster: u64,
+    /// What orders its writes.
+    pub engine: Engine,
     /// The members of that cluster, this one among them.
     pub members: Vec<Member>,
     /// The directory; it must be empty or not be there.
@@ -132,7 +134,7 @@ fn make(
 
     let identity =
         Identity { cluster: config.cluster, node: config.node, group: GROUP, life: draw_life() };
-    let (first, hard_state) = first_log();
+    let (first, hard_state) = first_log(config.engine);
     let disk = Arc::new(RealDisk);
     Wal::create(disk, &layout.wal, identity, Options::default(), &first, Some(hard_state))
         .map_err(|error| unmade(&error))?;

@@ -29,10 +29,10 @@ use quorate_kv::Store;
 use quorate_net::{Net, NetConfig};
 use quorate_raft::{ConfState, SnapshotMetadata};
 use quorate_replica::{
-    Config, Found, Initial, Replica, RequestIds, Start, Writing, first_conf_state, first_log,
-    joining_conf_state, joining_log, start,
+    Config, Engine, Found, HardState, Initial, Replica, RequestIds, Start, Writing,
+    first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at, start,
 };
-use quorate_types::{EntryId, GroupId, Index, Life, Mark, NodeId, Term};
+use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -94,6 +94,20 @@ pub enum StartError {
         node: NodeId,
         /// Of which cluster.
         cluster: u64,
+    },
+    /// It is of a member that runs the other engine.
+    #[error(
+        "data directory {} is of a member that runs the engine {found}, and this one was told to \
+         run {wanted}: start it with --engine {found}, as all members of its cluster do, or give it \
+         a directory of its own", path.display()
+    )]
+    OtherEngine {
+        /// The directory.
+        path: PathBuf,
+        /// Whose log it holds.
+        found: Engine,
+        /// What was to run.
+        wanted: Engine,
     },
     /// Nothing is there and no members were named.
     #[error("data directory {} is empty and no members of a new cluster were named", path.display())]
@@ -257,7 +271,8 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
         bootstrap(config, &layout, &state_file)?;
-        let (first, hard_state) = if config.joins { joining_log() } else { first_log() };
+        let (first, hard_state) =
+            if config.joins { joining_log() } else { first_log(config.engine) };
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
         Wal::create(
@@ -286,6 +301,16 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     }
     if let Some(torn) = &recovered.torn {
         tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
+    }
+    if let Some(record) = &recovered.hard_state
+        && let Ok(found) = HardState::decode(record.clone())
+        && found.engine() != config.engine
+    {
+        return Err(StartError::OtherEngine {
+            path: layout.root,
+            found: found.engine(),
+            wanted: config.engine,
+        });
     }
     let life = recovered.identity.life;
     let store = open_state(config, &layout, &state_file, &recovered.mark)?;
@@ -387,7 +412,7 @@ fn open_state(
         }
     }
     let applied = found.applied.unwrap_or_default();
-    let id = EntryId { term: Term(mark.stamp), index: mark.index };
+    let id = snapshot_at(mark, config.engine);
     let file = snapshot::path(&layout.snap, id);
     if !file.exists() {
         return Err(StartError::StateMissing {
@@ -459,6 +484,7 @@ fn run(
 
     let driver = Driver {
         node: config.node,
+        engine: config.engine,
         peers,
         store: Arc::clone(&store),
         replica,
@@ -559,6 +585,10 @@ fn spawn(
 fn net_config(config: &NodeConfig, started_ms: u64) -> NetConfig {
     let mut net = NetConfig::new(config.cluster, config.node);
     net.incarnation = started_ms;
+    net.dialect = match config.engine {
+        Engine::Raft => 0,
+        Engine::Zab => 1,
+    };
     net.inbound_connections_max = config.peer_connections_max;
     net.pending_hellos_max = config.peer_strangers_max;
     let longest = config.request_bytes_max.saturating_add(FRAME_OVERHEAD_BYTES);
@@ -573,6 +603,8 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
     let request_ticks = (5000 + 2 * config.election_ms).div_ceil(config.heartbeat_ms.max(1));
     let second = 1000_u64.div_ceil(config.heartbeat_ms.max(1));
     Config {
+        engine: config.engine,
+        tick_ms: config.heartbeat_ms.max(1),
         election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
         command_bytes_max: config.request_bytes_max,
         write_ticks_max: 5 * second,

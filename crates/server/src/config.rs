@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use sources::{FLAGS, Flag, Sources};
 
+use crate::Engine;
 use crate::duration::parse_duration;
 use crate::urls::{Url, UrlError};
 
@@ -77,6 +78,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether one of the settings that name the cluster was given, rather than left at its default.
     pub describes_cluster: bool,
+    /// What orders the cluster's writes.
+    pub engine: Engine,
     /// Whether changes of the members are refused that would cost, or risk, the quorum.
     pub is_reconfig_strict: bool,
     /// Learners that the cluster may have at one time.
@@ -277,6 +280,15 @@ pub enum ConfigError {
         /// This node's.
         name: String,
     },
+    /// Members change, with an engine whose members are fixed.
+    #[error(
+        "{flag} does not go with --engine zab, whose members are fixed when the cluster is made; leave \
+         it out, or run --engine raft"
+    )]
+    FixedMembers {
+        /// The flag, with its value.
+        flag: &'static str,
+    },
     /// Others would be told one address, and this node another.
     #[error(
         "--initial-cluster gives {name} the peer URLs {listed}, --initial-advertise-peer-urls says \
@@ -332,6 +344,17 @@ impl Config {
             let is_shared = |peer: &Url| (peer.host(), peer.port()) == (url.host(), url.port());
             if url.port() != 0 && self.listen_peer_urls.iter().any(is_shared) {
                 problems.push(ConfigError::SharedListener { url: url.to_string() });
+            }
+        }
+        for (is_on, flag) in [
+            (
+                self.initial_cluster_state == ClusterState::Existing,
+                "--initial-cluster-state existing",
+            ),
+            (self.force_new_cluster, "--force-new-cluster"),
+        ] {
+            if is_on && self.engine == Engine::Zab {
+                problems.push(ConfigError::FixedMembers { flag });
             }
         }
         self.check_cluster(problems);
@@ -421,6 +444,11 @@ impl Sources {
             ]
             .iter()
             .any(|flag| self.is_given(flag)),
+            engine: read.choice(
+                "engine",
+                "raft or zab",
+                &[("raft", Engine::Raft), ("zab", Engine::Zab)],
+            ),
             is_reconfig_strict: read.boolean("strict-reconfig-check"),
             learners_max: usize::try_from(read.number("max-learners", 0, LEARNERS_CEILING))
                 .unwrap_or(usize::MAX),

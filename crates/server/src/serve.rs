@@ -277,6 +277,7 @@ fn node_config(
     NodeConfig {
         members,
         peer_listeners: peers.into_iter().map(|(_, listener, _)| listener).collect(),
+        engine: config.engine,
         force_new_cluster: config.force_new_cluster,
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,

@@ -61,6 +61,7 @@ pub fn restore(
     let restore = RestoreConfig {
         node: identity.node,
         cluster: identity.cluster,
+        engine: config.engine,
         members: members.collect(),
         data_dir: config.data_dir.clone(),
         bump_revision: anew.bump_revision,

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use quorate_sim::{Ledger, Options, run};
+use quorate_sim::{Engine, Ledger, Options, run};
 
 fn seeds() -> Range<u64> {
     #[expect(
@@ -34,9 +34,26 @@ fn clusters_keep_their_promises_under_faults() {
 }
 
 #[test]
+fn clusters_keep_their_promises_with_the_second_engine() {
+    let options = Options { engine: Engine::Zab, seconds: Some(90), ..Options::default() };
+    let mut total = Ledger::default();
+    for seed in seeds() {
+        let outcome = run(seed, &options, None);
+        let again = options.command(seed);
+        assert_eq!(outcome.violation, None, "again: {again} --trace");
+        total += &outcome.ledger;
+    }
+    println!("{total}");
+    assert!(15 < total.faults.len(), "few kinds of faults: {:?}", total.faults);
+    for what in ["snapshots installed", "healed"] {
+        assert!(total.notable.contains_key(what), "no {what}: {:?}", total.notable);
+    }
+}
+
+#[test]
 fn a_run_is_a_function_of_its_seed() {
-    let options = Options { seconds: Some(20), ..Options::default() };
-    for seed in [3, 7, 11, 16] {
+    for (seed, engine) in [3, 7, 11, 16].into_iter().zip(Engine::ALL.into_iter().cycle()) {
+        let options = Options { engine, seconds: Some(20), ..Options::default() };
         let [first, second] = [(); 2].map(|()| {
             let mut lines = Vec::new();
             let outcome = run(seed, &options, Some(&mut |line| lines.push(line)));

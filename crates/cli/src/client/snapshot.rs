@@ -81,6 +81,9 @@ pub(crate) struct RestoreArgs {
     /// What other members are told to connect to [default: http://localhost:2380]
     #[arg(long, value_name = "URLS")]
     initial_advertise_peer_urls: Option<String>,
+    /// What orders the new cluster's writes, raft or zab; members are started with the same [default: raft]
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
     /// Raises the revision by that much, beyond any that a client of the old cluster may have seen
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     bump_revision: u64,
@@ -213,6 +216,7 @@ impl RestoreArgs {
             ("initial-cluster", &self.initial_cluster),
             ("initial-cluster-token", &self.initial_cluster_token),
             ("initial-advertise-peer-urls", &self.initial_advertise_peer_urls),
+            ("engine", &self.engine),
         ] {
             if let Some(value) = value {
                 let taken = sources.flag(flag, value);

@@ -1,6 +1,7 @@
+use quorate_codec as codec;
 use quorate_kv::{MemoryBackend, Store};
 use quorate_net::NetConfig;
-use quorate_raft::{Body, ConfState, Entry, HardState, SnapshotMetadata};
+use quorate_raft::{Body, ConfState, Entry, HardState, Message as RaftMessage, SnapshotMetadata};
 use quorate_replica::{Config, Initial};
 use quorate_types::{EntryId, Index, Mark, Term};
 use tempfile::TempDir;
@@ -37,7 +38,7 @@ impl Rig {
         );
         let initial = Initial {
             mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
-            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE }.into(),
             applied: Index(1),
             conf_state,
             ..Initial::default()
@@ -52,6 +53,7 @@ impl Rig {
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
             node,
+            engine: Engine::Raft,
             peers: Peers::new(net.clone(), node, quorate_types::Life(1), 20),
             store: Arc::clone(&store),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
@@ -99,7 +101,8 @@ fn members() -> ConfState {
 }
 
 fn said(body: Body) -> Message {
-    Message { from: NodeId(2), term: Term(2), ..Message::new(NodeId(1), body) }
+    let message = RaftMessage::new(NodeId(1), body);
+    Message::Raft(RaftMessage { from: NodeId(2), term: Term(2), ..message })
 }
 
 fn entry(index: u64) -> Entry {

@@ -50,6 +50,7 @@ fn config(data_dir: PathBuf) -> RestoreConfig {
     RestoreConfig {
         node: NodeId(1),
         cluster: 9,
+        engine: quorate_replica::Engine::Raft,
         members: members(),
         data_dir,
         bump_revision,

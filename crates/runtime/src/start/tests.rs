@@ -26,6 +26,25 @@ fn a_new_directory_is_made_and_found_again() {
     assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
 }
 
+#[test]
+fn data_of_the_other_engine_is_refused() {
+    for (engine, other) in [(Engine::Raft, Engine::Zab), (Engine::Zab, Engine::Raft)] {
+        let directory = TempDir::new().unwrap();
+        let open_with = |engine| {
+            let config = NodeConfig { engine, ..config(7, directory.path()) };
+            open(&config, Arc::new(Room::new(Arc::default()))).map(|opened| opened.initial)
+        };
+        assert_eq!(open_with(engine).unwrap().hard_state.engine(), engine);
+        let refused = open_with(other).unwrap_err();
+        assert!(
+            matches!(refused, StartError::OtherEngine { found, wanted, .. }
+                if (found, wanted) == (engine, other)),
+            "{refused}"
+        );
+        assert_eq!(open_with(engine).unwrap().applied, Index(1), "nothing was lost by it");
+    }
+}
+
 #[tokio::test]
 async fn the_lock_is_held_until_the_last_thread_has_ended() {
     let directory = TempDir::new().unwrap();

@@ -82,6 +82,12 @@ pub const FLAGS: &[Flag] = &[
         "Keeps clusters apart that have the same URLs; the same on all members",
     ),
     flag(
+        "engine",
+        "ENGINE",
+        "raft",
+        "raft or zab: what orders writes; the same on all members, and for as long as they live",
+    ),
+    flag(
         "strict-reconfig-check",
         "BOOL",
         "true",

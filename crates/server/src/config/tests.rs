@@ -226,6 +226,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("election-timeout", "soon", "\"soon\" is not a whole number"),
     ("election-timeout", "50001", "50001 is out of range; use 1 to 50000"),
     ("election-timeout", "1s", "\"1s\" is not a whole number"),
+    ("engine", "paxos", "\"paxos\" is not raft or zab"),
     ("heartbeat-interval", "0", "0 is out of range; use 1 to 50000"),
     ("heartbeat-interval", "99999999999999999999", "is not a whole number"),
     ("heartbeat-interval", "-5", "\"-5\" is not a whole number"),
@@ -380,6 +381,14 @@ fn text_that_is_not_utf_8_is_told() {
 #[test]
 fn settings_that_do_not_fit_together_are_named() {
     for (flags, want) in [
+        (
+            &[("engine", "zab"), ("initial-cluster-state", "existing")],
+            "does not go with --engine zab",
+        ),
+        (
+            &[("engine", "zab"), ("force-new-cluster", "true")],
+            "--force-new-cluster does not go with",
+        ),
         (&[("heartbeat-interval", "300")][..], "make the timeout at least 1500 ms"),
         (
             &[("listen-client-urls", "http://127.0.0.1:9")],
@@ -420,6 +429,7 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn edges_of_ranges_work() {
     for (flag, value) in [
+        ("engine", "zab"),
         ("election-timeout", "500"),
         ("election-timeout", "50000"),
         ("heartbeat-interval", "200"),
