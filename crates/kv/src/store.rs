@@ -20,7 +20,7 @@ use crate::apply::{Apply, Entry, Outcome};
 use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
-use crate::member::{Member, Members};
+use crate::member::{Member, MemberChange, Members};
 use crate::meta::{self, Applied, Meta};
 use crate::request::AlarmType;
 use crate::response::Response;
@@ -323,6 +323,36 @@ impl Store {
     /// Whether a member of this id was removed, so that the id can never come back.
     pub fn is_removed(&self, id: u64) -> bool {
         self.any_state().members.is_removed(id)
+    }
+
+    /// The members that were removed, by id.
+    pub fn removed_members(&self) -> Vec<u64> {
+        self.any_state().members.removed()
+    }
+
+    /// Whether a change fits the members as they are.
+    ///
+    /// # Errors
+    ///
+    /// What a client hears of one that does not.
+    pub fn check_member_change(&self, change: &MemberChange) -> Result<(), KvError> {
+        self.any_state().members.check(change)
+    }
+
+    /// Makes one member all that is left of the cluster, durably, under a membership that the caller
+    /// made to fit. Only for a member whose cluster is lost, and before it takes part in anything.
+    ///
+    /// # Errors
+    ///
+    /// The member has to stop. `Damaged` when it is not in the list.
+    pub fn keep_only_member(&self, id: u64, conf_state: Bytes) -> Result<(), StoreError> {
+        self.check()?;
+        let mut state = self.state_mut()?;
+        let kept = state.members.keep_only(id);
+        kept.map_err(|_| StoreError::Damaged(format!("member {id:x} is not in its own list")))?;
+        state.meta.applied.conf_state = conf_state;
+        drop(state);
+        self.flush().map(drop)
     }
 
     /// The active alarms.

@@ -1,6 +1,6 @@
 //! Settings of the transport, checked once before it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_types::{Life, NodeId};
@@ -27,6 +27,8 @@ pub struct NetConfig {
     pub life: Life,
     /// The lives by which other nodes are known at the start; see [`Net::set_lives`](crate::Net::set_lives).
     pub lives: BTreeMap<NodeId, Life>,
+    /// Who was removed for ever by the start; see [`Net::set_removed`](crate::Net::set_removed).
+    pub removed: BTreeSet<NodeId>,
     /// Where the jitter of reconnects starts from.
     pub seed: u64,
 
@@ -85,6 +87,7 @@ impl NetConfig {
             incarnation: 0,
             life: Life::NONE,
             lives: BTreeMap::new(),
+            removed: BTreeSet::new(),
             seed: node.0 ^ cluster,
             frame_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,

@@ -107,6 +107,8 @@ pub enum Refusal {
     OtherLife,
     /// Its messages are of another kind than ours: it runs another engine.
     OtherDialect,
+    /// The sender was removed from the cluster, for ever.
+    Removed,
     /// Neither a hello nor anything else that is known.
     Garbage,
     /// A hello that is damaged or says what no version of this protocol says.
@@ -132,6 +134,7 @@ impl fmt::Display for Refusal {
             Refusal::OtherDialect => {
                 "it runs another engine; all members of a cluster run the same one"
             }
+            Refusal::Removed => "the node was removed from the cluster",
             Refusal::Garbage => "not a peer",
             Refusal::BadHello => "a damaged hello",
             Refusal::Silent => "no hello in time",

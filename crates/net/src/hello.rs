@@ -12,7 +12,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use quorate_types::{Life, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -165,6 +165,8 @@ pub(crate) enum Opening {
 pub(crate) enum OpeningError {
     /// Not one of ours, or damaged.
     Bad(Refusal),
+    /// The beginning of an HTTP request; this much of it was read.
+    Http(Bytes),
     /// The connection ended first.
     Lost(io::Error),
 }
@@ -210,11 +212,11 @@ async fn read_magic<R: AsyncRead + Unpin>(read: &mut R) -> Result<(), OpeningErr
         }
         count += more;
         if magic[..count] != MAGIC[..count] {
-            return Err(OpeningError::Bad(match magic[0] {
-                0x16 => Refusal::Tls, // a TLS record that carries a handshake
-                b'A'..=b'Z' => Refusal::Http,
-                _ => Refusal::Garbage,
-            }));
+            return Err(match magic[0] {
+                0x16 => OpeningError::Bad(Refusal::Tls), // a TLS record that carries a handshake
+                b'A'..=b'Z' => OpeningError::Http(Bytes::copy_from_slice(&magic[..count])),
+                _ => OpeningError::Bad(Refusal::Garbage),
+            });
         }
     }
     Ok(())
@@ -267,7 +269,8 @@ fn refusal_code(reason: Refusal) -> u16 {
         Refusal::Tls => 10,
         Refusal::Garbage => 11,
         Refusal::OtherLife => 12,
-        Refusal::OtherDialect => 13,
+        Refusal::Removed => 13,
+        Refusal::OtherDialect => 14,
         Refusal::Other(code) => code,
     }
 }
@@ -286,7 +289,8 @@ fn refusal(code: u16) -> Refusal {
         10 => Refusal::Tls,
         11 => Refusal::Garbage,
         12 => Refusal::OtherLife,
-        13 => Refusal::OtherDialect,
+        13 => Refusal::Removed,
+        14 => Refusal::OtherDialect,
         code => Refusal::Other(code),
     }
 }

@@ -136,9 +136,16 @@ impl Leader {
 
     // The clock.
 
-    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
+    /// Counts a tick. Says whether something is due.
+    pub(crate) fn count_tick<S: Storage>(&mut self, core: &Core<S>) -> bool {
         self.heartbeat_elapsed = self.heartbeat_elapsed.saturating_add(1);
-        core.election_elapsed = core.election_elapsed.saturating_add(1);
+        core.config.heartbeat_tick <= self.heartbeat_elapsed
+            || core.config.election_tick <= core.election_elapsed
+            || self.departure.is_some()
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_time<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
         if core.config.election_tick <= core.election_elapsed {
             core.election_elapsed = 0;
             if core.config.check_quorum {

@@ -95,8 +95,24 @@ pub struct Write {
     pub install: Option<Snapshot>,
     /// Where the log starts then.
     pub mark: Option<Mark>,
-    /// Whether anything waits for it; otherwise it may become durable with a later one.
+    /// Whether it holds entries, a vote or a term, which are to be durable before anything is built on
+    /// them. Otherwise it may become durable with a later one.
     pub must_sync: bool,
+}
+
+impl Write {
+    /// A write of a commit index that is to be durable by itself.
+    pub(crate) fn commit(id: WriteId, hard_state: HardState) -> Write {
+        Write {
+            id,
+            hard_state: Some(hard_state),
+            cut_from: None,
+            entries: Entries::default(),
+            install: None,
+            mark: None,
+            must_sync: true,
+        }
+    }
 }
 
 /// One committed entry on its way into the machine.

@@ -33,12 +33,17 @@ mod zab;
 
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, HardState, UnknownEngine};
-pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, seal};
+pub use envelope::{
+    ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, open_change, seal, seal_change,
+};
 pub use event::{
     Applying, Effects, Event, Fatal, Initial, Note, ReadFailure, ReadId, Refusal, Write, WriteId,
 };
 pub use message::{Message, MessageError, speaks_for};
 pub use replica::{Glance, Replica, StartError, Status};
-pub use start::{FIRST, Found, Start, first_conf_state, first_log, snapshot_at, start};
-pub use writing::{LogWrite, Writing, Written};
+pub use start::{
+    FIRST, Found, Start, first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at,
+    start,
+};
+pub use writing::{LogWrite, Step, Writing, Written};
 pub use zab::packet::{Packet, PacketError};

@@ -11,9 +11,10 @@ use quorate_raft::{
     Message, Note, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState,
     TransferOutcome, decode_conf_change,
 };
-use quorate_types::{EntryId, Index, Term, bug};
+use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
 use crate::core::{Core, EngineStatus, PendingWrite, check_writes};
+use crate::envelope::open_change;
 use crate::event::Applying;
 use crate::storage::LogInMemory;
 use crate::{
@@ -151,6 +152,21 @@ impl OnRaft {
         self.raft.conf_state()
     }
 
+    /// Whether it leads and has applied every membership change that there is.
+    pub(crate) fn may_change(&self) -> bool {
+        let status = self.raft.basic_status();
+        status.soft_state.role == Role::Leader
+            && self.raft.pending_conf_index() <= self.raft.applied()
+            // Its reign has begun: nothing of an earlier one can still come to light.
+            && self.raft.entry_term(self.raft.applied()) == Some(status.hard_state.term)
+    }
+
+    pub(crate) fn matched(&self) -> Vec<(NodeId, Index)> {
+        let mut matched = Vec::new();
+        self.raft.for_each_progress(|id, _, progress| matched.push((id, progress.matched)));
+        matched
+    }
+
     pub(crate) fn check(&self) {
         check_writes(self.writes.iter());
     }
@@ -271,7 +287,7 @@ impl OnRaft {
                         entries,
                         mark: snapshot.as_ref().map(|snapshot| codec::to_mark(&snapshot.metadata)),
                         install: snapshot.map(|snapshot| *snapshot),
-                        must_sync: !responses.is_empty() && !bug!("a-write-is-not-to-be-synced"),
+                        must_sync: ready.must_sync && !bug!("a-write-is-not-to-be-synced"),
                     };
                     core.effects.writes.push(write.clone());
                     let since_ticks = core.now_ticks;
@@ -337,6 +353,11 @@ impl OnRaft {
         let change: AnyConfChange = decode_conf_change(kind, data).map_err(|error| {
             Fatal(format!("committed membership change at {index} is damaged: {error}"))
         })?;
+        let judged = open_change(change.as_v2().context).map(|(_, judged, _)| judged);
+        if judged.is_some_and(|judged| judged != term) {
+            // It was forwarded to a leader that did not judge it.
+            return Ok(Applying::Empty { index, term });
+        }
         let conf_state = match self.raft.apply_conf_change_at(index, &change) {
             Ok(AppliedChange::Changed(conf_state)) => conf_state,
             // The state that comes with the snapshot has it already.
@@ -346,6 +367,10 @@ impl OnRaft {
             Err(error) => return Err(Fatal(error.to_string())),
         };
         core.memberships += 1;
+        if self.raft.storage().keeps_snapshot() && core.snapshots.none_sending() {
+            // Whoever was added just now would find itself missing in it.
+            self.drop_snapshot(core);
+        }
         Ok(Applying::Membership { index, term, change, conf_state })
     }
 

@@ -196,6 +196,23 @@ impl Replica {
         }
     }
 
+    /// Whether this replica leads and has applied every membership change that there is, so that its
+    /// machine knows what a further one would change. With ZAB none can be made.
+    pub fn may_change(&self) -> bool {
+        match &self.engine {
+            Running::Raft(raft) => raft.may_change(),
+            Running::Zab(_) => false,
+        }
+    }
+
+    /// How far each member's log is known to match this one, if this replica leads.
+    pub fn matched(&self) -> Vec<(NodeId, Index)> {
+        match &self.engine {
+            Running::Raft(raft) => raft.matched(),
+            Running::Zab(zab) => zab.matched(),
+        }
+    }
+
     /// Asserts what holds between any two calls.
     pub fn check(&self) {
         let status = self.status();

@@ -7,6 +7,8 @@
 //! | absent | with history, or it has started | the log is lost: what was acknowledged may be gone |
 //! | present | absent or behind the log's mark | a snapshot was being installed: install it |
 //! | present | at or after the mark | replay the log after the state |
+//!
+//! A member that joins a running cluster begins with a state that covers nothing and an empty log.
 
 use bytes::Bytes;
 use quorate_codec as codec;
@@ -98,6 +100,18 @@ pub fn snapshot_at(mark: &Mark, engine: Engine) -> EntryId {
 pub fn first_conf_state(mut voters: Vec<NodeId>) -> Bytes {
     voters.sort_unstable();
     codec::encode_conf_state_record(&ConfState { voters, ..ConfState::default() })
+}
+
+/// The mark and the hard state that the log of a member begins with that joins a running cluster.
+/// It holds nothing, and no other log fits behind nothing: the leader sends it the state.
+pub fn joining_log() -> (Mark, Bytes) {
+    (Mark::default(), HardState::default().encode())
+}
+
+/// The membership that the state of a joining member begins with: it counts nobody and cannot
+/// campaign before it knows who the members are.
+pub fn joining_conf_state() -> Bytes {
+    codec::encode_conf_state_record(&ConfState::default())
 }
 
 impl Initial {

@@ -7,13 +7,17 @@
 //! One group is at the disk at a time, and whatever gathers meanwhile is the next one: the slower
 //! the disk, the larger the groups. A write with a snapshot counts as durable only once the machine
 //! has installed it, and what was queued behind it is written after that.
+//!
+//! A write that only moves the commit index promises nothing: what it says can be learnt again. While
+//! the disk is idle it is settled at once, and goes to the disk with the next group, or by itself
+//! after one to two ticks without any.
 
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_raft::Snapshot;
 use quorate_types::{Index, LogEntry, Mark, bug};
 
-use crate::{Write, WriteId};
+use crate::{HardState, Write, WriteId};
 
 /// The queue in front of one replica's disk.
 #[derive(Debug, Default)]
@@ -23,6 +27,29 @@ pub struct Writing {
     /// Being installed in the machine; the write counts as durable after that.
     installing: Option<WriteId>,
     queued: Vec<Write>,
+    /// The newest of what was settled without the disk, and not written since.
+    owed: Option<Owed>,
+}
+
+/// A commit index that the log does not have yet.
+#[derive(Debug)]
+struct Owed {
+    id: WriteId,
+    hard_state: HardState,
+    /// Ticks since the oldest commit index that this one stands for.
+    ticks: u32,
+}
+
+/// Ticks after which an idle disk is given the commit index.
+const OWED_TICKS_MAX: u32 = 2;
+
+/// What is to be done with what was queued.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To be written and synced as one, then [`Writing::on_written`].
+    Group(Vec<Write>),
+    /// Nothing up to this write needs the disk: tell the replica that it is durable.
+    Settled(WriteId),
 }
 
 /// What follows from a group that is durable in the log.
@@ -40,22 +67,60 @@ impl Writing {
         self.queued.extend(writes);
     }
 
-    /// The next group for the disk, to be written and synced as one; nothing while the disk or an
-    /// installation is under way, or when nothing waits.
-    pub fn next_group(&mut self) -> Option<Vec<Write>> {
+    /// What is next; nothing while the disk or an installation is under way, or when nothing waits.
+    /// To be asked again until there is nothing.
+    pub fn next_step(&mut self) -> Option<Step> {
         if self.at_disk.is_some() || self.installing.is_some() {
             return None;
         }
+        if !self.queued.is_empty() && !self.queued.iter().any(needs_disk) {
+            return self.settle().map(Step::Settled);
+        }
+        let mut group = self.next_group();
+        if let Some(Owed { id, hard_state, ticks }) = self.owed.take() {
+            if group.is_empty() {
+                if ticks < OWED_TICKS_MAX {
+                    self.owed = Some(Owed { id, hard_state, ticks });
+                    return None;
+                }
+                group.push(Write::commit(id, hard_state));
+            } else if group.iter().all(|write| write.hard_state.is_none()) {
+                group[0].hard_state = Some(hard_state);
+            }
+        }
+        let last = group.last()?;
+        self.at_disk = Some((last.id, last.install.clone()));
+        Some(Step::Group(group))
+    }
+
+    /// One tick went by: [`Writing::next_step`] may have something to do.
+    pub fn on_tick(&mut self) {
+        if let Some(owed) = &mut self.owed {
+            owed.ticks = owed.ticks.saturating_add(1);
+        }
+    }
+
+    /// Everything queued, up to the first snapshot.
+    fn next_group(&mut self) -> Vec<Write> {
         let through = self
             .queued
             .iter()
             .position(|write| write.install.is_some() && !bug!("writes-go-on-behind-a-snapshot"))
             .map_or(self.queued.len(), |at| at + 1);
         let rest = self.queued.split_off(through);
-        let group = std::mem::replace(&mut self.queued, rest);
-        let last = group.last()?;
-        self.at_disk = Some((last.id, last.install.clone()));
-        Some(group)
+        std::mem::replace(&mut self.queued, rest)
+    }
+
+    /// Takes what is queued, none of which needs the disk, as done.
+    fn settle(&mut self) -> Option<WriteId> {
+        let last = self.queued.last()?.id;
+        let ticks = self.owed.as_ref().map_or(0, |owed| owed.ticks);
+        for write in self.queued.drain(..) {
+            if let Some(hard_state) = write.hard_state {
+                self.owed = Some(Owed { id: last, hard_state, ticks });
+            }
+        }
+        Some(last)
     }
 
     /// The group at the disk is durable; nothing when none was there.
@@ -90,6 +155,14 @@ impl Writing {
     }
 }
 
+/// Whether something would be lost that was vouched for, or is about to be.
+fn needs_disk(write: &Write) -> bool {
+    write.must_sync
+        || write.install.is_some()
+        || write.cut_from.is_some()
+        || !write.entries.is_empty()
+}
+
 /// A write in the words of the durable log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogWrite {
@@ -101,7 +174,7 @@ pub struct LogWrite {
     pub entries: Vec<LogEntry>,
     /// Where the log starts anew, if a snapshot is installed.
     pub install: Option<Mark>,
-    /// Whether anything waits for it.
+    /// Whether it is to be synced.
     pub must_sync: bool,
 }
 
@@ -149,23 +222,98 @@ mod tests {
         }
     }
 
+    /// The ids of the next group; nothing if there is none, or if something was settled instead.
+    fn group(writing: &mut Writing) -> Vec<u64> {
+        match writing.next_step() {
+            Some(Step::Group(group)) => group.iter().map(|write| write.id.0).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     #[test]
     fn groups_go_one_at_a_time_and_end_with_a_snapshot() {
-        let ids = |group: Option<Vec<Write>>| {
-            group.unwrap_or_default().iter().map(|write| write.id.0).collect::<Vec<_>>()
-        };
         let mut writing = Writing::default();
-        assert_eq!(writing.next_group(), None);
+        assert_eq!(writing.next_step(), None);
         writing.queue([write(1, false)]);
-        assert_eq!(ids(writing.next_group()), [1]);
+        assert_eq!(group(&mut writing), [1]);
         writing.queue([write(2, false), write(3, true), write(4, false), write(5, false)]);
-        assert_eq!(writing.next_group(), None, "one is at the disk");
+        assert_eq!(writing.next_step(), None, "one is at the disk");
         assert_eq!(writing.on_written(), Some(Written::Persisted(WriteId(1))));
         assert_eq!(writing.on_written(), None, "nothing was there");
-        assert_eq!(ids(writing.next_group()), [2, 3], "what follows the snapshot waits");
+        assert_eq!(group(&mut writing), [2, 3], "what follows the snapshot waits");
         assert_eq!(writing.on_written(), Some(Written::Install(Snapshot::default())));
-        assert_eq!(writing.next_group(), None, "the machine does not have it yet");
+        assert_eq!(writing.next_step(), None, "the machine does not have it yet");
         assert_eq!(writing.on_installed(), Some(WriteId(3)));
-        assert_eq!(ids(writing.next_group()), [4, 5]);
+        assert_eq!(group(&mut writing), [4, 5]);
+    }
+
+    fn state(commit: u64) -> HardState {
+        quorate_raft::HardState { commit: Index(commit), ..Default::default() }.into()
+    }
+
+    fn commit(id: u64, index: u64) -> Write {
+        Write { must_sync: false, ..Write::commit(WriteId(id), state(index)) }
+    }
+
+    /// The commit indexes of the next group, by write.
+    fn commits(writing: &mut Writing) -> Vec<Option<u64>> {
+        let Some(Step::Group(group)) = writing.next_step() else { return Vec::new() };
+        let commit = |state: &HardState| match state {
+            HardState::Raft(state) => state.commit.0,
+            HardState::Zab(state) => state.committed.0,
+        };
+        group.iter().map(|write| write.hard_state.as_ref().map(commit)).collect()
+    }
+
+    #[test]
+    fn a_commit_index_needs_no_disk_of_its_own() {
+        let mut writing = Writing::default();
+        writing.queue([commit(1, 10), commit(2, 11)]);
+        assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(2))));
+        assert_eq!(writing.next_step(), None);
+
+        writing.queue([write(3, false)]);
+        assert_eq!(commits(&mut writing), [Some(11)], "the newest goes with the next group");
+        writing.queue([commit(4, 12)]);
+        assert_eq!(writing.next_step(), None, "what it follows is not durable yet");
+        assert_eq!(writing.on_written(), Some(Written::Persisted(WriteId(3))));
+        assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(4))));
+
+        writing.queue([write(5, false), commit(6, 13)]);
+        assert_eq!(commits(&mut writing), [None, Some(13)], "a newer one takes its place");
+        writing.on_written();
+        assert_eq!(writing.next_step(), None, "nothing is owed");
+    }
+
+    #[test]
+    fn an_idle_disk_is_given_the_commit_index_after_a_while() {
+        let mut writing = Writing::default();
+        writing.queue([commit(1, 10)]);
+        assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(1))));
+        writing.on_tick();
+        assert_eq!(writing.next_step(), None);
+        writing.queue([commit(2, 11)]);
+        assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(2))));
+        writing.on_tick();
+        let Some(Step::Group(group)) = writing.next_step() else { panic!("not written") };
+        assert_eq!(group, [Write::commit(WriteId(2), state(11))]);
+        assert!(group[0].must_sync, "or it may never be durable");
+        assert_eq!(writing.on_written(), Some(Written::Persisted(WriteId(2))));
+        writing.on_tick();
+        writing.on_tick();
+        assert_eq!(writing.next_step(), None, "once");
+    }
+
+    #[test]
+    fn what_is_vouched_for_goes_to_the_disk() {
+        let entries = vec![quorate_raft::Entry::default()].into();
+        let vote = Write { must_sync: true, ..commit(1, 1) };
+        let unsynced = Write { entries, ..commit(1, 1) };
+        let install = Write { install: Some(Snapshot::default()), ..commit(1, 1) };
+        for write in [vote, unsynced, install] {
+            let mut writing = Writing::default();
+            writing.queue([write]);
+            assert_eq!(group(&mut writing), [1]);
+        }
     }
 }

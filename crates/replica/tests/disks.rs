@@ -9,6 +9,7 @@ use quorate_raft::{
 };
 use quorate_replica::{
     Applying, Config, Event, Initial, Message, Refusal, Replica, RequestId, WriteId, seal,
+    seal_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
@@ -356,6 +357,31 @@ fn a_change_that_cannot_be_carried_out_is_refused() {
     group.tick(3);
     assert_eq!(group.members[0].refused, [(RequestId(2), Refusal::Change)]);
     assert!(group.members[0].replica.status().conf_state.voters.contains(&NodeId(4)));
+}
+
+#[test]
+fn a_change_that_was_judged_in_another_term_changes_nothing() {
+    let mut group = Group::new(1000);
+    let term = group.members[0].replica.glance().term;
+    for (request, judged, voters) in
+        [(1, Term(term.0 - 1), 3), (2, Term(term.0 + 1), 3), (3, term, 4)]
+    {
+        assert!(group.members[0].replica.may_change(), "nothing is under way");
+        assert!(!group.members[1].replica.may_change(), "it does not lead");
+        let mut context = BytesMut::new();
+        seal_change(RequestId(request), judged, &mut context);
+        let change =
+            ConfChange { node_id: NodeId(4), context: context.freeze(), ..ConfChange::default() };
+        let change = AnyConfChange::V1(change);
+        group.handle(0, Event::ProposeChange { request: RequestId(request), change });
+        group.tick(3);
+        for member in &group.members {
+            let status = member.replica.status();
+            assert_eq!(status.conf_state.voters.len(), voters, "judged in {judged:?} of {term:?}");
+        }
+    }
+    let refused = [1, 2].map(|request| (RequestId(request), Refusal::Change));
+    assert_eq!(group.members[0].refused, refused);
 }
 
 #[test]

@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_kv::Store;
-use quorate_net::Net;
 use quorate_raft::{ConfState, Role};
 use quorate_replica::Replica;
-use quorate_types::{Index, Life, NodeId, Term};
+use quorate_types::{Index, NodeId, Term};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::node::{FatalError, NodeStatus, is_other_life, point_at_peers};
+use crate::node::NodeStatus;
 
 /// Written by the loop, read by everyone.
 pub(crate) struct Board {
@@ -77,20 +76,6 @@ impl Board {
         if membership.0 != picture.memberships {
             *membership = (picture.memberships, replica.status().conf_state);
         }
-    }
-
-    /// Tells the transport who the peers are, as the machine knows them.
-    ///
-    /// # Errors
-    ///
-    /// When the machine knows this member by another life than `life`.
-    pub(crate) fn members_changed(&self, net: &Net, life: Life) -> Result<(), FatalError> {
-        let members = self.store.members();
-        point_at_peers(net, self.node, &members);
-        if is_other_life(self.node, life, &members) {
-            return Err(FatalError::OtherLife { peer: None });
-        }
-        Ok(())
     }
 
     pub(crate) fn leader(&self) -> watch::Receiver<NodeId> {

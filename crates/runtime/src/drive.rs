@@ -14,21 +14,24 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use bytes::Bytes;
-use quorate_net::{Net, NetEvent, Refusal, RefusedBy};
+use bytes::{Bytes, BytesMut};
+use quorate_kv::{MemberChange, Store};
+use quorate_net::{Net, NetEvent, PeerStatus, Refusal as NetRefusal, RefusedBy};
+use quorate_raft::{ConfChange, ConfChangeType, Role};
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Replica, Write, Writing,
-    speaks_for,
+    Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica, RequestId,
+    Step, Write, Writing, seal_change, speaks_for,
 };
-use quorate_types::{Life, NodeId};
+use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
 use crate::board::Board;
 use crate::disk::{self, Written};
-use crate::node::{Answer, FatalError};
+use crate::node::{Answer, FatalError, Judge, Standing};
 use crate::notes;
+use crate::peers::Peers;
 use crate::snapshot::{Receiver, Sender};
 use crate::waiters::Waiters;
 
@@ -36,10 +39,11 @@ use crate::waiters::Waiters;
 const BATCH_MAX: usize = 1024;
 
 /// What a handle asks of the loop.
-#[derive(Debug)]
 pub(crate) enum Call {
     /// A command.
-    Propose { request: quorate_replica::RequestId, entry: Bytes },
+    Propose { request: RequestId, entry: Bytes },
+    /// A change of members.
+    Change { request: RequestId, judge: Judge },
     /// A linearizable read.
     Read(oneshot::Sender<Result<(), ReadFailure>>),
     /// Hand leadership to a node.
@@ -54,7 +58,8 @@ pub(crate) enum Call {
 pub(crate) struct Driver {
     pub(crate) node: NodeId,
     pub(crate) engine: Engine,
-    pub(crate) life: Life,
+    pub(crate) peers: Peers,
+    pub(crate) store: Arc<Store>,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
     pub(crate) net: Net,
@@ -82,7 +87,7 @@ impl Driver {
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
-                _ = clock.tick() => self.on_event(Event::Tick)?,
+                _ = clock.tick() => self.on_tick()?,
                 written = self.written.recv() => match written {
                     Some(written) => self.on_written(written)?,
                     None => return Err(FatalError::Thread("the disk thread has ended")),
@@ -97,7 +102,9 @@ impl Driver {
                     Some(call) => self.on_call(call)?,
                 },
             }
-            // Whatever came meanwhile shares the turn: larger batches under load.
+            // Connections are read on this thread. Whatever came meanwhile shares the turn: larger
+            // batches under load.
+            tokio::task::yield_now().await;
             while let Ok(written) = self.written.try_recv() {
                 self.on_written(written)?;
             }
@@ -127,9 +134,18 @@ impl Driver {
         Ok(self.replica.handle(event)?)
     }
 
+    fn on_tick(&mut self) -> Result<(), FatalError> {
+        let leads = self.replica.glance().role == Role::Leader;
+        self.peers.on_tick(&self.store, leads)?;
+        self.writing.on_tick();
+        self.feed_disk()?;
+        self.on_event(Event::Tick)
+    }
+
     fn on_call(&mut self, call: Call) -> Result<(), FatalError> {
         match call {
             Call::Propose { request, entry } => self.on_event(Event::Propose { request, entry }),
+            Call::Change { request, judge } => self.on_change(request, &judge),
             Call::Read(answer) => {
                 self.next_read += 1;
                 let read = ReadId(self.next_read);
@@ -139,6 +155,64 @@ impl Driver {
             Call::Transfer(target) => self.on_event(Event::Transfer(target)),
             Call::HandOver => self.on_event(Event::HandOver),
             Call::Stop => Ok(()),
+        }
+    }
+
+    /// Judges a change of members by what is applied here, and proposes it in the same turn: no other
+    /// change, and no other leader, can come between.
+    fn on_change(&mut self, request: RequestId, judge: &Judge) -> Result<(), FatalError> {
+        let glance = self.replica.glance();
+        if glance.role != Role::Leader {
+            self.waiters.answer(request, Answer::NotLeader);
+            return Ok(());
+        }
+        if self.engine == Engine::Zab {
+            self.waiters.answer(request, Answer::Refused(Refusal::Unsupported));
+            return Ok(());
+        }
+        if !self.replica.may_change() {
+            self.waiters.answer(request, Answer::Refused(Refusal::Change));
+            return Ok(());
+        }
+        let judged = judge(&self.standing()).and_then(|change| {
+            self.store.check_member_change(&change)?;
+            Ok(change)
+        });
+        match judged {
+            Ok(change) => {
+                let mut context = BytesMut::new();
+                seal_change(request, glance.term, &mut context);
+                change.encode(&mut context);
+                let (node_id, context) = (NodeId(change.member()), context.freeze());
+                let change_type = match &change {
+                    MemberChange::Add(member) if member.is_learner => {
+                        ConfChangeType::AddLearnerNode
+                    }
+                    MemberChange::Remove(_) => ConfChangeType::RemoveNode,
+                    MemberChange::UpdatePeerUrls { .. } => ConfChangeType::UpdateNode,
+                    // To promote a learner is to add a voter.
+                    _ => ConfChangeType::AddNode,
+                };
+                let change = ConfChange { id: request.0, change_type, node_id, context }.into();
+                self.on_event(Event::ProposeChange { request, change })
+            }
+            Err(refused) => {
+                self.waiters.answer(request, Answer::Applied(Err(refused)));
+                Ok(())
+            }
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let now = std::time::Instant::now();
+        let connected = |peer: PeerStatus| {
+            Some((peer.id, now.saturating_duration_since(peer.connected_since?)))
+        };
+        Standing {
+            leader: self.node,
+            members: self.store.members(),
+            matched: self.replica.matched().into_iter().collect(),
+            connected: self.net.peers().into_iter().filter_map(connected).collect(),
         }
     }
 
@@ -185,8 +259,11 @@ impl Driver {
                     "connection refused: {reason}"
                 );
                 // The peer has heard from this member before, and that is not in this log.
-                if (by, reason) == (RefusedBy::Peer, Refusal::OtherLife) {
+                if (by, reason) == (RefusedBy::Peer, NetRefusal::OtherLife) {
                     return Err(FatalError::OtherLife { peer });
+                }
+                if (by, reason) == (RefusedBy::Peer, NetRefusal::Removed) {
+                    return Err(FatalError::Removed { peer });
                 }
                 Ok(())
             }
@@ -210,7 +287,7 @@ impl Driver {
         match done {
             Done::Applied { through, members_changed } => {
                 if members_changed {
-                    self.board.members_changed(&self.net, self.life)?;
+                    self.peers.on_members_changed(&self.store)?;
                 }
                 self.on_event(Event::Applied(through))
             }
@@ -230,7 +307,7 @@ impl Driver {
             }
             Done::Installed => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.board.members_changed(&self.net, self.life)?;
+                self.peers.on_members_changed(&self.store)?;
                 if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
@@ -300,8 +377,16 @@ impl Driver {
 
     /// Hands the disk everything that waits, if it is idle.
     fn feed_disk(&mut self) -> Result<(), FatalError> {
-        let Some(group) = self.writing.next_group() else { return Ok(()) };
-        self.hand_to_disk(disk::Work::Write(group.into_iter().map(durable_write).collect()))
+        while let Some(step) = self.writing.next_step() {
+            match step {
+                Step::Group(group) => {
+                    let group = group.into_iter().map(durable_write).collect();
+                    self.hand_to_disk(disk::Work::Write(group))?;
+                }
+                Step::Settled(last) => self.on_event(Event::Persisted(last))?,
+            }
+        }
+        Ok(())
     }
 
     fn hand_to_disk(&mut self, work: disk::Work) -> Result<(), FatalError> {

@@ -30,23 +30,23 @@ use quorate_net::{Net, NetConfig};
 use quorate_raft::{ConfState, SnapshotMetadata};
 use quorate_replica::{
     Config, Engine, Found, HardState, Initial, Replica, RequestIds, Start, Writing,
-    first_conf_state, first_log, snapshot_at, start,
+    first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at, start,
 };
-use quorate_types::{GroupId, Index, Life, Mark, NodeId};
+use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
 use crate::drive::Driver;
 use crate::machine::{StateFile, told_now_and_then};
 use crate::metrics::Metrics;
-use crate::node::{
-    Inner, Node, NodeConfig, OTHER_LIFE, is_other_life, known_lives, point_at_peers,
-};
+use crate::node::{Inner, Node, NodeConfig, OTHER_LIFE, REMOVED};
+use crate::peers::{Peers, is_other_life, known_lives};
 use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
-use crate::{apply, disk};
+use crate::{apply, disk, force};
 
 /// The only group of a node so far.
 const GROUP: GroupId = GroupId(1);
@@ -109,6 +109,12 @@ pub enum StartError {
         /// What was to run.
         wanted: Engine,
     },
+    /// No member can be added to a cluster with this engine.
+    #[error(
+        "the engine zab has a fixed membership: a member without data cannot join; name all members \
+         when the cluster is founded, or use the engine raft"
+    )]
+    FixedMembership,
     /// Nothing is there and no members were named.
     #[error("data directory {} is empty and no members of a new cluster were named", path.display())]
     NoMembers {
@@ -148,6 +154,20 @@ pub enum StartError {
     OtherLife {
         /// The directory.
         path: PathBuf,
+    },
+    /// The cluster has removed the member.
+    #[error("data directory {}: {REMOVED}", path.display())]
+    Removed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The member cannot go on alone.
+    #[error("cannot go on alone with the member in {}: {why}", path.display())]
+    Force {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// The log cannot be used.
     #[error("the log in {}: {error}", path.display())]
@@ -255,8 +275,14 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     let state_file = layout.state_file(config.cache_bytes, room);
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
+        if config.joins && config.engine == Engine::Zab {
+            return Err(StartError::FixedMembership);
+        }
         bootstrap(config, &layout, &state_file)?;
-        let (first, hard_state) = first_log(config.engine);
+        let (first, hard_state) = match config.joins {
+            true => joining_log(),
+            false => first_log(config.engine),
+        };
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
         Wal::create(
@@ -301,8 +327,17 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     if is_other_life(config.node, life, &store.members()) {
         return Err(StartError::OtherLife { path: layout.root });
     }
+    if store.is_removed(config.node.0) {
+        return Err(StartError::Removed { path: layout.root });
+    }
+    apply::check_members(&store)
+        .map_err(|error| StartError::State { path: layout.kv.clone(), why: error.to_string() })?;
     mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
-    let initial = initial(&layout, recovered, &store)?;
+    let mut initial = initial(&layout, recovered, &store)?;
+    if config.force_new_cluster {
+        force::go_on_alone(config.node, &store, &mut initial)
+            .map_err(|why| StartError::Force { path: layout.root.clone(), why })?;
+    }
     snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
     Ok(Opened { life, wal, store, initial, state_file, lock })
 }
@@ -344,13 +379,18 @@ fn bootstrap(
     if config.members.is_empty() {
         return Err(StartError::NoMembers { path: layout.root.clone() });
     }
-    let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
+    let ((applied, term), conf_state) = if config.joins {
+        ((Index(0), Term(0)), joining_conf_state())
+    } else {
+        let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
+        (quorate_replica::FIRST, first_conf_state(voters))
+    };
     let initial = quorate_kv::Initial {
         node: config.node,
         cluster_id: config.cluster,
-        applied: quorate_replica::FIRST.0,
-        term: quorate_replica::FIRST.1,
-        conf_state: first_conf_state(voters),
+        applied,
+        term,
+        conf_state,
         members: config.members.clone(),
     };
     state_file.create(initial).map_err(state_error)
@@ -419,18 +459,27 @@ fn run(
     let store = Arc::new(store);
     let waiters = Arc::new(Waiters::new(config.requests_max));
 
+    // The loop and the connections to peers share one thread: a message costs no change of threads.
+    let spawner = Handle::current();
+    let loop_runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(net_error)?;
+    let entered = loop_runtime.enter();
     let listeners = listen(listeners).map_err(net_error)?;
     let mut net_config = net_config(config, started_ms);
     net_config.life = life;
     // Before the first connection: who is not the known one must not be heard even once.
     net_config.lives = known_lives(config.node, &store.members());
+    net_config.removed = store.removed_members().into_iter().map(NodeId).collect();
     net_config.check().map_err(net_error)?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
 
     let (net_sender, net_events) = mpsc::channel(4096);
-    let net = Net::start(net_config, listeners, net_sender);
-    point_at_peers(&net, config.node, &store.members());
+    let net = Net::start_with_http(net_config, listeners, net_sender, config.peer_http.clone());
+    drop(entered);
+    let election_ticks = config.election_ms.div_ceil(config.heartbeat_ms.max(1));
+    let mut peers = Peers::new(net.clone(), config.node, life, 2 * election_ticks);
+    peers.on_members_changed(&store).map_err(net_error)?;
 
     let board =
         Arc::new(Board::new(config.node, config.cluster, Arc::clone(&store), metrics.clone()));
@@ -445,7 +494,8 @@ fn run(
     let driver = Driver {
         node: config.node,
         engine: config.engine,
-        life,
+        peers,
+        store: Arc::clone(&store),
         replica,
         tick: Duration::from_millis(config.heartbeat_ms),
         net: net.clone(),
@@ -458,12 +508,7 @@ fn run(
         disk: disk_sender,
         apply: apply_sender,
         sender: Sender::default(),
-        receiver: Receiver::new(
-            config.cluster,
-            layout.snap,
-            done_sender.clone(),
-            tokio::runtime::Handle::current(),
-        ),
+        receiver: Receiver::new(config.cluster, layout.snap, done_sender.clone(), spawner),
         writing: Writing::default(),
         reads: HashMap::new(),
         next_read: 0,
@@ -488,14 +533,19 @@ fn run(
         })?,
         spawn("quorate-apply", move || applier.run(apply_inbox))?,
         spawn("quorate-loop", {
-            let waiters = Arc::clone(&waiters);
+            let (waiters, net) = (Arc::clone(&waiters), net.clone());
             move || {
-                let reason = drive(driver);
+                let reason = loop_runtime.block_on(driver.run()).err().map(|e| e.to_string());
+                if let Some(reason) = &reason {
+                    tracing::error!("this node has stopped: {reason}");
+                }
                 // Whoever waits for an answer or for space would wait for ever.
                 waiters.close();
                 room.wait_for_space(false);
                 let _ = stopped_sender.send(reason);
                 drop(lock);
+                // What was sent last still goes out.
+                loop_runtime.block_on(net.shutdown());
             }
         })?,
     ];
@@ -524,17 +574,6 @@ fn listen(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<tokio::net::T
         tokio::net::TcpListener::from_std(listener)
     };
     listeners.into_iter().map(listen).collect()
-}
-
-/// Runs the loop to its end on this thread; says why if it broke.
-fn drive(driver: Driver) -> Option<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let reason = match runtime {
-        Ok(runtime) => runtime.block_on(driver.run()).err()?.to_string(),
-        Err(error) => error.to_string(),
-    };
-    tracing::error!("this node has stopped: {reason}");
-    Some(reason)
 }
 
 fn spawn(

@@ -38,6 +38,7 @@ const ELECTION_HEARTBEATS_MIN: u64 = 5;
 const REQUEST_BYTES_CEILING: u64 = 10 << 20;
 /// Below this not even a key fits.
 const REQUEST_BYTES_FLOOR: u64 = 1 << 10;
+const LEARNERS_CEILING: u64 = 1000;
 const TXN_OPS_CEILING: u64 = 100_000;
 const CLIENT_CONNECTIONS_CEILING: u64 = 1 << 20;
 /// As gRPC has it.
@@ -72,6 +73,12 @@ pub struct Config {
     pub describes_cluster: bool,
     /// What orders the cluster's writes.
     pub engine: Engine,
+    /// Whether changes of the members are refused that would cost, or risk, the quorum.
+    pub is_reconfig_strict: bool,
+    /// Learners that the cluster may have at one time.
+    pub learners_max: usize,
+    /// Whether to go on alone with this member's data.
+    pub force_new_cluster: bool,
     /// Heartbeat interval.
     pub heartbeat_ms: u64,
     /// Election timeout; at least five heartbeats.
@@ -394,6 +401,10 @@ impl Sources {
                 "raft or zab",
                 &[("raft", Engine::Raft), ("zab", Engine::Zab)],
             ),
+            is_reconfig_strict: read.boolean("strict-reconfig-check"),
+            learners_max: usize::try_from(read.number("max-learners", 0, LEARNERS_CEILING))
+                .unwrap_or(usize::MAX),
+            force_new_cluster: read.boolean("force-new-cluster"),
             heartbeat_ms: read.number("heartbeat-interval", 1, ELECTION_MS_MAX),
             election_ms: read.number("election-timeout", 1, ELECTION_MS_MAX),
             snapshot_count: read.number("snapshot-count", 1, u64::MAX),
@@ -479,6 +490,10 @@ impl Reader<'_> {
                 min
             }
         }
+    }
+
+    fn boolean(&mut self, flag: &'static str) -> bool {
+        self.choice(flag, "true or false", &[("false", false), ("true", true)])
     }
 
     /// Zero, or a span that leaves both sides time for something else.

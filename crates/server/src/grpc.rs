@@ -2,11 +2,13 @@
 //!
 //! Services and methods that are not here answer `Unimplemented`, as for an unknown name.
 
-mod cluster;
+pub(crate) mod cluster;
 mod health;
 mod kv;
+pub(crate) mod learner;
 mod lease;
 mod maintenance;
+mod move_leader;
 mod watch;
 
 use std::pin::Pin;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::grpc::learner;
 use crate::local::Local;
 use crate::status;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
@@ -19,10 +20,11 @@ pub(crate) fn router(services: Routes, local: Local) -> Router {
     let plain = Router::new()
         .route("/health", get(health))
         .route("/version", get(version))
-        .with_state(local);
+        .with_state(local.clone());
     services
         .into_axum_router()
         .layer(middleware::map_response(in_etcds_words))
+        .layer(middleware::from_fn_with_state(local, learner::refuse))
         .merge(plain)
         .fallback(unknown)
 }
@@ -50,7 +52,8 @@ fn healthy(reason: Option<String>) -> Response {
     answer(code, &json!({ "health": word, "reason": reason.unwrap_or_default() }))
 }
 
-async fn version() -> Response {
+/// The versions of the interface that this member has.
+pub(crate) async fn version() -> Response {
     let versions = json!({
         "etcdserver": ETCD_VERSION,
         "etcdcluster": CLUSTER_VERSION,

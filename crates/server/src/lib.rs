@@ -7,6 +7,8 @@
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
 //! leases, watching         when leases end, and who is told what
+//! membership               which changes of the members may be made, and by whom
+//! joining, peer_port       how a new member finds the cluster, and what it is told on the peer port
 //! accept, authority        connections of clients, old ones included
 //! open_files               how many connections there may be
 //! ```
@@ -20,10 +22,13 @@ mod duration;
 mod grpc;
 mod http;
 pub mod identity;
+mod joining;
 mod leadership;
 mod leases;
 mod local;
+mod membership;
 mod open_files;
+mod peer_port;
 mod quota;
 mod serve;
 mod status;
@@ -32,6 +37,7 @@ mod version;
 mod watching;
 
 pub use duration::parse_duration;
+pub use joining::JoinError;
 pub use open_files::raise_open_files;
 pub use quorate_runtime::Engine;
 pub use serve::{ServeError, Server};

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::grpc::MESSAGE_OVERHEAD_BYTES;
 use crate::leadership::Leadership;
 use crate::leases::Leases;
+use crate::membership::Rules;
 use crate::watching::Watching;
 use crate::{quota, status};
 
@@ -34,6 +35,7 @@ pub(crate) struct Local {
     look_every: Duration,
     election_timeout: Duration,
     request_timeout: Duration,
+    membership_rules: Rules,
     leases: Arc<Leases>,
     watching: Arc<Watching>,
     stopping: watch::Receiver<bool>,
@@ -58,6 +60,11 @@ impl Local {
             quota_bytes_max: config.quota_bytes_max,
             look_every: Duration::from_millis(config.heartbeat_ms),
             request_timeout: Duration::from_millis(5000 + 2 * config.election_ms),
+            membership_rules: Rules::new(
+                config.is_reconfig_strict,
+                config.learners_max,
+                Duration::from_millis(config.election_ms),
+            ),
         }
     }
 
@@ -140,6 +147,27 @@ impl Local {
             revision,
             raft_term: status.term.0,
         }
+    }
+
+    /// Refuses what only a member with a vote serves.
+    pub(crate) fn check_votes(&self) -> Result<(), Status> {
+        if self.node.status().is_learner {
+            return Err(status::of_kv(KvError::NotSupportedForLearner));
+        }
+        Ok(())
+    }
+
+    /// What a request that began at `start` and has no answer is put down to.
+    pub(crate) fn timeout(&self, start: Instant) -> KvError {
+        self.leadership.timeout(start)
+    }
+
+    pub(crate) fn membership_rules(&self) -> Rules {
+        self.membership_rules
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {

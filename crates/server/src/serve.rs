@@ -17,22 +17,25 @@ use std::time::Duration;
 use quorate_kv::{Command, Member};
 use quorate_runtime::{Node, NodeConfig, StartError};
 use quorate_types::Life;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::accept::{Accepting, Seats};
 use crate::config::Config;
 use crate::identity::{self, Identity, IdentityError};
+use crate::joining::{self, JoinError, Joined};
 use crate::local::Local;
 use crate::open_files::Shares;
 use crate::urls::{Url, UrlError};
 use crate::version::{ETCD_VERSION, QUORATE_VERSION};
-use crate::{grpc, http};
+use crate::{grpc, http, peer_port};
 
 /// Wait between two attempts to publish.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 /// Time that connections get to end by themselves when the server stops.
 const LINGER: Duration = Duration::from_secs(2);
+/// Questions at the peer port that wait to be heard. More are refused.
+const QUESTIONS_MAX: usize = 16;
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
 
@@ -78,6 +81,9 @@ pub enum ServeError {
     /// The data directory belongs to someone else.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// There is no cluster to join, or it does not know this member.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The node.
     #[error(transparent)]
     Node(#[from] StartError),
@@ -106,13 +112,20 @@ impl Server {
             .await
             .map_err(|error| StartError::Net(error.to_string()))??;
         let found = found.map(|identity| (identity.node, identity.cluster));
-        let identity = identity::settle(config, found)?;
+        let (identity, joined) = match identity::settle(config, found)? {
+            Some(identity) => (identity, None),
+            None => {
+                let Joined { node, cluster, members } = joining::join(config).await?;
+                (Identity { node, cluster, members: Vec::new() }, Some(members))
+            }
+        };
         tracing::info!(
             name = config.name,
             member = format!("{:x}", identity.node),
             cluster = format!("{:x}", identity.cluster),
             data_dir = %config.data_dir.display(),
             fresh = found.is_none(),
+            joins = joined.is_some(),
             version = QUORATE_VERSION,
             etcd_version = ETCD_VERSION,
             "starting"
@@ -122,7 +135,14 @@ impl Server {
         }
 
         let shares = Shares::now(config.client_connections_max);
-        let node = Node::start(node_config(config, &identity, peers, shares)).await?;
+        let (peer_http, questions) = mpsc::channel(QUESTIONS_MAX);
+        let mut node_config = node_config(config, &identity, peers, shares);
+        node_config.peer_http = Some(peer_http);
+        if let Some(members) = joined {
+            node_config.joins = true;
+            node_config.members = members;
+        }
+        let node = Node::start(node_config).await?;
         let (stop, stopping) = watch::channel(false);
         let local = Local::new(node.clone(), config, stopping.clone());
         let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
@@ -141,6 +161,7 @@ impl Server {
                 }
             }
         });
+        tasks.spawn(peer_port::serve(questions, local.clone(), stopping.clone()));
         let seats = Seats::new(shares.clients);
         tasks.spawn(serve_clients(config.clone(), local, clients, seats, ready_sender, stopping));
         Ok(Server { node: NodeHandle(node), identity, client_addresses, ready, stop, tasks })
@@ -216,6 +237,7 @@ fn node_config(
         members,
         peer_listeners: peers.into_iter().map(|(_, listener, _)| listener).collect(),
         engine: config.engine,
+        force_new_cluster: config.force_new_cluster,
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         snapshot_count: config.snapshot_count,

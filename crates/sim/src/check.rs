@@ -10,7 +10,7 @@ mod states;
 
 use quorate_kv::{KvError, RangeResponse, Store};
 use quorate_raft::ConfState;
-use quorate_replica::{Applying, Fatal, Glance, Initial, RequestId, Status, Write};
+use quorate_replica::{Applying, Fatal, Glance, Initial, RequestId, Status, Write, WriteId};
 use quorate_types::{Index, NodeId};
 
 use crate::ledger::Ledger;
@@ -106,8 +106,8 @@ impl Checks {
     }
 
     /// So many writes more were done, in order, and synced or not.
-    pub(crate) fn on_durable(&mut self, node: NodeId, writes: usize, is_synced: bool) {
-        self.logs.on_durable(node, writes, is_synced);
+    pub(crate) fn on_durable(&mut self, node: NodeId, last: WriteId, is_synced: bool) {
+        self.logs.on_durable(node, last, is_synced);
     }
 
     pub(crate) fn on_glance(

@@ -16,7 +16,7 @@ use quorate_kv::{Apply, Entry, KvError, RangeRequest, Response, Store};
 use quorate_raft::{AnyConfChange, Role, SnapshotMetadata};
 use quorate_replica::{
     Applying, Effects, Event as ReplicaEvent, Glance, LogWrite, Message, ReadId, Refusal, Replica,
-    RequestId, RequestIds, Write, Writing, Written, open, seal, speaks_for,
+    RequestId, RequestIds, Step, Write, WriteId, Writing, Written, open, seal, speaks_for,
 };
 use quorate_types::{Index, Mark, NodeId};
 use quorate_wal::{Wal, WalError};
@@ -93,7 +93,8 @@ pub(crate) struct Process {
 }
 
 enum DiskWork {
-    Write(Vec<quorate_wal::Write>),
+    /// A group, and its last write.
+    Write(WriteId, Vec<quorate_wal::Write>),
     Compact(Mark),
 }
 
@@ -183,7 +184,7 @@ impl Node {
         self.disk.light_fuse(cx.chance.below(14));
         if process.disk_is_busy && cx.chance.percent(60) {
             match process.disk_work.front() {
-                Some(DiskWork::Write(group)) => drop(process.wal.append(group)),
+                Some(DiskWork::Write(_, group)) => drop(process.wal.append(group)),
                 Some(DiskWork::Compact(mark)) => drop(process.wal.compact(mark)),
                 None => {}
             }
@@ -215,7 +216,11 @@ impl Node {
             cx.after(self.tick_us, self.id, self.life, What::Tick);
         }
         match what {
-            What::Tick | What::ExtraTick => self.event(ReplicaEvent::Tick)?,
+            What::Tick | What::ExtraTick => {
+                self.process().writing.on_tick();
+                self.feed(cx)?;
+                self.event(ReplicaEvent::Tick)?;
+            }
             What::Deliver { from, bytes } => self.on_message(cx, from, bytes)?,
             What::Ask { client, op, ask } => self.on_ask(cx, client, op, ask)?,
             What::Disk => self.on_disk(cx)?,
@@ -364,19 +369,23 @@ impl Node {
             process.kept = None;
         }
         cx.checks.on_queues(id, process.disk_work.len(), process.apply_work.len());
-        self.feed(cx);
-        Ok(())
+        self.feed(cx)
     }
 
     /// Gives idle threads their next work.
-    fn feed(&mut self, cx: &mut Cx<'_>) {
+    fn feed(&mut self, cx: &mut Cx<'_>) -> Going {
+        while let Some(step) = self.process().writing.next_step() {
+            match step {
+                Step::Group(group) => {
+                    let last = group.last().map_or(WriteId::default(), |write| write.id);
+                    let group = group.into_iter().map(log_write).collect();
+                    self.process().disk_work.push_back(DiskWork::Write(last, group));
+                }
+                Step::Settled(last) => self.event(ReplicaEvent::Persisted(last))?,
+            }
+        }
         let (id, life, hangs) = (self.id, self.life, self.disk_hangs);
         let process = self.process();
-        if let Some(group) = process.writing.next_group() {
-            process
-                .disk_work
-                .push_back(DiskWork::Write(group.into_iter().map(log_write).collect()));
-        }
         if !process.disk_is_busy && !process.disk_work.is_empty() {
             process.disk_is_busy = true;
             if !hangs {
@@ -389,6 +398,7 @@ impl Node {
             let latency = cx.plan.apply_us(cx.chance);
             cx.after(latency, id, life, What::Apply);
         }
+        Ok(())
     }
 
     /// The disk has done its oldest work, or found that it cannot.
@@ -402,9 +412,9 @@ impl Node {
         match process.disk_work.pop_front() {
             None => {}
             Some(DiskWork::Compact(mark)) => compact(&mut process.wal, &mark)?,
-            Some(DiskWork::Write(group)) => match process.wal.append(&group) {
+            Some(DiskWork::Write(last, group)) => match process.wal.append(&group) {
                 Ok(()) => {
-                    cx.checks.on_durable(id, group.len(), group.iter().any(syncs));
+                    cx.checks.on_durable(id, last, group.iter().any(syncs));
                     self.on_written(cx)?;
                 }
                 Err(WalError::Full { .. }) if !process.wal.is_poisoned() => {
@@ -416,7 +426,7 @@ impl Node {
                     {
                         compact(&mut process.wal, &mark)?;
                     }
-                    process.disk_work.push_front(DiskWork::Write(group));
+                    process.disk_work.push_front(DiskWork::Write(last, group));
                     process.disk_is_busy = true;
                     cx.after(FULL_RETRY_US, id, life, What::Disk);
                     return Ok(());
@@ -424,8 +434,7 @@ impl Node {
                 Err(error) => return Err(error.into()),
             },
         }
-        self.feed(cx);
-        Ok(())
+        self.feed(cx)
     }
 
     fn on_written(&mut self, cx: &mut Cx<'_>) -> Going {
@@ -437,8 +446,7 @@ impl Node {
                 process.apply_work.push_back(ApplyWork::Install(snapshot.metadata));
             }
         }
-        self.feed(cx);
-        Ok(())
+        self.feed(cx)
     }
 
     fn on_apply(&mut self, cx: &mut Cx<'_>) -> Going {
@@ -486,8 +494,7 @@ impl Node {
                 }
             }
         }
-        self.feed(cx);
-        Ok(())
+        self.feed(cx)
     }
 
     fn apply(&mut self, cx: &mut Cx<'_>, entries: Vec<Applying>) -> Going {

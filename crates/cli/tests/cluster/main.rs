@@ -10,6 +10,7 @@ mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
+mod membership;
 mod playground;
 mod signals;
 mod wiped;

@@ -23,6 +23,7 @@ async fn written(hello: &Hello) -> Vec<u8> {
 async fn read(mut bytes: &[u8]) -> Result<Opening, String> {
     read_opening(&mut bytes).await.map_err(|error| match error {
         OpeningError::Bad(reason) => format!("{reason:?}"),
+        OpeningError::Http(_) => "Http".into(),
         OpeningError::Lost(_) => "lost".into(),
     })
 }

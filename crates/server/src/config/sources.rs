@@ -60,14 +60,14 @@ pub const FLAGS: &[Flag] = &[
         "initial-cluster",
         "LIST",
         "",
-        "Members of a new cluster, this one among them: n1=http://h1:2380,n2=http://h2:2380 \
+        "Members of the cluster, this one among them: n1=http://h1:2380,n2=http://h2:2380 \
          [default: this member alone]",
     ),
     flag(
         "initial-cluster-state",
         "STATE",
         "new",
-        "`new` founds a cluster, `existing` goes on with the member in the data directory",
+        "`new` founds a cluster, `existing` joins one that this member was added to",
     ),
     flag(
         "initial-cluster-token",
@@ -80,6 +80,19 @@ pub const FLAGS: &[Flag] = &[
         "ENGINE",
         "raft",
         "raft or zab: what orders writes; the same on all members, and for as long as they live",
+    ),
+    flag(
+        "strict-reconfig-check",
+        "BOOL",
+        "true",
+        "Refuse changes of the members that would cost, or risk, the quorum",
+    ),
+    flag("max-learners", "COUNT", "1", "Learners that the cluster may have at one time"),
+    flag(
+        "force-new-cluster",
+        "BOOL",
+        "false",
+        "Go on alone with this member's data, when the others are lost for good; once only",
     ),
     flag("heartbeat-interval", "MS", "100", "How often a leader shows itself, in milliseconds"),
     flag(
@@ -288,6 +301,7 @@ fn plain(flag: &str, value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(is_set) => Some(is_set.to_string()),
         toml::Value::Array(parts) => {
             let parts: Option<Vec<&str>> = parts.iter().map(toml::Value::as_str).collect();
             parts.map(|parts| parts.join(","))

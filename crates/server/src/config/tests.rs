@@ -41,6 +41,21 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
 }
 
 #[test]
+fn what_is_on_or_off_is_said_in_words() {
+    let config = Sources::default().config().unwrap();
+    assert!(config.is_reconfig_strict && !config.force_new_cluster);
+    assert_eq!(config.learners_max, 1);
+    for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
+        let config = given(&[("strict-reconfig-check", text)]).config();
+        assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
+    }
+    let mut sources = Sources::default();
+    sources.toml("q.toml", "strict-reconfig-check = false\nmax-learners = 3");
+    let config = sources.config().unwrap();
+    assert_eq!((config.is_reconfig_strict, config.learners_max), (false, 3));
+}
+
+#[test]
 fn the_cluster_is_by_default_this_member_under_its_name() {
     let flags = [("name", "n1"), ("initial-advertise-peer-urls", "http://a:1,http://b:1")];
     let config = given(&flags).config().unwrap();

@@ -51,6 +51,7 @@ impl Kv for Service {
         let range = convert::range_request(request.into_inner());
         range.validate().map_err(status::of_kv)?;
         if !range.serializable {
+            self.local.check_votes()?;
             self.local.read_barrier().await?;
         }
         let answer = if range.range_end.is_empty() {

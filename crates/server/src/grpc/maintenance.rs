@@ -11,6 +11,7 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
+use super::move_leader::move_leader;
 use super::{Streamed, not_yet};
 use crate::local::Local;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
@@ -93,9 +94,9 @@ impl Maintenance for Service {
 
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        not_yet("MoveLeader")
+        move_leader(&self.local, request.into_inner()).await.map(Response::new)
     }
 
     async fn downgrade(

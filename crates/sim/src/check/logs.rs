@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_raft::{ConfState, Role};
-use quorate_replica::{Engine, Glance, HardState, Initial, Status, Write};
+use quorate_replica::{Engine, Glance, HardState, Initial, Status, Write, WriteId};
 use quorate_types::{Index, NodeId, Term};
 use quorate_zab::Zxid;
 
@@ -35,8 +35,6 @@ struct Member {
     /// As those make it that are durable.
     durable: Shadow,
     pending: VecDeque<Pending>,
-    /// The first so many of them were done, but not synced.
-    unsynced: usize,
     conf_state: ConfState,
     engine: Engine,
     has_started: bool,
@@ -44,6 +42,7 @@ struct Member {
 
 #[derive(Clone, Debug)]
 struct Pending {
+    id: WriteId,
     install: Option<(Index, Term)>,
     cut_from: Option<Index>,
     entries: Vec<(Index, Term)>,
@@ -165,7 +164,6 @@ impl Logs {
         }
         member.has_started = true;
         member.pending.clear();
-        member.unsynced = 0;
         member.written = found.clone();
         member.durable = found;
         member.conf_state = initial.conf_state.clone();
@@ -178,6 +176,7 @@ impl Logs {
     pub(super) fn on_write(&mut self, node: NodeId, write: &Write) -> Finding {
         let member = self.members.entry(node).or_default();
         let pending = Pending {
+            id: write.id,
             install: write.mark.as_ref().map(|mark| (mark.index, Term(mark.stamp))),
             cut_from: write.cut_from,
             entries: write.entries.iter().map(|entry| (entry.index, entry.term)).collect(),
@@ -205,17 +204,16 @@ impl Logs {
         Ok(())
     }
 
-    pub(super) fn on_durable(&mut self, node: NodeId, writes: usize, is_synced: bool) {
+    /// The log has everything up to this write.
+    pub(super) fn on_durable(&mut self, node: NodeId, last: WriteId, is_synced: bool) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        member.unsynced += writes;
         if !is_synced {
             return;
         }
-        for _ in 0..member.unsynced {
+        while member.pending.front().is_some_and(|write| write.id <= last) {
             let Some(write) = member.pending.pop_front() else { break };
             member.durable.take(&write);
         }
-        member.unsynced = 0;
         // Long logs cost time where they are looked at; members compact theirs.
         member.durable.compact(5_000);
         member.written.compact(10_000);
