@@ -161,7 +161,6 @@ impl OnRaft {
             && self.raft.entry_term(self.raft.applied()) == Some(status.hard_state.term)
     }
 
-    /// How far each member's log is known to match this one.
     pub(crate) fn matched(&self) -> Vec<(NodeId, Index)> {
         let mut matched = Vec::new();
         self.raft.for_each_progress(|id, _, progress| matched.push((id, progress.matched)));

@@ -197,8 +197,7 @@ impl Replica {
     }
 
     /// Whether this replica leads and has applied every membership change that there is, so that its
-    /// machine knows what a further one would change.
-    /// Never with ZAB, whose members are fixed.
+    /// machine knows what a further one would change. With ZAB none can be made.
     pub fn may_change(&self) -> bool {
         match &self.engine {
             Running::Raft(raft) => raft.may_change(),
@@ -211,7 +210,7 @@ impl Replica {
     pub fn matched(&self) -> Vec<(NodeId, Index)> {
         match &self.engine {
             Running::Raft(raft) => raft.matched(),
-            Running::Zab(_) => Vec::new(),
+            Running::Zab(zab) => zab.matched(),
         }
     }
 

@@ -247,24 +247,22 @@ mod tests {
         assert_eq!(group(&mut writing), [4, 5]);
     }
 
-    fn committed(index: u64) -> HardState {
-        let commit = Index(index);
-        quorate_raft::HardState { commit, ..Default::default() }.into()
+    fn state(commit: u64) -> HardState {
+        quorate_raft::HardState { commit: Index(commit), ..Default::default() }.into()
     }
 
     fn commit(id: u64, index: u64) -> Write {
-        let hard_state = committed(index);
-        Write { must_sync: false, ..Write::commit(WriteId(id), hard_state) }
+        Write { must_sync: false, ..Write::commit(WriteId(id), state(index)) }
     }
 
     /// The commit indexes of the next group, by write.
     fn commits(writing: &mut Writing) -> Vec<Option<u64>> {
         let Some(Step::Group(group)) = writing.next_step() else { return Vec::new() };
-        let commit = |write: &Write| match &write.hard_state {
-            Some(HardState::Raft(state)) => Some(state.commit.0),
-            _ => None,
+        let commit = |state: &HardState| match state {
+            HardState::Raft(state) => state.commit.0,
+            HardState::Zab(state) => state.committed.0,
         };
-        group.iter().map(commit).collect()
+        group.iter().map(|write| write.hard_state.as_ref().map(commit)).collect()
     }
 
     #[test]
@@ -298,7 +296,7 @@ mod tests {
         assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(2))));
         writing.on_tick();
         let Some(Step::Group(group)) = writing.next_step() else { panic!("not written") };
-        assert_eq!(group, [Write::commit(WriteId(2), committed(11))]);
+        assert_eq!(group, [Write::commit(WriteId(2), state(11))]);
         assert!(group[0].must_sync, "or it may never be durable");
         assert_eq!(writing.on_written(), Some(Written::Persisted(WriteId(2))));
         writing.on_tick();

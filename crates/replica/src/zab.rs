@@ -191,6 +191,17 @@ impl OnZab {
         self.log().conf_state().clone()
     }
 
+    pub(crate) fn matched(&self) -> Vec<(NodeId, Index)> {
+        let status = self.zab.status();
+        let known =
+            |learner: &quorate_zab::LearnerStatus| Some((node_of(&learner.fid)?, learner.matched));
+        let mut matched: Vec<_> = status.learners.iter().filter_map(known).collect();
+        if status.role == ZabRole::Leading {
+            matched.push((status.id, status.last));
+        }
+        matched
+    }
+
     pub(crate) fn check(&self) {
         check_writes(self.writes.iter());
         self.links.check();

@@ -617,7 +617,12 @@ fn promises_hold(engine: Engine) {
         assert_eq!(world.leaders(), 1, "seed {seed}: one leader at the end");
         let first = &world.nodes[0].machine;
         for node in &world.nodes {
-            assert_eq!(node.machine, *first, "seed {seed}: machines differ at the end");
+            assert_eq!(
+                node.machine,
+                *first,
+                "seed {seed}: machines differ at the end: {:?}",
+                node.replica.as_ref().map(Replica::status)
+            );
         }
         let held: BTreeSet<_> = first.requests.iter().copied().collect();
         assert_eq!(held.len(), first.requests.len(), "seed {seed}: a request was applied twice");

@@ -166,6 +166,10 @@ impl Driver {
             self.waiters.answer(request, Answer::NotLeader);
             return Ok(());
         }
+        if self.engine == Engine::Zab {
+            self.waiters.answer(request, Answer::Refused(Refusal::Unsupported));
+            return Ok(());
+        }
         if !self.replica.may_change() {
             self.waiters.answer(request, Answer::Refused(Refusal::Change));
             return Ok(());

@@ -76,7 +76,8 @@ fn apply_rest(store: &Store, initial: &Initial) -> Result<(), String> {
                 Apply::Membership { conf_state: conf_state.clone(), change }
             }
         };
-        entries.push(Entry { index, term: entry.term, what, answer_wanted: false });
+        let term = initial.hard_state.engine().era(entry.term.0);
+        entries.push(Entry { index, term, what, answer_wanted: false });
     }
     for entries in entries.chunks(CALL_MAX) {
         let mut done = 0;

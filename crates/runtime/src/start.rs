@@ -109,6 +109,12 @@ pub enum StartError {
         /// What was to run.
         wanted: Engine,
     },
+    /// No member can be added to a cluster with this engine.
+    #[error(
+        "the engine zab has a fixed membership: a member without data cannot join; name all members \
+         when the cluster is founded, or use the engine raft"
+    )]
+    FixedMembership,
     /// Nothing is there and no members were named.
     #[error("data directory {} is empty and no members of a new cluster were named", path.display())]
     NoMembers {
@@ -270,9 +276,14 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     let state_file = layout.state_file(config.cache_bytes, room);
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
+        if config.joins && config.engine == Engine::Zab {
+            return Err(StartError::FixedMembership);
+        }
         bootstrap(config, &layout, &state_file)?;
-        let (first, hard_state) =
-            if config.joins { joining_log() } else { first_log(config.engine) };
+        let (first, hard_state) = match config.joins {
+            true => joining_log(),
+            false => first_log(config.engine),
+        };
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
         Wal::create(

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use quorate_kv::Member;
+use quorate_types::EntryId;
 use tempfile::TempDir;
 
 use super::*;
