@@ -43,6 +43,8 @@ pub(crate) struct Core<S> {
     pub(crate) tracker: ProgressTracker,
     /// Whether this node is a learner in its own membership.
     pub(crate) is_learner: bool,
+    /// Whether nothing happened since the last Ready that could have made work.
+    pub(crate) is_quiet: bool,
 
     /// Ticks since the last sign of a leader, or, on a leader, since the last check of its quorum.
     pub(crate) election_elapsed: u32,
@@ -100,6 +102,7 @@ impl<S: Storage> Core<S> {
             log,
             tracker,
             is_learner: false,
+            is_quiet: false,
             election_elapsed: 0,
             election_timeout: config.election_tick,
             has_stood: false,

@@ -43,8 +43,6 @@ pub struct RawNode<S> {
     pub(crate) on_advance: Option<Box<OnAdvance>>,
     // Boxed, because hardly any of many groups on a node ever has one.
     fatal: Option<Box<Fatal>>,
-    /// Whether nothing happened since the last Ready that could have made work.
-    pub(crate) is_quiet: bool,
 }
 
 impl<S: Storage> RawNode<S> {
@@ -84,7 +82,6 @@ impl<S: Storage> RawNode<S> {
             raft,
             on_advance: None,
             fatal: None,
-            is_quiet: false,
         })
     }
 
@@ -146,9 +143,12 @@ impl<S: Storage> RawNode<S> {
     /// Only a [`Fatal`].
     pub fn tick(&mut self) -> Result<(), Error> {
         // Most ticks of most nodes are counted, and that is all.
-        if self.fatal.is_none() && !self.raft.count_tick() {
-            return Ok(());
-        }
+        if self.fatal.is_none() && !self.raft.count_tick() { Ok(()) } else { self.on_time() }
+    }
+
+    // Apart, so that a tick that is only counted does not pay for what it does not do.
+    #[inline(never)]
+    fn on_time(&mut self) -> Result<(), Error> {
         self.run(|node| node.raft.on_time())
     }
 
@@ -391,8 +391,9 @@ impl<S: Storage> RawNode<S> {
 
     /// As [`RawNode::ready`], in the memory of an earlier Ready, of whatever node, whose content is
     /// dropped. A driver of many groups that has one for all of them asks the allocator for nothing
-    /// while they are idle. It clears it ([`Ready::clear`]) as soon as the work is done: entries
-    /// that a Ready holds on to are not free to grow in their place.
+    /// while they are idle; for that, each node keeps the memory of a heartbeat to each peer, or of
+    /// one answer. The Ready is to be cleared ([`Ready::clear`]) as soon as its work is done:
+    /// entries that it holds on to cannot grow in their place.
     pub fn ready_into(&mut self, ready: &mut Ready) {
         ready.clear();
         if self.run(|node| node.take_work(ready)).is_err() {
@@ -459,7 +460,7 @@ impl<S: Storage> RawNode<S> {
     /// Whether there is work. Agrees with what [`RawNode::ready`] would give, but for notes, which
     /// are no work (and see [`Config::coalesce_appends`]).
     pub fn has_ready(&self) -> bool {
-        !self.is_quiet && self.fatal.is_none() && self.has_work()
+        !self.raft.core.is_quiet && self.fatal.is_none() && self.has_work()
     }
 
     fn has_work(&self) -> bool {
@@ -487,8 +488,14 @@ impl<S: Storage> RawNode<S> {
         // Most Readies of a quiet group ask for no write.
         let is_nothing = self.on_advance.is_none() && self.fatal.is_none();
         if is_nothing && !self.raft.core.config.async_storage_writes {
-            return Ok(());
+            Ok(())
+        } else {
+            self.report_done()
         }
+    }
+
+    #[inline(never)]
+    fn report_done(&mut self) -> Result<(), Error> {
         self.run(|node| {
             if node.raft.core.config.async_storage_writes {
                 return Err(Fatal::AdvanceWithAsyncWrites.into());
@@ -667,7 +674,7 @@ impl<S: Storage> RawNode<S> {
     /// Asserts what holds between any two calls. Costs about as much as a heartbeat round.
     pub fn check(&self) {
         self.raft.check();
-        assert!(!self.is_quiet || !self.has_work(), "a node that is quiet has no work");
+        assert!(!self.raft.core.is_quiet || !self.has_work(), "a node that is quiet has no work");
     }
 
     // Inside.
@@ -677,7 +684,7 @@ impl<S: Storage> RawNode<S> {
         if let Some(fatal) = &self.fatal {
             return Err(Fatal::clone(fatal).into());
         }
-        self.is_quiet = false;
+        self.raft.core.is_quiet = false;
         let result = work(self);
         match &result {
             Err(Error::Fatal(fatal)) => self.fatal = Some(Box::new(fatal.clone())),

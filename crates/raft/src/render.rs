@@ -66,13 +66,20 @@ impl<S: Storage> RawNode<S> {
         if core.has_notes() {
             ready.notes = core.take_notes();
         }
-        let held = std::mem::take(&mut core.held);
-        self.render(ready, held);
-        self.accept_marks(ready)?;
         // With entries or a snapshot there may be more to do once they are stored or applied.
-        self.is_quiet = ready.entries.is_empty()
+        let is_last = ready.entries.is_empty()
             && ready.committed_entries.is_empty()
             && ready.snapshot.is_none();
+        let is_written = core.held.is_empty() && !core.log.has_unstable_ents();
+        if is_last && is_written && ready.hard_state.is_none() && ready.soft_state.is_none() {
+            // As of an idle node: messages, and nothing to write or to remember.
+            core.trace(crate::TracingEventName::Ready);
+        } else {
+            let held = std::mem::take(&mut core.held);
+            self.render(ready, held);
+            self.accept_marks(ready)?;
+        }
+        self.raft.core.is_quiet = is_last;
         Ok(())
     }
 
@@ -95,7 +102,9 @@ impl<S: Storage> RawNode<S> {
         if hard_state != self.hard_state {
             ready.hard_state = Some(hard_state);
         }
-        ready.must_sync = must_sync(&hard_state, &self.hard_state, ready.entries.len());
+        if ready.hard_state.is_some() || !ready.entries.is_empty() {
+            ready.must_sync = must_sync(&hard_state, &self.hard_state, ready.entries.len());
+        }
         Ok(())
     }
 

@@ -22,6 +22,7 @@ pub struct Quorate<S = MemoryStorage> {
     wire: Vec<Message>,
     /// The memory of every Ready.
     ready: Ready,
+    reuse_ready: bool,
 }
 
 struct Member<S> {
@@ -46,8 +47,13 @@ impl<S: Storage + 'static> Quorate<S> {
             Member { node, stored, applied: Applied::default(), readies: 0 }
         };
         let members = voters.iter().map(member).collect();
-        let mut group =
-            Quorate { members, encoded: setup.encoded, wire: Vec::new(), ready: Ready::default() };
+        let mut group = Quorate {
+            members,
+            encoded: setup.encoded,
+            wire: Vec::new(),
+            ready: Ready::default(),
+            reuse_ready: setup.reuse_ready,
+        };
         group.leader().campaign().expect("storage answers");
         group.settle();
         assert!(group.is_led(), "nobody else campaigns");
@@ -92,7 +98,9 @@ impl<S: Storage> Member<S> {
             }
             wire.append(&mut ready.messages);
             self.apply(&ready.committed_entries);
-            ready.clear();
+            if !ready.entries.is_empty() || !ready.committed_entries.is_empty() {
+                ready.clear();
+            }
             self.node.advance().expect("storage answers");
         }
     }
@@ -215,6 +223,9 @@ impl<S: Storage> Quorate<S> {
                 match member.node.config().async_storage_writes {
                     true => member.work_async(&mut self.ready, &mut self.wire),
                     false => member.work(&mut self.ready, &mut self.wire),
+                }
+                if !self.reuse_ready {
+                    self.ready = Ready::default();
                 }
             }
             if self.wire.is_empty() {
