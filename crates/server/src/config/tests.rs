@@ -382,7 +382,7 @@ fn text_that_is_not_utf_8_is_told() {
 fn settings_that_do_not_fit_together_are_named() {
     for (flags, want) in [
         (
-            &[("engine", "zab"), ("initial-cluster-state", "existing")],
+            &[("engine", "zab"), ("initial-cluster-state", "existing")][..],
             "does not go with --engine zab",
         ),
         (
