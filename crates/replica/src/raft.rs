@@ -294,7 +294,7 @@ impl OnRaft {
                     self.writes.push_back(PendingWrite { write, responses, since_ticks });
                 }
                 Body::StorageApply { entries, responses } => {
-                    self.apply(core, entries, responses)?
+                    self.apply(core, entries, responses)?;
                 }
                 Body::Snapshot { ref snapshot } => {
                     core.snapshots.on_sending(snapshot.metadata.index);

@@ -286,9 +286,13 @@ impl World {
         self.network.extend(effects.messages.into_iter().map(|message| (message, None)));
         let mut failed = Vec::new();
         for message in effects.snapshots {
+            let wanted = message.snapshot().map(|metadata| metadata.index);
+            // One that was made since is another state.
             match &node.kept {
-                Some(machine) => self.network.push((message, Some(machine.clone()))),
-                None => failed.push(message.to()),
+                Some(machine) if wanted == Some(machine.applied) => {
+                    self.network.push((message, Some(machine.clone())))
+                }
+                _ => failed.push(message.to()),
             }
         }
         node.writes.extend(effects.writes.into_iter().map(DiskWork::Write));
@@ -621,7 +625,7 @@ fn promises_hold(engine: Engine) {
                 node.machine,
                 *first,
                 "seed {seed}: machines differ at the end: {:?}",
-                node.replica.as_ref().map(Replica::status)
+                [node, &world.nodes[0]].map(|node| node.replica.as_ref().map(Replica::status))
             );
         }
         let held: BTreeSet<_> = first.requests.iter().copied().collect();

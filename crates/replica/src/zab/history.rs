@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_raft::{Entries, Entry as LogEntry, Snapshot as AnySnapshot};
 use quorate_types::{Index, Term};
@@ -113,7 +112,7 @@ impl Storage for History {
             command: Command {
                 op: Op::SET,
                 key: Arc::clone(&self.key),
-                content: entry.data.clone().unwrap_or_else(Bytes::new),
+                content: entry.data.clone().unwrap_or_default(),
             },
         };
         Ok(self.log.slice(lo, hi, bytes_max).iter().map(entry).collect())
