@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_was_current_a_retention_ago_is_compacted() {
         let hours = |count| AutoCompaction::Periodic(count * HOUR);
-        let minutes = |count| AutoCompaction::Periodic(Duration::from_secs(60 * count));
+        let minutes = |count: u64| AutoCompaction::Periodic(Duration::from_secs(60 * count));
         for (settings, until, want) in [
             (hours(1), 59, &[][..]),
             (hours(1), 190, &[(60, 100), (120, 160), (180, 220)]),

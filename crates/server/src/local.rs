@@ -223,8 +223,4 @@ impl Local {
     pub(crate) fn quota(&self) -> &Quota {
         &self.quota
     }
-
-    pub(crate) fn node(&self) -> &Node {
-        &self.node
-    }
 }

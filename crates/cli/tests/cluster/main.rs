@@ -6,6 +6,7 @@ mod catch_up;
 mod chaos;
 mod clients;
 mod crowd;
+mod differential;
 mod durability;
 mod etcdctl;
 mod full_disk;

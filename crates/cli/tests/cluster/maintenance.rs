@@ -71,7 +71,7 @@ async fn a_full_cluster_is_made_room_in_with_etcdctl() {
     let status = cluster.status(2).await.unwrap();
     assert!(status.errors[0].ends_with("alarm:NOSPACE "), "{:?}", status.errors);
     let revision = status.header.unwrap().revision.to_string();
-    let compacted = etcdctl(&endpoints[0], &["compact", "--physical", &revision]);
+    let compacted = etcdctl(&endpoints[0], &["compaction", "--physical", &revision]);
     assert_eq!(compacted.output.trim_end(), format!("compacted revision {revision}"));
     for endpoint in &endpoints {
         let defragmented = etcdctl(endpoint, &["defrag"]);
