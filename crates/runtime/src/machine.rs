@@ -69,6 +69,9 @@ impl StateFile {
     /// again as they do, until the old file goes.
     pub(crate) fn defragment(&self, store: &Store) -> Result<(), StoreError> {
         let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.room.is_running() {
+            return Err(StoreError::Interrupted);
+        }
         let failed = |why: String| StoreError::Backend(quorate_kv::BackendError::Failed(why));
         let fresh = self.unfinished();
         remove(&fresh).map_err(failed)?;

@@ -230,8 +230,10 @@ mod tests {
         let (memory, kind) = (InMemoryBackend::new(), io::ErrorKind::StorageFull);
         let storage = Full { memory, left: AtomicU32::new(1), kind };
         let patient = Patient { storage, room, is_in_use: Arc::default() };
-        assert_eq!(patient.set_len(4).map_err(|error| error.kind()), Err(kind));
-        assert_eq!(metrics.state_full.value(), 0, "the state that is in use has room");
         patient.set_len(4).unwrap();
+        let refused = patient.write(0, b"data").map_err(|error| error.kind());
+        assert_eq!(refused, Err(kind));
+        assert_eq!(metrics.state_full.value(), 0, "the state that is in use has room");
+        patient.write(0, b"data").unwrap();
     }
 }

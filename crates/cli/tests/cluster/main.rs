@@ -7,6 +7,7 @@ mod chaos;
 mod clients;
 mod contests;
 mod crowd;
+mod differential;
 mod durability;
 mod etcdctl;
 mod full_disk;

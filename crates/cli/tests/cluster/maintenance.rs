@@ -66,12 +66,12 @@ async fn a_full_cluster_is_made_room_in_with_etcdctl() {
         let list = etcdctl(endpoint, &["alarm", "list"]);
         assert!(list.output.starts_with("memberID:"), "{}", list.output);
         assert!(list.output.trim_end().ends_with(" alarm:NOSPACE"), "{}", list.output);
-        assert_eq!(etcdctl(endpoint, &["get", "k", "--count-only", "--write-out=fields"]).code, 0);
+        assert_eq!(etcdctl(endpoint, &["get", "k", "--keys-only"]).code, 0);
     }
     let status = cluster.status(2).await.unwrap();
     assert!(status.errors[0].ends_with("alarm:NOSPACE "), "{:?}", status.errors);
     let revision = status.header.unwrap().revision.to_string();
-    let compacted = etcdctl(&endpoints[0], &["compact", "--physical", &revision]);
+    let compacted = etcdctl(&endpoints[0], &["compaction", "--physical", &revision]);
     assert_eq!(compacted.output.trim_end(), format!("compacted revision {revision}"));
     for endpoint in &endpoints {
         let defragmented = etcdctl(endpoint, &["defrag"]);
@@ -95,14 +95,8 @@ async fn a_full_cluster_is_made_room_in_with_etcdctl() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_have_the_same_hash_after_load_and_kills() {
-    let flags = [
-        "--snapshot-count",
-        "200",
-        "--corrupt-check-time",
-        "1s",
-        "--initial-corrupt-check",
-        "true",
-    ];
+    let flags =
+        ["--snapshot-count", "200", "--corrupt-check-time", "1s", "--initial-corrupt-check=true"];
     let mut cluster = Cluster::start(3, &flags).await;
     for round in 0..3 {
         cluster.fill(&[0, 1, 2], &format!("r{round}"), 300).await;
