@@ -175,6 +175,8 @@ fn every(ttl_seconds: i64) -> Duration {
 /// A stream of renewals of one lease.
 pub(super) struct Renewing {
     id: i64,
+    /// The first request was sent with the stream: some servers say nothing before.
+    is_asked: bool,
     requests: mpsc::Sender<LeaseKeepAliveRequest>,
     answers: quorate_proto::tonic::Streaming<LeaseKeepAliveResponse>,
 }
@@ -182,14 +184,18 @@ pub(super) struct Renewing {
 impl Renewing {
     pub(super) async fn open(channel: Channel, id: i64) -> Result<Renewing, Status> {
         let (requests, outgoing) = mpsc::channel(1);
+        // There is room for it.
+        let _ = requests.try_send(LeaseKeepAliveRequest { id });
         let outgoing = ReceiverStream::new(outgoing);
         let answers = LeaseClient::new(channel).lease_keep_alive(outgoing).await?.into_inner();
-        Ok(Renewing { id, requests, answers })
+        Ok(Renewing { id, is_asked: true, requests, answers })
     }
 
     /// Renews the lease and says for how long; 0 if it has ended.
     pub(super) async fn renew(&mut self) -> Result<LeaseKeepAliveResponse, Status> {
-        let _ = self.requests.send(LeaseKeepAliveRequest { id: self.id }).await;
+        if !std::mem::take(&mut self.is_asked) {
+            let _ = self.requests.send(LeaseKeepAliveRequest { id: self.id }).await;
+        }
         let answer = self.answers.message().await?;
         answer.ok_or_else(|| Status::unavailable("the member has ended the stream"))
     }

@@ -97,26 +97,27 @@ pub(super) async fn run(args: WatchArgs, flags: &ClientFlags) -> Result<(), CliE
     let (target, output) = (flags.target()?, flags.output()?);
     output.refuse_table()?;
     let (requests, outgoing) = mpsc::channel(1);
-    if !args.interactive {
-        // There is room for it.
-        let _ = requests.try_send(args.options.request()?);
-    }
+    let mut lines = args.interactive.then(lines_of_input);
+    // Some servers say nothing before the first request. There is room for it.
+    let first = match &mut lines {
+        None => Some(args.options.request()?),
+        lines => first_of(lines).await,
+    };
+    let Some(first) = first else { return Ok(()) };
+    let _ = requests.try_send(first);
     let watch = WatchClient::new(target.connect().await?);
     let mut watch = watch.max_decoding_message_size(ANSWER_BYTES_MAX);
     let mut responses = watch.watch(ReceiverStream::new(outgoing)).await?.into_inner();
-    let mut lines = args.interactive.then(lines_of_input);
     loop {
         tokio::select! {
             response = responses.message() => match response? {
                 Some(response) => tell_of(&output, &response, &args.command)?,
                 None => break,
             },
-            line = next(&mut lines) => match line.as_deref().map(parse) {
-                Some(Ok(Some(request))) => {
+            line = next(&mut lines) => match line {
+                Some(line) => if let Some(request) = understood(&line) {
                     let _ = requests.send(request).await;
-                }
-                Some(Ok(None)) => {}
-                Some(Err(error)) => tell::line(&format!("Invalid command: {error}")),
+                },
                 None => lines = None,
             },
         }
@@ -135,6 +136,27 @@ fn lines_of_input() -> mpsc::Receiver<Vec<u8>> {
         }
     });
     lines
+}
+
+/// The first request there is; nothing if the input ends before.
+async fn first_of(lines: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<WatchRequest> {
+    loop {
+        let line = next(lines).await?;
+        if let Some(request) = understood(&line) {
+            return Some(request);
+        }
+    }
+}
+
+/// What a line asks for; what asks for nothing is told.
+fn understood(line: &[u8]) -> Option<WatchRequest> {
+    match parse(line) {
+        Ok(request) => request,
+        Err(error) => {
+            tell::line(&format!("Invalid command: {error}"));
+            None
+        }
+    }
 }
 
 /// The next line; never anything where none are read.
