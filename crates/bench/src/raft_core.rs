@@ -43,12 +43,22 @@ pub struct Setup {
     pub async_writes: bool,
     /// A leader sends heartbeats every so many ticks.
     pub heartbeat_ticks: u32,
+    /// Whether quorate makes each Ready in the memory of the one before, with `ready_into`, which is
+    /// faster, and costs each node some memory.
+    pub reuse_ready: bool,
 }
 
 impl Setup {
     /// So many nodes that hand each other messages as they are.
     pub fn of(members: u64) -> Self {
-        Setup { members, coalesce: false, encoded: false, async_writes: false, heartbeat_ticks: 1 }
+        Setup {
+            members,
+            coalesce: false,
+            encoded: false,
+            async_writes: false,
+            heartbeat_ticks: 1,
+            reuse_ready: true,
+        }
     }
 }
 

@@ -146,7 +146,7 @@ async fn measure(args: BenchArgs) -> Result<(), CliError> {
         Some(Form::Json) => {
             serde_json::to_string(&report).map_err(|e| CliError::Output(e.into()))? + "\n"
         }
-        None | Some(Form::Simple | Form::Table) => report.text(),
+        None | Some(Form::Simple | Form::Fields | Form::Table) => report.text(),
     };
     let mut output = std::io::stdout();
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(CliError::Output)?;

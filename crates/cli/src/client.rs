@@ -1,4 +1,4 @@
-//! The client half of the program: `put`, `get`, `del`, `txn`, `status` and `members` against any
+//! The client half of the program: keys, leases, watches, members and what operators do, against any
 //! server of the etcd v3 API. Flags, plain output, JSON and exit codes are `etcdctl`'s, so that a
 //! script needs only the program's name changed.
 //!
@@ -6,17 +6,27 @@
 //! member cannot serve it; a write never is, once it may have arrived. What is about the endpoints
 //! themselves goes to all of them at once.
 
+mod answer;
+mod contest;
+mod endpoint;
 mod endpoints;
 mod error;
+mod fields;
 mod flags;
 mod json;
 mod keys;
 mod kv;
+mod lease;
+mod maintain;
+mod member;
 mod members;
 mod output;
+mod snapshot;
 mod status;
 mod table;
+mod tree;
 mod txn;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -25,9 +35,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) use error::CliError;
 use flags::ClientFlags;
 pub(crate) use flags::{Form, MemberFlags};
-use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
-use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 pub(crate) use quorate_server::parse_duration;
 
 /// A command that talks to a running cluster.
@@ -57,6 +65,34 @@ pub(crate) enum ClientCommand {
     Status(With<status::StatusArgs>),
     /// Lists the members of the cluster
     Members(With<members::MembersArgs>),
+    /// Prints what happens to a key, or to all keys of a range, as it happens
+    Watch(With<watch::WatchArgs>),
+    /// Grants, renews, shows and revokes leases
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Lists and changes the members of the cluster
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Asks every endpoint how it is
+    #[command(subcommand)]
+    Endpoint(endpoint::EndpointCommand),
+    /// Lists and ends alarms
+    #[command(subcommand)]
+    Alarm(maintain::AlarmCommand),
+    /// Forgets history before a revision
+    #[command(visible_alias = "compact")]
+    Compaction(With<maintain::CompactionArgs>),
+    /// Has every endpoint give back the space on disk that it does not need
+    Defrag(With<endpoint::EndpointArgs>),
+    /// Hands leadership to another member
+    MoveLeader(With<maintain::MoveLeaderArgs>),
+    /// Takes a lock, and holds it while a command runs, or until it is stopped
+    Lock(With<contest::LockArgs>),
+    /// Takes part in an election, and leads until it is stopped
+    Elect(With<contest::ElectArgs>),
+    /// Saves the state of a member to a file, checks such a file, makes a new cluster of it
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
 }
 
 /// What a command takes, and what all of them take.
@@ -105,6 +141,7 @@ impl ClientCommand {
     /// Arguments that make no sense, no endpoint that can be reached, or what a member answered.
     async fn run(self) -> Result<(), CliError> {
         match self {
+            ClientCommand::Snapshot(command) => command.run().await,
             ClientCommand::Put(With { args, flags }) => {
                 let target = flags.target()?;
                 let output = flags.output()?;
@@ -155,31 +192,25 @@ impl ClientCommand {
                 output.txn(&answer)
             }
             ClientCommand::Status(With { args: status::StatusArgs {}, flags }) => {
-                let output = flags.output()?;
-                let answers = flags
-                    .target()?
-                    .each(async |channel| {
-                        MaintenanceClient::new(channel).status(status::StatusRequest {}).await
-                    })
-                    .await;
-                for (name, outcome) in &answers {
-                    if let Err(error) = outcome {
-                        status::tell_failed(name, error);
-                    }
-                }
-                output.status(&answers)?;
-                status::outcome(&answers)
+                status::show(&flags.target()?, &flags.output()?).await
             }
-            ClientCommand::Members(With { args, flags }) => {
-                let output = flags.output()?;
-                let answer = flags
-                    .target()?
-                    .any(async |channel| {
-                        ClusterClient::new(channel).member_list(args.request()).await
-                    })
-                    .await?;
-                output.members(&answer)
+            ClientCommand::Members(With { args, flags }) => members::list(&args, &flags).await,
+            ClientCommand::Watch(With { args, flags }) => watch::run(args, &flags).await,
+            ClientCommand::Lease(command) => command.run().await,
+            ClientCommand::Member(command) => command.run().await,
+            ClientCommand::Endpoint(command) => command.run().await,
+            ClientCommand::Alarm(command) => command.run().await,
+            ClientCommand::Compaction(With { args, flags }) => {
+                maintain::compact(&args, &flags).await
             }
+            ClientCommand::Defrag(With { args, flags }) => {
+                maintain::defragment(&args, &flags).await
+            }
+            ClientCommand::MoveLeader(With { args, flags }) => {
+                maintain::move_leader(&args, &flags).await
+            }
+            ClientCommand::Lock(With { args, flags }) => contest::lock(args, &flags).await,
+            ClientCommand::Elect(With { args, flags }) => contest::elect(args, &flags).await,
         }
     }
 }

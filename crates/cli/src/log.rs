@@ -243,11 +243,14 @@ fn simple(segment: u64, offset: u64, bytes: u64, record: &Record) -> String {
             place(base.last, base.last_stamp),
             format!("log after {}; {}", mark(&base.mark), hard_state(base.hard_state.as_ref())),
         ),
-        Record::Write { hard_state: state, install, entries } => {
+        Record::Write { hard_state: state, install, cut, entries } => {
             let mut holds = Vec::new();
             if let Some((snapshot, keeps_tail)) = install {
                 let tail = if *keeps_tail { "kept" } else { "gone" };
                 holds.push(format!("snapshot {}, what was behind it {tail}", mark(snapshot)));
+            }
+            if let Some((from, _)) = cut {
+                holds.push(format!("{from} and all behind it gone"));
             }
             if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
                 let data: usize = entries.iter().map(|entry| entry.data.len()).sum();
@@ -310,6 +313,18 @@ fn mark(mark: &Mark) -> String {
 
 fn hard_state(state: Option<&Bytes>) -> String {
     let Some(state) = state else { return "no hard state".to_owned() };
+    if quorate_codec::is_zab_hard_state_record(state) {
+        return match quorate_codec::decode_zab_hard_state_record(state.clone()) {
+            Ok(state) => format!(
+                "epoch {}, promised {} to {}, committed {}",
+                state.current_epoch,
+                state.accepted_epoch,
+                state.accepted_leader.as_ref().map_or("nobody", |leader| leader.as_str()),
+                state.committed
+            ),
+            Err(error) => format!("a hard state of {} bytes: {error}", state.len()),
+        };
+    }
     match quorate_codec::decode_hard_state_record(state.clone()) {
         Ok(state) => {
             format!("term {}, vote {:x}, commit {}", state.term.0, state.vote.0, state.commit)
@@ -390,7 +405,7 @@ impl Line {
                 hard_state: base.hard_state.as_ref().map(State::of),
                 ..of_kind("base")
             },
-            Record::Write { hard_state, install, entries } => Line {
+            Record::Write { hard_state, install, entries, .. } => Line {
                 mark: install.as_ref().and_then(|(snapshot, _)| mark(snapshot)),
                 keeps_tail: install.as_ref().map(|(_, keeps_tail)| *keeps_tail),
                 hard_state: hard_state.as_ref().map(State::of),

@@ -3,6 +3,7 @@
 mod autopilot;
 mod bench;
 mod client;
+mod completion;
 mod log;
 mod playground;
 mod script;
@@ -47,6 +48,8 @@ enum Program {
     Script(script::ScriptArgs),
     /// Shows or checks the durable log of a member, running or not, and changes nothing
     Log(log::LogArgs),
+    /// Prints a script that completes commands in a shell
+    Completion(completion::CompletionArgs),
     /// What autopilot makes of a cluster
     #[command(subcommand)]
     Autopilot(autopilot::AutopilotCommand),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
         Program::Log(args) => log::run(&args),
+        Program::Completion(args) => completion::run(&args),
         Program::Autopilot(command) => autopilot::run(&command),
         Program::Sim(args) => sim::run(&args),
     }
@@ -154,6 +158,11 @@ mod tests {
             ("status stray", 128),
             ("members stray", 128),
             ("members --nosuch", 128),
+            ("snapshot", 128),
+            ("snapshot nosuch", 128),
+            ("snapshot save", 128),
+            ("snapshot status a b", 128),
+            ("snapshot restore a --bump-revision x", 128),
             ("bench", 128),
             ("bench nosuch", 128),
             ("bench put stray", 128),

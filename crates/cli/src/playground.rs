@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use quorate_proto::etcdserverpb::DeleteRangeRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_server::Engine;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +45,9 @@ pub(crate) struct PlaygroundArgs {
     /// [default: 0, or as the directory has it]
     #[arg(long, value_name = "N")]
     offset: Option<u16>,
+    /// What orders the nodes' writes, raft or zab [default: raft, or as the directory has it]
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<Engine>,
 }
 
 /// One process.
@@ -57,7 +61,7 @@ struct Running {
 /// Runs the cluster until a signal ends it, until a node ends before the cluster is ready, or until no
 /// node is left.
 pub(crate) fn run(args: &PlaygroundArgs) -> ExitCode {
-    let plan = match Plan::make(args.nodes, args.offset, &args.dir) {
+    let plan = match Plan::make(args.nodes, args.offset, args.engine, &args.dir) {
         Ok(plan) => plan,
         Err(error) => {
             tell::error(&error);

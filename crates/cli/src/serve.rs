@@ -33,10 +33,15 @@ impl clap::Args for ServeArgs {
                 "" => flag.help.to_owned(),
                 default => format!("{} [default: {default}]", flag.help),
             };
-            Arg::new(flag.name)
-                .long(flag.name)
-                .value_name(flag.value)
-                .help(help)
+            let argument = Arg::new(flag.name).long(flag.name).value_name(flag.value).help(help);
+            // As in etcd: by itself it says yes, and a value is part of the same word.
+            let argument = match flag.value {
+                "BOOL" => {
+                    argument.num_args(0..=1).require_equals(true).default_missing_value("true")
+                }
+                _ => argument,
+            };
+            argument
                 // Sizes may be negative; so may a typing error, which is told by its own text.
                 .allow_hyphen_values(flag.value == "BYTES")
         });
@@ -291,6 +296,14 @@ mod tests {
         let args = parse(&["quorate", "serve", "--quota-backend-bytes", "-1"]).unwrap();
         assert_eq!(settings(&args).unwrap().quota_bytes_max, None);
         assert!(parse(&["quorate", "serve", "--exit-with-parent"]).unwrap().exit_with_parent);
+        for (flag, want) in [
+            ("--strict-reconfig-check=false", ("strict-reconfig-check", "false")),
+            ("--force-new-cluster", ("force-new-cluster", "true")),
+            ("-force-new-cluster=true", ("force-new-cluster", "true")),
+        ] {
+            let args = parse(&["quorate", "serve", flag, "--name", "a"]).unwrap();
+            assert_eq!(args.given, [("name", "a".to_owned()), (want.0, want.1.to_owned())]);
+        }
         for spelling in ["--version", "-version"] {
             assert!(parse(&["quorate", "serve", spelling]).unwrap().wants_version, "{spelling}");
         }
@@ -302,6 +315,7 @@ mod tests {
             &["quorate", "serve", "--colour", "x"][..],
             &["quorate", "serve", "stray"],
             &["quorate", "serve", "-nme", "x"],
+            &["quorate", "serve", "--force-new-cluster", "true"],
             &["quorate", "serve", "--name"],
         ] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{Fault, Ledger, Options, Outcome, run as run_seed, shrink};
+use quorate_sim::{Engine, Fault, Ledger, Options, Outcome, run as run_seed, shrink};
 
 const VIOLATED: u8 = 1;
 
@@ -53,6 +53,9 @@ enum What {
 
 #[derive(Args, Debug, Clone)]
 struct RunArgs {
+    /// Which engine the members run: raft or zab
+    #[arg(long, default_value_t)]
+    engine: Engine,
     /// Simulated minutes with faults, instead of those that the seed draws
     #[arg(long, conflicts_with = "seconds")]
     minutes: Option<u64>,
@@ -71,6 +74,7 @@ impl RunArgs {
     fn options(&self) -> Options {
         let only = self.only.as_ref();
         Options {
+            engine: self.engine,
             seconds: self.seconds.or(self.minutes.map(|minutes| 60 * minutes)),
             clients: self.clients,
             only: only.map(|only| only.iter().copied().flatten().collect()),

@@ -44,7 +44,7 @@ fn write(first: u64, count: u64, term: u64) -> Write {
     });
     let entries = entries.collect();
     let hard_state = hard_state(term, first - 1);
-    Write { hard_state, entries, install: None, must_sync: true }
+    Write { hard_state, cut_from: None, entries, install: None, must_sync: true }
 }
 
 /// A data directory with a log, open, whose first segment is gone already.

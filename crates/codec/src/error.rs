@@ -70,6 +70,12 @@ pub enum DecodeError {
         /// The version this program writes.
         known: u8,
     },
+    /// A record of the log whose parts do not fit together.
+    #[error("{record} is malformed")]
+    Malformed {
+        /// What the record is.
+        record: &'static str,
+    },
     /// A log entry whose kind byte does not fit a Raft entry, or does not fit its data.
     #[error(
         "log entry {index} has kind {kind:#04x}, which does not fit a Raft entry of {bytes} bytes"

@@ -24,8 +24,9 @@ pub mod zab;
 
 pub use error::DecodeError;
 pub use log::{
-    decode_conf_state_record, decode_hard_state_record, encode_conf_state_record,
-    encode_hard_state_record, from_log_entry, from_mark, to_log_entry, to_mark,
+    decode_conf_state_record, decode_hard_state_record, decode_zab_hard_state_record,
+    encode_conf_state_record, encode_hard_state_record, encode_zab_hard_state_record,
+    from_log_entry, from_mark, is_zab_hard_state_record, to_log_entry, to_mark,
 };
 pub use message::{decode_message, encode_message};
 pub use values::{

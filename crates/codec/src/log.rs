@@ -1,8 +1,10 @@
-//! Raft's values as the durable log keeps them: opaque to it, and exactly the same after a restart.
+//! The engines' values as the durable log keeps them: opaque to it, and exactly the same after a
+//! restart.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_raft::{ConfState, Entry, EntryType, HardState, SnapshotMetadata};
 use quorate_types::{Index, LogEntry, Mark, Term};
+use quorate_zab::{Epoch, Zxid};
 
 use crate::{
     DecodeError, decode_conf_state, decode_hard_state, encode_conf_state, encode_hard_state,
@@ -10,6 +12,12 @@ use crate::{
 
 // A record: format version (1), then the raftpb value.
 const VERSION: u8 = 1;
+
+// What ZAB must not forget, big-endian: format version (1), which no record of Raft begins with;
+// accepted epoch (4), current epoch (4), last id known to be committed (8), whether somebody was
+// promised (1), and, as text to the end, who.
+const ZAB_VERSION: u8 = 0x81;
+const ZAB_BYTES_MIN: usize = 18;
 
 // The kind byte of a log entry: entry type (bits 0 and 1), whether the type was written at all
 // (bit 2), whether there is data (bit 3). The other bits are zero.
@@ -72,6 +80,55 @@ pub fn encode_hard_state_record(hard_state: &HardState) -> Bytes {
 /// [`DecodeError`] if the record is of another format version, or malformed.
 pub fn decode_hard_state_record(record: Bytes) -> Result<HardState, DecodeError> {
     decode_hard_state(without_version("hard state", record)?)
+}
+
+/// What ZAB must not forget as a record for the log. It can be told from one of Raft.
+pub fn encode_zab_hard_state_record(hard_state: &quorate_zab::HardState) -> Bytes {
+    let quorate_zab::HardState { accepted_epoch, accepted_leader, current_epoch, committed } =
+        hard_state;
+    let leader = accepted_leader.as_ref().map_or("", |leader| leader.as_str());
+    let mut record = BytesMut::with_capacity(ZAB_BYTES_MIN + leader.len());
+    record.put_u8(ZAB_VERSION);
+    record.put_u32(accepted_epoch.0);
+    record.put_u32(current_epoch.0);
+    record.put_u64(committed.0);
+    record.put_u8(accepted_leader.is_some().into());
+    record.put_slice(leader.as_bytes());
+    record.freeze()
+}
+
+/// Whether a record of hard state is one of ZAB, of any version.
+pub fn is_zab_hard_state_record(record: &[u8]) -> bool {
+    record.first().is_some_and(|version| version & 0x80 != 0)
+}
+
+/// What ZAB must not forget, from a record of the log.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the record is of another format version, or malformed.
+pub fn decode_zab_hard_state_record(
+    mut record: Bytes,
+) -> Result<quorate_zab::HardState, DecodeError> {
+    const RECORD: &str = "ZAB hard state";
+    let found = record.first().copied().unwrap_or_default();
+    if found != ZAB_VERSION {
+        return Err(DecodeError::Version { record: RECORD, found, known: ZAB_VERSION });
+    }
+    if record.len() < ZAB_BYTES_MIN {
+        let wanted = ZAB_BYTES_MIN as u64;
+        return Err(DecodeError::Truncated { at: 0, wanted, left: record.len() });
+    }
+    record.advance(1);
+    let (accepted_epoch, current_epoch) = (Epoch(record.get_u32()), Epoch(record.get_u32()));
+    let committed = Zxid(record.get_u64());
+    let promised = record.get_u8();
+    let accepted_leader = match (promised, std::str::from_utf8(&record)) {
+        (0, Ok("")) => None,
+        (1, Ok(leader)) if !leader.is_empty() => Some(leader.into()),
+        _ => return Err(DecodeError::Malformed { record: RECORD }),
+    };
+    Ok(quorate_zab::HardState { accepted_epoch, accepted_leader, current_epoch, committed })
 }
 
 /// The membership as a record for the log.

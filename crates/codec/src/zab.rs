@@ -162,6 +162,26 @@ pub fn decode_frame(bytes: Bytes) -> Result<Message, FrameError> {
     named(bytes.slice(HEADER_BYTES..), name_bytes)
 }
 
+/// Takes the message of the first of several whole frames off `bytes`. It shares their memory.
+///
+/// # Errors
+///
+/// [`FrameError`] as [`next_frame`], and if the frame is not whole.
+pub fn split_frame(bytes: &mut Bytes) -> Result<Message, FrameError> {
+    let found = bytes.len() as u64;
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return Err(FrameError::Length { want: HEADER_BYTES as u64, found });
+    };
+    let (total, name_bytes) = lengths(header)?;
+    let want = 8 + total as u64;
+    if found < want {
+        return Err(FrameError::Length { want, found });
+    }
+    let mut frame = bytes.split_to(8 + total);
+    frame.advance(HEADER_BYTES);
+    named(frame, name_bytes)
+}
+
 /// The vote in a datagram. Its total is not looked at: the body goes to the end, as gometa has it.
 ///
 /// # Errors

@@ -105,7 +105,13 @@ fn whole() -> (SimDisk, Vec<Recovered>) {
     let mut states = vec![first];
     for (from, count, stamp) in [(1, 8, 1), (9, 8, 1), (12, 9, 2), (21, 2, 2), (23, 1, 3)] {
         let entries = (from..from + count).map(|index| entry(index, stamp)).collect();
-        let write = Write { entries, hard_state: state("later"), install: None, must_sync: true };
+        let write = Write {
+            entries,
+            hard_state: state("later"),
+            cut_from: None,
+            install: None,
+            must_sync: true,
+        };
         wal.append(&[write]).expect("the disk works");
         let mut now = states[states.len() - 1].clone();
         now.entries.truncate(from as usize - 1);

@@ -102,6 +102,39 @@ pub enum Command {
     Alarm(AlarmRequest),
 }
 
+/// What an encoded command asks for, where that is worth counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommandKind {
+    /// See [`Command::Put`].
+    Put,
+    /// See [`Command::DeleteRange`].
+    DeleteRange,
+    /// See [`Command::Txn`].
+    Txn,
+    /// See [`Command::LeaseGrant`].
+    LeaseGrant,
+    /// See [`Command::LeaseRevoke`].
+    LeaseRevoke,
+    /// See [`Command::LeaseExpire`].
+    LeaseExpire,
+}
+
+impl CommandKind {
+    /// The kind of the command in these bytes; nothing for all others. It looks at two of them.
+    pub fn of_encoded(bytes: &[u8]) -> Option<CommandKind> {
+        match bytes {
+            [VERSION, PUT, ..] => Some(CommandKind::Put),
+            [VERSION, DELETE_RANGE, ..] => Some(CommandKind::DeleteRange),
+            [VERSION, TXN, ..] => Some(CommandKind::Txn),
+            [VERSION, LEASE_GRANT, ..] => Some(CommandKind::LeaseGrant),
+            [VERSION, LEASE_REVOKE, ..] => Some(CommandKind::LeaseRevoke),
+            [VERSION, LEASE_EXPIRE, ..] => Some(CommandKind::LeaseExpire),
+            _ => None,
+        }
+    }
+}
+
 /// What is left of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseCheckpoint {

@@ -272,6 +272,9 @@ pub enum StoreError {
     /// A snapshot stream is cut off, damaged, or from another version.
     #[error("the snapshot cannot be used: {0}")]
     Snapshot(String),
+    /// Whoever asked for it has broken it off.
+    #[error("it was broken off")]
+    Interrupted,
     /// An earlier call failed; nothing is done any more until the store is opened again.
     #[error("the store has failed before: {0}")]
     Broken(String),

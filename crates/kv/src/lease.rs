@@ -215,6 +215,14 @@ fn row(lease: &Lease) -> BytesMut {
     row
 }
 
+/// A row as a cluster begins with it whose log is another one: no entry of it has granted the lease,
+/// and none has noted what is left of it.
+pub(crate) fn refounded(key: &[u8], row: &[u8]) -> Result<BytesMut, Malformed> {
+    let (_, lease) = decode(key, row)?;
+    let noted = (Term(0), 0);
+    Ok(self::row(&Lease { granted: Index(0), noted, ..lease }))
+}
+
 /// Reads a row of the table.
 pub(crate) fn decode(key: &[u8], row: &[u8]) -> Result<(i64, Lease), Malformed> {
     let id = i64::from_be_bytes(key.try_into().map_err(|_| Malformed("lease id"))?);

@@ -21,6 +21,7 @@ mod apply;
 mod backend;
 mod changes;
 mod command;
+mod defragment;
 mod error;
 mod hash;
 mod index;
@@ -51,7 +52,7 @@ pub use alarm::{ALARMS_MAX, Alarm};
 pub use allowance::{CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
 pub use apply::{Apply, Entry, Outcome};
 pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
-pub use command::{Command, CommandError, LeaseCheckpoint, TXN_DEPTH_MAX};
+pub use command::{Command, CommandError, CommandKind, LeaseCheckpoint, TXN_DEPTH_MAX};
 pub use error::{KvError, StoreError};
 pub use lease::LEASE_TTL_SECONDS_MAX;
 pub use lessor::{LEASE_CHECKPOINTS_MAX, Renewal};
@@ -66,7 +67,9 @@ pub use response::{
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
     LeaseTimeToLiveResponse, PutResponse, RangeResponse, Response, ResponseOp, TxnResponse,
 };
-pub use snapshot::{Snapshot, SnapshotReader, restore, verify};
+pub use snapshot::{
+    Founding, Snapshot, SnapshotContents, SnapshotReader, contents, refound, restore, verify,
+};
 pub use store::{Initial, OVERLAY_BYTES_MAX, Store};
 pub use validate::{Limits, PAIR_BYTES_MAX};
 pub use watch::{

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::Life;
 
 use crate::error::KvError;
@@ -47,6 +47,73 @@ pub enum MemberChange {
     Promote(u64),
 }
 
+const CHANGE_FORMAT: u8 = 1;
+// Kinds of changes. Numbers are never used again for another meaning.
+const ADD: u8 = 1;
+const REMOVE: u8 = 2;
+const UPDATE_PEER_URLS: u8 = 3;
+const PROMOTE: u8 = 4;
+
+impl MemberChange {
+    /// Whom it is about.
+    pub fn member(&self) -> u64 {
+        match self {
+            MemberChange::Add(member) => member.id,
+            MemberChange::Remove(id)
+            | MemberChange::Promote(id)
+            | MemberChange::UpdatePeerUrls { id, .. } => *id,
+        }
+    }
+
+    /// Writes the change, as it travels in an entry: format (1), kind (1), fields.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(CHANGE_FORMAT);
+        match self {
+            MemberChange::Add(member) => {
+                out.put_u8(ADD);
+                encode_member(member, out);
+            }
+            MemberChange::Remove(id) => {
+                out.put_u8(REMOVE);
+                put_varint(out, *id);
+            }
+            MemberChange::UpdatePeerUrls { id, peer_urls } => {
+                out.put_u8(UPDATE_PEER_URLS);
+                put_varint(out, *id);
+                put_strings(out, peer_urls);
+            }
+            MemberChange::Promote(id) => {
+                out.put_u8(PROMOTE);
+                put_varint(out, *id);
+            }
+        }
+    }
+
+    /// Reads a change.
+    ///
+    /// # Errors
+    ///
+    /// When this is not what [`MemberChange::encode`] of this or an earlier version writes.
+    pub fn decode(bytes: Bytes) -> Result<MemberChange, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.byte()? != CHANGE_FORMAT {
+            return Err(Malformed("format of a change of members; a newer version wrote it"));
+        }
+        let change = match reader.byte()? {
+            ADD => MemberChange::Add(decode_member(&mut reader)?),
+            REMOVE => MemberChange::Remove(reader.varint()?),
+            UPDATE_PEER_URLS => {
+                let id = reader.varint()?;
+                MemberChange::UpdatePeerUrls { id, peer_urls: reader.strings()? }
+            }
+            PROMOTE => MemberChange::Promote(reader.varint()?),
+            _ => return Err(Malformed("kind of a change of members")),
+        };
+        reader.end()?;
+        Ok(change)
+    }
+}
+
 /// The list, with what was removed from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
@@ -67,35 +134,59 @@ impl Members {
         Members { present, removed: BTreeSet::new(), changed }
     }
 
-    /// Takes a change that consensus has agreed on.
-    pub(crate) fn change(&mut self, change: &MemberChange) -> Result<(), KvError> {
+    /// Whether a change fits the list as it is.
+    pub(crate) fn check(&self, change: &MemberChange) -> Result<(), KvError> {
         match change {
             MemberChange::Add(member) => {
                 if self.present.contains_key(&member.id) || self.removed.contains(&member.id) {
                     return Err(KvError::MemberExist);
                 }
-                self.free(&member.peer_urls, member.id)?;
-                self.present.insert(member.id, member.clone());
-                self.changed.insert(member.id);
+                self.free(&member.peer_urls, member.id)
             }
             MemberChange::Remove(id) => {
-                self.present.remove(id).ok_or(KvError::MemberNotFound)?;
-                self.removed.insert(*id);
-                self.changed.insert(*id);
+                self.present.get(id).map(drop).ok_or(KvError::MemberNotFound)
             }
             MemberChange::UpdatePeerUrls { id, peer_urls } => {
                 if !self.present.contains_key(id) {
                     return Err(KvError::MemberNotFound);
                 }
-                self.free(peer_urls, *id)?;
-                self.update(*id)?.peer_urls.clone_from(peer_urls);
+                self.free(peer_urls, *id)
             }
             MemberChange::Promote(id) => {
-                if !self.present.get(id).ok_or(KvError::MemberNotFound)?.is_learner {
-                    return Err(KvError::MemberNotLearner);
+                match self.present.get(id).ok_or(KvError::MemberNotFound)?.is_learner {
+                    true => Ok(()),
+                    false => Err(KvError::MemberNotLearner),
                 }
-                self.update(*id)?.is_learner = false;
             }
+        }
+    }
+
+    /// Takes a change that consensus has agreed on.
+    pub(crate) fn change(&mut self, change: &MemberChange) -> Result<(), KvError> {
+        self.check(change)?;
+        match change {
+            MemberChange::Add(member) => {
+                self.present.insert(member.id, member.clone());
+            }
+            MemberChange::Remove(id) => {
+                self.present.remove(id);
+                self.removed.insert(*id);
+            }
+            MemberChange::UpdatePeerUrls { id, peer_urls } => {
+                self.update(*id)?.peer_urls.clone_from(peer_urls);
+            }
+            MemberChange::Promote(id) => self.update(*id)?.is_learner = false,
+        }
+        self.changed.insert(change.member());
+        Ok(())
+    }
+
+    /// Leaves one member alone, with a vote; the others are removed for ever.
+    pub(crate) fn keep_only(&mut self, id: u64) -> Result<(), KvError> {
+        self.update(id)?.is_learner = false;
+        let others: Vec<u64> = self.present.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            self.change(&MemberChange::Remove(other))?;
         }
         Ok(())
     }
@@ -132,6 +223,11 @@ impl Members {
 
     pub(crate) fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// By id.
+    pub(crate) fn removed(&self) -> Vec<u64> {
+        self.removed.iter().copied().collect()
     }
 
     /// The rows to write, which count as written from now on.
@@ -217,7 +313,7 @@ fn decode_member(reader: &mut Reader) -> Result<Member, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KvError, Life, Member, MemberChange, Members};
+    use super::{Bytes, BytesMut, KvError, Life, Member, MemberChange, Members};
 
     fn member(id: u64) -> Member {
         Member { id, peer_urls: vec![format!("http://10.0.0.{id}:2380")], ..Member::default() }
@@ -263,6 +359,40 @@ mod tests {
         assert!(members.is_removed(2));
         assert_eq!(members.change(&MemberChange::Add(member(2))), Err(KvError::MemberExist));
         assert_eq!(members.publish(2, "two", &[], Life(2)), Err(KvError::MemberNotFound));
+    }
+
+    #[test]
+    fn changes_come_back_from_their_bytes() {
+        let learner = Member { is_learner: true, name: "three".to_owned(), ..member(3) };
+        for change in [
+            MemberChange::Add(learner),
+            MemberChange::Remove(u64::MAX),
+            MemberChange::UpdatePeerUrls { id: 1, peer_urls: member(9).peer_urls },
+            MemberChange::UpdatePeerUrls { id: 1, peer_urls: Vec::new() },
+            MemberChange::Promote(7),
+        ] {
+            let mut out = BytesMut::new();
+            change.encode(&mut out);
+            let bytes = out.freeze();
+            assert_eq!(MemberChange::decode(bytes.clone()), Ok(change.clone()));
+            for length in 0..bytes.len() {
+                let cut = MemberChange::decode(bytes.slice(..length));
+                assert!(cut.is_err(), "{change:?} cut to {length}");
+            }
+            let longer = [&bytes[..], b"x"].concat();
+            assert!(MemberChange::decode(longer.into()).is_err(), "{change:?}");
+        }
+        assert!(MemberChange::decode(Bytes::from_static(&[2, 2, 1])).is_err());
+        assert!(MemberChange::decode(Bytes::from_static(&[1, 9, 1])).is_err());
+    }
+
+    #[test]
+    fn one_may_be_all_that_is_left() {
+        let mut members = members();
+        assert_eq!(members.keep_only(7), Err(KvError::MemberNotFound));
+        members.keep_only(3).unwrap();
+        assert_eq!(members.list(), [member(3)], "it has a vote now");
+        assert_eq!(members.removed(), [1, 2]);
     }
 
     #[test]

@@ -25,11 +25,12 @@ use crate::alarm;
 use crate::backend::{Backend, Batch, Table, View};
 use crate::error::StoreError;
 use crate::lease;
+use crate::member::Members;
 use crate::meta::{self, Applied, Meta};
 use crate::revision::Revision;
 use crate::row;
 use crate::sealed;
-use crate::store::Store;
+use crate::store::{Initial, Store};
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 
 const MAGIC: &[u8; 8] = b"QKVSNAP1";
@@ -42,6 +43,9 @@ const BLOCK_BYTES_MAX: usize = 2 * crate::validate::PAIR_BYTES_MAX;
 const COMMIT_BYTES: usize = 4 << 20;
 /// Rows of the table `meta` are held back until the end, so they must stay few.
 const META_ROWS_MAX: usize = 64;
+
+/// No founding begins with a higher revision: there have to be some left.
+const REVISION_MAX: i64 = i64::MAX / 2;
 
 const HEADER: u8 = 1;
 const ROWS: u8 = 2;
@@ -212,8 +216,43 @@ pub fn restore(
     let mut batch = Batch::default();
     meta::begin_restore(&mut batch);
     backend.commit(&batch)?;
-    let (_, applied) = read(node, &mut next, &mut |batch| Ok(backend.commit(batch)?))?;
-    Ok(applied)
+    let read = read(&Owner::Member(node), &mut next, &mut |batch| Ok(backend.commit(batch)?))?;
+    Ok(read.applied)
+}
+
+/// What a cluster begins with whose state comes out of a snapshot of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Founding {
+    /// Everything but the keys, their history, and the leases.
+    pub initial: Initial,
+    /// Added to the current revision, so that it is higher than any that was ever seen in the other
+    /// cluster.
+    pub bump_revision: u64,
+    /// Whether all history counts as compacted: watchers that go on from before are told to start anew.
+    pub mark_compacted: bool,
+}
+
+/// Fills empty storage as [`restore`] does, for a new cluster: members, log and alarms of the old one
+/// are left behind. Leases begin anew, for as long as they were granted or had left at the last note
+/// of it.
+///
+/// # Errors
+///
+/// As [`restore`]; also when the revision would be beyond what a revision may be.
+///
+/// Source: etcd's `snapshot restore`.
+pub fn refound(
+    backend: &mut dyn Backend,
+    founding: &Founding,
+    mut next: impl FnMut() -> io::Result<Bytes>,
+) -> Result<SnapshotContents, StoreError> {
+    if !meta::is_empty(&*backend.view()?)? {
+        return Err(StoreError::NotEmpty);
+    }
+    let mut batch = Batch::default();
+    meta::begin_restore(&mut batch);
+    backend.commit(&batch)?;
+    read(&Owner::Founding(founding), &mut next, &mut |batch| Ok(backend.commit(batch)?))
 }
 
 /// Reads a stream as [`restore`] does, with the same checks, and keeps nothing of it: whether this
@@ -222,16 +261,51 @@ pub fn restore(
 /// # Errors
 ///
 /// `Snapshot` when the stream is not whole and sound, or `next` fails.
-pub fn verify(mut next: impl FnMut() -> io::Result<Bytes>) -> Result<(u64, Applied), StoreError> {
-    read(NodeId::NONE, &mut next, &mut |_| Ok(()))
+pub fn verify(next: impl FnMut() -> io::Result<Bytes>) -> Result<(u64, Applied), StoreError> {
+    let contents = contents(next)?;
+    Ok((contents.cluster_id, contents.applied))
+}
+
+/// Reads a stream as [`verify`] does, and answers more of it.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn contents(
+    mut next: impl FnMut() -> io::Result<Bytes>,
+) -> Result<SnapshotContents, StoreError> {
+    read(&Owner::Member(NodeId::NONE), &mut next, &mut |_| Ok(()))
+}
+
+/// What a snapshot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotContents {
+    /// The cluster it was taken of.
+    pub cluster_id: u64,
+    /// What it stands for.
+    pub applied: Applied,
+    /// Its current revision.
+    pub revision: i64,
+    /// The oldest revision that can be read; -1 before the first compaction.
+    pub compact_revision: i64,
+    /// Rows of all tables: one for each retained change, member, lease and alarm, and a few more.
+    pub rows_count: u64,
+}
+
+/// Whose storage is filled.
+enum Owner<'a> {
+    /// A member's of the same cluster.
+    Member(NodeId),
+    /// A member's of a new one.
+    Founding(&'a Founding),
 }
 
 /// Reads a whole stream; `commit` gets its rows in parts, the last one only if all is sound.
 fn read(
-    node: NodeId,
+    owner: &Owner<'_>,
     next: &mut dyn FnMut() -> io::Result<Bytes>,
     commit: &mut dyn FnMut(&Batch) -> Result<(), StoreError>,
-) -> Result<(u64, Applied), StoreError> {
+) -> Result<SnapshotContents, StoreError> {
     let mut blocks = Blocks { next, buffer: BytesMut::new(), ended: false };
     if blocks.take(MAGIC.len())? != MAGIC[..] {
         return Err(refused("it does not begin as one does"));
@@ -241,10 +315,10 @@ fn read(
         let (kind, payload_checksum, payload) = blocks.block()?;
         match (kind, &restore.header) {
             (HEADER, None) => restore.header = Some(header(payload)?),
-            (ROWS, Some(_)) => restore.rows(payload)?,
+            (ROWS, Some(_)) => restore.rows(owner, payload)?,
             (END, Some(_)) => {
                 blocks.end()?;
-                return restore.finish(node, commit, payload);
+                return restore.finish(owner, commit, payload);
             }
             _ => return Err(refused(format!("a block of kind {kind} stands where none should"))),
         }
@@ -269,7 +343,7 @@ struct Restore {
 }
 
 impl Restore {
-    fn rows(&mut self, payload: Bytes) -> Result<(), StoreError> {
+    fn rows(&mut self, owner: &Owner<'_>, payload: Bytes) -> Result<(), StoreError> {
         let mut reader = Reader::new(payload);
         while !reader.is_empty() {
             let number = reader.byte().map_err(malformed)?;
@@ -278,12 +352,19 @@ impl Restore {
             let Some(table) = Table::from_number(number) else {
                 return Err(refused(format!("table {number} is not known to this version")));
             };
-            self.row(table, key, row)?;
+            self.row(owner, table, key, row)?;
         }
         Ok(())
     }
 
-    fn row(&mut self, table: Table, key: Bytes, row: Bytes) -> Result<(), StoreError> {
+    fn row(
+        &mut self,
+        owner: &Owner<'_>,
+        table: Table,
+        key: Bytes,
+        row: Bytes,
+    ) -> Result<(), StoreError> {
+        let is_founding = matches!(owner, Owner::Founding(_));
         if self.last.as_ref().is_some_and(|(last, last_key)| (*last, last_key) >= (table, &key)) {
             return Err(refused("rows are out of order"));
         }
@@ -300,15 +381,23 @@ impl Restore {
                 row::decode(revision, row.clone()).map_err(malformed)?;
                 self.batch.put_sealed(table, &key, &row);
             }
-            Table::Member => self.batch.put_sealed(table, &key, &row),
+            Table::Lease if is_founding => {
+                let row = lease::refounded(&key, &row).map_err(malformed)?;
+                self.batch.put_sealed(table, &key, &row);
+            }
             Table::Lease => {
                 lease::decode(&key, &row).map_err(malformed)?;
                 self.batch.put_sealed(table, &key, &row);
             }
             Table::Alarm => {
                 alarm::decode(&key, &row).map_err(malformed)?;
-                self.batch.put_sealed(table, &key, &row);
+                if !is_founding {
+                    self.batch.put_sealed(table, &key, &row);
+                }
             }
+            // Who founds a cluster has told its members.
+            Table::Member if is_founding => {}
+            Table::Member => self.batch.put_sealed(table, &key, &row),
         }
         self.last = Some((table, key));
         self.rows_count += 1;
@@ -317,10 +406,10 @@ impl Restore {
 
     fn finish(
         mut self,
-        node: NodeId,
+        owner: &Owner<'_>,
         commit: &mut dyn FnMut(&Batch) -> Result<(), StoreError>,
         payload: Bytes,
-    ) -> Result<(u64, Applied), StoreError> {
+    ) -> Result<SnapshotContents, StoreError> {
         let mut reader = Reader::new(payload);
         let rows_count = reader.varint().map_err(malformed)?;
         if rows_count != self.rows_count {
@@ -329,14 +418,14 @@ impl Restore {
         if reader.rest()[..] != self.checksum.to_be_bytes() {
             return Err(refused("blocks are missing or not its own"));
         }
+        let node = match owner {
+            Owner::Member(node) => *node,
+            Owner::Founding(founding) => founding.initial.node,
+        };
         self.meta.retain(|(key, _)| !meta::is_own(key));
         self.meta.push(meta::own_row(node));
-        for (key, row) in &self.meta {
-            self.batch.put_sealed(Table::Meta, key, row);
-        }
-        meta::end_restore(&mut self.batch);
         // Looked at before it is written.
-        let Some((cluster_id, applied)) = self.header else {
+        let Some((cluster_id, applied)) = self.header.take() else {
             return Err(refused("it has no header"));
         };
         let read = Meta::from_rows(|name| {
@@ -346,9 +435,40 @@ impl Restore {
         if (read.cluster_id, &read.applied) != (cluster_id, &applied) {
             return Err(refused("its header does not belong to its rows"));
         }
+        let (revision, compact_revision) = (read.revision, read.compacted);
+        match owner {
+            Owner::Member(_) => {
+                for (key, row) in &self.meta {
+                    self.batch.put_sealed(Table::Meta, key, row);
+                }
+            }
+            Owner::Founding(founding) => found(founding, read, &mut self.batch)?,
+        }
+        meta::end_restore(&mut self.batch);
         commit(&self.batch)?;
-        Ok((cluster_id, applied))
+        Ok(SnapshotContents { cluster_id, applied, revision, compact_revision, rows_count })
     }
+}
+
+/// Writes what a new cluster begins with beside keys and leases; `read` is what the old one had.
+fn found(founding: &Founding, read: Meta, batch: &mut Batch) -> Result<(), StoreError> {
+    let Initial { node, cluster_id, applied: index, term, conf_state, members } =
+        founding.initial.clone();
+    let bumped = i64::try_from(founding.bump_revision).ok();
+    let bumped = bumped.and_then(|by| read.revision.checked_add(by));
+    let Some(revision) = bumped.filter(|revision| *revision <= REVISION_MAX) else {
+        return Err(refused(format!(
+            "its revision, {}, cannot be raised by {}",
+            read.revision, founding.bump_revision
+        )));
+    };
+    for (id, row) in Members::new(members).take_changed() {
+        batch.put_sealed(Table::Member, &id, &row);
+    }
+    let compacted = if founding.mark_compacted { revision } else { read.compacted };
+    let applied = Applied { index, term, conf_state };
+    Meta { node, cluster_id, applied, revision, compacted, removed: read.removed }.write(batch);
+    Ok(())
 }
 
 /// The stream, block by block.

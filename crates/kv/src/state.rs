@@ -191,10 +191,10 @@ impl State {
         self.flushing = None;
     }
 
-    /// Takes the view away, so that nothing keeps storage from being rearranged.
-    pub(crate) fn let_go(&mut self, instead: Arc<dyn View>) {
+    /// The same rows are elsewhere from now on.
+    pub(crate) fn look_at(&mut self, view: Arc<dyn View>) {
         assert!(self.flushing.is_none(), "no flush runs under the backend's lock");
-        self.view = instead;
+        self.view = view;
     }
 
     /// Goes on with compaction: looks at `keys_max` keys. True when nothing is left to do.

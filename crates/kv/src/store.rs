@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
 use bytes::Bytes;
@@ -17,10 +17,10 @@ use quorate_types::{Index, NodeId, Term};
 use crate::alarm::Alarm;
 use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX};
 use crate::apply::{Apply, Entry, Outcome};
-use crate::backend::{Backend, BackendError, Batch, Table, View, Visit};
+use crate::backend::{Backend, Batch, Table};
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
-use crate::member::{Member, Members};
+use crate::member::{Member, MemberChange, Members};
 use crate::meta::{self, Applied, Meta};
 use crate::request::AlarmType;
 use crate::response::Response;
@@ -252,29 +252,6 @@ impl Store {
         Ok(old_backend)
     }
 
-    /// Gives unused space of the storage back. Everything else waits while it runs, except reads
-    /// under way.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::Busy`] while a read under way or a snapshot holds the storage: try again,
-    /// nothing has changed. Any other error is final.
-    pub fn defragment(&self) -> Result<(), StoreError> {
-        self.check()?;
-        let mut backend = self.backend()?;
-        let mut state = self.state_mut()?;
-        state.let_go(Arc::new(Nothing));
-        let outcome = backend.defragment();
-        let view = backend.view().map(|view| state.let_go(view));
-        drop(state);
-        self.measure(&**backend);
-        match (outcome, view) {
-            (Ok(()), Ok(())) => Ok(()),
-            (Err(BackendError::Busy), Ok(())) => Err(StoreError::Backend(BackendError::Busy)),
-            (Err(error), _) | (_, Err(error)) => Err(self.fail(error.into())),
-        }
-    }
-
     /// The current revision.
     pub fn revision(&self) -> i64 {
         self.any_state().meta.revision
@@ -323,6 +300,36 @@ impl Store {
     /// Whether a member of this id was removed, so that the id can never come back.
     pub fn is_removed(&self, id: u64) -> bool {
         self.any_state().members.is_removed(id)
+    }
+
+    /// The members that were removed, by id.
+    pub fn removed_members(&self) -> Vec<u64> {
+        self.any_state().members.removed()
+    }
+
+    /// Whether a change fits the members as they are.
+    ///
+    /// # Errors
+    ///
+    /// What a client hears of one that does not.
+    pub fn check_member_change(&self, change: &MemberChange) -> Result<(), KvError> {
+        self.any_state().members.check(change)
+    }
+
+    /// Makes one member all that is left of the cluster, durably, under a membership that the caller
+    /// made to fit. Only for a member whose cluster is lost, and before it takes part in anything.
+    ///
+    /// # Errors
+    ///
+    /// The member has to stop. `Damaged` when it is not in the list.
+    pub fn keep_only_member(&self, id: u64, conf_state: Bytes) -> Result<(), StoreError> {
+        self.check()?;
+        let mut state = self.state_mut()?;
+        let kept = state.members.keep_only(id);
+        kept.map_err(|_| StoreError::Damaged(format!("member {id:x} is not in its own list")))?;
+        state.meta.applied.conf_state = conf_state;
+        drop(state);
+        self.flush().map(drop)
     }
 
     /// The active alarms.
@@ -391,11 +398,11 @@ impl Store {
         self.state.write().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
     }
 
-    fn backend(&self) -> Result<MutexGuard<'_, Box<dyn Backend>>, StoreError> {
+    pub(crate) fn backend(&self) -> Result<MutexGuard<'_, Box<dyn Backend>>, StoreError> {
         self.backend.lock().map_err(|_| StoreError::Broken("a call panicked".to_owned()))
     }
 
-    fn measure(&self, backend: &dyn Backend) {
+    pub(crate) fn measure(&self, backend: &dyn Backend) {
         self.size_bytes.store(backend.size_bytes(), Ordering::Relaxed);
         self.in_use_bytes.store(backend.in_use_bytes(), Ordering::Relaxed);
     }
@@ -446,17 +453,4 @@ fn apply_entry(
         });
     outcome.responses.push(response);
     Ok(allowance.used_bytes())
-}
-
-/// Stands in for a view while storage is rearranged. Nobody gets to see it.
-struct Nothing;
-
-impl View for Nothing {
-    fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        Err(BackendError::Busy)
-    }
-
-    fn scan(&self, _: Table, _: &[u8], _: &mut Visit<'_>) -> Result<(), BackendError> {
-        Err(BackendError::Busy)
-    }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod commands;
 mod crash;
 mod damage;
+mod defragment;
 mod durability;
 mod leases;
 mod model;

@@ -94,7 +94,7 @@ async fn serve(shared: &Shared, admitted: Admitted) {
         Access::Messages { seat, place } => inbound::run(shared, link, hello, place, seat).await,
         Access::Snapshot { _seat, _lane } => tokio::select! {
             biased;
-            () = shared.lives.contradicted(&hello) => {}
+            _ = shared.lives.contradicted(&hello) => {}
             () = snapshot::receive(shared, link, hello) => {}
         },
     }
@@ -114,6 +114,12 @@ async fn greet(
             Ok(Opening::Hello(hello)) => hello,
             Ok(Opening::Refused(_)) => return Err((link, Refusal::BadHello)),
             Err(OpeningError::Bad(reason)) => return Err((link, reason)),
+            Err(OpeningError::Http(read)) => {
+                return match shared.http.take(read, link, address) {
+                    Ok(()) => Ok(None),
+                    Err(link) => Err((link, Refusal::Http)),
+                };
+            }
             Err(OpeningError::Lost(_)) => return Ok(None),
         };
         peer = hello.from.known();

@@ -1,6 +1,6 @@
 //! Settings of the transport, checked once before it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_types::{Life, NodeId};
@@ -17,6 +17,9 @@ pub struct NetConfig {
     pub cluster: u64,
     /// This node.
     pub node: NodeId,
+    /// Which messages this node speaks, by a number that means nothing here. A connection between
+    /// nodes that speak others is refused by either side.
+    pub dialect: u8,
     /// Which start of this node this is. It must not shrink from one start to the next: a peer that
     /// holds a connection of a later start refuses an earlier one. Leave it 0 if none is kept.
     pub incarnation: u64,
@@ -24,6 +27,8 @@ pub struct NetConfig {
     pub life: Life,
     /// The lives by which other nodes are known at the start; see [`Net::set_lives`](crate::Net::set_lives).
     pub lives: BTreeMap<NodeId, Life>,
+    /// Who was removed for ever by the start; see [`Net::set_removed`](crate::Net::set_removed).
+    pub removed: BTreeSet<NodeId>,
     /// Where the jitter of reconnects starts from.
     pub seed: u64,
 
@@ -78,9 +83,11 @@ impl NetConfig {
         NetConfig {
             cluster,
             node,
+            dialect: 0,
             incarnation: 0,
             life: Life::NONE,
             lives: BTreeMap::new(),
+            removed: BTreeSet::new(),
             seed: node.0 ^ cluster,
             frame_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,

@@ -89,6 +89,7 @@ async fn dial_one(
             }
             Ok(Opening::Refused(reason)) => (RefusedBy::Peer, reason),
             Err(OpeningError::Bad(reason)) => (RefusedBy::Us, reason),
+            Err(OpeningError::Http(_)) => (RefusedBy::Us, Refusal::Http),
             Err(OpeningError::Lost(error)) => {
                 return Err(DialError::Failed(format!("{address}: no hello: {error}")));
             }

@@ -105,6 +105,10 @@ pub enum Refusal {
     /// The sender's log is not the one by which the refusing side knows the node: it was lost or
     /// replaced, and with it what the node vouched for.
     OtherLife,
+    /// Its messages are of another kind than ours: it runs another engine.
+    OtherDialect,
+    /// The sender was removed from the cluster, for ever.
+    Removed,
     /// Neither a hello nor anything else that is known.
     Garbage,
     /// A hello that is damaged or says what no version of this protocol says.
@@ -127,6 +131,10 @@ impl fmt::Display for Refusal {
             Refusal::Http => "an HTTP request on the peer port",
             Refusal::Tls => "a TLS handshake on a port without TLS",
             Refusal::OtherLife => "the node's log is not the one it is known by",
+            Refusal::OtherDialect => {
+                "it runs another engine; all members of a cluster run the same one"
+            }
+            Refusal::Removed => "the node was removed from the cluster",
             Refusal::Garbage => "not a peer",
             Refusal::BadHello => "a damaged hello",
             Refusal::Silent => "no hello in time",

@@ -12,7 +12,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use quorate_types::{Life, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -29,11 +29,11 @@ pub const PROTOCOL_VERSION_MIN: u16 = 1;
 // No TLS record, no HTTP method and no text starts with this byte.
 const MAGIC: [u8; 8] = *b"\xd1quorate";
 
-// Payload of a hello, little-endian: oldest and newest version (2 + 2), purpose (1), zero (3),
-// cluster (8), sender (8), intended receiver (8), incarnation of the sender (8), longest frame the
+// Payload of a hello, little-endian: oldest and newest version (2 + 2), purpose (1), dialect (1), zero
+// (2), cluster (8), sender (8), intended receiver (8), incarnation of the sender (8), longest frame the
 // sender takes (4), longest snapshot it takes (8), life of the sender's log (8). The layout is the
 // same in all versions; later ones may append, and what is appended is ignored. The life was
-// appended so: without it, none is known.
+// appended so: without it, none is known. The dialect was a zero before there was a second.
 const HELLO_BYTES_MIN: usize = 52;
 const HELLO_BYTES: usize = HELLO_BYTES_MIN + 8;
 
@@ -51,6 +51,7 @@ pub(crate) struct Hello {
     pub(crate) version_min: u16,
     pub(crate) version_max: u16,
     pub(crate) purpose: Purpose,
+    pub(crate) dialect: u8,
     pub(crate) cluster: u64,
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
@@ -67,6 +68,7 @@ impl Hello {
             version_min: PROTOCOL_VERSION_MIN,
             version_max: PROTOCOL_VERSION,
             purpose,
+            dialect: config.dialect,
             cluster: config.cluster,
             from: config.node,
             to,
@@ -91,6 +93,9 @@ impl Hello {
         if self.version_max < PROTOCOL_VERSION_MIN || PROTOCOL_VERSION < self.version_min {
             return Err(Refusal::WrongVersion);
         }
+        if self.dialect != config.dialect {
+            return Err(Refusal::OtherDialect);
+        }
         Ok(())
     }
 
@@ -103,7 +108,7 @@ impl Hello {
         };
         field(&self.version_min.to_le_bytes());
         field(&self.version_max.to_le_bytes());
-        field(&[self.purpose as u8, 0, 0, 0]);
+        field(&[self.purpose as u8, self.dialect, 0, 0]);
         field(&self.cluster.to_le_bytes());
         field(&self.from.0.to_le_bytes());
         field(&self.to.0.to_le_bytes());
@@ -136,6 +141,7 @@ impl Hello {
             version_min: u16_at(0),
             version_max: u16_at(2),
             purpose,
+            dialect: bytes[5],
             cluster: u64_at(8),
             from: NodeId(u64_at(16)),
             to: NodeId(u64_at(24)),
@@ -159,6 +165,8 @@ pub(crate) enum Opening {
 pub(crate) enum OpeningError {
     /// Not one of ours, or damaged.
     Bad(Refusal),
+    /// The beginning of an HTTP request; this much of it was read.
+    Http(Bytes),
     /// The connection ended first.
     Lost(io::Error),
 }
@@ -204,11 +212,11 @@ async fn read_magic<R: AsyncRead + Unpin>(read: &mut R) -> Result<(), OpeningErr
         }
         count += more;
         if magic[..count] != MAGIC[..count] {
-            return Err(OpeningError::Bad(match magic[0] {
-                0x16 => Refusal::Tls, // a TLS record that carries a handshake
-                b'A'..=b'Z' => Refusal::Http,
-                _ => Refusal::Garbage,
-            }));
+            return Err(match magic[0] {
+                0x16 => OpeningError::Bad(Refusal::Tls), // a TLS record that carries a handshake
+                b'A'..=b'Z' => OpeningError::Http(Bytes::copy_from_slice(&magic[..count])),
+                _ => OpeningError::Bad(Refusal::Garbage),
+            });
         }
     }
     Ok(())
@@ -261,6 +269,8 @@ fn refusal_code(reason: Refusal) -> u16 {
         Refusal::Tls => 10,
         Refusal::Garbage => 11,
         Refusal::OtherLife => 12,
+        Refusal::Removed => 13,
+        Refusal::OtherDialect => 14,
         Refusal::Other(code) => code,
     }
 }
@@ -279,6 +289,8 @@ fn refusal(code: u16) -> Refusal {
         10 => Refusal::Tls,
         11 => Refusal::Garbage,
         12 => Refusal::OtherLife,
+        13 => Refusal::Removed,
+        14 => Refusal::OtherDialect,
         code => Refusal::Other(code),
     }
 }

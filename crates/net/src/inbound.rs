@@ -37,7 +37,7 @@ pub(crate) async fn run(
         biased;
         () = shared.gate.closed() => LinkError::Closed,
         _ = &mut place.replaced => LinkError::Closed,
-        () = shared.lives.contradicted(&hello) => LinkError::OtherLife,
+        why = shared.lives.contradicted(&hello) => LinkError::Refused(why),
         end = receive(shared, link, from, &place.received) => end,
     };
     // In this order: the connection that takes the place finds a free seat.

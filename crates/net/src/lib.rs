@@ -5,7 +5,7 @@
 //! * A message arrives whole and unchanged, or not at all. Between two nodes messages keep their
 //!   order while a connection lasts; across connections they may be lost, and a late one may follow
 //!   a newer one. A message from another cluster, meant for another node, or of a node that
-//!   is known to have lost its log, never arrives.
+//!   is known to have lost its log, or was removed, never arrives.
 //! * Sending never blocks. Each peer has one bounded queue; a message that finds it full is refused.
 //! * One slow, silent or hostile peer costs a bounded amount of memory and delays nobody else.
 //! * Snapshots travel on connections of their own and end in success, failure or time-out.
@@ -28,6 +28,7 @@ mod event;
 mod frame;
 mod gate;
 mod hello;
+mod http;
 mod inbound;
 mod link;
 mod lives;
@@ -41,6 +42,7 @@ mod snapshot;
 pub use config::{ConfigError, NetConfig};
 pub use event::{NetEvent, Refusal, RefusedBy, SendError, SnapshotError};
 pub use hello::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+pub use http::HttpConnection;
 pub use net::{InboundStatus, Net, PeerStatus};
 pub use snapshot::{IncomingSnapshot, SnapshotSource};
 

@@ -49,8 +49,8 @@ pub(crate) enum LinkError {
     Unread,
     #[error("the peer has new addresses")]
     Moved,
-    #[error("{}", Refusal::OtherLife)]
-    OtherLife,
+    #[error("{0}")]
+    Refused(Refusal),
     #[error("it was closed here")]
     Closed,
 }

@@ -1,6 +1,6 @@
 //! The transport of one node: its peers, its tasks, and what they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::accept::{self, Strangers};
 use crate::config::NetConfig;
 use crate::event::{NetEvent, SendError};
 use crate::gate::Gate;
+use crate::http::{Http, HttpConnection};
 use crate::lives::Lives;
 use crate::notes::Notes;
 use crate::peer::{self, Peer};
@@ -86,6 +87,21 @@ impl Net {
         listeners: Vec<TcpListener>,
         events: mpsc::Sender<NetEvent>,
     ) -> Net {
+        Net::start_with_http(config, listeners, events, None)
+    }
+
+    /// As [`Net::start`]; a connection that begins an HTTP request goes to `http`, while that has
+    /// room, instead of being refused.
+    ///
+    /// # Panics
+    ///
+    /// As `start`.
+    pub fn start_with_http(
+        config: NetConfig,
+        listeners: Vec<TcpListener>,
+        events: mpsc::Sender<NetEvent>,
+        http: Option<mpsc::Sender<HttpConnection>>,
+    ) -> Net {
         let checked = config.check();
         assert!(checked.is_ok(), "settings are checked before the start: {checked:?}");
         let shared = Arc::new(Shared {
@@ -98,7 +114,8 @@ impl Net {
             outbound_snapshots: Arc::new(Semaphore::new(config.outbound_snapshots_max)),
             pace: Pace::new(config.snapshot_bytes_per_second_max),
             peers: RwLock::default(),
-            lives: Lives::new(&config.lives),
+            lives: Lives::new(&config.lives, &config.removed),
+            http: Http::new(http),
             gate: Gate::new(),
             start: Instant::now(),
             config,
@@ -142,6 +159,12 @@ impl Net {
     /// connection with it that stands already ends; a node that is not named may come with any.
     pub fn set_lives(&self, known: BTreeMap<NodeId, Life>) {
         self.shared.lives.set(known);
+    }
+
+    /// Says who was removed for ever, in place of all that was said before. Such a node is refused with
+    /// [`Refusal::Removed`](crate::Refusal::Removed), which tells it so, and its connections end.
+    pub fn set_removed(&self, removed: BTreeSet<NodeId>) {
+        self.shared.lives.set_removed(removed);
     }
 
     /// Forgets a peer. What is queued for it still has `linger_ms_max` to go out if it is connected;
@@ -263,6 +286,7 @@ pub(crate) struct Shared {
     pub(crate) outbound_snapshots: Arc<Semaphore>,
     pub(crate) pace: Pace,
     pub(crate) lives: Lives,
+    pub(crate) http: Http,
     pub(crate) gate: Gate,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     start: Instant,

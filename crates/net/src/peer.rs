@@ -208,7 +208,7 @@ async fn talk(
         });
         tokio::select! {
             biased;
-            () = shared.lives.contradicted(&hello) => LinkError::OtherLife,
+            why = shared.lives.contradicted(&hello) => LinkError::Refused(why),
             end = hearing => end,
             end = speaking => end,
             () = lingering => LinkError::Closed,

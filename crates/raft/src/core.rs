@@ -43,6 +43,8 @@ pub(crate) struct Core<S> {
     pub(crate) tracker: ProgressTracker,
     /// Whether this node is a learner in its own membership.
     pub(crate) is_learner: bool,
+    /// Whether nothing happened since the last Ready that could have made work.
+    pub(crate) is_quiet: bool,
 
     /// Ticks since the last sign of a leader, or, on a leader, since the last check of its quorum.
     pub(crate) election_elapsed: u32,
@@ -100,6 +102,7 @@ impl<S: Storage> Core<S> {
             log,
             tracker,
             is_learner: false,
+            is_quiet: false,
             election_elapsed: 0,
             election_timeout: config.election_tick,
             has_stood: false,
@@ -294,8 +297,26 @@ impl<S: Storage> Core<S> {
             self.on_lost(&message);
         } else {
             self.trace_sent(&message);
-            if vouches { self.held.push(message) } else { self.messages.push(message) }
+            if vouches {
+                self.held.push(message);
+            } else {
+                self.make_room();
+                self.messages.push(message);
+            }
         }
+    }
+
+    /// Gives the queue of messages memory when it has none: as much as a round of heartbeats, or an
+    /// answer to one, takes. An idle node keeps it.
+    fn make_room(&mut self) {
+        if self.messages.capacity() == 0 {
+            self.messages.reserve_exact(self.idle_messages());
+        }
+    }
+
+    /// How many messages a Ready of an idle node has.
+    pub(crate) fn idle_messages(&self) -> usize {
+        if self.lead == self.id { self.tracker.progress.len().max(2) - 1 } else { 1 }
     }
 
     /// Whether no more messages to others may wait to be sent.
@@ -319,6 +340,20 @@ impl<S: Storage> Core<S> {
         }
         // Until it answers a heartbeat.
         progress.msg_app_flow_paused = true;
+    }
+
+    /// Moves the messages that may go at once behind those in `taken`. Memory goes with them, but
+    /// for what an idle node will need again.
+    pub(crate) fn take_messages(&mut self, taken: &mut Vec<Message>) {
+        if self.messages.is_empty() {
+            return;
+        }
+        if taken.capacity() == 0 || self.idle_messages() < self.messages.capacity() {
+            let messages = std::mem::take(&mut self.messages);
+            if taken.is_empty() { *taken = messages } else { taken.extend(messages) }
+        } else {
+            taken.append(&mut self.messages);
+        }
     }
 
     // Reads.
@@ -356,6 +391,10 @@ impl<S: Storage> Core<S> {
 
     pub(crate) fn dropped(&mut self, kind: MessageType, from: NodeId, why: MessageFault) {
         self.note(Note::Dropped { kind, from, why });
+    }
+
+    pub(crate) fn has_notes(&self) -> bool {
+        !self.notes.is_empty() || self.notes_missed > 0
     }
 
     /// Takes out what was noted, oldest first.

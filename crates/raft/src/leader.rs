@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::note::{MessageFault, Note, TransferOutcome};
 use crate::raft::Next;
 use crate::reads::{ReadRequest, Reads};
+use crate::snapshot::MEMBERS_MAX;
 use crate::{
     AnyConfChange, Body, ChangeRefusal, DropReason, Entry, EntryType, Error, Message, MessageType,
     ProgressState, ReadOnlyOption, Role, Storage, TracingEventName, is_local_target, payload_size,
@@ -136,9 +137,16 @@ impl Leader {
 
     // The clock.
 
-    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
+    /// Counts a tick. Says whether something is due.
+    pub(crate) fn count_tick<S: Storage>(&mut self, core: &Core<S>) -> bool {
         self.heartbeat_elapsed = self.heartbeat_elapsed.saturating_add(1);
-        core.election_elapsed = core.election_elapsed.saturating_add(1);
+        core.config.heartbeat_tick <= self.heartbeat_elapsed
+            || core.config.election_tick <= core.election_elapsed
+            || self.departure.is_some()
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_time<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
         if core.config.election_tick <= core.election_elapsed {
             core.election_elapsed = 0;
             if core.config.check_quorum {
@@ -608,9 +616,11 @@ fn decides_alone<S: Storage>(core: &Core<S>) -> bool {
     core.tracker.is_singleton() && core.tracker.config.voters.contains(core.id)
 }
 
-/// Whether a change keeps to ids that may be those of nodes.
+/// Whether a change keeps to ids that may be those of nodes, and to a number of them.
 fn names_nodes(change: &AnyConfChange) -> bool {
-    !change.as_v2().changes.iter().any(|single| is_local_target(single.node_id))
+    let changes = change.as_v2().changes;
+    let names_others = changes.iter().any(|single| is_local_target(single.node_id));
+    changes.len() <= MEMBERS_MAX && !names_others
 }
 
 /// Whether the commit index stands on an entry of this term, so that no earlier leader can have

@@ -74,12 +74,42 @@
 //! A leader may do the second step before the first is finished (thesis 10.2.1); nobody else may.
 //! Of an application that crashes, [`Config::applied`] tells a restarted node what need not be
 //! handed out again.
+//! Who drives many groups has one Ready for all of them ([`RawNode::ready_into`]).
+//!
+//! # Stopping and starting again
+//!
+//! Nothing has to be done to stop: what a node must not forget is in its storage. The next node is
+//! built from that; `bootstrap` is for the first start alone. The membership that
+//! [`Storage::initial_state`] gives is that of the snapshot or, if more is said to be applied, that
+//! of the last applied change: what is applied is not handed out again.
+//!
+//! ```
+//! use quorate_raft::{
+//!     Config, ConfState, HardState, MemoryStorage, RawNode, Snapshot, SnapshotMetadata,
+//! };
+//! use quorate_types::{Index, NodeId, Term};
+//!
+//! // What an earlier life left behind: a snapshot at 5, nothing after it, and a vote in term 3.
+//! let conf_state = ConfState { voters: vec![1.into(), 2.into()], ..ConfState::default() };
+//! let metadata = SnapshotMetadata { conf_state, index: Index(5), term: Term(2) };
+//! let log = MemoryStorage::new();
+//! log.apply_snapshot(Snapshot { metadata, ..Snapshot::default() })?;
+//! log.set_hard_state(HardState { term: Term(3), vote: NodeId(2), commit: Index(5) });
+//!
+//! // The application has its own state up to 5, too, and wants none of that again.
+//! let config = Config { applied: Index(5), ..Config::new(1.into()) };
+//! let node = RawNode::new(config, log)?;
+//! assert_eq!((node.term(), node.committed(), node.leader()), (Term(3), Index(5), None));
+//! assert!(!node.has_ready(), "what is stored is not asked for again");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # The asynchronous loop
 //!
 //! With [`Config::async_storage_writes`] writing and applying are messages to two threads, and the
 //! node goes on meanwhile. Each thread does its work in order and delivers what the message names as
-//! responses. Nothing else of a Ready is looked at, and `advance` is not called.
+//! responses. Nothing else of a Ready is looked at, and `advance` is not called. With it belongs
+//! [`Config::lead_after_own_vote`], since requests for votes leave before the vote is stored.
 //!
 //! ```
 //! use quorate_raft::{

@@ -106,23 +106,31 @@ impl<S: Storage> Raft<S> {
             RoleState::Candidate => candidate::step(core, CampaignType::Election, message)?,
             RoleState::Leader(leader) => leader.step(core, message)?,
         };
-        self.turn(next)
+        // As nearly always.
+        if matches!(next, Next::Stay) { Ok(()) } else { self.turn(next) }
     }
 
-    /// One tick of the clock.
-    pub(crate) fn tick(&mut self) -> Result<(), Error> {
-        if let RoleState::Leader(leader) = &mut self.role {
-            let next = leader.tick(&mut self.core)?;
-            return self.turn(next);
-        }
+    /// Counts one tick of the clock. Says whether something is due, which [`Raft::on_time`] does.
+    pub(crate) fn count_tick(&mut self) -> bool {
         let core = &mut self.core;
         core.election_elapsed = core.election_elapsed.saturating_add(1);
-        core.tick_orders();
-        if core.is_past_election_timeout() && core.is_promotable() {
-            core.election_elapsed = 0;
-            self.hup(self.campaign_type())?;
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.count_tick(core),
+            RoleState::Follower | RoleState::PreCandidate | RoleState::Candidate => {
+                core.tick_orders();
+                core.is_past_election_timeout() && core.is_promotable()
+            }
         }
-        Ok(())
+    }
+
+    /// Does what the clock makes due.
+    pub(crate) fn on_time(&mut self) -> Result<(), Error> {
+        if let RoleState::Leader(leader) = &mut self.role {
+            let next = leader.on_time(&mut self.core)?;
+            return self.turn(next);
+        }
+        self.core.election_elapsed = 0;
+        self.hup(self.campaign_type())
     }
 
     // The term gate.

@@ -142,7 +142,14 @@ impl<S: Storage> RawNode<S> {
     ///
     /// Only a [`Fatal`].
     pub fn tick(&mut self) -> Result<(), Error> {
-        self.run(|node| node.raft.tick())
+        // Most ticks of most nodes are counted, and that is all.
+        if self.fatal.is_none() && !self.raft.count_tick() { Ok(()) } else { self.on_time() }
+    }
+
+    // Apart, so that a tick that is only counted does not pay for what it does not do.
+    #[inline(never)]
+    fn on_time(&mut self) -> Result<(), Error> {
+        self.run(|node| node.raft.on_time())
     }
 
     /// Lets time pass for a group that is known to be quiet: the node grows impatient, and does
@@ -378,22 +385,19 @@ impl<S: Storage> RawNode<S> {
     /// Takes out the work there is. Nothing when a [`Fatal`] happened; see [`RawNode::fatal`].
     pub fn ready(&mut self) -> Ready {
         let mut ready = Ready::default();
-        let taken = self.run(|node| {
-            node.check_advanced()?;
-            node.raft.flush_appends()?;
-            node.gather(&mut ready)?;
-            let core = &mut node.raft.core;
-            ready.messages = std::mem::take(&mut core.messages);
-            ready.read_states = std::mem::take(&mut core.read_states);
-            ready.lost_reads = std::mem::take(&mut core.lost_reads);
-            ready.notes = core.take_notes();
-            let held = std::mem::take(&mut core.held);
-            node.render(&mut ready, held);
-            node.accept_marks(&ready)
-        });
-        match taken {
-            Ok(()) => ready,
-            Err(_) => Ready::default(),
+        self.ready_into(&mut ready);
+        ready
+    }
+
+    /// As [`RawNode::ready`], in the memory of an earlier Ready, of whatever node, whose content is
+    /// dropped. A driver of many groups that has one for all of them asks the allocator for nothing
+    /// while they are idle; for that, each node keeps the memory of a heartbeat to each peer, or of
+    /// one answer. The Ready is to be cleared ([`Ready::clear`]) as soon as its work is done:
+    /// entries that it holds on to cannot grow in their place.
+    pub fn ready_into(&mut self, ready: &mut Ready) {
+        ready.clear();
+        if self.run(|node| node.take_work(ready)).is_err() {
+            ready.clear();
         }
     }
 
@@ -456,9 +460,10 @@ impl<S: Storage> RawNode<S> {
     /// Whether there is work. Agrees with what [`RawNode::ready`] would give, but for notes, which
     /// are no work (and see [`Config::coalesce_appends`]).
     pub fn has_ready(&self) -> bool {
-        if self.fatal.is_some() {
-            return false;
-        }
+        !self.raft.core.is_quiet && self.fatal.is_none() && self.has_work()
+    }
+
+    fn has_work(&self) -> bool {
         let core = &self.raft.core;
         let hard_state = core.hard_state();
         !core.messages.is_empty()
@@ -480,11 +485,21 @@ impl<S: Storage> RawNode<S> {
     ///
     /// Only a [`Fatal`].
     pub fn advance(&mut self) -> Result<(), Error> {
+        // Most Readies of a quiet group ask for no write.
+        let is_nothing = self.on_advance.is_none() && self.fatal.is_none();
+        if is_nothing && !self.raft.core.config.async_storage_writes {
+            Ok(())
+        } else {
+            self.report_done()
+        }
+    }
+
+    #[inline(never)]
+    fn report_done(&mut self) -> Result<(), Error> {
         self.run(|node| {
             if node.raft.core.config.async_storage_writes {
                 return Err(Fatal::AdvanceWithAsyncWrites.into());
             }
-            // Most Readies of a quiet group ask for no write.
             let Some(on_advance) = node.on_advance.take() else { return Ok(()) };
             let OnAdvance { own, stored, applied } = *on_advance;
             for message in own {
@@ -659,6 +674,7 @@ impl<S: Storage> RawNode<S> {
     /// Asserts what holds between any two calls. Costs about as much as a heartbeat round.
     pub fn check(&self) {
         self.raft.check();
+        assert!(!self.raft.core.is_quiet || !self.has_work(), "a node that is quiet has no work");
     }
 
     // Inside.
@@ -668,6 +684,7 @@ impl<S: Storage> RawNode<S> {
         if let Some(fatal) = &self.fatal {
             return Err(Fatal::clone(fatal).into());
         }
+        self.raft.core.is_quiet = false;
         let result = work(self);
         match &result {
             Err(Error::Fatal(fatal)) => self.fatal = Some(Box::new(fatal.clone())),

@@ -47,6 +47,38 @@ pub struct Ready {
     pub lost_reads: Vec<Bytes>,
 }
 
+impl Ready {
+    /// Drops what it holds. Memory of its lists is kept for what comes next.
+    pub fn clear(&mut self) {
+        let Ready {
+            soft_state,
+            hard_state,
+            read_states,
+            entries,
+            snapshot,
+            committed_entries,
+            messages,
+            must_sync,
+            notes,
+            lost_reads,
+        } = self;
+        (*soft_state, *hard_state, *must_sync) = (None, None, false);
+        read_states.clear();
+        if !entries.is_empty() {
+            *entries = Entries::new();
+        }
+        if snapshot.is_some() {
+            *snapshot = None;
+        }
+        if !committed_entries.is_empty() {
+            *committed_entries = Entries::new();
+        }
+        messages.clear();
+        notes.clear();
+        lost_reads.clear();
+    }
+}
+
 /// Whether a write of `entry_count` new entries and of `hard_state` after `previous` must be
 /// durable before anything that depends on it is done. etcd's `MustSync`.
 pub fn must_sync(hard_state: &HardState, previous: &HardState, entry_count: usize) -> bool {

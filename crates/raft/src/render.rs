@@ -50,6 +50,39 @@ impl<S: Storage> RawNode<S> {
         }
     }
 
+    /// Fills an empty Ready with all the work there is, and remembers that it was handed out.
+    pub(crate) fn take_work(&mut self, ready: &mut Ready) -> Result<(), Error> {
+        self.check_advanced()?;
+        self.raft.flush_appends()?;
+        self.gather(ready)?;
+        let core = &mut self.raft.core;
+        core.take_messages(&mut ready.messages);
+        if !core.read_states.is_empty() {
+            ready.read_states = std::mem::take(&mut core.read_states);
+        }
+        if !core.lost_reads.is_empty() {
+            ready.lost_reads = std::mem::take(&mut core.lost_reads);
+        }
+        if core.has_notes() {
+            ready.notes = core.take_notes();
+        }
+        // With entries or a snapshot there may be more to do once they are stored or applied.
+        let is_last = ready.entries.is_empty()
+            && ready.committed_entries.is_empty()
+            && ready.snapshot.is_none();
+        let is_written = core.held.is_empty() && !core.log.has_unstable_ents();
+        if is_last && is_written && ready.hard_state.is_none() && ready.soft_state.is_none() {
+            // As of an idle node: messages, and nothing to write or to remember.
+            core.trace(crate::TracingEventName::Ready);
+        } else {
+            let held = std::mem::take(&mut core.held);
+            self.render(ready, held);
+            self.accept_marks(ready)?;
+        }
+        self.raft.core.is_quiet = is_last;
+        Ok(())
+    }
+
     /// Fills an empty Ready, in its place since it is large, but for what the core queues.
     pub(crate) fn gather(&self, ready: &mut Ready) -> Result<(), Error> {
         let core = &self.raft.core;
@@ -63,9 +96,15 @@ impl<S: Storage> RawNode<S> {
             ready.snapshot = Some(snapshot.clone());
         }
         let (soft_state, hard_state) = (self.raft.soft_state(), core.hard_state());
-        ready.soft_state = (soft_state != self.soft_state).then_some(soft_state);
-        ready.hard_state = (hard_state != self.hard_state).then_some(hard_state);
-        ready.must_sync = must_sync(&hard_state, &self.hard_state, ready.entries.len());
+        if soft_state != self.soft_state {
+            ready.soft_state = Some(soft_state);
+        }
+        if hard_state != self.hard_state {
+            ready.hard_state = Some(hard_state);
+        }
+        if ready.hard_state.is_some() || !ready.entries.is_empty() {
+            ready.must_sync = must_sync(&hard_state, &self.hard_state, ready.entries.len());
+        }
         Ok(())
     }
 

@@ -5,6 +5,10 @@ use quorate_types::{EntryId, Index, NodeId, Term};
 
 use crate::log::INDEX_MAX;
 
+/// Most members that a peer may name, in a membership or a change of it: far more than any group
+/// has. What follows from a membership takes time by the square of its size to work out.
+pub(crate) const MEMBERS_MAX: usize = 1024;
+
 /// The members of a group at one place of its log, as stored and sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfState {
@@ -21,6 +25,12 @@ pub struct ConfState {
 }
 
 impl ConfState {
+    /// How many ids are in its lists.
+    fn named_count(&self) -> usize {
+        let ConfState { voters, learners, voters_outgoing, learners_next, .. } = self;
+        voters.len() + learners.len() + voters_outgoing.len() + learners_next.len()
+    }
+
     /// Whether this is the same membership as `other`, in whatever order either lists it. etcd's
     /// `Equivalent`.
     pub fn is_equivalent(&self, other: &ConfState) -> bool {
@@ -66,9 +76,11 @@ impl Snapshot {
         self.metadata.index == Index(0)
     }
 
-    /// Whether its index and term leave room for a log to go on from it.
+    /// Whether its index and term leave room for a log to go on from it, and its membership is of a
+    /// size that a group may have.
     pub(crate) fn is_possible(&self) -> bool {
-        self.metadata.index <= INDEX_MAX && self.metadata.term != Term(u64::MAX)
+        let SnapshotMetadata { conf_state, index, term } = &self.metadata;
+        *index <= INDEX_MAX && *term != Term(u64::MAX) && conf_state.named_count() <= MEMBERS_MAX
     }
 
     /// Term and index of the last entry it covers.

@@ -77,7 +77,8 @@ pub enum StorageError {
 pub struct InitialState {
     /// The last hard state stored; nothing when none ever was.
     pub hard_state: Option<HardState>,
-    /// The membership as of the latest snapshot, possibly empty.
+    /// The membership as of the latest snapshot, or of [`Config::applied`](crate::Config::applied)
+    /// if that is later; possibly empty.
     pub conf_state: ConfState,
 }
 

@@ -305,6 +305,9 @@ impl<S: Storage> Core<S> {
 
     /// A message was queued.
     pub(crate) fn trace_sent(&self, message: &Message) {
+        if self.tracer.logger.is_none() {
+            return;
+        }
         let Some(names) = TracingEventName::of_message(message.message_type()) else { return };
         self.trace_with(names.0, |event| {
             let own = match message.body {
@@ -318,6 +321,9 @@ impl<S: Storage> Core<S> {
 
     /// A message arrived.
     pub(crate) fn trace_received(&self, message: &Message) {
+        if self.tracer.logger.is_none() {
+            return;
+        }
         let Some(names) = TracingEventName::of_message(message.message_type()) else { return };
         self.trace_with(names.1, |event| TracingEvent { message: Some(message), ..event });
     }

@@ -2,11 +2,17 @@
 
 use quorate_types::NodeId;
 
+use crate::Engine;
+
 /// All bounds and times of one replica. Times are in ticks; a tick is the heartbeat interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Who this is.
     pub node: NodeId,
+    /// Which engine orders commands. All members run the same, and always the same.
+    pub engine: Engine,
+    /// How long a tick is, for an engine that counts milliseconds.
+    pub tick_ms: u64,
     /// Where this replica's chance starts, and which life of it this is: it must differ between
     /// nodes and between two lives of one node.
     pub seed: u64,
@@ -64,6 +70,8 @@ impl Config {
     pub fn new(node: NodeId, seed: u64) -> Self {
         Config {
             node,
+            engine: Engine::Raft,
+            tick_ms: 100,
             seed,
             election_ticks: 10,
             heartbeat_ticks: 1,
@@ -101,7 +109,8 @@ impl Config {
     ///
     /// The first that does not, by name.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let positive: [(&'static str, u64); 14] = [
+        let positive: [(&'static str, u64); 15] = [
+            ("tick_ms", self.tick_ms),
             ("heartbeat_ticks", self.heartbeat_ticks.into()),
             ("command_bytes_max", self.command_bytes_max),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max),

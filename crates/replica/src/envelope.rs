@@ -7,7 +7,7 @@
 //! leader appended it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_types::{NodeId, bug};
+use quorate_types::{NodeId, Term, bug};
 
 /// Bytes that stand before a command in its entry.
 pub const ENVELOPE_BYTES: usize = 9;
@@ -76,6 +76,33 @@ pub fn open(mut entry: Bytes) -> Result<(RequestId, Bytes), EnvelopeError> {
     }
 }
 
+const CHANGE_FORMAT: u8 = 2;
+const CHANGE_BYTES: usize = 17;
+
+/// Begins the context of a membership change: writes the request it came from and the term in which
+/// its leader judged it to `buffer`; what it means to the machine follows.
+///
+/// ```text
+/// format (2) = 1 | request id (8, little-endian) | term (8, little-endian) | for the machine
+/// ```
+/// A change is judged by what its leader has applied, and nobody else appends one in that term. One
+/// that another leader appended, to whom it was forwarded, was judged by too little: it changes
+/// nothing, on any member.
+pub fn seal_change(request: RequestId, judged: Term, buffer: &mut BytesMut) {
+    buffer.put_u8(CHANGE_FORMAT);
+    buffer.put_u64_le(request.0);
+    buffer.put_u64_le(judged.0);
+}
+
+/// Takes the context of a membership change apart; nothing for one that [`seal_change`] did not
+/// begin, as the engine's own have it.
+pub fn open_change(mut context: Bytes) -> Option<(RequestId, Term, Bytes)> {
+    if context.len() < CHANGE_BYTES || context.get_u8() != CHANGE_FORMAT {
+        return None;
+    }
+    Some((RequestId(context.get_u64_le()), Term(context.get_u64_le()), context))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +126,21 @@ mod tests {
             (b"\x0212345678x", EnvelopeError::Format(2)),
         ] {
             assert_eq!(open(Bytes::from_static(bytes)), Err(want));
+        }
+    }
+
+    #[test]
+    fn a_change_says_who_asked_and_when_it_was_judged() {
+        let mut buffer = BytesMut::new();
+        seal_change(RequestId(7), Term(9), &mut buffer);
+        buffer.put_slice(b"add");
+        let context = buffer.freeze();
+        let opened = (RequestId(7), Term(9), Bytes::from_static(b"add"));
+        assert_eq!(open_change(context.clone()), Some(opened));
+        let mut other = BytesMut::from(&context[..]);
+        other[0] = FORMAT;
+        for nobodys in [Bytes::new(), context.slice(..16), other.freeze()] {
+            assert_eq!(open_change(nobodys), None);
         }
     }
 

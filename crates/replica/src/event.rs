@@ -1,12 +1,10 @@
 //! What a replica is told, and what it asks for.
 
 use bytes::Bytes;
-use quorate_raft::{
-    AnyConfChange, ConfState, Entries, Entry, HardState, Message, Note, Snapshot, TransferOutcome,
-};
+use quorate_raft::{AnyConfChange, ConfState, Entries, Entry, Snapshot, TransferOutcome};
 use quorate_types::{Index, Mark, NodeId, Term};
 
-use crate::RequestId;
+use crate::{HardState, Message, RequestId};
 
 /// A write to the durable log. They become durable in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,9 +19,9 @@ pub struct ReadId(pub u64);
 pub struct Initial {
     /// The place before the log's first entry.
     pub mark: Mark,
-    /// The log after the mark, dense.
+    /// The log after the mark, dense. An entry's `term` is its stamp: with ZAB, its id.
     pub entries: Vec<Entry>,
-    /// The last hard state written.
+    /// The last hard state written. It tells which engine the log is of.
     pub hard_state: HardState,
     /// The machine's durable state covers the log up to here.
     pub applied: Index,
@@ -87,10 +85,16 @@ pub struct Write {
     pub id: WriteId,
     /// The new hard state, if it changed.
     pub hard_state: Option<HardState>,
-    /// Entries that replace whatever stands at the first one's index and after.
+    /// From here on everything is removed, whether or not `entries` follow. Raft never asks for that
+    /// alone.
+    pub cut_from: Option<Index>,
+    /// Entries that replace whatever stands at the first one's index and after. An entry's `term`
+    /// is its stamp: with ZAB, its id.
     pub entries: Entries,
     /// A snapshot to install: first the mark in the log, then the machine's state.
     pub install: Option<Snapshot>,
+    /// Where the log starts then.
+    pub mark: Option<Mark>,
     /// Whether it holds entries, a vote or a term, which are to be durable before anything is built on
     /// them. Otherwise it may become durable with a later one.
     pub must_sync: bool,
@@ -99,8 +103,15 @@ pub struct Write {
 impl Write {
     /// A write of a commit index that is to be durable by itself.
     pub(crate) fn commit(id: WriteId, hard_state: HardState) -> Write {
-        let entries = Entries::default();
-        Write { id, hard_state: Some(hard_state), entries, install: None, must_sync: true }
+        Write {
+            id,
+            hard_state: Some(hard_state),
+            cut_from: None,
+            entries: Entries::default(),
+            install: None,
+            mark: None,
+            must_sync: true,
+        }
     }
 }
 
@@ -111,7 +122,7 @@ pub enum Applying {
     Command {
         /// Its place.
         index: Index,
-        /// Its term.
+        /// Its term, or epoch.
         term: Term,
         /// Envelope and command, as proposed.
         entry: Bytes,
@@ -120,14 +131,14 @@ pub enum Applying {
     Empty {
         /// Its place.
         index: Index,
-        /// Its term.
+        /// Its term, or epoch.
         term: Term,
     },
     /// A membership change, already in force in the engine.
     Membership {
         /// Its place.
         index: Index,
-        /// Its term.
+        /// Its term, or epoch.
         term: Term,
         /// What was proposed.
         change: AnyConfChange,
@@ -177,6 +188,9 @@ pub enum Refusal {
     /// This node is no longer a member.
     #[error("this node is not a member of the cluster")]
     Removed,
+    /// The engine that the cluster runs cannot do it.
+    #[error("the cluster's engine does not support this: its membership is fixed")]
+    Unsupported,
 }
 
 /// Why a read was not confirmed. A read has no effect, so it is safe to try again.
@@ -220,6 +234,24 @@ pub struct Effects {
     pub compact: Option<Mark>,
     /// What the engine would have logged.
     pub notes: Vec<Note>,
+}
+
+/// What an engine would have logged.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// By Raft.
+    Raft(quorate_raft::Note),
+    /// By ZAB.
+    Zab(quorate_zab::Note),
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Note::Raft(note) => note.fmt(f),
+            Note::Zab(note) => write!(f, "{note:?}"),
+        }
+    }
 }
 
 /// A broken promise of this node's own: the replica is unusable from here on.

@@ -16,23 +16,34 @@
 //! draws from hidden chance: a run is a function of the configuration and the events.
 
 mod config;
-mod door;
+mod core;
+mod engine;
 mod envelope;
 mod event;
+mod message;
 mod proposals;
+mod raft;
 mod reads;
 mod replica;
 mod snapshots;
 mod start;
 mod storage;
 mod writing;
+mod zab;
 
 pub use config::{Config, ConfigError};
-pub use door::speaks_for;
-pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, seal};
-pub use event::{
-    Applying, Effects, Event, Fatal, Initial, ReadFailure, ReadId, Refusal, Write, WriteId,
+pub use engine::{Engine, HardState, UnknownEngine};
+pub use envelope::{
+    ENVELOPE_BYTES, EnvelopeError, RequestId, RequestIds, open, open_change, seal, seal_change,
 };
+pub use event::{
+    Applying, Effects, Event, Fatal, Initial, Note, ReadFailure, ReadId, Refusal, Write, WriteId,
+};
+pub use message::{Message, MessageError, speaks_for};
 pub use replica::{Glance, Replica, StartError, Status};
-pub use start::{FIRST, Found, Start, first_conf_state, first_log, start};
+pub use start::{
+    FIRST, Found, Start, first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at,
+    start,
+};
 pub use writing::{LogWrite, Step, Writing, Written};
+pub use zab::packet::{Packet, PacketError};

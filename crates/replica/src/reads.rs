@@ -57,6 +57,12 @@ impl Reads {
 
     /// The context to ask the engine with, when there are reads for a round and room for one.
     pub(crate) fn next_round(&mut self, config: &Config, now_ticks: u64) -> Option<Bytes> {
+        let number = self.next_number(config, now_ticks)?;
+        Some(self.context(number))
+    }
+
+    /// The same, for an engine that knows rounds by their number.
+    pub(crate) fn next_number(&mut self, config: &Config, now_ticks: u64) -> Option<u64> {
         if self.waiting.is_empty() || config.read_rounds_max <= self.rounds.len() {
             return None;
         }
@@ -72,7 +78,16 @@ impl Reads {
             return None;
         }
         let round = self.rounds.pop_front()?;
-        Some(self.open(round.reads, now_ticks))
+        let number = self.open(round.reads, now_ticks);
+        Some(self.context(number))
+    }
+
+    /// What the engine carries for the round of this number.
+    pub(crate) fn context(&self, number: u64) -> Bytes {
+        let mut context = BytesMut::with_capacity(CONTEXT_BYTES);
+        context.put_u64(self.life);
+        context.put_u64(number);
+        context.freeze()
     }
 
     /// The engine confirmed the round of this context at `index`.
@@ -118,14 +133,11 @@ impl Reads {
             .extend(round.reads.into_iter().map(|read| (read, Err(ReadFailure::LeaderChanged))));
     }
 
-    fn open(&mut self, reads: Vec<ReadId>, now_ticks: u64) -> Bytes {
+    fn open(&mut self, reads: Vec<ReadId>, now_ticks: u64) -> u64 {
         self.next_round += 1;
         let number = self.next_round;
         self.rounds.push_back(Round { number, reads, asked_ticks: now_ticks });
-        let mut context = BytesMut::with_capacity(CONTEXT_BYTES);
-        context.put_u64(self.life);
-        context.put_u64(number);
-        context.freeze()
+        number
     }
 
     fn take_round(&mut self, mut context: &[u8]) -> Option<Round> {

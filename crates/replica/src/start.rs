@@ -7,14 +7,17 @@
 //! | absent | with history, or it has started | the log is lost: what was acknowledged may be gone |
 //! | present | absent or behind the log's mark | a snapshot was being installed: install it |
 //! | present | at or after the mark | replay the log after the state |
+//!
+//! A member that joins a running cluster begins with a state that covers nothing and an empty log.
 
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_codec::DecodeError;
-use quorate_raft::{ConfState, HardState};
-use quorate_types::{Index, LogEntry, Mark, NodeId, Term, bug};
+use quorate_raft::ConfState;
+use quorate_types::{EntryId, Index, LogEntry, Mark, NodeId, Term, bug};
+use quorate_zab::{Epoch, Zxid};
 
-use crate::Initial;
+use crate::{Engine, HardState, Initial};
 
 /// The first place of every log: all members of a new cluster begin with the same state.
 pub const FIRST: (Index, Term) = (Index(1), Term(1));
@@ -68,17 +71,52 @@ pub fn start(found: Found) -> Start {
 }
 
 /// The mark and the hard state that the log of a new member begins with.
-pub fn first_log() -> (Mark, Bytes) {
+pub fn first_log(engine: Engine) -> (Mark, Bytes) {
     let (index, term) = FIRST;
-    let hard_state = HardState { term, commit: index, ..HardState::default() };
-    let mark = Mark { index, stamp: term.0, data: Bytes::new() };
-    (mark, codec::encode_hard_state_record(&hard_state))
+    let (stamp, hard_state) = match engine {
+        Engine::Raft => {
+            let default = quorate_raft::HardState::default();
+            (term.0, HardState::Raft(quorate_raft::HardState { term, commit: index, ..default }))
+        }
+        Engine::Zab => {
+            // No transaction has counter 0, so every other id of the first epoch follows this one.
+            let epoch = Epoch(term.0 as u32);
+            let first = Zxid::new(epoch, 0);
+            let hard_state = quorate_zab::HardState {
+                accepted_epoch: epoch,
+                accepted_leader: None,
+                current_epoch: epoch,
+                committed: first,
+            };
+            (first.0, HardState::Zab(hard_state))
+        }
+    };
+    (Mark { index, stamp, data: Bytes::new() }, hard_state.encode())
+}
+
+/// The place of the snapshot that a log of `engine` starts after, as the machine knows it: by the
+/// term, or the epoch, of its last entry.
+pub fn snapshot_at(mark: &Mark, engine: Engine) -> EntryId {
+    EntryId { term: engine.era(mark.stamp), index: mark.index }
 }
 
 /// The membership that the state of a new member begins with, as its machine keeps it.
 pub fn first_conf_state(mut voters: Vec<NodeId>) -> Bytes {
     voters.sort_unstable();
     codec::encode_conf_state_record(&ConfState { voters, ..ConfState::default() })
+}
+
+/// The mark and the hard state that the log of a member begins with that joins a running cluster.
+/// It holds nothing, and no other log fits behind nothing: the leader sends it the state. For Raft
+/// alone: with ZAB members are fixed.
+pub fn joining_log() -> (Mark, Bytes) {
+    (Mark::default(), HardState::default().encode())
+}
+
+/// The membership that the state of a joining member begins with: it counts nobody and cannot
+/// campaign before it knows who the members are.
+pub fn joining_conf_state() -> Bytes {
+    codec::encode_conf_state_record(&ConfState::default())
 }
 
 impl Initial {
@@ -98,10 +136,7 @@ impl Initial {
         Ok(Initial {
             mark,
             entries: entries.into_iter().map(codec::from_log_entry).collect::<Result<_, _>>()?,
-            hard_state: hard_state
-                .map(codec::decode_hard_state_record)
-                .transpose()?
-                .unwrap_or_default(),
+            hard_state: hard_state.map(HardState::decode).transpose()?.unwrap_or_default(),
             applied,
             conf_state: codec::decode_conf_state_record(conf_state)?,
         })
@@ -136,12 +171,15 @@ mod tests {
 
     #[test]
     fn a_new_member_goes_on_from_its_first_log() {
-        let (mark, hard_state) = first_log();
-        let conf_state = first_conf_state(vec![NodeId(3), NodeId(1)]);
-        let initial =
-            Initial::recover(mark, Some(hard_state), Vec::new(), FIRST.0, conf_state).unwrap();
-        assert_eq!(initial.hard_state.term, Term(1));
-        assert_eq!(initial.conf_state.voters, [NodeId(1), NodeId(3)]);
+        for engine in Engine::ALL {
+            let (mark, hard_state) = first_log(engine);
+            assert_eq!(snapshot_at(&mark, engine), EntryId { term: FIRST.1, index: FIRST.0 });
+            let conf_state = first_conf_state(vec![NodeId(3), NodeId(1)]);
+            let initial =
+                Initial::recover(mark, Some(hard_state), Vec::new(), FIRST.0, conf_state).unwrap();
+            assert_eq!(initial.hard_state.engine(), engine);
+            assert_eq!(initial.conf_state.voters, [NodeId(1), NodeId(3)]);
+        }
         let nonsense = Bytes::from_static(b"\xffx");
         let mark = Mark::default();
         assert!(Initial::recover(mark, None, Vec::new(), FIRST.0, nonsense).is_err());

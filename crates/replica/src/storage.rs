@@ -35,7 +35,10 @@ impl LogInMemory {
             mark: (initial.mark.index, Term(initial.mark.stamp)),
             entries: Runs::default(),
             bytes: 0,
-            hard_state: initial.hard_state,
+            hard_state: match initial.hard_state {
+                crate::HardState::Raft(hard_state) => hard_state,
+                crate::HardState::Zab(_) => HardState::default(),
+            },
             conf_state: initial.conf_state.clone(),
             snapshot: None,
             wanted: AtomicBool::new(false),
@@ -73,6 +76,10 @@ impl LogInMemory {
 
     pub(crate) fn last(&self) -> Index {
         self.mark.0 + self.entries.len() as u64
+    }
+
+    pub(crate) fn conf_state(&self) -> &ConfState {
+        &self.conf_state
     }
 
     /// Payload bytes of the log.
@@ -115,6 +122,29 @@ impl LogInMemory {
         self.bytes += entries.payload_size();
         self.entries.push(entries);
         Ok(())
+    }
+
+    /// Removes what stands at `from` and after.
+    pub(crate) fn cut(&mut self, from: Index) {
+        if from <= self.last() && self.mark.0 < from {
+            self.entries.truncate(from);
+            self.bytes = self.entries.payload_size();
+        }
+    }
+
+    /// Starts anew after a place, without whatever was here.
+    pub(crate) fn restart(&mut self, index: Index, stamp: Term, conf_state: ConfState) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.mark = (index, stamp);
+        self.conf_state = conf_state;
+        self.snapshot = None;
+    }
+
+    /// The entries from `low` up to and excluding `high`, which are here: as many as take
+    /// `bytes_max`, and at least one.
+    pub(crate) fn slice(&self, low: Index, high: Index, bytes_max: u64) -> Entries {
+        self.entries.slice(low, high, bytes_max)
     }
 
     /// A snapshot stands for everything up to its index. Entries after it stay if they connect.
@@ -297,7 +327,7 @@ mod tests {
                 mark: mark.clone(),
                 entries: vec![entry(5, 1)],
                 applied: Index(applied),
-                hard_state: HardState { commit: Index(commit), ..HardState::default() },
+                hard_state: HardState { commit: Index(commit), ..HardState::default() }.into(),
                 conf_state: ConfState::default(),
             };
             match LogInMemory::new(&initial) {

@@ -14,10 +14,10 @@
 
 use bytes::Bytes;
 use quorate_codec as codec;
-use quorate_raft::{HardState, Snapshot};
-use quorate_types::{LogEntry, Mark, bug};
+use quorate_raft::Snapshot;
+use quorate_types::{Index, LogEntry, Mark, bug};
 
-use crate::{Write, WriteId};
+use crate::{HardState, Write, WriteId};
 
 /// The queue in front of one replica's disk.
 #[derive(Debug, Default)]
@@ -157,7 +157,10 @@ impl Writing {
 
 /// Whether something would be lost that was vouched for, or is about to be.
 fn needs_disk(write: &Write) -> bool {
-    write.must_sync || write.install.is_some() || !write.entries.is_empty()
+    write.must_sync
+        || write.install.is_some()
+        || write.cut_from.is_some()
+        || !write.entries.is_empty()
 }
 
 /// A write in the words of the durable log.
@@ -165,6 +168,8 @@ fn needs_disk(write: &Write) -> bool {
 pub struct LogWrite {
     /// The hard state's record, if it changed.
     pub hard_state: Option<Bytes>,
+    /// From here on everything is removed.
+    pub cut_from: Option<Index>,
     /// Entries that replace whatever stands at the first one's index and after.
     pub entries: Vec<LogEntry>,
     /// Where the log starts anew, if a snapshot is installed.
@@ -175,11 +180,11 @@ pub struct LogWrite {
 
 impl From<Write> for LogWrite {
     fn from(write: Write) -> Self {
-        let hard_state = write.hard_state;
         LogWrite {
-            hard_state: hard_state.map(|hard_state| codec::encode_hard_state_record(&hard_state)),
+            hard_state: write.hard_state.map(|hard_state| hard_state.encode()),
+            cut_from: write.cut_from,
             entries: write.entries.iter().map(codec::to_log_entry).collect(),
-            install: write.install.map(|snapshot| codec::to_mark(&snapshot.metadata)),
+            install: write.mark,
             must_sync: write.must_sync,
         }
     }
@@ -187,16 +192,16 @@ impl From<Write> for LogWrite {
 
 #[cfg(test)]
 mod tests {
-    use quorate_types::Index;
-
     use super::*;
 
     fn write(id: u64, installs: bool) -> Write {
         Write {
             id: WriteId(id),
             hard_state: None,
+            cut_from: None,
             entries: Vec::new().into(),
             install: installs.then(Snapshot::default),
+            mark: installs.then(Mark::default),
             must_sync: true,
         }
     }
@@ -242,15 +247,22 @@ mod tests {
         assert_eq!(group(&mut writing), [4, 5]);
     }
 
+    fn state(commit: u64) -> HardState {
+        quorate_raft::HardState { commit: Index(commit), ..Default::default() }.into()
+    }
+
     fn commit(id: u64, index: u64) -> Write {
-        let hard_state = HardState { commit: Index(index), ..HardState::default() };
-        Write { must_sync: false, ..Write::commit(WriteId(id), hard_state) }
+        Write { must_sync: false, ..Write::commit(WriteId(id), state(index)) }
     }
 
     /// The commit indexes of the next group, by write.
     fn commits(writing: &mut Writing) -> Vec<Option<u64>> {
         let Some(Step::Group(group)) = writing.next_step() else { return Vec::new() };
-        group.iter().map(|write| write.hard_state.map(|state| state.commit.0)).collect()
+        let commit = |state: &HardState| match state {
+            HardState::Raft(state) => state.commit.0,
+            HardState::Zab(state) => state.committed.0,
+        };
+        group.iter().map(|write| write.hard_state.as_ref().map(commit)).collect()
     }
 
     #[test]
@@ -284,8 +296,7 @@ mod tests {
         assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(2))));
         writing.on_tick();
         let Some(Step::Group(group)) = writing.next_step() else { panic!("not written") };
-        let hard_state = HardState { commit: Index(11), ..HardState::default() };
-        assert_eq!(group, [Write::commit(WriteId(2), hard_state)]);
+        assert_eq!(group, [Write::commit(WriteId(2), state(11))]);
         assert!(group[0].must_sync, "or it may never be durable");
         assert_eq!(writing.on_written(), Some(Written::Persisted(WriteId(2))));
         writing.on_tick();

@@ -4,11 +4,12 @@
 use bytes::{Bytes, BytesMut};
 use quorate_raft::{
     AnyConfChange, Body, ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState,
-    Entry, HardState, Message, Role, Snapshot, SnapshotMetadata, TransferOutcome,
+    Entry, HardState, Message as RaftMessage, Role, Snapshot, SnapshotMetadata, TransferOutcome,
     encode_conf_change,
 };
 use quorate_replica::{
-    Applying, Config, Event, Initial, Refusal, Replica, RequestId, WriteId, seal,
+    Applying, Config, Event, Initial, Message, Refusal, Replica, RequestId, WriteId, seal,
+    seal_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
@@ -51,7 +52,8 @@ impl Group {
             };
             let initial = Initial {
                 mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
-                hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+                hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE }
+                    .into(),
                 applied: Index(1),
                 conf_state: ConfState { voters: voters.clone(), ..ConfState::default() },
                 ..Initial::default()
@@ -130,7 +132,7 @@ impl Group {
                 return;
             }
             for message in messages {
-                let (to, from) = (message.to.0 as usize - 1, message.from.0 as usize - 1);
+                let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
                 if 2 < to {
                     continue; // a member that was never started
                 }
@@ -358,6 +360,31 @@ fn a_change_that_cannot_be_carried_out_is_refused() {
 }
 
 #[test]
+fn a_change_that_was_judged_in_another_term_changes_nothing() {
+    let mut group = Group::new(1000);
+    let term = group.members[0].replica.glance().term;
+    for (request, judged, voters) in
+        [(1, Term(term.0 - 1), 3), (2, Term(term.0 + 1), 3), (3, term, 4)]
+    {
+        assert!(group.members[0].replica.may_change(), "nothing is under way");
+        assert!(!group.members[1].replica.may_change(), "it does not lead");
+        let mut context = BytesMut::new();
+        seal_change(RequestId(request), judged, &mut context);
+        let change =
+            ConfChange { node_id: NodeId(4), context: context.freeze(), ..ConfChange::default() };
+        let change = AnyConfChange::V1(change);
+        group.handle(0, Event::ProposeChange { request: RequestId(request), change });
+        group.tick(3);
+        for member in &group.members {
+            let status = member.replica.status();
+            assert_eq!(status.conf_state.voters.len(), voters, "judged in {judged:?} of {term:?}");
+        }
+    }
+    let refused = [1, 2].map(|request| (RequestId(request), Refusal::Change));
+    assert_eq!(group.members[0].refused, refused);
+}
+
+#[test]
 fn a_committed_change_that_cannot_be_carried_out_changes_nothing() {
     let mut group = Group::new(1000);
     // No leader of this release would append it: it leaves no voter.
@@ -372,8 +399,8 @@ fn a_committed_change_that_cannot_be_carried_out_changes_nothing() {
     let entry = Entry { index: prev.next(), term, kind: Some(kind), data };
     let prev = EntryId { term, index: prev };
     let body = Body::Append { prev, entries: vec![entry].into(), commit: prev.index.next() };
-    let message = Message { from: NodeId(1), term, ..Message::new(NodeId(3), body) };
-    group.members[2].replica.handle(Event::Message(message)).unwrap();
+    let message = RaftMessage { from: NodeId(1), term, ..RaftMessage::new(NodeId(3), body) };
+    group.members[2].replica.handle(Event::Message(message.into())).unwrap();
     while let Some(effects) = group.members[2].replica.ready().unwrap() {
         let applying = effects.apply.first();
         assert!(applying.is_none_or(|it| matches!(it, Applying::Empty { .. })), "{applying:?}");

@@ -2,7 +2,7 @@
 //! it is, and it goes on by itself once flushes work again.
 
 use quorate_raft::{Body, ConfState, Entry, HardState, Message};
-use quorate_replica::{Config, Event, Initial, Replica};
+use quorate_replica::{Config, Event, Initial, Message as AnyMessage, Replica};
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
 const ENTRY_BYTES: usize = 1000;
@@ -13,7 +13,7 @@ fn follower() -> (Config, Replica) {
     let initial = Initial {
         mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
         entries: Vec::new(),
-        hard_state: HardState { term: Term(1), commit: Index(1), ..HardState::default() },
+        hard_state: HardState { term: Term(1), commit: Index(1), ..HardState::default() }.into(),
         applied: Index(1),
         conf_state: ConfState { voters, ..ConfState::default() },
     };
@@ -30,11 +30,11 @@ fn append(replica: &mut Replica, index: u64) -> Option<Index> {
     let entries = vec![entry].into();
     let body = Body::Append { prev, entries, commit: Index(index) };
     let message = Message { from: NodeId(2), term, ..Message::new(NodeId(1), body) };
-    replica.handle(Event::Message(message)).unwrap();
+    replica.handle(Event::Message(message.into())).unwrap();
     let mut told = None;
     while let Some(effects) = replica.ready().unwrap() {
         for message in effects.messages {
-            if let Body::AppendReply { index } = message.body {
+            if let AnyMessage::Raft(Message { body: Body::AppendReply { index }, .. }) = message {
                 told = told.max(Some(index));
             }
         }

@@ -10,15 +10,16 @@ use std::sync::mpsc as blocking;
 use std::time::Instant;
 
 use quorate_codec as codec;
-use quorate_kv::{Apply, Entry, Store};
-use quorate_raft::{Message, Snapshot, SnapshotMetadata};
-use quorate_replica::{Applying, RequestId, open};
+use quorate_kv::{Apply, CommandKind, Entry, MemberChange, Store};
+use quorate_raft::{Snapshot, SnapshotMetadata};
+use quorate_replica::{Applying, Message, RequestId, open, open_change};
 use quorate_types::Index;
 use tokio::sync::mpsc;
 
 use crate::machine::{Reading, StateFile};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SLOW_APPLY};
 use crate::node::{Answer, FatalError};
+use crate::peers::agree;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
@@ -82,7 +83,7 @@ pub(crate) struct Applier {
     pub(crate) store: Arc<Store>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) state_file: StateFile,
+    pub(crate) state_file: Arc<StateFile>,
     /// The directory's lock: held as long as anything here may write.
     pub(crate) lock: Arc<File>,
     pub(crate) done: mpsc::UnboundedSender<Done>,
@@ -170,17 +171,25 @@ impl Applier {
                     let (request, command) = open(entry)
                         .map_err(|error| FatalError::Machine(format!("at {index}: {error}")))?;
                     requests.push(Some(request));
+                    if let Some(kind) = CommandKind::of_encoded(&command) {
+                        self.metrics.applied.on_command(kind);
+                    }
                     (index, term, Apply::Command(command))
                 }
                 Applying::Empty { index, term } => {
                     requests.push(None);
                     (index, term, Apply::Empty)
                 }
-                Applying::Membership { index, term, conf_state, .. } => {
+                Applying::Membership { index, term, change, conf_state } => {
                     members_changed = true;
-                    requests.push(None);
+                    let opened = open_change(change.as_v2().context);
+                    requests.push(opened.as_ref().map(|(request, ..)| *request));
+                    let change = opened.map(|(_, _, bytes)| MemberChange::decode(bytes));
+                    let change = change
+                        .transpose()
+                        .map_err(|error| FatalError::Machine(format!("at {index}: {error}")))?;
                     let conf_state = codec::encode_conf_state_record(&conf_state);
-                    (index, term, Apply::Membership { conf_state, change: None })
+                    (index, term, Apply::Membership { conf_state, change })
                 }
             };
             batch.push(Entry { index, term, what, answer_wanted: false });
@@ -188,8 +197,13 @@ impl Applier {
         for (entries, requests) in batch.chunks_mut(CALL_MAX).zip(requests.chunks(CALL_MAX)) {
             self.apply_call(entries, requests, members_changed)?;
         }
+        if members_changed {
+            check_members(&self.store)?;
+        }
         self.metrics.applied_entries.add(batch.len() as u64);
-        self.metrics.apply_batch.observe(started.elapsed());
+        let took = started.elapsed();
+        self.metrics.apply_batch.observe(took);
+        self.metrics.slow_applies.add(u64::from(SLOW_APPLY < took));
         Ok(None)
     }
 
@@ -273,6 +287,25 @@ impl Applier {
         self.state_file.replace(&self.store, &snapshot.metadata).map_err(FatalError::Machine)?;
         Ok(Some(Done::Installed))
     }
+}
+
+/// There are two lists of members, the engine's and the machine's. They change together, and a member
+/// on which they differ must not go on.
+pub(crate) fn check_members(store: &Store) -> Result<(), FatalError> {
+    let applied = store.applied();
+    let conf_state = codec::decode_conf_state_record(applied.conf_state)
+        .map_err(|error| FatalError::Machine(error.to_string()))?;
+    let members = store.members();
+    // One that joins knows the list before it has any state.
+    if applied.index == Index(0) || agree(&conf_state, &members) {
+        return Ok(());
+    }
+    let members: Vec<_> = members.iter().map(|member| (member.id, member.is_learner)).collect();
+    Err(FatalError::Machine(format!(
+        "at {}: the membership in force is {conf_state:?}, and the list of members says {members:?} \
+         (whether each is a learner)",
+        applied.index
+    )))
 }
 
 /// Adds what came meanwhile to the batch; other work waits its turn.

@@ -1,17 +1,16 @@
 //! What other threads may know of the loop: the latest status, refreshed every turn.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_kv::Store;
-use quorate_net::Net;
-use quorate_raft::{ConfState, Role};
+use quorate_raft::Role;
 use quorate_replica::Replica;
-use quorate_types::{Index, Life, NodeId, Term};
+use quorate_types::{Index, NodeId, Term};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::node::{FatalError, NodeStatus, is_other_life, point_at_peers};
+use crate::node::NodeStatus;
 
 /// Written by the loop, read by everyone.
 pub(crate) struct Board {
@@ -22,11 +21,13 @@ pub(crate) struct Board {
     commit: AtomicU64,
     applied: AtomicU64,
     is_leader: AtomicBool,
+    is_learner: AtomicBool,
     /// The known leader (0: none), watched by whoever waits for one.
     leader: watch::Sender<NodeId>,
     /// What is applied, watched by whoever follows the state.
     applied_to: watch::Sender<Index>,
-    membership: Mutex<(u64, ConfState)>,
+    /// How often the membership was set, as of the last look at it.
+    memberships: AtomicU64,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -45,9 +46,10 @@ impl Board {
             commit: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             is_leader: AtomicBool::new(false),
+            is_learner: AtomicBool::new(false),
             leader: watch::Sender::new(NodeId::NONE),
             applied_to: watch::Sender::new(Index(0)),
-            membership: Mutex::new((0, ConfState::default())),
+            memberships: AtomicU64::new(0),
             metrics,
         }
     }
@@ -73,24 +75,10 @@ impl Board {
         if changed {
             self.metrics.leader_changes.add(u64::from(!leader.is_none()));
         }
-        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        if membership.0 != picture.memberships {
-            *membership = (picture.memberships, replica.status().conf_state);
+        if self.memberships.swap(picture.memberships, Ordering::Relaxed) != picture.memberships {
+            let learners = replica.status().conf_state.learners;
+            self.is_learner.store(learners.contains(&self.node), Ordering::Relaxed);
         }
-    }
-
-    /// Tells the transport who the peers are, as the machine knows them.
-    ///
-    /// # Errors
-    ///
-    /// When the machine knows this member by another life than `life`.
-    pub(crate) fn members_changed(&self, net: &Net, life: Life) -> Result<(), FatalError> {
-        let members = self.store.members();
-        point_at_peers(net, self.node, &members);
-        if is_other_life(self.node, life, &members) {
-            return Err(FatalError::OtherLife { peer: None });
-        }
-        Ok(())
     }
 
     pub(crate) fn leader(&self) -> watch::Receiver<NodeId> {
@@ -101,14 +89,18 @@ impl Board {
         self.applied_to.subscribe()
     }
 
+    /// Cheap enough to be asked for every call.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.is_learner.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn status(&self) -> NodeStatus {
-        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         NodeStatus {
             node: self.node,
             cluster: self.cluster,
             leader: self.leader.borrow().known(),
             is_leader: self.is_leader.load(Ordering::Relaxed),
-            is_learner: membership.1.learners.contains(&self.node),
+            is_learner: self.is_learner(),
             term: Term(self.term.load(Ordering::Relaxed)),
             commit: Index(self.commit.load(Ordering::Relaxed)),
             applied: Index(self.applied.load(Ordering::Relaxed)),

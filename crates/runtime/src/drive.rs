@@ -14,22 +14,24 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use bytes::Bytes;
-use quorate_codec as codec;
-use quorate_net::{Net, NetEvent, Refusal, RefusedBy};
-use quorate_raft::Message;
+use bytes::{Bytes, BytesMut};
+use quorate_kv::{MemberChange, Store};
+use quorate_net::{Net, NetEvent, PeerStatus, Refusal as NetRefusal, RefusedBy};
+use quorate_raft::{ConfChange, ConfChangeType, Role};
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Event, LogWrite, ReadFailure, ReadId, Replica, Step, Write, Writing, speaks_for,
+    Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica, RequestId,
+    Step, Write, Writing, seal_change, speaks_for,
 };
-use quorate_types::{Life, NodeId};
+use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
 use crate::board::Board;
 use crate::disk::{self, Written};
-use crate::node::{Answer, FatalError};
+use crate::node::{Answer, FatalError, Judge, Standing};
 use crate::notes;
+use crate::peers::Peers;
 use crate::snapshot::{Receiver, Sender};
 use crate::waiters::Waiters;
 
@@ -37,10 +39,11 @@ use crate::waiters::Waiters;
 const BATCH_MAX: usize = 1024;
 
 /// What a handle asks of the loop.
-#[derive(Debug)]
 pub(crate) enum Call {
     /// A command.
-    Propose { request: quorate_replica::RequestId, entry: Bytes },
+    Propose { request: RequestId, entry: Bytes },
+    /// A change of members.
+    Change { request: RequestId, judge: Judge },
     /// A linearizable read.
     Read(oneshot::Sender<Result<(), ReadFailure>>),
     /// Hand leadership to a node.
@@ -54,7 +57,9 @@ pub(crate) enum Call {
 /// Everything the loop holds.
 pub(crate) struct Driver {
     pub(crate) node: NodeId,
-    pub(crate) life: Life,
+    pub(crate) engine: Engine,
+    pub(crate) peers: Peers,
+    pub(crate) store: Arc<Store>,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
     pub(crate) net: Net,
@@ -82,11 +87,7 @@ impl Driver {
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
-                _ = clock.tick() => {
-                    self.writing.on_tick();
-                    self.feed_disk()?;
-                    self.on_event(Event::Tick)?;
-                }
+                _ = clock.tick() => self.on_tick()?,
                 written = self.written.recv() => match written {
                     Some(written) => self.on_written(written)?,
                     None => return Err(FatalError::Thread("the disk thread has ended")),
@@ -133,9 +134,18 @@ impl Driver {
         Ok(self.replica.handle(event)?)
     }
 
+    fn on_tick(&mut self) -> Result<(), FatalError> {
+        let leads = self.replica.glance().role == Role::Leader;
+        self.peers.on_tick(&self.store, leads)?;
+        self.writing.on_tick();
+        self.feed_disk()?;
+        self.on_event(Event::Tick)
+    }
+
     fn on_call(&mut self, call: Call) -> Result<(), FatalError> {
         match call {
             Call::Propose { request, entry } => self.on_event(Event::Propose { request, entry }),
+            Call::Change { request, judge } => self.on_change(request, &judge),
             Call::Read(answer) => {
                 self.next_read += 1;
                 let read = ReadId(self.next_read);
@@ -148,12 +158,70 @@ impl Driver {
         }
     }
 
+    /// Judges a change of members by what is applied here, and proposes it in the same turn: no other
+    /// change, and no other leader, can come between.
+    fn on_change(&mut self, request: RequestId, judge: &Judge) -> Result<(), FatalError> {
+        let glance = self.replica.glance();
+        if glance.role != Role::Leader {
+            self.waiters.answer(request, Answer::NotLeader);
+            return Ok(());
+        }
+        if self.engine == Engine::Zab {
+            self.waiters.answer(request, Answer::Refused(Refusal::Unsupported));
+            return Ok(());
+        }
+        if !self.replica.may_change() {
+            self.waiters.answer(request, Answer::Refused(Refusal::Change));
+            return Ok(());
+        }
+        let judged = judge(&self.standing()).and_then(|change| {
+            self.store.check_member_change(&change)?;
+            Ok(change)
+        });
+        match judged {
+            Ok(change) => {
+                let mut context = BytesMut::new();
+                seal_change(request, glance.term, &mut context);
+                change.encode(&mut context);
+                let (node_id, context) = (NodeId(change.member()), context.freeze());
+                let change_type = match &change {
+                    MemberChange::Add(member) if member.is_learner => {
+                        ConfChangeType::AddLearnerNode
+                    }
+                    MemberChange::Remove(_) => ConfChangeType::RemoveNode,
+                    MemberChange::UpdatePeerUrls { .. } => ConfChangeType::UpdateNode,
+                    // To promote a learner is to add a voter.
+                    _ => ConfChangeType::AddNode,
+                };
+                let change = ConfChange { id: request.0, change_type, node_id, context }.into();
+                self.on_event(Event::ProposeChange { request, change })
+            }
+            Err(refused) => {
+                self.waiters.answer(request, Answer::Applied(Err(refused)));
+                Ok(())
+            }
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let now = std::time::Instant::now();
+        let connected = |peer: PeerStatus| {
+            Some((peer.id, now.saturating_duration_since(peer.connected_since?)))
+        };
+        Standing {
+            leader: self.node,
+            members: self.store.members(),
+            matched: self.replica.matched().into_iter().collect(),
+            connected: self.net.peers().into_iter().filter_map(connected).collect(),
+        }
+    }
+
     fn on_net(&mut self, event: NetEvent) -> Result<(), FatalError> {
         match event {
-            NetEvent::Message { from, payload } => match codec::decode_message(payload) {
+            NetEvent::Message { from, payload } => match Message::decode(self.engine, payload) {
                 // Who sent it and for whom it is meant was settled when the connection was made;
                 // a peer speaks only for itself.
-                Ok(message) if message.to == self.node && speaks_for(&message, from) => {
+                Ok(message) if message.to() == self.node && speaks_for(&message, from) => {
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -162,7 +230,7 @@ impl Driver {
                 }
             },
             NetEvent::Snapshot { from, header, stream } => {
-                self.receiver.begin(self.node, from, header, stream);
+                self.receiver.begin(self.node, self.engine, from, header, stream);
                 Ok(())
             }
             NetEvent::SnapshotSent { to, result, .. } => {
@@ -191,8 +259,11 @@ impl Driver {
                     "connection refused: {reason}"
                 );
                 // The peer has heard from this member before, and that is not in this log.
-                if (by, reason) == (RefusedBy::Peer, Refusal::OtherLife) {
+                if (by, reason) == (RefusedBy::Peer, NetRefusal::OtherLife) {
                     return Err(FatalError::OtherLife { peer });
+                }
+                if (by, reason) == (RefusedBy::Peer, NetRefusal::Removed) {
+                    return Err(FatalError::Removed { peer });
                 }
                 Ok(())
             }
@@ -216,7 +287,7 @@ impl Driver {
         match done {
             Done::Applied { through, members_changed } => {
                 if members_changed {
-                    self.board.members_changed(&self.net, self.life)?;
+                    self.peers.on_members_changed(&self.store)?;
                 }
                 self.on_event(Event::Applied(through))
             }
@@ -236,7 +307,7 @@ impl Driver {
             }
             Done::Installed => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.board.members_changed(&self.net, self.life)?;
+                self.peers.on_members_changed(&self.store)?;
                 if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
@@ -297,7 +368,7 @@ impl Driver {
     }
 
     fn send(&mut self, message: Message) -> Result<(), FatalError> {
-        if self.net.send(message.to, codec::encode_message(&message)).is_err() {
+        if self.net.send(message.to(), message.encode()).is_err() {
             // The transport tells of lost connections itself; the engine repeats what matters.
             self.board.metrics.messages_dropped.add(1);
         }
@@ -329,8 +400,8 @@ impl Driver {
 
 /// A write as the durable log takes it.
 fn durable_write(write: Write) -> quorate_wal::Write {
-    let LogWrite { hard_state, entries, install, must_sync } = write.into();
-    quorate_wal::Write { hard_state, entries, install, must_sync }
+    let LogWrite { hard_state, cut_from, entries, install, must_sync } = write.into();
+    quorate_wal::Write { hard_state, cut_from, entries, install, must_sync }
 }
 
 #[cfg(test)]

@@ -7,11 +7,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_kv::{Initial, RedbBackend, SnapshotReader, Store};
+use quorate_kv::{
+    Founding, Initial, RedbBackend, SnapshotContents, SnapshotReader, Store, StoreError,
+};
 use quorate_net::SnapshotSource;
 use quorate_raft::SnapshotMetadata;
 use quorate_types::NodeId;
@@ -32,6 +35,8 @@ pub(crate) struct StateFile {
     /// Memory for pages of stored values.
     pub(crate) cache_bytes: usize,
     pub(crate) room: Arc<Room>,
+    /// Held by whoever builds a new file: there is one name for those.
+    pub(crate) building: Mutex<()>,
 }
 
 impl StateFile {
@@ -42,6 +47,50 @@ impl StateFile {
         let store = Store::create(self.backend(&fresh)?, initial).map_err(text)?;
         drop(store);
         self.put_in_place(&fresh).map_err(text)
+    }
+
+    /// Makes the state of a new member out of a snapshot of another cluster, of which `next` gives the
+    /// pieces.
+    pub(crate) fn found(
+        &self,
+        founding: &Founding,
+        next: impl FnMut() -> io::Result<Bytes>,
+    ) -> Result<SnapshotContents, String> {
+        let fresh = self.unfinished();
+        remove(&fresh)?;
+        let mut backend = self.backend(&fresh)?;
+        let contents = quorate_kv::refound(&mut backend, founding, next).map_err(text)?;
+        drop(backend);
+        self.put_in_place(&fresh).map_err(text)?;
+        Ok(contents)
+    }
+
+    /// Moves the rows of a running store to a new file of the size they need. It takes as much space
+    /// again as they do, until the old file goes.
+    pub(crate) fn defragment(&self, store: &Store) -> Result<(), StoreError> {
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.room.is_running() {
+            return Err(StoreError::Interrupted);
+        }
+        let failed = |why: String| StoreError::Backend(quorate_kv::BackendError::Failed(why));
+        let fresh = self.unfinished();
+        remove(&fresh).map_err(failed)?;
+        let is_in_use = Arc::new(AtomicBool::new(false));
+        let backend = self.backend_in(&fresh, Arc::clone(&is_in_use)).map_err(failed)?;
+        let mut progress = told_now_and_then("defragmenting the state");
+        let mut go_on = |done, total| {
+            progress(done, total);
+            self.room.is_running()
+        };
+        let moved = store.defragment(backend, &mut go_on, || {
+            is_in_use.store(true, Ordering::Release);
+            self.put_in_place(&fresh)
+        });
+        if moved.is_err() && store.failure().is_none() {
+            // What is left of it would be removed by the next one as well.
+            let _ = remove(&fresh);
+        }
+        moved
     }
 
     /// Opens the state that is there.
@@ -69,6 +118,7 @@ impl StateFile {
         store: &Arc<Store>,
         metadata: &SnapshotMetadata,
     ) -> Result<(), String> {
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = self.restored(store.node(), metadata)?;
         // The open file goes with its name; a crash from here on finds either state whole.
         self.put_in_place(&self.unfinished()).map_err(text)?;
@@ -100,12 +150,17 @@ impl StateFile {
     }
 
     fn backend(&self, path: &Path) -> Result<RedbBackend, String> {
+        self.backend_in(path, Arc::new(AtomicBool::new(true)))
+    }
+
+    /// `is_in_use` says from when on a full volume is waited out.
+    fn backend_in(&self, path: &Path, is_in_use: Arc<AtomicBool>) -> Result<RedbBackend, String> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = self.room.open(|| options.open(path)).map_err(text)?;
         let storage = FileBackend::new(file).map_err(text)?;
         let room = Arc::clone(&self.room);
-        RedbBackend::open(Patient { storage, room }, self.cache_bytes).map_err(text)
+        RedbBackend::open(Patient { storage, room, is_in_use }, self.cache_bytes).map_err(text)
     }
 
     fn unfinished(&self) -> PathBuf {

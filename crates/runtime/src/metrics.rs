@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use quorate_kv::CommandKind;
+
 /// A figure that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -37,10 +39,11 @@ impl Gauge {
     }
 }
 
-/// Buckets of a histogram of durations: from 0.5 ms (the first) doubling to 4 s, and one above.
+/// Buckets of a [`Histogram`], and one above.
 pub const BUCKETS: usize = 15;
 
-/// Counts durations by size.
+/// Counts durations by size: up to 1 ms (the first bucket), doubling to 8.192 s (the last but one), and
+/// above. etcd's buckets for what disks do.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
@@ -58,13 +61,48 @@ impl Histogram {
 
     /// The largest duration, in microseconds, that a bucket but the last counts.
     pub fn limit_us(bucket: usize) -> u64 {
-        500 << bucket
+        1000 << bucket
     }
 
     /// Counts by bucket, and the sum of all durations in microseconds.
     pub fn picture(&self) -> ([u64; BUCKETS], u64) {
         let counts = std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed));
         (counts, self.sum_us.load(Ordering::Relaxed))
+    }
+}
+
+/// A batch that takes longer to apply is a slow one. etcd's default for a warning.
+pub const SLOW_APPLY: Duration = Duration::from_millis(100);
+
+/// Commands that were applied here, those asked for at other members included.
+#[derive(Debug, Default)]
+pub struct AppliedKinds {
+    /// Puts outside transactions.
+    pub puts: Counter,
+    /// Deletions outside transactions.
+    pub deletes: Counter,
+    /// Transactions that may change something.
+    pub txns: Counter,
+    /// Leases granted.
+    pub leases_granted: Counter,
+    /// Leases revoked by a client.
+    pub leases_revoked: Counter,
+    /// Leases that ended because their time was up.
+    pub leases_expired: Counter,
+}
+
+impl AppliedKinds {
+    pub(crate) fn on_command(&self, kind: CommandKind) {
+        let counter = match kind {
+            CommandKind::Put => &self.puts,
+            CommandKind::DeleteRange => &self.deletes,
+            CommandKind::Txn => &self.txns,
+            CommandKind::LeaseGrant => &self.leases_granted,
+            CommandKind::LeaseRevoke => &self.leases_revoked,
+            CommandKind::LeaseExpire => &self.leases_expired,
+            _ => return,
+        };
+        counter.add(1);
     }
 }
 
@@ -89,6 +127,10 @@ pub struct Metrics {
     pub applied_entries: Counter,
     /// How long a batch took to apply.
     pub apply_batch: Histogram,
+    /// Batches that took longer than [`SLOW_APPLY`].
+    pub slow_applies: Counter,
+    /// What the machine was asked for, by kind.
+    pub applied: AppliedKinds,
     /// Flushes of the machine's state.
     pub flushes: Counter,
     /// How long a flush took.
@@ -128,7 +170,8 @@ mod tests {
     #[test]
     fn durations_fall_into_their_bucket() {
         let histogram = Histogram::default();
-        for (us, bucket) in [(0, 0), (500, 0), (501, 1), (1000, 1), (4_096_000, 13), (u64::MAX, 14)]
+        for (us, bucket) in
+            [(0, 0), (1000, 0), (1001, 1), (2000, 1), (8_192_000, 13), (u64::MAX, 14)]
         {
             let before = histogram.picture().0[bucket];
             histogram.observe(Duration::from_micros(us));

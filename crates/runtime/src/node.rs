@@ -1,23 +1,28 @@
 //! A handle to one running node.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_kv::{Command, KvError, Member, Response, Store};
-use quorate_net::Net;
-use quorate_replica::{Fatal, ReadFailure, Refusal, RequestIds, seal};
+use quorate_kv::{Command, KvError, Member, MemberChange, Response, Store};
+use quorate_net::{HttpConnection, Net};
+use quorate_replica::{Engine, Fatal, ReadFailure, Refusal, RequestId, RequestIds, seal};
 use quorate_types::{Index, Life, NodeId, Term};
 use quorate_wal::WalError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::board::Board;
 use crate::drive::Call;
+use crate::machine::StateFile;
 use crate::metrics::Metrics;
 use crate::waiters::Waiters;
+
+/// Wait before a change of members is asked for again that found another under way.
+const CHANGE_AGAIN: Duration = Duration::from_millis(20);
 
 /// How one node is set up.
 #[derive(Debug)]
@@ -26,12 +31,22 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// The cluster it belongs to.
     pub cluster: u64,
+    /// What orders the cluster's commands; the same at all members, and for as long as it lives.
+    pub engine: Engine,
     /// Where its log and state live. Created if it is missing, for its owner only.
     pub data_dir: PathBuf,
     /// The members of a new cluster, this node among them. Ignored where data is present.
     pub members: Vec<Member>,
+    /// Whether those are the members of a cluster that runs already, which this node was added to: it
+    /// begins with nothing, and gets the state from the leader. Ignored where data is present.
+    pub joins: bool,
+    /// Whether to go on as the only member of a cluster whose others are lost, with all that this
+    /// node's log and state hold. What the others alone had is gone, and they must never come back.
+    pub force_new_cluster: bool,
     /// Where peers connect.
     pub peer_listeners: Vec<TcpListener>,
+    /// Who answers HTTP requests on the peer port; without it they are refused.
+    pub peer_http: Option<mpsc::Sender<HttpConnection>>,
     /// Heartbeat interval, which is also the tick.
     pub heartbeat_ms: u64,
     /// Election timeout; at least twice the heartbeat interval.
@@ -56,9 +71,13 @@ impl NodeConfig {
         NodeConfig {
             node,
             cluster,
+            engine: Engine::Raft,
             data_dir,
             members: Vec::new(),
+            joins: false,
+            force_new_cluster: false,
             peer_listeners: Vec::new(),
+            peer_http: None,
             heartbeat_ms: 100,
             election_ms: 1000,
             snapshot_count: 10_000,
@@ -82,6 +101,9 @@ pub(crate) struct Inner {
     pub(crate) calls: mpsc::Sender<Call>,
     pub(crate) board: Arc<Board>,
     pub(crate) store: Arc<Store>,
+    pub(crate) state_file: Arc<StateFile>,
+    /// The directory's lock, for who is about to write in it.
+    pub(crate) lock: Weak<File>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
     pub(crate) ids: Mutex<RequestIds>,
     pub(crate) net: Net,
@@ -99,7 +121,26 @@ pub(crate) enum Answer {
     Applied(Result<Response, KvError>),
     /// It will never be applied.
     Refused(Refusal),
+    /// It is a change of members, and those only a leader judges.
+    NotLeader,
 }
+
+/// What is known of a cluster by its leader, before it proposes a change of its members: the list as
+/// the change would find it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The leader.
+    pub leader: NodeId,
+    /// The members, by id.
+    pub members: Vec<Member>,
+    /// How far each member's log is known to match the leader's, its own included.
+    pub matched: BTreeMap<NodeId, Index>,
+    /// For how long each other member has been connected; without those that are not.
+    pub connected: BTreeMap<NodeId, Duration>,
+}
+
+/// Decides about a change of members, by how things stand. It may be asked more than once.
+pub(crate) type Judge = Arc<dyn Fn(&Standing) -> Result<MemberChange, KvError> + Send + Sync>;
 
 /// A picture of a node, taken a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +174,9 @@ pub enum ProposeError {
     /// It was not taken and never will be: safe to try again.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It is for the leader to take, and this node is not it: it was not taken.
+    #[error("this node does not lead")]
+    NotLeader,
     /// The disk has no space left: it was not taken. Reads go on.
     #[error("no space left on the disk; free some and try again")]
     DiskFull,
@@ -165,6 +209,11 @@ pub(crate) const OTHER_LIFE: &str = "member has already been bootstrapped: the c
     directory as it was when the member last ran; an older copy or an empty one will not do. The \
     other members go on while they are a majority";
 
+/// What an operator hears of a member that was removed.
+pub(crate) const REMOVED: &str = "this member was removed from the cluster and takes no part in it any \
+    more, under this id never again. To bring it back, add it as a new member (`member add`) and start \
+    it with an empty data directory and --initial-cluster-state existing";
+
 /// Why a node broke. It takes part in nothing any more; its data is as safe as its disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -181,6 +230,12 @@ pub(crate) enum FatalError {
     /// The cluster knows this member by another log.
     #[error("{OTHER_LIFE}{}", peer.map(|peer| format!(" (so says member {peer:x})")).unwrap_or_default())]
     OtherLife {
+        /// The peer that said so; nothing when this node's own state does.
+        peer: Option<NodeId>,
+    },
+    /// This member was removed.
+    #[error("{REMOVED}{}", peer.map(|peer| format!(" (so says member {peer:x})")).unwrap_or_default())]
+    Removed {
         /// The peer that said so; nothing when this node's own state does.
         peer: Option<NodeId>,
     },
@@ -201,7 +256,7 @@ impl Node {
         command: &Command,
     ) -> Result<Result<Response, KvError>, ProposeError> {
         let inner = &*self.inner;
-        let request = inner.ids.lock().unwrap_or_else(PoisonError::into_inner).draw();
+        let request = self.draw();
         let mut entry =
             BytesMut::with_capacity(quorate_replica::ENVELOPE_BYTES + command.encoded_len());
         seal(request, &mut entry);
@@ -218,24 +273,74 @@ impl Node {
         if metrics.disk_out_of_files.value() != 0 {
             return Err(Refusal::Busy.into());
         }
+        let call = Call::Propose { request, entry: entry.freeze() };
+        self.in_time(self.answer(request, call)).await
+    }
+
+    /// Asks for a change of the members, if this node leads: `judge` says which, or why not, by how
+    /// things then stand. Waits until this node's machine has applied it, and answers the members
+    /// after it. A change that finds another one under way waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::propose`]; [`ProposeError::NotLeader`] when this node does not lead.
+    pub async fn change_members(
+        &self,
+        judge: impl Fn(&Standing) -> Result<MemberChange, KvError> + Send + Sync + 'static,
+    ) -> Result<Result<Vec<Member>, KvError>, ProposeError> {
+        let judge: Judge = Arc::new(judge);
+        let changed = async {
+            loop {
+                let request = self.draw();
+                let call = Call::Change { request, judge: Arc::clone(&judge) };
+                match self.answer(request, call).await {
+                    // Nothing was changed, so things may stand otherwise in a moment.
+                    Err(ProposeError::Refused(Refusal::Change)) => {
+                        tokio::time::sleep(CHANGE_AGAIN).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        Ok(match self.in_time(changed).await? {
+            Ok(Response::Members(members)) => Ok(members),
+            Ok(_) => Ok(self.inner.store.members()),
+            Err(refused) => Err(refused),
+        })
+    }
+
+    fn draw(&self) -> RequestId {
+        self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+
+    /// Makes a call and waits for its answer, however long that takes.
+    async fn answer(
+        &self,
+        request: RequestId,
+        call: Call,
+    ) -> Result<Result<Response, KvError>, ProposeError> {
+        let inner = &*self.inner;
         let Some(answer) = inner.waiters.wait(request) else {
             return Err(Refusal::Busy.into());
         };
         // The waiter goes however this ends: answered, out of time, or the caller gone.
-        let forget = Forget { waiters: &inner.waiters, request };
-        let call = Call::Propose { request, entry: entry.freeze() };
-        let outcome = tokio::time::timeout(inner.request_timeout, async {
-            inner.calls.send(call).await.map_err(|_| ProposeError::Stopped)?;
-            match answer.await {
-                Ok(Answer::Applied(result)) => Ok(result),
-                Ok(Answer::Refused(refusal)) => Err(refusal.into()),
-                Err(_) => Err(ProposeError::Stopped),
-            }
-        })
-        .await;
-        drop(forget);
+        let _forget = Forget { waiters: &inner.waiters, request };
+        inner.calls.send(call).await.map_err(|_| ProposeError::Stopped)?;
+        match answer.await {
+            Ok(Answer::Applied(result)) => Ok(result),
+            Ok(Answer::Refused(refusal)) => Err(refusal.into()),
+            Ok(Answer::NotLeader) => Err(ProposeError::NotLeader),
+            Err(_) => Err(ProposeError::Stopped),
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, ProposeError>>,
+    ) -> Result<T, ProposeError> {
+        let outcome = tokio::time::timeout(self.inner.request_timeout, work).await;
         outcome.unwrap_or_else(|_| {
-            inner.board.metrics.unknown.add(1);
+            self.inner.board.metrics.unknown.add(1);
             Err(ProposeError::Timeout)
         })
     }
@@ -277,6 +382,11 @@ impl Node {
         self.inner.board.status()
     }
 
+    /// Whether it has no vote, as in its status.
+    pub fn is_learner(&self) -> bool {
+        self.inner.board.is_learner()
+    }
+
     /// Its figures.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.inner.board.metrics)
@@ -310,6 +420,11 @@ impl Node {
     /// When the node is stopping.
     pub async fn transfer(&self, target: NodeId) -> Result<(), ProposeError> {
         self.inner.calls.send(Call::Transfer(target)).await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Follows who leads, as far as this node knows; [`NodeId::NONE`] for nobody.
+    pub fn leader(&self) -> watch::Receiver<NodeId> {
+        self.inner.board.leader()
     }
 
     /// Waits until the node has stopped by itself, which it does only when it broke; says why.
@@ -354,74 +469,5 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.waiters.forget(self.request);
-    }
-}
-
-/// The lives by which `members` are known, `node` itself left out.
-pub(crate) fn known_lives(node: NodeId, members: &[Member]) -> BTreeMap<NodeId, Life> {
-    let others = members.iter().filter(|member| member.id != node.0);
-    others.filter_map(|member| Some((NodeId(member.id), member.life.known()?))).collect()
-}
-
-/// Whether `members` know `node` by another life than `life`: then its log is not the one that it
-/// took part with before.
-pub(crate) fn is_other_life(node: NodeId, life: Life, members: &[Member]) -> bool {
-    let own = members.iter().find(|member| member.id == node.0);
-    own.and_then(|member| member.life.known()).is_some_and(|known| known != life)
-}
-
-/// Tells the transport where everyone but `node` listens, and by which life each is known.
-pub(crate) fn point_at_peers(net: &Net, node: NodeId, members: &[Member]) {
-    net.set_lives(known_lives(node, members));
-    for peer in net.peers() {
-        if !members.iter().any(|member| member.id == peer.id.0) {
-            net.remove_peer(peer.id);
-        }
-    }
-    for member in members.iter().filter(|member| member.id != node.0) {
-        let addresses = member.peer_urls.iter().filter_map(|url| address(url)).collect();
-        net.set_peer(NodeId(member.id), addresses);
-    }
-}
-
-/// `host:port` of a URL, for the transport to resolve.
-fn address(url: &str) -> Option<String> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let host = rest.split('/').next().unwrap_or_default();
-    (!host.is_empty()).then(|| host.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use quorate_kv::Member;
-    use quorate_types::{Life, NodeId};
-
-    use super::{address, is_other_life, known_lives};
-
-    #[test]
-    fn lives_are_known_from_the_members() {
-        let member = |id, life| Member { id, life: Life(life), ..Member::default() };
-        let members = [member(1, 7), member(2, 0), member(3, 9)];
-        assert_eq!(known_lives(NodeId(1), &members), [(NodeId(3), Life(9))].into());
-        for (node, life, want) in [
-            (1, 7, false),
-            (1, 8, true),
-            (2, 8, false), // has not published itself yet
-            (4, 8, false), // is not in the list
-        ] {
-            assert_eq!(is_other_life(NodeId(node), Life(life), &members), want, "{node} {life}");
-        }
-    }
-
-    #[test]
-    fn addresses_come_from_urls() {
-        for (url, want) in [
-            ("http://127.0.0.1:2380", Some("127.0.0.1:2380")),
-            ("http://[::1]:2380/", Some("[::1]:2380")),
-            ("node-1:2380", Some("node-1:2380")),
-            ("http://", None),
-        ] {
-            assert_eq!(address(url).as_deref(), want, "{url}");
-        }
     }
 }

@@ -36,6 +36,11 @@ impl Room {
         self.waits.store(waits, Ordering::Release);
     }
 
+    /// Whether the node runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
+    }
+
     /// Opens a file, or several of which none stays open if one cannot be.
     pub(crate) fn open<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let mut has_told = false;
@@ -91,6 +96,17 @@ fn is_full(error: &io::Error) -> bool {
 pub(crate) struct Patient<S> {
     pub(crate) storage: S,
     pub(crate) room: Arc<Room>,
+    /// Not while it is only being made: what it takes may be what is short.
+    pub(crate) is_in_use: Arc<AtomicBool>,
+}
+
+impl<S> Patient<S> {
+    fn change(&self, attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match self.is_in_use.load(Ordering::Acquire) {
+            true => self.room.write(attempt),
+            false => attempt(),
+        }
+    }
 }
 
 impl<S: StorageBackend> StorageBackend for Patient<S> {
@@ -103,7 +119,7 @@ impl<S: StorageBackend> StorageBackend for Patient<S> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.room.write(|| self.storage.set_len(len))
+        self.change(|| self.storage.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -111,7 +127,7 @@ impl<S: StorageBackend> StorageBackend for Patient<S> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.room.write(|| self.storage.write(offset, data))
+        self.change(|| self.storage.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {
@@ -192,7 +208,8 @@ mod tests {
             room.wait_for_space(waits);
             let memory = InMemoryBackend::new();
             let storage = Full { memory, left: AtomicU32::new(2), kind };
-            let patient = Patient { storage, room };
+            let is_in_use = Arc::new(AtomicBool::new(true));
+            let patient = Patient { storage, room, is_in_use };
             patient.set_len(4).unwrap();
             let outcome = patient.write(0, b"data").map_err(|error| error.kind());
             assert_eq!(outcome.err(), want, "{kind:?}, waits {waits}");
@@ -203,5 +220,20 @@ mod tests {
                 assert_eq!(&held, b"data");
             }
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_space_for_what_is_not_in_use_yet() {
+        let metrics = Arc::new(Metrics::default());
+        let room = Arc::new(Room::new(Arc::clone(&metrics)));
+        room.wait_for_space(true);
+        let (memory, kind) = (InMemoryBackend::new(), io::ErrorKind::StorageFull);
+        let storage = Full { memory, left: AtomicU32::new(1), kind };
+        let patient = Patient { storage, room, is_in_use: Arc::default() };
+        patient.set_len(4).unwrap();
+        let refused = patient.write(0, b"data").map_err(|error| error.kind());
+        assert_eq!(refused, Err(kind));
+        assert_eq!(metrics.state_full.value(), 0, "the state that is in use has room");
+        patient.write(0, b"data").unwrap();
     }
 }

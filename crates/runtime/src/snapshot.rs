@@ -16,6 +16,8 @@
 //! a second time, and its sender takes it for delivered and sends it again. So after one no other is
 //! taken in for a while, which doubles each time, and an operator is told.
 
+mod saved;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,12 +28,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_net::{IncomingSnapshot, Net, SnapshotSource};
-use quorate_raft::{Body, Message, Snapshot, SnapshotMetadata};
-use quorate_replica::Event;
+use quorate_raft::{Snapshot, SnapshotMetadata};
+use quorate_replica::{Engine, Event, Message};
 use quorate_types::{EntryId, NodeId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::apply::{Done, Made};
+
+pub(crate) use saved::SavedFile;
+pub use saved::{SavedError, SavedPiece, SavedStatus, Saving, inspect_saved};
 
 const SUFFIX: &str = "snap";
 const TEMPORARY: &str = "tmp";
@@ -60,11 +65,11 @@ impl Sender {
     /// Starts sending. Returns the failure to report if that is not possible; otherwise the
     /// transport reports the outcome.
     pub(crate) fn send(&mut self, net: &Net, message: Message) -> Option<Event> {
-        let to = message.to;
+        let to = message.to();
         let failed = Some(Event::SnapshotSent { to, ok: false });
-        let Body::Snapshot { snapshot } = &message.body else { return failed };
+        let Some(metadata) = message.snapshot() else { return failed };
         let Some(kept) = &self.kept else { return failed };
-        if kept.snapshot.metadata != snapshot.metadata {
+        if kept.snapshot.metadata != metadata {
             return failed;
         }
         let source = match (kept.open)() {
@@ -74,10 +79,10 @@ impl Sender {
                 return failed;
             }
         };
-        let header: Vec<u8> = codec::encode_message(&message).concat();
+        let header: Vec<u8> = message.encode().concat();
         tracing::info!(
             peer = %format_args!("{to:x}"),
-            index = snapshot.metadata.index.0,
+            index = metadata.index.0,
             "sending a snapshot"
         );
         match net.send_snapshot(to, Bytes::from(header), source) {
@@ -144,25 +149,26 @@ impl Receiver {
     pub(crate) fn begin(
         &self,
         node: NodeId,
+        engine: Engine,
         from: NodeId,
         header: Bytes,
         stream: IncomingSnapshot,
     ) {
-        let message = match codec::decode_message(header) {
-            Ok(message) if message.to == node && message.from == from => message,
+        let message = match Message::decode(engine, header) {
+            Ok(message) if message.to() == node && message.from() == from => message,
             _ => {
                 tracing::warn!(peer = %format_args!("{from:x}"), "snapshot with a nonsense header");
                 return;
             }
         };
-        let Body::Snapshot { snapshot } = &message.body else { return };
-        let id = snapshot.id();
+        let Some(metadata) = message.snapshot() else { return };
+        let id = EntryId { term: metadata.term, index: metadata.index };
         if self.unusable().declines(Instant::now()) {
             return;
         }
         let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else { return };
         tracing::info!(peer = %format_args!("{from:x}"), index = id.index.0, "receiving a snapshot");
-        let (cluster, metadata) = (self.cluster, snapshot.metadata.clone());
+        let cluster = self.cluster;
         let (directory, done, unusable) =
             (self.directory.clone(), self.done.clone(), Arc::clone(&self.unusable));
         self.spawner.spawn(async move {

@@ -29,9 +29,10 @@ use quorate_kv::Store;
 use quorate_net::{Net, NetConfig};
 use quorate_raft::{ConfState, SnapshotMetadata};
 use quorate_replica::{
-    Config, Found, Initial, Replica, RequestIds, Start, Writing, first_conf_state, first_log, start,
+    Config, Engine, Found, HardState, Initial, Replica, RequestIds, Start, Writing,
+    first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at, start,
 };
-use quorate_types::{EntryId, GroupId, Index, Life, Mark, NodeId, Term};
+use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -40,16 +41,15 @@ use crate::board::Board;
 use crate::drive::Driver;
 use crate::machine::{StateFile, told_now_and_then};
 use crate::metrics::Metrics;
-use crate::node::{
-    Inner, Node, NodeConfig, OTHER_LIFE, is_other_life, known_lives, point_at_peers,
-};
+use crate::node::{Inner, Node, NodeConfig, OTHER_LIFE, REMOVED};
+use crate::peers::{Peers, is_other_life, known_lives};
 use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
-use crate::{apply, disk};
+use crate::{apply, disk, force};
 
 /// The only group of a node so far.
-const GROUP: GroupId = GroupId(1);
+pub(crate) const GROUP: GroupId = GroupId(1);
 
 /// What may stand in a message beside its longest entry: the rest of a full one, and envelopes.
 const FRAME_OVERHEAD_BYTES: u64 = 2 << 20;
@@ -95,6 +95,26 @@ pub enum StartError {
         /// Of which cluster.
         cluster: u64,
     },
+    /// It is of a member that runs the other engine.
+    #[error(
+        "data directory {} is of a member that runs the engine {found}, and this one was told to \
+         run {wanted}: start it with --engine {found}, as all members of its cluster do, or give it \
+         a directory of its own", path.display()
+    )]
+    OtherEngine {
+        /// The directory.
+        path: PathBuf,
+        /// Whose log it holds.
+        found: Engine,
+        /// What was to run.
+        wanted: Engine,
+    },
+    /// No member can be added to a cluster with this engine.
+    #[error(
+        "the engine zab has a fixed membership: a member without data cannot join; name all members \
+         when the cluster is founded, or use the engine raft"
+    )]
+    FixedMembership,
     /// Nothing is there and no members were named.
     #[error("data directory {} is empty and no members of a new cluster were named", path.display())]
     NoMembers {
@@ -134,6 +154,20 @@ pub enum StartError {
     OtherLife {
         /// The directory.
         path: PathBuf,
+    },
+    /// The cluster has removed the member.
+    #[error("data directory {}: {REMOVED}", path.display())]
+    Removed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The member cannot go on alone.
+    #[error("cannot go on alone with the member in {}: {why}", path.display())]
+    Force {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// The log cannot be used.
     #[error("the log in {}: {error}", path.display())]
@@ -176,16 +210,16 @@ pub fn inspect(data_dir: &Path) -> Result<Option<Identity>, StartError> {
     found().map_err(|error| StartError::Log { path: path.clone(), error })
 }
 
-struct Layout {
-    root: PathBuf,
-    wal: PathBuf,
-    kv: PathBuf,
-    snap: PathBuf,
+pub(crate) struct Layout {
+    pub(crate) root: PathBuf,
+    pub(crate) wal: PathBuf,
+    pub(crate) kv: PathBuf,
+    pub(crate) snap: PathBuf,
     started: PathBuf,
 }
 
 impl Layout {
-    fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Layout {
             root: root.to_owned(),
             wal: root.join("wal"),
@@ -196,7 +230,8 @@ impl Layout {
     }
 
     fn state_file(&self, cache_bytes: usize, room: Arc<Room>) -> StateFile {
-        StateFile { path: self.kv.clone(), snap_dir: self.snap.clone(), cache_bytes, room }
+        let (path, snap_dir, building) = (self.kv.clone(), self.snap.clone(), Mutex::default());
+        StateFile { path, snap_dir, cache_bytes, room, building }
     }
 }
 
@@ -241,8 +276,14 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     let state_file = layout.state_file(config.cache_bytes, room);
 
     if !Wal::exists(&*disk, &layout.wal).map_err(log_error)? {
+        if config.joins && config.engine == Engine::Zab {
+            return Err(StartError::FixedMembership);
+        }
         bootstrap(config, &layout, &state_file)?;
-        let (first, hard_state) = first_log();
+        let (first, hard_state) = match config.joins {
+            true => joining_log(),
+            false => first_log(config.engine),
+        };
         let (cluster, node, life) = (config.cluster, config.node, draw_life());
         let identity = Identity { cluster, node, group: GROUP, life };
         Wal::create(
@@ -272,20 +313,39 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     if let Some(torn) = &recovered.torn {
         tracing::warn!(?torn, "the log ended in an unfinished write, which was cut off");
     }
+    if let Some(record) = &recovered.hard_state
+        && let Ok(found) = HardState::decode(record.clone())
+        && found.engine() != config.engine
+    {
+        return Err(StartError::OtherEngine {
+            path: layout.root,
+            found: found.engine(),
+            wanted: config.engine,
+        });
+    }
     let life = recovered.identity.life;
     let store = open_state(config, &layout, &state_file, &recovered.mark)?;
     if is_other_life(config.node, life, &store.members()) {
         return Err(StartError::OtherLife { path: layout.root });
     }
+    if store.is_removed(config.node.0) {
+        return Err(StartError::Removed { path: layout.root });
+    }
+    apply::check_members(&store)
+        .map_err(|error| StartError::State { path: layout.kv.clone(), why: error.to_string() })?;
     mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
-    let initial = initial(&layout, recovered, &store)?;
+    let mut initial = initial(&layout, recovered, &store)?;
+    if config.force_new_cluster {
+        force::go_on_alone(config.node, &store, &mut initial)
+            .map_err(|why| StartError::Force { path: layout.root.clone(), why })?;
+    }
     snapshot::remove_all(&layout.snap).map_err(io_error("clean", &layout.snap))?;
     Ok(Opened { life, wal, store, initial, state_file, lock })
 }
 
 /// A life for a new log, never 0. The standard library keys its hashers with the operating system's
 /// randomness.
-fn draw_life() -> Life {
+pub(crate) fn draw_life() -> Life {
     Life(RandomState::new().build_hasher().finish().max(1))
 }
 
@@ -320,13 +380,18 @@ fn bootstrap(
     if config.members.is_empty() {
         return Err(StartError::NoMembers { path: layout.root.clone() });
     }
-    let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
+    let ((applied, term), conf_state) = if config.joins {
+        ((Index(0), Term(0)), joining_conf_state())
+    } else {
+        let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
+        (quorate_replica::FIRST, first_conf_state(voters))
+    };
     let initial = quorate_kv::Initial {
         node: config.node,
         cluster_id: config.cluster,
-        applied: quorate_replica::FIRST.0,
-        term: quorate_replica::FIRST.1,
-        conf_state: first_conf_state(voters),
+        applied,
+        term,
+        conf_state,
         members: config.members.clone(),
     };
     state_file.create(initial).map_err(state_error)
@@ -358,7 +423,7 @@ fn open_state(
         }
     }
     let applied = found.applied.unwrap_or_default();
-    let id = EntryId { term: Term(mark.stamp), index: mark.index };
+    let id = snapshot_at(mark, config.engine);
     let file = snapshot::path(&layout.snap, id);
     if !file.exists() {
         return Err(StartError::StateMissing {
@@ -388,6 +453,7 @@ fn run(
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Node, StartError> {
     let Opened { life, wal, store, initial, state_file, lock } = opened;
+    let state_file = Arc::new(state_file);
     let room = Arc::clone(&state_file.room);
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -405,14 +471,17 @@ fn run(
     net_config.life = life;
     // Before the first connection: who is not the known one must not be heard even once.
     net_config.lives = known_lives(config.node, &store.members());
+    net_config.removed = store.removed_members().into_iter().map(NodeId).collect();
     net_config.check().map_err(net_error)?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
 
     let (net_sender, net_events) = mpsc::channel(4096);
-    let net = Net::start(net_config, listeners, net_sender);
+    let net = Net::start_with_http(net_config, listeners, net_sender, config.peer_http.clone());
     drop(entered);
-    point_at_peers(&net, config.node, &store.members());
+    let election_ticks = config.election_ms.div_ceil(config.heartbeat_ms.max(1));
+    let mut peers = Peers::new(net.clone(), config.node, life, 2 * election_ticks);
+    peers.on_members_changed(&store).map_err(net_error)?;
 
     let board =
         Arc::new(Board::new(config.node, config.cluster, Arc::clone(&store), metrics.clone()));
@@ -426,7 +495,9 @@ fn run(
 
     let driver = Driver {
         node: config.node,
-        life,
+        engine: config.engine,
+        peers,
+        store: Arc::clone(&store),
         replica,
         tick: Duration::from_millis(config.heartbeat_ms),
         net: net.clone(),
@@ -448,11 +519,12 @@ fn run(
         store: Arc::clone(&store),
         waiters: Arc::clone(&waiters),
         metrics: Arc::clone(&metrics),
-        state_file,
+        state_file: Arc::clone(&state_file),
         lock: Arc::clone(&lock),
         done: done_sender,
     };
 
+    let weak_lock = Arc::downgrade(&lock);
     room.wait_for_space(true);
     let threads = vec![
         spawn("quorate-disk", {
@@ -486,6 +558,8 @@ fn run(
             calls: calls_sender,
             board,
             store,
+            state_file,
+            lock: weak_lock,
             waiters,
             ids: Mutex::new(RequestIds::new(config.node, started_ms)),
             net,
@@ -522,6 +596,10 @@ fn spawn(
 fn net_config(config: &NodeConfig, started_ms: u64) -> NetConfig {
     let mut net = NetConfig::new(config.cluster, config.node);
     net.incarnation = started_ms;
+    net.dialect = match config.engine {
+        Engine::Raft => 0,
+        Engine::Zab => 1,
+    };
     net.inbound_connections_max = config.peer_connections_max;
     net.pending_hellos_max = config.peer_strangers_max;
     let longest = config.request_bytes_max.saturating_add(FRAME_OVERHEAD_BYTES);
@@ -536,6 +614,8 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
     let request_ticks = (5000 + 2 * config.election_ms).div_ceil(config.heartbeat_ms.max(1));
     let second = 1000_u64.div_ceil(config.heartbeat_ms.max(1));
     Config {
+        engine: config.engine,
+        tick_ms: config.heartbeat_ms.max(1),
         election_ticks: u32::try_from(election_ticks).unwrap_or(u32::MAX),
         command_bytes_max: config.request_bytes_max,
         write_ticks_max: 5 * second,
@@ -549,7 +629,7 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
 }
 
 /// Makes a directory for its owner only; narrows one that others may enter, and says so.
-fn make_directory(path: &Path) -> Result<(), StartError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), StartError> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => Err(StartError::Io {
             what: "cannot use",

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use sources::{FLAGS, Flag, Sources};
 
+use crate::Engine;
 use crate::duration::parse_duration;
 use crate::urls::{Url, UrlError};
 
@@ -37,12 +38,18 @@ const ELECTION_HEARTBEATS_MIN: u64 = 5;
 const REQUEST_BYTES_CEILING: u64 = 10 << 20;
 /// Below this not even a key fits.
 const REQUEST_BYTES_FLOOR: u64 = 1 << 10;
+const LEARNERS_CEILING: u64 = 1000;
 const TXN_OPS_CEILING: u64 = 100_000;
 const CLIENT_CONNECTIONS_CEILING: u64 = 1 << 20;
 /// As gRPC has it.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 /// Watchers are told no more often. etcd's limit.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Revisions are noted ten times as often.
+const RETENTION_MIN: Duration = Duration::from_secs(1);
+/// Every comparison reads all that the members hold.
+const CORRUPT_CHECK_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const NAME_BYTES_MAX: usize = 255;
 
@@ -55,6 +62,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where clients connect.
     pub listen_client_urls: Vec<Url>,
+    /// Where those connect who only watch this member, beside the client URLs.
+    pub listen_metrics_urls: Vec<Url>,
     /// What clients are told to connect to.
     pub advertise_client_urls: Vec<Url>,
     /// Where peers connect.
@@ -69,6 +78,14 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether one of the settings that name the cluster was given, rather than left at its default.
     pub describes_cluster: bool,
+    /// What orders the cluster's writes.
+    pub engine: Engine,
+    /// Whether changes of the members are refused that would cost, or risk, the quorum.
+    pub is_reconfig_strict: bool,
+    /// Learners that the cluster may have at one time.
+    pub learners_max: usize,
+    /// Whether to go on alone with this member's data.
+    pub force_new_cluster: bool,
     /// Heartbeat interval.
     pub heartbeat_ms: u64,
     /// Election timeout; at least five heartbeats.
@@ -89,6 +106,12 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// How often watchers that want it are told that nothing has happened.
     pub watch_progress_interval: Duration,
+    /// Which history is forgotten without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// How often the members' data are compared; zero for never.
+    pub corrupt_check_interval: Duration,
+    /// Whether they are compared before clients are served.
+    pub initial_corrupt_check: bool,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -104,6 +127,17 @@ pub enum ClusterState {
     New,
     /// Joins it.
     Existing,
+}
+
+/// Which history the leader has forgotten without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// None.
+    Off,
+    /// What is older than that.
+    Periodic(Duration),
+    /// All but so many revisions.
+    Revision(i64),
 }
 
 /// The least important lines that are logged.
@@ -246,6 +280,15 @@ pub enum ConfigError {
         /// This node's.
         name: String,
     },
+    /// Members change, with an engine whose members are fixed.
+    #[error(
+        "{flag} does not go with --engine zab, whose members are fixed when the cluster is made; leave \
+         it out, or run --engine raft"
+    )]
+    FixedMembers {
+        /// The flag, with its value.
+        flag: &'static str,
+    },
     /// Others would be told one address, and this node another.
     #[error(
         "--initial-cluster gives {name} the peer URLs {listed}, --initial-advertise-peer-urls says \
@@ -301,6 +344,17 @@ impl Config {
             let is_shared = |peer: &Url| (peer.host(), peer.port()) == (url.host(), url.port());
             if url.port() != 0 && self.listen_peer_urls.iter().any(is_shared) {
                 problems.push(ConfigError::SharedListener { url: url.to_string() });
+            }
+        }
+        for (is_on, flag) in [
+            (
+                self.initial_cluster_state == ClusterState::Existing,
+                "--initial-cluster-state existing",
+            ),
+            (self.force_new_cluster, "--force-new-cluster"),
+        ] {
+            if is_on && self.engine == Engine::Zab {
+                problems.push(ConfigError::FixedMembers { flag });
             }
         }
         self.check_cluster(problems);
@@ -370,6 +424,10 @@ impl Sources {
         let mut config = Config {
             data_dir: read.data_dir(&name),
             listen_client_urls: read.listeners("listen-client-urls"),
+            listen_metrics_urls: match self.value("listen-metrics-urls") {
+                "" => Vec::new(),
+                _ => read.listeners("listen-metrics-urls"),
+            },
             advertise_client_urls: read.urls("advertise-client-urls"),
             listen_peer_urls: read.listeners("listen-peer-urls"),
             initial_cluster: read.cluster(&name, &initial_advertise_peer_urls),
@@ -386,6 +444,15 @@ impl Sources {
             ]
             .iter()
             .any(|flag| self.is_given(flag)),
+            engine: read.choice(
+                "engine",
+                "raft or zab",
+                &[("raft", Engine::Raft), ("zab", Engine::Zab)],
+            ),
+            is_reconfig_strict: read.boolean("strict-reconfig-check"),
+            learners_max: usize::try_from(read.number("max-learners", 0, LEARNERS_CEILING))
+                .unwrap_or(usize::MAX),
+            force_new_cluster: read.boolean("force-new-cluster"),
             heartbeat_ms: read.number("heartbeat-interval", 1, ELECTION_MS_MAX),
             election_ms: read.number("election-timeout", 1, ELECTION_MS_MAX),
             snapshot_count: read.number("snapshot-count", 1, u64::MAX),
@@ -406,6 +473,9 @@ impl Sources {
             keepalive_interval: read.keepalive("grpc-keepalive-interval"),
             keepalive_timeout: read.keepalive("grpc-keepalive-timeout"),
             watch_progress_interval: read.watch_progress(),
+            auto_compaction: read.auto_compaction(),
+            corrupt_check_interval: read.corrupt_check(),
+            initial_corrupt_check: read.boolean("initial-corrupt-check"),
             log_level: read.choice(
                 "log-level",
                 "trace, debug, info, warn or error",
@@ -473,6 +543,10 @@ impl Reader<'_> {
         }
     }
 
+    fn boolean(&mut self, flag: &'static str) -> bool {
+        self.choice(flag, "true or false", &[("false", false), ("true", true)])
+    }
+
     /// Zero, or a span that leaves both sides time for something else.
     fn keepalive(&mut self, flag: &'static str) -> Duration {
         match parse_duration(self.sources.value(flag).trim()) {
@@ -491,6 +565,43 @@ impl Reader<'_> {
             _ => {
                 self.not_a(flag, "a duration of 100ms or more, such as 10m");
                 WATCH_PROGRESS_MIN
+            }
+        }
+    }
+
+    /// By time a bare number counts hours.
+    fn auto_compaction(&mut self) -> AutoCompaction {
+        let flag = "auto-compaction-retention";
+        let by_revision = self.choice(
+            "auto-compaction-mode",
+            "periodic or revision",
+            &[("periodic", false), ("revision", true)],
+        );
+        let text = self.sources.value(flag).trim();
+        let hours = text.parse::<u32>().map(|hours| HOUR * hours);
+        if by_revision {
+            match text.parse::<i64>() {
+                Ok(0) => return AutoCompaction::Off,
+                Ok(count) if 0 < count => return AutoCompaction::Revision(count),
+                _ => self.not_a(flag, "a number of revisions, or 0 for none"),
+            }
+        } else {
+            match hours.or_else(|_| parse_duration(text)) {
+                Ok(span) if span.is_zero() => return AutoCompaction::Off,
+                Ok(span) if RETENTION_MIN <= span => return AutoCompaction::Periodic(span),
+                _ => self.not_a(flag, "hours, a duration of 1s or more such as 30m, or 0"),
+            }
+        }
+        AutoCompaction::Off
+    }
+
+    fn corrupt_check(&mut self) -> Duration {
+        let flag = "corrupt-check-time";
+        match parse_duration(self.sources.value(flag).trim()) {
+            Ok(span) if span.is_zero() || CORRUPT_CHECK_MIN <= span => span,
+            _ => {
+                self.not_a(flag, "a duration of 1s or more, such as 12h, or 0 for never");
+                Duration::ZERO
             }
         }
     }

@@ -2,14 +2,19 @@
 //!
 //! Services and methods that are not here answer `Unimplemented`, as for an unknown name.
 
-mod cluster;
+pub(crate) mod cluster;
+mod election;
 mod health;
 mod kv;
+pub(crate) mod learner;
 mod lease;
+mod lock;
 mod maintenance;
+mod move_leader;
 mod watch;
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use quorate_kv::KvError;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
@@ -18,6 +23,8 @@ use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use quorate_proto::etcdserverpb::watch_server::WatchServer;
 use quorate_proto::health::health_server::HealthServer;
+use quorate_proto::v3electionpb::election_server::ElectionServer;
+use quorate_proto::v3lockpb::lock_server::LockServer;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
@@ -53,11 +60,18 @@ pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {
     let watch = WatchServer::new(watch::Service::new(local.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(i32::MAX as usize);
+    let lock = LockServer::new(lock::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max);
+    let election = ElectionServer::new(election::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(i32::MAX as usize);
     Routes::new(InterceptedService::new(kv, door.clone()))
         .add_service(InterceptedService::new(lease, door.clone()))
         .add_service(InterceptedService::new(watch, door.clone()))
         .add_service(InterceptedService::new(cluster, door.clone()))
-        .add_service(InterceptedService::new(maintenance, door))
+        .add_service(InterceptedService::new(maintenance, door.clone()))
+        .add_service(InterceptedService::new(lock, door.clone()))
+        .add_service(InterceptedService::new(election, door))
         .add_service(HealthServer::new(health::Service))
 }
 
@@ -86,6 +100,19 @@ impl Interceptor for Door {
 /// Whether the caller wants no answer but an error from a member that knows no leader.
 fn wants_leader(headers: &MetadataMap) -> bool {
     headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
+/// A stream that depends on a leader ends when there was none so often, an election timeout apart.
+const LEADERLESS_MAX: u32 = 3;
+
+/// Resolves when this member has known no leader for so long that streams that depend on one end.
+async fn leaderless(local: &Local) {
+    let mut looks = tokio::time::interval(local.election_timeout().max(Duration::from_millis(1)));
+    let mut leaderless = 0;
+    while leaderless < LEADERLESS_MAX {
+        looks.tick().await;
+        leaderless = if local.leader().is_some() { 0 } else { leaderless + 1 };
+    }
 }
 
 /// What a method answers that is not there yet.

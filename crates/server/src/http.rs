@@ -1,8 +1,18 @@
 //! The client port: gRPC and plain HTTP on one listener.
+//!
+//! ```text
+//! health    /health, /livez, /readyz
+//! /version  what this member is
+//! /metrics  its figures
+//! ```
+
+mod health;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -10,47 +20,40 @@ use serde_json::{Value, json};
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::calls::{Calls, counted};
+use crate::figures::Figures;
+use crate::grpc::learner;
 use crate::local::Local;
-use crate::status;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
 
-/// Adds `/health` and `/version` to the gRPC services.
-pub(crate) fn router(services: Routes, local: Local) -> Router {
-    let plain = Router::new()
-        .route("/health", get(health))
-        .route("/version", get(version))
-        .with_state(local);
+/// What the plain endpoints look at.
+#[derive(Clone)]
+pub(crate) struct Plain {
+    pub(crate) local: Local,
+    pub(crate) figures: Arc<Figures>,
+}
+
+/// Everything that clients can ask for.
+pub(crate) fn router(services: Routes, calls: Arc<Calls>, plain: Plain) -> Router {
+    let local = plain.local.clone();
     services
         .into_axum_router()
-        .layer(middleware::map_response(in_etcds_words))
-        .merge(plain)
+        .layer(middleware::from_fn_with_state(local, learner::refuse))
+        .layer(middleware::from_fn_with_state(calls, counted))
+        .merge(observing(plain))
         .fallback(unknown)
 }
 
-/// Whether this member can serve: it knows a leader, and a read is confirmed. With
-/// `?serializable=true` only the member itself is asked about.
-async fn health(State(local): State<Local>, uri: Uri) -> Response {
-    let wants_local =
-        uri.query().unwrap_or_default().split('&').any(|pair| pair == "serializable=true");
-    if wants_local {
-        return healthy(None);
-    }
-    if local.leader().is_none() {
-        return healthy(Some("RAFT NO LEADER".to_owned()));
-    }
-    let confirmed = local.read_barrier().await;
-    healthy(confirmed.err().map(|status| format!("RANGE ERROR:{}", status.message())))
+/// What those may ask for who only watch this member.
+pub(crate) fn observing(plain: Plain) -> Router {
+    health::routes()
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .with_state(plain)
 }
 
-fn healthy(reason: Option<String>) -> Response {
-    let (code, word) = match reason {
-        None => (StatusCode::OK, "true"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "false"),
-    };
-    answer(code, &json!({ "health": word, "reason": reason.unwrap_or_default() }))
-}
-
-async fn version() -> Response {
+/// The versions of the interface that this member has.
+pub(crate) async fn version() -> Response {
     let versions = json!({
         "etcdserver": ETCD_VERSION,
         "etcdcluster": CLUSTER_VERSION,
@@ -59,12 +62,24 @@ async fn version() -> Response {
     answer(StatusCode::OK, &versions)
 }
 
+/// Figures in Prometheus' text format, version 0.0.4, as etcd serves them.
+async fn metrics(State(plain): State<Plain>) -> Response {
+    // It reads files of the system, and waits for locks.
+    match tokio::task::spawn_blocking(move || plain.figures.text()).await {
+        Ok(Ok(text)) => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
 fn answer(code: StatusCode, body: &Value) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 /// No such path: in the caller's own language.
-async fn unknown(request: Request) -> Response {
+pub(crate) async fn unknown(request: Request) -> Response {
     let is_grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -73,12 +88,5 @@ async fn unknown(request: Request) -> Response {
         Status::unimplemented("unknown service or method").into_http()
     } else {
         StatusCode::NOT_FOUND.into_response()
-    }
-}
-
-async fn in_etcds_words(response: Response) -> Response {
-    match status::of_too_long_message(response.headers()) {
-        Some(status) => status.into_http(),
-        None => response,
     }
 }

@@ -71,12 +71,9 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// Joining a cluster that runs already.
-    #[error(
-        "--initial-cluster-state is existing, but data directory {directory} holds no data: \
-         joining a running cluster is not supported yet; use `new` for the members of a new cluster"
-    )]
-    JoiningUnsupported {
+    /// There is nothing to go on with.
+    #[error("--force-new-cluster: data directory {directory} holds no data to go on with")]
+    NothingToForce {
         /// The data directory.
         directory: String,
     },
@@ -116,7 +113,8 @@ pub enum IdentityError {
     },
 }
 
-/// Decides who this node is; `found` is what the data directory says, if it holds data.
+/// Decides who this node is; `found` is what the data directory says, if it holds data. Nobody, so
+/// far, if it joins a cluster that runs already: that tells.
 ///
 /// Data decides: the `--initial-*` flags found a cluster once and are not read again. They are only
 /// compared, to catch a directory that was mixed up: one that belongs to another member of the list,
@@ -126,7 +124,10 @@ pub enum IdentityError {
 /// # Errors
 ///
 /// See [`IdentityError`].
-pub fn settle(config: &Config, found: Option<(NodeId, u64)>) -> Result<Identity, IdentityError> {
+pub fn settle(
+    config: &Config,
+    found: Option<(NodeId, u64)>,
+) -> Result<Option<Identity>, IdentityError> {
     let members = named_members(config);
     let ids: Vec<NodeId> = members.iter().map(|member| member.id).collect();
     let node = member_id(&config.initial_advertise_peer_urls, &config.initial_cluster_token);
@@ -134,10 +135,11 @@ pub fn settle(config: &Config, found: Option<(NodeId, u64)>) -> Result<Identity,
     let directory = show(&config.data_dir);
 
     let Some((found, found_cluster)) = found else {
-        if config.initial_cluster_state == ClusterState::Existing {
-            return Err(IdentityError::JoiningUnsupported { directory });
+        if config.force_new_cluster {
+            return Err(IdentityError::NothingToForce { directory });
         }
-        return Ok(Identity { node, cluster, members });
+        let joins = config.initial_cluster_state == ClusterState::Existing;
+        return Ok((!joins).then_some(Identity { node, cluster, members }));
     };
     let is_described = found == node || found_cluster == cluster;
     if config.describes_cluster {
@@ -156,7 +158,7 @@ pub fn settle(config: &Config, found: Option<(NodeId, u64)>) -> Result<Identity,
             });
         }
     }
-    Ok(Identity { node: found, cluster: found_cluster, members: Vec::new() })
+    Ok(Some(Identity { node: found, cluster: found_cluster, members: Vec::new() }))
 }
 
 /// The members of `--initial-cluster`, in the order of their ids.
@@ -218,13 +220,15 @@ mod tests {
         let b = [("name", "b"), ("initial-advertise-peer-urls", "http://h:2")];
         let [a, b] = [a, b].map(|flags| {
             let flags = [&flags[..], &[("initial-cluster", TWO)]].concat();
-            settle(&config(&flags), None).unwrap()
+            settle(&config(&flags), None).unwrap().unwrap()
         });
         assert_ne!(a.node, b.node);
         assert_eq!((a.cluster, &a.members), (b.cluster, &b.members));
         assert!(a.members.is_sorted_by_key(|member| member.id));
-        let error = settle(&config(&[("initial-cluster-state", "existing")]), None).unwrap_err();
-        assert!(error.to_string().contains("not supported yet"), "{error}");
+        let joins = settle(&config(&[("initial-cluster-state", "existing")]), None);
+        assert_eq!(joins, Ok(None), "the cluster tells");
+        let error = settle(&config(&[("force-new-cluster", "true")]), None).unwrap_err();
+        assert!(error.to_string().contains("holds no data to go on with"), "{error}");
     }
 
     #[test]
@@ -250,6 +254,7 @@ mod tests {
         ] {
             match (settle(&config(flags), Some(found)), want) {
                 (Ok(identity), Ok(())) => {
+                    let identity = identity.unwrap();
                     assert_eq!((identity.node, identity.cluster), found);
                     assert!(identity.members.is_empty());
                 }

@@ -272,7 +272,7 @@ impl Local {
             let chosen = if id == 0 { self.leases().free_id() } else { id };
             let command = Command::LeaseGrant { id: chosen, ttl_seconds };
             command.validate(&quorate_kv::Limits::default()).map_err(status::of_kv)?;
-            self.check_quota(&command)?;
+            self.check_quota(&command).await?;
             match self.propose(&command).await {
                 // Somebody has chosen the same; that says nothing about the next.
                 Err(error) if id == 0 && error.message() == KvError::LeaseExist.message() => {}

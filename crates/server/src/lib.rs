@@ -4,9 +4,13 @@
 //! config, urls, identity   what was asked for, whether it can work, and who this member is
 //! serve                    a running server: what starts and stops in which order
 //! http, grpc               the client port
+//! calls, figures           what happened, counted, under the names that dashboards know
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
 //! leases, watching         when leases end, and who is told what
+//! line                     whose turn it is under a name: locks and elections
+//! membership               which changes of the members may be made, and by whom
+//! joining, peer_port       how a new member finds the cluster, and what it is told on the peer port
 //! accept, authority        connections of clients, old ones included
 //! open_files               how many connections there may be
 //! ```
@@ -14,24 +18,35 @@
 
 mod accept;
 mod authority;
+mod calls;
+mod compaction;
 pub mod config;
 mod convert;
+mod corruption;
 mod duration;
+mod figures;
 mod grpc;
 mod http;
 pub mod identity;
+mod joining;
 mod leadership;
 mod leases;
+mod line;
 mod local;
+mod membership;
 mod open_files;
+mod peer_port;
 mod quota;
 mod serve;
+pub mod snapshot;
 mod status;
 pub mod urls;
 mod version;
 mod watching;
 
 pub use duration::parse_duration;
+pub use joining::JoinError;
 pub use open_files::raise_open_files;
+pub use quorate_runtime::Engine;
 pub use serve::{ServeError, Server};
 pub use version::{ETCD_VERSION, QUORATE_VERSION};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
-use quorate_runtime::{Node, NodeStatus};
+use quorate_runtime::{Metrics, Node, NodeStatus, PeerStatus};
 use quorate_types::{Index, Life, NodeId};
 use tokio::sync::watch;
 use tonic::Status;
@@ -16,11 +16,16 @@ use crate::config::Config;
 use crate::grpc::MESSAGE_OVERHEAD_BYTES;
 use crate::leadership::Leadership;
 use crate::leases::Leases;
+use crate::membership::Rules;
+use crate::quota::Quota;
+use crate::status;
 use crate::watching::Watching;
-use crate::{quota, status};
 
 /// How often to see whether compacted data is gone.
 const REMOVED_POLL: Duration = Duration::from_millis(20);
+
+/// A confirmation that takes longer is a slow one. etcd asks again after this.
+const SLOW_READ: Duration = Duration::from_millis(500);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -29,14 +34,26 @@ pub(crate) struct Local {
     store: Arc<Store>,
     leadership: Arc<Leadership>,
     used_bytes: Arc<AtomicU64>,
+    quota: Arc<Quota>,
     txn_ops_max: usize,
     quota_bytes_max: Option<u64>,
     look_every: Duration,
     election_timeout: Duration,
     request_timeout: Duration,
+    membership_rules: Rules,
     leases: Arc<Leases>,
     watching: Arc<Watching>,
     stopping: watch::Receiver<bool>,
+    reads: Arc<Reads>,
+}
+
+/// Reads that went other than they should.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// Were confirmed, or not, after more than [`SLOW_READ`].
+    pub(crate) slow: AtomicU64,
+    /// Were not confirmed.
+    pub(crate) failed: AtomicU64,
 }
 
 impl Local {
@@ -49,15 +66,22 @@ impl Local {
             leases: Arc::new(Leases::new(node.status().node)),
             watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
             stopping,
+            reads: Arc::default(),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
             leadership: Arc::new(Leadership::new(Duration::from_millis(config.election_ms))),
             used_bytes: Arc::default(),
+            quota: Arc::default(),
             txn_ops_max: config.txn_ops_max,
             quota_bytes_max: config.quota_bytes_max,
             look_every: Duration::from_millis(config.heartbeat_ms),
             request_timeout: Duration::from_millis(5000 + 2 * config.election_ms),
+            membership_rules: Rules::new(
+                config.is_reconfig_strict,
+                config.learners_max,
+                Duration::from_millis(config.election_ms),
+            ),
         }
     }
 
@@ -70,19 +94,6 @@ impl Local {
             self.used_bytes.store(used, Ordering::Relaxed);
             tokio::time::sleep(self.look_every).await;
         }
-    }
-
-    /// Refuses a change that the quota has no room for.
-    ///
-    /// What counts is what the state holds, not what its file takes: deleting and compacting makes
-    /// room again without more ado.
-    pub(crate) fn check_quota(&self, command: &Command) -> Result<(), Status> {
-        let Some(quota) = self.quota_bytes_max else { return Ok(()) };
-        let Some(cost) = quota::cost_bytes(command) else { return Ok(()) };
-        if self.used_bytes.load(Ordering::Relaxed).saturating_add(cost) < quota {
-            return Ok(());
-        }
-        Err(status::of_kv(KvError::NoSpace))
     }
 
     /// The answer of this member's machine to a command, once it has applied it.
@@ -98,10 +109,14 @@ impl Local {
     /// After it, what the store answers is linearizable.
     pub(crate) async fn read_barrier(&self) -> Result<(), Status> {
         let start = Instant::now();
-        self.node
-            .read_barrier()
-            .await
-            .map_err(|error| status::of_read(&error, self.leadership.timeout(start)))
+        let outcome = self.node.read_barrier().await;
+        if SLOW_READ < start.elapsed() {
+            self.reads.slow.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome.map_err(|error| {
+            self.reads.failed.fetch_add(1, Ordering::Relaxed);
+            status::of_read(&error, self.leadership.timeout(start))
+        })
     }
 
     /// Waits until what a compaction forgot is gone from this member's storage, durably.
@@ -142,6 +157,31 @@ impl Local {
         }
     }
 
+    pub(crate) fn is_learner(&self) -> bool {
+        self.node.is_learner()
+    }
+
+    /// Refuses what only a member with a vote serves.
+    pub(crate) fn check_votes(&self) -> Result<(), Status> {
+        if self.is_learner() {
+            return Err(status::of_kv(KvError::NotSupportedForLearner));
+        }
+        Ok(())
+    }
+
+    /// What a request that began at `start` and has no answer is put down to.
+    pub(crate) fn timeout(&self, start: Instant) -> KvError {
+        self.leadership.timeout(start)
+    }
+
+    pub(crate) fn membership_rules(&self) -> Rules {
+        self.membership_rules
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -152,6 +192,23 @@ impl Local {
 
     pub(crate) fn status(&self) -> NodeStatus {
         self.node.status()
+    }
+
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        self.node.metrics()
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        self.node.peers()
+    }
+
+    /// How many proposals wait for their answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.node.waiting()
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -195,5 +252,14 @@ impl Local {
 
     pub(crate) fn quota_bytes_max(&self) -> Option<u64> {
         self.quota_bytes_max
+    }
+
+    /// Bytes the state holds, as of a moment ago.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
     }
 }

@@ -12,27 +12,39 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use quorate_kv::{Command, Member};
 use quorate_runtime::{Node, NodeConfig, StartError};
 use quorate_types::Life;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::accept::{Accepting, Seats};
+use crate::calls::Calls;
 use crate::config::Config;
+use crate::figures::Figures;
+use crate::http::Plain;
 use crate::identity::{self, Identity, IdentityError};
+use crate::joining::{self, JoinError, Joined};
 use crate::local::Local;
 use crate::open_files::Shares;
 use crate::urls::{Url, UrlError};
 use crate::version::{ETCD_VERSION, QUORATE_VERSION};
-use crate::{grpc, http};
+use crate::{grpc, http, peer_port};
 
 /// Wait between two attempts to publish.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+/// Wait before a member that differs from the others compares once more.
+const DIFFERS_RETRY: Duration = Duration::from_secs(60);
 /// Time that connections get to end by themselves when the server stops.
 const LINGER: Duration = Duration::from_secs(2);
+/// Connections at one time to all listeners for metrics together.
+const METRICS_CONNECTIONS_MAX: usize = 64;
+/// Questions at the peer port that wait to be heard. More are refused.
+const QUESTIONS_MAX: usize = 16;
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
 
@@ -42,6 +54,7 @@ pub struct Server {
     node: NodeHandle,
     identity: Identity,
     client_addresses: Vec<SocketAddr>,
+    metrics_addresses: Vec<SocketAddr>,
     ready: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -78,6 +91,9 @@ pub enum ServeError {
     /// The data directory belongs to someone else.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// There is no cluster to join, or it does not know this member.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The node.
     #[error(transparent)]
     Node(#[from] StartError),
@@ -99,6 +115,7 @@ impl Server {
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Server, ServeError> {
         let clients = bind("listen-client-urls", &config.listen_client_urls)?;
+        let metrics = bind("listen-metrics-urls", &config.listen_metrics_urls)?;
         let peers = bind("listen-peer-urls", &config.listen_peer_urls)?;
 
         let directory = config.data_dir.clone();
@@ -106,13 +123,20 @@ impl Server {
             .await
             .map_err(|error| StartError::Net(error.to_string()))??;
         let found = found.map(|identity| (identity.node, identity.cluster));
-        let identity = identity::settle(config, found)?;
+        let (identity, joined) = match identity::settle(config, found)? {
+            Some(identity) => (identity, None),
+            None => {
+                let Joined { node, cluster, members } = joining::join(config).await?;
+                (Identity { node, cluster, members: Vec::new() }, Some(members))
+            }
+        };
         tracing::info!(
             name = config.name,
             member = format!("{:x}", identity.node),
             cluster = format!("{:x}", identity.cluster),
             data_dir = %config.data_dir.display(),
             fresh = found.is_none(),
+            joins = joined.is_some(),
             version = QUORATE_VERSION,
             etcd_version = ETCD_VERSION,
             "starting"
@@ -122,7 +146,14 @@ impl Server {
         }
 
         let shares = Shares::now(config.client_connections_max);
-        let node = Node::start(node_config(config, &identity, peers, shares)).await?;
+        let (peer_http, questions) = mpsc::channel(QUESTIONS_MAX);
+        let mut node_config = node_config(config, &identity, peers, shares);
+        node_config.peer_http = Some(peer_http);
+        if let Some(members) = joined {
+            node_config.joins = true;
+            node_config.members = members;
+        }
+        let node = Node::start(node_config).await?;
         let (stop, stopping) = watch::channel(false);
         let local = Local::new(node.clone(), config, stopping.clone());
         let client_addresses = clients.iter().map(|(_, _, address)| *address).collect();
@@ -131,19 +162,44 @@ impl Server {
         tasks.spawn({
             let (local, mut stopping) = (local.clone(), stopping.clone());
             let progress_every = config.watch_progress_interval;
+            let compaction = config.auto_compaction;
+            let compare_every = config.corrupt_check_interval;
             async move {
                 let watching = local.watching().clone();
                 tokio::select! {
                     () = local.keep_watch() => {}
                     () = local.keep_leases() => {}
+                    () = local.keep_compact(compaction) => {}
+                    () = local.keep_comparing(compare_every) => {}
                     () = watching.run(local.applied(), progress_every) => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
                 }
             }
         });
+        tasks.spawn(peer_port::serve(questions, local.clone(), stopping.clone()));
+        let calls = Arc::new(Calls::new());
+        let figures = Arc::new(Figures::new(local.clone(), Arc::clone(&calls)));
+        let plain = Plain { local, figures };
+        let metrics_addresses = metrics.iter().map(|(_, _, address)| *address).collect();
+        let seats = Seats::new(METRICS_CONNECTIONS_MAX);
+        let mut observed = JoinSet::new();
+        for listener in metrics {
+            let routes = http::observing(plain.clone());
+            serve_on(&mut observed, config, listener, &seats, routes, &stopping);
+        }
         let seats = Seats::new(shares.clients);
-        tasks.spawn(serve_clients(config.clone(), local, clients, seats, ready_sender, stopping));
-        Ok(Server { node: NodeHandle(node), identity, client_addresses, ready, stop, tasks })
+        tasks.spawn(async move { while observed.join_next().await.is_some() {} });
+        let clients = Clients { listeners: clients, seats, calls, plain };
+        tasks.spawn(serve_clients(config.clone(), clients, ready_sender, stopping));
+        Ok(Server {
+            node: NodeHandle(node),
+            identity,
+            client_addresses,
+            metrics_addresses,
+            ready,
+            stop,
+            tasks,
+        })
     }
 
     /// Waits until clients are served. Never returns if the server is stopped before.
@@ -162,6 +218,12 @@ impl Server {
     /// Where clients connect, in the order of the URLs; real ports where a URL asked for any.
     pub fn client_addresses(&self) -> &[SocketAddr] {
         &self.client_addresses
+    }
+
+    /// Where those connect who only watch this member, as [`Server::client_addresses`]. They are served
+    /// from the start.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.metrics_addresses
     }
 
     /// Who this member is.
@@ -215,6 +277,8 @@ fn node_config(
     NodeConfig {
         members,
         peer_listeners: peers.into_iter().map(|(_, listener, _)| listener).collect(),
+        engine: config.engine,
+        force_new_cluster: config.force_new_cluster,
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         snapshot_count: config.snapshot_count,
@@ -244,54 +308,83 @@ fn bind(
         .collect()
 }
 
+type Listener = (Url, TcpListener, SocketAddr);
+
+/// What serving clients takes.
+struct Clients {
+    listeners: Vec<Listener>,
+    seats: Seats,
+    calls: Arc<Calls>,
+    plain: Plain,
+}
+
 /// Publishes this member, then serves until the server stops.
 async fn serve_clients(
     config: Config,
-    local: Local,
-    listeners: Vec<(Url, TcpListener, SocketAddr)>,
-    seats: Seats,
+    clients: Clients,
     ready: watch::Sender<bool>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let Clients { listeners, seats, calls, plain } = clients;
     tokio::select! {
-        () = publish(&config, &local) => {}
+        () = publish(&config, &plain.local) => {}
         _ = stopping.wait_for(|stop| *stop) => return,
     }
-    let services = grpc::routes(&local, config.request_bytes_max);
-    let router = http::router(services, local);
-    let asks = !config.keepalive_interval.is_zero() && !config.keepalive_timeout.is_zero();
+    if config.initial_corrupt_check {
+        tokio::select! {
+            () = compare_first(&plain.local) => {}
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+    }
+    let services = grpc::routes(&plain.local, config.request_bytes_max);
+    let router = http::router(services, calls, plain);
     let mut serving = JoinSet::new();
-    for (url, listener, address) in listeners {
-        let listener = listener
-            .set_nonblocking(true)
-            .and_then(|()| tokio::net::TcpListener::from_std(listener));
-        let incoming = match listener {
-            Ok(listener) => Accepting::new(listener, seats.clone()),
-            Err(error) => {
-                tracing::error!(%url, %error, "cannot serve clients on this listener");
-                continue;
-            }
-        };
-        let mut stopping = stopping.clone();
-        let stopped = async move {
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        let server = tonic::transport::Server::builder()
-            .accept_http1(true)
-            .max_concurrent_streams(STREAMS_MAX)
-            .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
-            .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
-            .add_routes(router.clone().into())
-            .serve_with_incoming_shutdown(incoming, stopped);
-        serving.spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%url, %error, "no longer serving clients on this listener");
-            }
-        });
-        tracing::info!(%address, "ready to serve client requests");
+    for listener in listeners {
+        let address = listener.2;
+        if serve_on(&mut serving, &config, listener, &seats, router.clone(), &stopping) {
+            tracing::info!(%address, "ready to serve client requests");
+        }
     }
     let _ = ready.send(true);
     while serving.join_next().await.is_some() {}
+}
+
+/// Begins to serve one listener until the server stops; whether it could.
+fn serve_on(
+    serving: &mut JoinSet<()>,
+    config: &Config,
+    (url, listener, _): Listener,
+    seats: &Seats,
+    router: Router,
+    stopping: &watch::Receiver<bool>,
+) -> bool {
+    let listener =
+        listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    let incoming = match listener {
+        Ok(listener) => Accepting::new(listener, seats.clone()),
+        Err(error) => {
+            tracing::error!(%url, %error, "cannot serve on this listener");
+            return false;
+        }
+    };
+    let mut stopping = stopping.clone();
+    let stopped = async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let asks = !config.keepalive_interval.is_zero() && !config.keepalive_timeout.is_zero();
+    let server = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
+        .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
+        .add_routes(router.into())
+        .serve_with_incoming_shutdown(incoming, stopped);
+    serving.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%url, %error, "no longer serving on this listener");
+        }
+    });
+    true
 }
 
 /// Tells the cluster this member's name and where clients reach it, until the cluster knows.
@@ -314,4 +407,29 @@ async fn publish(config: &Config, local: &Local) {
         tokio::time::sleep(PUBLISH_RETRY).await;
     }
     tracing::info!(name = config.name, "published this member's name and client URLs");
+}
+
+/// Compares this member's data with the others' before any client sees it. What differs raises the
+/// alarm, which stops changes; a member that differs itself waits here until that is settled.
+async fn compare_first(local: &Local) {
+    loop {
+        match local.compare().await {
+            Ok(differing) => {
+                local.raise_corrupt(&differing).await;
+                let me = local.status().node.0;
+                if !differing.contains(&me) && !differing.contains(&0) {
+                    return;
+                }
+                tracing::error!(
+                    "this member's data differ from the others': it serves no clients; replace it, or \
+                     restore the cluster from a snapshot"
+                );
+                tokio::time::sleep(DIFFERS_RETRY).await;
+            }
+            Err(error) => {
+                tracing::warn!(reason = error.message(), "not compared with the other members yet");
+                tokio::time::sleep(PUBLISH_RETRY).await;
+            }
+        }
+    }
 }

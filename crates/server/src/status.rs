@@ -28,6 +28,7 @@ pub(crate) fn of_propose(error: &ProposeError, timeout: KvError) -> Status {
         },
         ProposeError::Timeout => timeout,
         ProposeError::Stopped => KvError::Stopped,
+        ProposeError::NotLeader => KvError::NotLeader,
         // etcd's word for a member that has no room left; clients do not try it again at once.
         ProposeError::DiskFull => KvError::NoSpace,
         _ => KvError::Unhealthy,

@@ -26,6 +26,14 @@ struct Shared {
     wakers: BTreeMap<StreamId, Arc<Notify>>,
 }
 
+/// Streams, watchers, and those of them that are behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) streams: usize,
+    pub(crate) watchers: usize,
+    pub(crate) slow: usize,
+}
+
 /// An open stream, which ends when this is dropped.
 pub(crate) struct Stream {
     watching: Arc<Watching>,
@@ -93,6 +101,16 @@ impl Watching {
         let told = Arc::new(Notify::new());
         shared.wakers.insert(id, Arc::clone(&told));
         Stream { watching: Arc::clone(self), id, told }
+    }
+
+    /// How many streams and watchers there are.
+    pub(crate) fn counts(&self) -> Counts {
+        let shared = self.shared();
+        Counts {
+            streams: shared.watches.streams_count(),
+            watchers: shared.watches.watchers_count(),
+            slow: shared.watches.slow_count(),
+        }
     }
 
     /// Does something that may read storage, and wakes who is told something by it.

@@ -68,7 +68,7 @@ async fn a_directory_that_cannot_be_used_is_told() {
 
     let empty = directory.path().join("empty");
     let error = refusal(&config(&empty, &[("initial-cluster-state", "existing")])).await;
-    assert!(error.contains("not supported yet"), "{error}");
+    assert!(error.contains("names no other member"), "{error}");
     assert!(!empty.exists());
 }
 

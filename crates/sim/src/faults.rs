@@ -144,6 +144,18 @@ impl Fault {
         Fault::ALL.into_iter().find(|fault| fault.name() == name)
     }
 
+    /// Whether a cluster whose membership is fixed cannot be asked to bear it.
+    pub(crate) fn needs_membership(self) -> bool {
+        matches!(
+            self,
+            Fault::LostWrite
+                | Fault::MisdirectedWrite
+                | Fault::BitRot
+                | Fault::Replace
+                | Fault::Membership
+        )
+    }
+
     /// Whether it is a property of the network for the whole run, counted by message.
     pub(crate) fn is_ambient(self) -> bool {
         matches!(self, Fault::Loss | Fault::Duplication | Fault::Reordering)

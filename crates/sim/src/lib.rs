@@ -42,6 +42,7 @@ mod world;
 
 pub use faults::Fault;
 pub use ledger::Ledger;
+pub use quorate_replica::Engine;
 pub use shrink::shrink;
 
 use plan::Plan;
@@ -50,6 +51,8 @@ use world::World;
 /// What a run may differ in from what its seed draws.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// Which engine the members run.
+    pub engine: Engine,
     /// Simulated seconds with faults, instead of the one to ten minutes that the seed draws.
     pub seconds: Option<u64>,
     /// Clients, instead of as many as the seed draws.
@@ -62,6 +65,9 @@ impl Options {
     /// The command line that repeats a run.
     pub fn command(&self, seed: u64) -> String {
         let mut command = format!("quorate sim --seed {seed}");
+        if self.engine != Engine::default() {
+            command += &format!(" --engine {}", self.engine);
+        }
         if let Some(seconds) = self.seconds {
             command += &format!(" --seconds {seconds}");
         }

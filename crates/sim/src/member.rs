@@ -9,8 +9,10 @@ use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_kv::{RedbBackend, Store};
 use quorate_raft::{ConfState, SnapshotMetadata};
-use quorate_replica::{FIRST, Found, Initial, Start, first_conf_state, first_log, start as decide};
-use quorate_types::{GroupId, Life, Mark, NodeId, Term};
+use quorate_replica::{
+    FIRST, Found, Initial, Start, first_conf_state, first_log, snapshot_at, start as decide,
+};
+use quorate_types::{EntryId, GroupId, Life, Mark, NodeId};
 use quorate_wal::{Disk, DiskFile, Identity, Options, Recovered, Wal};
 
 use crate::disk::{SimDisk, SimFile};
@@ -45,7 +47,7 @@ pub(crate) fn start(node: &Node, plan: &Plan, seed: u64, now: u64) -> Result<Sta
     }
     if !Wal::exists(disk, Path::new(LOG)).map_err(text)? {
         make_state(node, plan)?;
-        let (mark, hard_state) = first_log();
+        let (mark, hard_state) = first_log(plan.engine);
         let (cluster, life) = (plan.cluster, Life(seed.max(1)));
         let identity = Identity { cluster, node: node.id, group: GroupId(1), life };
         let path = Path::new(LOG);
@@ -107,11 +109,8 @@ fn open_state(node: &Node, plan: &Plan, mark: &Mark) -> Result<Store, String> {
             return Ok(store);
         }
     }
-    let metadata = SnapshotMetadata {
-        index: mark.index,
-        term: Term(mark.stamp),
-        conf_state: ConfState::default(),
-    };
+    let EntryId { index, term } = snapshot_at(mark, plan.engine);
+    let metadata = SnapshotMetadata { index, term, conf_state: ConfState::default() };
     if !disk.exists(&received(&metadata)) {
         return Err(format!("the log begins after {}, and no snapshot is there", mark.index));
     }

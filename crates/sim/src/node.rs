@@ -15,9 +15,9 @@ use quorate_codec as codec;
 use quorate_kv::{
     Apply, Entry, KvError, RangeRequest, Response, Store, StreamId, WatchLimits, Watches,
 };
-use quorate_raft::{AnyConfChange, Body, Message, Role, SnapshotMetadata};
+use quorate_raft::{AnyConfChange, Role, SnapshotMetadata};
 use quorate_replica::{
-    Applying, Effects, Event as ReplicaEvent, Glance, LogWrite, ReadId, Refusal, Replica,
+    Applying, Effects, Event as ReplicaEvent, Glance, LogWrite, Message, ReadId, Refusal, Replica,
     RequestId, RequestIds, Step, Write, WriteId, Writing, Written, open, seal, speaks_for,
 };
 use quorate_types::{Index, Mark, NodeId, Term};
@@ -323,8 +323,8 @@ impl Node {
     }
 
     fn on_message(&mut self, cx: &mut Cx<'_>, from: NodeId, bytes: Bytes) -> Going {
-        match codec::decode_message(bytes) {
-            Ok(message) if message.to == self.id && speaks_for(&message, from) => {
+        match Message::decode(cx.plan.engine, bytes) {
+            Ok(message) if message.to() == self.id && speaks_for(&message, from) => {
                 self.event(ReplicaEvent::Message(message))
             }
             Ok(_) => Ok(()),
@@ -406,7 +406,7 @@ impl Node {
     fn carry_out(&mut self, cx: &mut Cx<'_>, effects: Effects) -> Going {
         let id = self.id;
         for message in effects.messages {
-            cx.send(id, message.to, &message);
+            cx.send(id, message.to(), &message);
         }
         for message in effects.snapshots {
             self.send_snapshot(cx, message)?;
@@ -652,21 +652,17 @@ impl Node {
     }
 
     fn send_snapshot(&mut self, cx: &mut Cx<'_>, message: Message) -> Going {
-        let to = message.to;
+        let to = message.to();
         let (id, life) = (self.id, self.life);
         let process = self.process();
-        let kept = match (&process.kept, &message.body) {
-            (Some((metadata, view)), Body::Snapshot { snapshot })
-                if *metadata == snapshot.metadata =>
-            {
-                Some(view.reader())
-            }
+        let kept = match (&process.kept, message.snapshot()) {
+            (Some((metadata, view)), Some(wanted)) if *metadata == wanted => Some(view.reader()),
             _ => None,
         };
         let Some(reader) = kept else {
             return self.event(ReplicaEvent::SnapshotSent { to, ok: false });
         };
-        let header = Bytes::from(codec::encode_message(&message).concat());
+        let header = Bytes::from(message.encode().concat());
         let transfer = cx.next_transfer();
         process.outgoing.insert(transfer, Outgoing { to, reader, header: Some(header) });
         cx.checks.count("snapshots sent");
@@ -710,8 +706,8 @@ impl Node {
     ) -> Going {
         let (id, disk) = (self.id, self.disk.clone());
         let source = (from, from_life, transfer);
-        let cluster = cx.plan.cluster;
-        match self.process().receiver.take(&disk, cluster, id, source, chunk) {
+        let (cluster, engine) = (cx.plan.cluster, cx.plan.engine);
+        match self.process().receiver.take(&disk, cluster, engine, id, source, chunk) {
             Ok(None) => Ok(()),
             Ok(Some(done)) => {
                 cx.tell_sender(id, from, transfer, done.is_some());
@@ -753,8 +749,8 @@ fn is_compaction(work: &DiskWork) -> bool {
 }
 
 fn log_write(write: Write) -> quorate_wal::Write {
-    let LogWrite { hard_state, entries, install, must_sync } = write.into();
-    quorate_wal::Write { hard_state, entries, install, must_sync }
+    let LogWrite { hard_state, cut_from, entries, install, must_sync } = write.into();
+    quorate_wal::Write { hard_state, cut_from, entries, install, must_sync }
 }
 
 /// Compacts the log, if that is possible now: the next compaction makes up for one that is not.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
 };
+use quorate_replica::Engine;
 use quorate_types::NodeId;
 
 use crate::clients::{Client, Part};
@@ -35,7 +36,7 @@ impl World<'_> {
             return;
         }
         self.operator.is_changing = false;
-        if self.operator.is_done {
+        if self.operator.is_done || self.plan.engine == Engine::Zab {
             return;
         }
         let Some(leader) = self.leader() else { return };

@@ -2,7 +2,7 @@
 //! faults are on. Each run has some of them only (swarm testing): what always happens together
 //! hides what happens alone.
 
-use quorate_replica::Config;
+use quorate_replica::{Config, Engine};
 use quorate_types::NodeId;
 
 use crate::Options;
@@ -15,6 +15,7 @@ pub(crate) const SECOND: u64 = 1_000_000;
 /// A run, before it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) engine: Engine,
     pub(crate) cluster: u64,
     pub(crate) members: usize,
     /// Simulated time with faults; the end, where all must work again, comes on top.
@@ -67,6 +68,7 @@ impl Plan {
         let duration_us = options.seconds.unwrap_or(chance.between(60, 600)).max(1) * SECOND;
         let election_ticks = chance.between(5, 20) as u32;
         let replica = Config {
+            engine: options.engine,
             election_ticks,
             heartbeat_ticks: chance.between(1, 2) as u32,
             uncommitted_bytes_max: *chance.pick(&[4 << 10, 64 << 10, 1 << 20]),
@@ -89,7 +91,11 @@ impl Plan {
             command_bytes_max: 16 << 10,
             ..Config::new(NodeId(1), 1)
         };
-        let faults = draw_faults(chance, members, only);
+        let mut faults = draw_faults(chance, members, only);
+        if options.engine == Engine::Zab {
+            // Its membership is fixed: nobody takes the place of a member that lost its disk.
+            faults.retain(|(fault, _)| !fault.needs_membership());
+        }
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);
         let network = NetworkPlan {
             delay_us: *chance.pick(&[100, 500, 2_000, 20_000]),
@@ -100,6 +106,7 @@ impl Plan {
         let mut clients = draw_clients(chance);
         clients.clients = options.clients.unwrap_or(clients.clients).max(1);
         Plan {
+            engine: options.engine,
             cluster: 0x5eed ^ (seed << 16),
             members,
             duration_us,

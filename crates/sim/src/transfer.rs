@@ -5,9 +5,8 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use quorate_codec as codec;
 use quorate_kv::SnapshotReader;
-use quorate_raft::{Body, Message};
+use quorate_replica::{Engine, Message};
 use quorate_types::NodeId;
 use quorate_wal::{Disk, DiskFile};
 
@@ -69,12 +68,13 @@ impl Receiver {
         &mut self,
         disk: &SimDisk,
         cluster: u64,
+        engine: Engine,
         node: NodeId,
         source: Source,
         chunk: Chunk,
     ) -> io::Result<Option<Option<Message>>> {
         if let Chunk::Begin(header) = chunk {
-            return self.begin(disk, node, source, header);
+            return self.begin(disk, engine, node, source, header);
         }
         if self.open.as_ref().is_none_or(|open| open.source != source) {
             return Ok(None); // declined, or given up
@@ -93,8 +93,8 @@ impl Receiver {
             }
             Chunk::End => {
                 let Some(open) = self.open.take() else { return Ok(None) };
-                let Body::Snapshot { snapshot } = &open.message.body else { return Ok(Some(None)) };
-                member::finish_received(disk, cluster, &open.file, &snapshot.metadata)?;
+                let Some(metadata) = open.message.snapshot() else { return Ok(Some(None)) };
+                member::finish_received(disk, cluster, &open.file, &metadata)?;
                 self.is_announced = true;
                 Ok(Some(Some(open.message)))
             }
@@ -116,12 +116,13 @@ impl Receiver {
     fn begin(
         &mut self,
         disk: &SimDisk,
+        engine: Engine,
         node: NodeId,
         source: Source,
         header: Bytes,
     ) -> io::Result<Option<Option<Message>>> {
-        let message = match codec::decode_message(header) {
-            Ok(message) if message.to == node && message.from == source.0 => message,
+        let message = match Message::decode(engine, header) {
+            Ok(message) if message.to() == node && message.from() == source.0 => message,
             _ => return Ok(Some(None)),
         };
         if self.open.is_some() || self.is_announced {

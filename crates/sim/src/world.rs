@@ -5,9 +5,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
-use quorate_codec as codec;
 use quorate_kv::{Response, WatchCreateRequest};
-use quorate_raft::{Body, Message};
+use quorate_replica::Message;
 use quorate_types::{NodeId, bug};
 
 use crate::chance::Chance;
@@ -211,14 +210,13 @@ impl Cx<'_> {
             self.checks.count_fault(Fault::Loss.name());
             return;
         };
-        let bytes = match codec::encode_message(message).as_slice() {
+        let bytes = match message.encode().as_slice() {
             [one] => one.clone(),
             several => Bytes::from(several.concat()),
         };
         // A connection delivers nothing twice; the engine is to bear it, but for a proposal that it
         // passes on, which would be made twice.
-        let is_proposal = matches!(message.body, Body::Propose { .. });
-        let may_repeat = !is_proposal || bug!("what-is-passed-on-comes-twice");
+        let may_repeat = !message.is_proposal() || bug!("what-is-passed-on-comes-twice");
         if may_repeat && self.net.comes_twice(self.chance) {
             self.checks.count_fault(Fault::Duplication.name());
             let later = self.net.delay(self.chance, from, to).unwrap_or(delay);
@@ -648,10 +646,12 @@ impl<'t> World<'t> {
     fn trace_event(&mut self, id: NodeId, what: &What) {
         let text = match what {
             What::Tick | What::ExtraTick => return,
-            What::Deliver { from, bytes } => match codec::decode_message(bytes.clone()) {
-                Ok(message) => {
+            What::Deliver { from, bytes } => match Message::decode(self.plan.engine, bytes.clone())
+            {
+                Ok(Message::Raft(message)) => {
                     format!("hears from n{}: term {} {:?}", from.0, message.term, message.body)
                 }
+                Ok(Message::Zab(packet)) => format!("hears from n{}: {packet:?}", from.0),
                 Err(error) => format!("hears nonsense: {error}"),
             },
             What::Ask { client, op, ask } => format!("is asked by client {client}, {op}: {ask:?}"),

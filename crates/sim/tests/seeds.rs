@@ -3,15 +3,15 @@
 
 use std::ops::Range;
 
-use quorate_sim::{Fault, Ledger, Options, run};
+use quorate_sim::{Engine, Fault, Ledger, Options, run};
 
 #[expect(clippy::disallowed_methods, reason = "what to run is for whoever runs the tests to say")]
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn seeds() -> Range<u64> {
-    let Some(text) = setting("QUORATE_SEEDS") else { return 1..61 };
+fn seeds(usual: Range<u64>) -> Range<u64> {
+    let Some(text) = setting("QUORATE_SEEDS") else { return usual };
     let (first, last) = text.split_once("..").expect("QUORATE_SEEDS=first..last");
     let number = |text: &str| text.parse().expect("QUORATE_SEEDS=first..last");
     number(first)..number(last)
@@ -26,7 +26,7 @@ fn clusters_keep_their_promises_under_faults() {
     let seconds = setting("QUORATE_SECONDS").map_or(90, |text| text.parse().expect("seconds"));
     let options = Options { seconds: Some(seconds), ..Options::default() };
     let mut total = Ledger::default();
-    for seed in seeds() {
+    for seed in seeds(1..61) {
         let outcome = run(seed, &options, None);
         let again = options.command(seed);
         assert_eq!(outcome.violation, None, "again: {again} --trace");
@@ -57,9 +57,26 @@ fn clusters_keep_their_promises_under_faults() {
 }
 
 #[test]
+fn clusters_keep_their_promises_with_the_second_engine() {
+    let options = Options { engine: Engine::Zab, seconds: Some(90), ..Options::default() };
+    let mut total = Ledger::default();
+    for seed in seeds(1..21) {
+        let outcome = run(seed, &options, None);
+        let again = options.command(seed);
+        assert_eq!(outcome.violation, None, "again: {again} --trace");
+        total += &outcome.ledger;
+    }
+    println!("{total}");
+    assert!(15 < total.faults.len(), "few kinds of faults: {:?}", total.faults);
+    for what in ["snapshots installed", "healed"] {
+        assert!(total.notable.contains_key(what), "no {what}: {:?}", total.notable);
+    }
+}
+
+#[test]
 fn a_run_is_a_function_of_its_seed() {
-    let options = Options { seconds: Some(20), ..Options::default() };
-    for seed in [3, 7, 11, 16] {
+    for (seed, engine) in [3, 7, 11, 16].into_iter().zip(Engine::ALL.into_iter().cycle()) {
+        let options = Options { engine, seconds: Some(20), ..Options::default() };
         let [first, second] = [(); 2].map(|()| {
             let mut lines = Vec::new();
             let outcome = run(seed, &options, Some(&mut |line| lines.push(line)));

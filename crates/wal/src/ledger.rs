@@ -97,6 +97,32 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes the entries from `from` on away. The stamp of the one before is known from then on.
+    pub(crate) fn cut(&mut self, from: Index) -> Result<u64, Misfit> {
+        if from <= self.mark.index {
+            return Err(Misfit::Covered { index: from, mark: self.mark.index });
+        }
+        if self.last.next() < from {
+            return Err(Misfit::Gap { index: from, wanted: self.last.next() });
+        }
+        self.truncate(from);
+        Ok(self.stamp(self.last).expect("an index that the log reaches"))
+    }
+
+    /// The same, as a record has it. Whether it fits: where the stamp can be told, it is the same now.
+    pub(crate) fn cut_again(&mut self, from: Index, stamp: u64) -> Result<bool, Misfit> {
+        let held = self.cut(from)?;
+        if self.last == self.mark.index || !self.is_missing(self.last) {
+            return Ok(held == stamp);
+        }
+        // A lower bound so far.
+        if self.runs.back().is_some_and(|(first, _)| *first == self.last) {
+            self.runs.pop_back();
+        }
+        self.runs.push_back((self.last, stamp));
+        Ok(held <= stamp)
+    }
+
     /// Forgets the entries from `from` on.
     fn truncate(&mut self, from: Index) {
         while self.runs.back().is_some_and(|(first, _)| from <= *first) {

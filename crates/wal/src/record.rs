@@ -40,8 +40,9 @@
 //!
 //! ```text
 //! 1 base     mark, last index (8), last stamp (8), state: the log as the segments before left it
-//! 2 write    parts (1): 1 state, 2 mark of an install, 4 which keeps the tail, 8 entries
-//!            [state] [mark] [first index (8) count (4) then each: stamp (8) length (4) kind (1) bytes]
+//! 2 write    parts (1): 1 state, 2 mark of an install, 4 which keeps the tail, 8 entries, 16 a cut
+//!            [state] [mark] [first index that goes (8) stamp of the entry before it (8)]
+//!            [first index (8) count (4) then each: stamp (8) length (4) kind (1) bytes]
 //! 3 compact  mark
 //! 4 seal     sequence number of the segment that follows (8)
 //! ```
@@ -75,6 +76,7 @@ const HAS_STATE: u8 = 1;
 const HAS_INSTALL: u8 = 2;
 const KEEPS_TAIL: u8 = 4;
 const HAS_ENTRIES: u8 = 8;
+const HAS_CUT: u8 = 16;
 
 /// What a segment says of itself, once and for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,14 +185,22 @@ impl Pen {
     }
 
     /// Appends one write to `out`. `keeps_tail`: whether its install finds the log's entries
-    /// behind the mark to be the leader's.
-    pub(crate) fn write(&mut self, out: &mut Vec<u8>, write: &Write, keeps_tail: bool) {
+    /// behind the mark to be the leader's. `before_cut`: the stamp of the last entry that a cut
+    /// leaves.
+    pub(crate) fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        write: &Write,
+        keeps_tail: bool,
+        before_cut: u64,
+    ) {
         let mut parts = 0;
         for (present, part) in [
             (write.hard_state.is_some(), HAS_STATE),
             (write.install.is_some(), HAS_INSTALL),
             (keeps_tail, KEEPS_TAIL),
             (!write.entries.is_empty(), HAS_ENTRIES),
+            (write.cut_from.is_some(), HAS_CUT),
         ] {
             if present {
                 parts |= part;
@@ -203,6 +213,10 @@ impl Pen {
             }
             if let Some(mark) = &write.install {
                 put_mark(out, mark);
+            }
+            if let Some(from) = write.cut_from {
+                out.extend_from_slice(&from.0.to_le_bytes());
+                out.extend_from_slice(&before_cut.to_le_bytes());
             }
             let Some(first) = write.entries.first() else { return };
             out.extend_from_slice(&first.index.0.to_le_bytes());
@@ -272,6 +286,9 @@ pub(crate) fn write_bytes(write: &Write) -> u64 {
     }
     if let Some(mark) = &write.install {
         body += mark_bytes(mark);
+    }
+    if write.cut_from.is_some() {
+        body += 16;
     }
     if !write.entries.is_empty() {
         body += 12;
@@ -402,6 +419,8 @@ pub enum Record {
         hard_state: Option<Bytes>,
         /// A snapshot that was taken in, and whether the entries behind it stayed.
         install: Option<(Mark, bool)>,
+        /// The first of the entries that were taken away, and the stamp of the one before.
+        cut: Option<(Index, u64)>,
         /// The entries.
         entries: Vec<LogEntry>,
     },
@@ -428,8 +447,9 @@ impl Record {
                 let hard_state = if has(HAS_STATE) { body.state()? } else { None };
                 let install =
                     if has(HAS_INSTALL) { Some((body.mark()?, has(KEEPS_TAIL))) } else { None };
+                let cut = if has(HAS_CUT) { Some((Index(body.u64()?), body.u64()?)) } else { None };
                 let entries = if has(HAS_ENTRIES) { body.entries()? } else { Vec::new() };
-                Record::Write { hard_state, install, entries }
+                Record::Write { hard_state, install, cut, entries }
             }
             COMPACT => Record::Compact(body.mark()?),
             SEAL => Record::Seal(body.u64()?),

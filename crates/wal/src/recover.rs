@@ -526,7 +526,7 @@ impl Replay {
 
     fn apply(&mut self, record: Record) -> Result<(), Damage> {
         match record {
-            Record::Write { hard_state, install, entries } => {
+            Record::Write { hard_state, install, cut, entries } => {
                 if let Some((mark, keeps_tail)) = install {
                     // What was decided then is decided the same way now, where that can be told.
                     if !self.ledger.is_missing(mark.index)
@@ -537,6 +537,15 @@ impl Replay {
                     }
                     self.ledger.install(&mark, keeps_tail).map_err(Damage::Misfit)?;
                     if keeps_tail { self.forget_to(mark.index) } else { self.entries.clear() }
+                }
+                if let Some((from, stamp)) = cut {
+                    if !self.ledger.cut_again(from, stamp).map_err(Damage::Misfit)? {
+                        let what = "it takes entries away that were there in another way";
+                        return Err(Damage::Nonsense { what });
+                    }
+                    while self.entries.back().is_some_and(|entry| from <= entry.index) {
+                        self.entries.pop_back();
+                    }
                 }
                 self.ledger.append(&entries).map_err(Damage::Misfit)?;
                 if let (Some(first), Some(oldest)) = (entries.first(), self.entries.front()) {

@@ -79,6 +79,9 @@ impl Options {
 pub struct Write {
     /// The engine's small record of its own, if it changed.
     pub hard_state: Option<Bytes>,
+    /// From here on all entries go, whether or not others come in their place. It comes after
+    /// `install` and before `entries`; behind the mark, and no further than the log reaches.
+    pub cut_from: Option<Index>,
     /// Entries without a gap among them. The first may replace one that is in the log; all behind
     /// that one goes with it.
     pub entries: Vec<LogEntry>,
@@ -94,7 +97,10 @@ pub struct Write {
 impl Write {
     /// Whether nothing is written.
     pub fn is_empty(&self) -> bool {
-        self.hard_state.is_none() && self.entries.is_empty() && self.install.is_none()
+        self.hard_state.is_none()
+            && self.cut_from.is_none()
+            && self.entries.is_empty()
+            && self.install.is_none()
     }
 }
 
@@ -483,8 +489,12 @@ impl Wal {
                 keeps_tail = self.ledger.keeps_tail(mark);
                 self.ledger.install(mark, keeps_tail).map_err(WalError::Misfit)?;
             }
+            let before_cut = match write.cut_from {
+                Some(from) => self.ledger.cut(from).map_err(WalError::Misfit)?,
+                None => 0,
+            };
             self.ledger.append(&write.entries).map_err(WalError::Misfit)?;
-            self.pen.write(&mut self.buffer, write, keeps_tail);
+            self.pen.write(&mut self.buffer, write, keeps_tail, before_cut);
             if write.hard_state.is_some() {
                 self.hard_state.clone_from(&write.hard_state);
             }

@@ -81,6 +81,17 @@ pub enum Event {
         /// How many.
         count: usize,
     },
+    /// Something came on a connection that is no message yet: the other end lives.
+    Heard {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Something that takes longer than a message is under way on a connection: the state that
+    /// belongs to a snapshot. It counts as a sign of life of either side.
+    Progress {
+        /// The connection.
+        conn: ConnId,
+    },
     /// A connection is over, whoever ended it.
     Closed {
         /// The connection.

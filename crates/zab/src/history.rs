@@ -72,6 +72,10 @@ impl<S: Storage> History<S> {
         &self.storage
     }
 
+    pub(crate) fn storage_mut(&mut self) -> &mut S {
+        &mut self.storage
+    }
+
     pub(crate) fn last(&self) -> Index {
         self.last.0
     }

@@ -147,6 +147,13 @@ impl Learner {
         core.send(conn, Message::FollowerInfo(info));
     }
 
+    /// Something longer than a message is on its way.
+    pub(crate) fn on_progress<S: Storage>(&mut self, core: &Core<S>, conn: ConnId) {
+        if self.conn == Some(conn) {
+            self.progress_ms = core.now_ms;
+        }
+    }
+
     pub(crate) fn step<S: Storage>(
         &mut self,
         core: &mut Core<S>,

@@ -104,7 +104,7 @@ pub use message::{
     caps,
 };
 pub use note::{CloseReason, DatagramFault, LeaveReason, Note, ResignReason, SyncPlan};
-pub use status::{LearnerStatus, Status};
+pub use status::{Glance, LearnerStatus, Status};
 pub use storage::{MemoryStorage, Storage, StorageError};
 pub use zab::{Role, StartError, Zab};
 pub use zxid::{Epoch, Zxid};

@@ -4,7 +4,22 @@ use quorate_types::{Index, NodeId};
 
 use crate::learner::FollowerStage;
 use crate::zab::RoleState;
-use crate::{Address, Epoch, LeaderStage, Role, Storage, Zab, Zxid};
+use crate::{Address, Epoch, LeaderStage, Role, SoftState, Storage, Zab, Zxid};
+
+/// What changes all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Role, leader, and whether it takes part in the broadcast.
+    pub soft_state: SoftState,
+    /// The epoch whose leader's history its own is.
+    pub epoch: Epoch,
+    /// How much of its history is known to be committed.
+    pub commit: Index,
+    /// The end of its history.
+    pub last: Index,
+    /// Requests of this node that wait for their outcome.
+    pub requests_count: usize,
+}
 
 /// A picture of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -218,6 +218,22 @@ impl<S: Storage> Zab<S> {
             }
             Event::Received { conn, message } => return self.on_received(conn, message),
             Event::Written { conn, count } => core.on_written(conn, count),
+            Event::Heard { conn } => {
+                if let Some(open) = core.conns.get_mut(&conn) {
+                    open.heard_ms = core.now_ms;
+                }
+            }
+            Event::Progress { conn } => {
+                core.on_written(conn, 0);
+                if let Some(open) = core.conns.get_mut(&conn) {
+                    open.heard_ms = core.now_ms;
+                }
+                if let RoleState::Following(learner) | RoleState::Observing(learner) =
+                    &mut self.role
+                {
+                    learner.on_progress(core, conn);
+                }
+            }
             Event::Closed { conn } => {
                 core.conns.remove(&conn);
                 if self.learner().is_some_and(|learner| learner.is_on(conn)) {
@@ -408,6 +424,24 @@ impl<S: Storage> Zab<S> {
     /// What storage this node reads.
     pub fn storage(&self) -> &S {
         self.core.history.storage()
+    }
+
+    /// The same, for an application that carries out writes on it. What is changed otherwise must
+    /// stay what was reported as durable.
+    pub fn storage_mut(&mut self) -> &mut S {
+        self.core.history.storage_mut()
+    }
+
+    /// What changes all the time; cheap to take.
+    pub fn glance(&self) -> crate::Glance {
+        let core = &self.core;
+        crate::Glance {
+            soft_state: core.soft_state,
+            epoch: core.hard_state.current_epoch,
+            commit: core.commit,
+            last: core.history.last(),
+            requests_count: core.requests.count(),
+        }
     }
 
     /// What it cannot go on from, if so.

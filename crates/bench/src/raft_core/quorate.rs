@@ -20,6 +20,9 @@ pub struct Quorate<S = MemoryStorage> {
     encoded: bool,
     /// What was sent and not delivered.
     wire: Vec<Message>,
+    /// The memory of every Ready.
+    ready: Ready,
+    reuse_ready: bool,
 }
 
 struct Member<S> {
@@ -44,7 +47,13 @@ impl<S: Storage + 'static> Quorate<S> {
             Member { node, stored, applied: Applied::default(), readies: 0 }
         };
         let members = voters.iter().map(member).collect();
-        let mut group = Quorate { members, encoded: setup.encoded, wire: Vec::new() };
+        let mut group = Quorate {
+            members,
+            encoded: setup.encoded,
+            wire: Vec::new(),
+            ready: Ready::default(),
+            reuse_ready: setup.reuse_ready,
+        };
         group.leader().campaign().expect("storage answers");
         group.settle();
         assert!(group.is_led(), "nobody else campaigns");
@@ -77,29 +86,33 @@ fn config(id: NodeId, setup: Setup) -> Config {
 
 impl<S: Storage> Member<S> {
     /// Does the work there is, by `ready` and `advance`.
-    fn work(&mut self, wire: &mut Vec<Message>) {
+    fn work(&mut self, ready: &mut Ready, wire: &mut Vec<Message>) {
         while self.node.has_ready() {
-            let Ready { entries, hard_state, committed_entries, mut messages, .. } =
-                self.node.ready();
+            self.node.ready_into(ready);
             self.readies += 1;
-            if !entries.is_empty() {
-                self.stored.append_shared(&entries).expect("entries follow each other");
+            if !ready.entries.is_empty() {
+                self.stored.append_shared(&ready.entries).expect("entries follow each other");
             }
-            if let Some(hard_state) = hard_state {
+            if let Some(hard_state) = ready.hard_state {
                 self.stored.set_hard_state(hard_state);
             }
-            wire.append(&mut messages);
-            self.apply(&committed_entries);
+            wire.append(&mut ready.messages);
+            self.apply(&ready.committed_entries);
+            if !ready.entries.is_empty() || !ready.committed_entries.is_empty() {
+                ready.clear();
+            }
             self.node.advance().expect("storage answers");
         }
     }
 
     /// Does the work there is, which comes as messages to the storage threads.
-    fn work_async(&mut self, wire: &mut Vec<Message>) {
+    fn work_async(&mut self, ready: &mut Ready, wire: &mut Vec<Message>) {
         while self.node.has_ready() {
-            let ready = self.node.ready();
+            self.node.ready_into(ready);
             self.readies += 1;
-            for message in ready.messages {
+            let mut messages = std::mem::take(&mut ready.messages);
+            ready.clear();
+            for message in messages.drain(..) {
                 let answers = match message.body {
                     Body::StorageAppend { hard_state, entries, responses, .. }
                         if message.to == LOCAL_APPEND_THREAD =>
@@ -131,6 +144,7 @@ impl<S: Storage> Member<S> {
                     }
                 }
             }
+            ready.messages = messages;
         }
     }
 
@@ -207,8 +221,11 @@ impl<S: Storage> Quorate<S> {
         loop {
             for member in &mut self.members {
                 match member.node.config().async_storage_writes {
-                    true => member.work_async(&mut self.wire),
-                    false => member.work(&mut self.wire),
+                    true => member.work_async(&mut self.ready, &mut self.wire),
+                    false => member.work(&mut self.ready, &mut self.wire),
+                }
+                if !self.reuse_ready {
+                    self.ready = Ready::default();
                 }
             }
             if self.wire.is_empty() {

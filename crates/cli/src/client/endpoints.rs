@@ -56,6 +56,37 @@ impl Target {
         self.members.iter().map(dial).collect()
     }
 
+    /// Other endpoints, with the same limits.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Target::new`].
+    pub(super) fn of(&self, addresses: &[String]) -> Result<Target, CliError> {
+        Target::new(addresses, self.dial_timeout, self.command_timeout)
+    }
+
+    /// Each endpoint by itself.
+    pub(super) fn one_by_one(&self) -> impl Iterator<Item = Target> {
+        self.members.iter().map(|member| Target { members: vec![member.clone()], ..self.clone() })
+    }
+
+    /// The endpoints as they were given.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|member| member.name.as_str())
+    }
+
+    /// A connection to the first endpoint that can be reached, for what has no limit of time.
+    pub(super) async fn connect(&self) -> Result<Channel, CliError> {
+        let mut unreachable = Vec::new();
+        for member in &self.members {
+            match self.dial(member).await {
+                Ok(channel) => return Ok(channel),
+                Err(why) => unreachable.push(format!("{}: {why}", member.name)),
+            }
+        }
+        Err(CliError::Unreachable(unreachable.join("; ")))
+    }
+
     /// Asks the endpoints in turn, until one that can be reached is able to answer or the time is up.
     pub(super) async fn read<T>(
         &self,

@@ -28,6 +28,14 @@ pub(crate) enum CliError {
     /// The arguments make no sense together. Exit code 128.
     #[error("{0}")]
     Arguments(String),
+    /// What `etcdctl` has another exit code for.
+    #[error("{text}")]
+    Coded {
+        /// Why.
+        text: String,
+        /// The exit code.
+        code: u8,
+    },
     /// All has been told; only the exit code is left.
     #[error("exit code {0}")]
     Told(u8),
@@ -45,6 +53,22 @@ impl CliError {
             _ => tell::etcdctl_error(&self.to_string()),
         }
         ExitCode::from(self.exit_code())
+    }
+
+    /// The reason within a text that says what was tried.
+    pub(super) fn within(self, what: &str) -> CliError {
+        match self {
+            CliError::Failed(why) => CliError::Failed(format!("{what} ({why})")),
+            other => other,
+        }
+    }
+
+    /// The same reason with another exit code.
+    pub(super) fn with_code(self, code: u8) -> CliError {
+        match self {
+            CliError::Failed(text) => CliError::Coded { text, code },
+            other => other,
+        }
     }
 
     /// The reason alone, for a line that names the endpoint already.
@@ -66,6 +90,7 @@ impl CliError {
             CliError::Unsupported(_) => 4,
             CliError::Output(_) => 6,
             CliError::Arguments(_) => 128,
+            CliError::Coded { code, .. } => *code,
             CliError::Told(code) => *code,
         }
     }

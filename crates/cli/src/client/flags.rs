@@ -39,7 +39,7 @@ pub(crate) struct MemberFlags {
     /// How long to wait for a connection to one endpoint [default: 2s]
     #[arg(long, value_name = "DURATION")]
     dial_timeout: Option<String>,
-    /// Form of the output: simple, json or table [default: simple, for status and members table]
+    /// Form of the output: simple, json, fields or table [default: simple, for status and members table]
     #[arg(short = 'w', long, value_name = "FORM")]
     write_out: Option<String>,
 }
@@ -51,6 +51,8 @@ pub(crate) enum Form {
     Simple,
     /// The answer with all its fields, keys and values in base64.
     Json,
+    /// A line for each field.
+    Fields,
     /// For people.
     Table,
 }
@@ -81,7 +83,7 @@ impl MemberFlags {
         };
         let form = Form::from_str(&name, false).map_err(|_| {
             CliError::Unsupported(format!(
-                "{name:?} is an unsupported output format; there are simple, json and table"
+                "{name:?} is an unsupported output format; there are simple, json, fields and table"
             ))
         })?;
         Ok(Some(form))

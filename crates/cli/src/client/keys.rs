@@ -32,27 +32,41 @@ impl KeyArgs {
     ///
     /// Two of the three ways to say where the interval ends.
     pub(super) fn interval(&self) -> Result<(Bytes, Bytes), CliError> {
-        if self.prefix && self.from_key {
-            return Err(CliError::Arguments(
-                "`--prefix` and `--from-key` cannot be set at the same time, choose one".to_owned(),
-            ));
-        }
-        if (self.prefix || self.from_key) && self.range_end.is_some() {
-            return Err(CliError::Arguments(
-                "too many arguments, only accept one argument when `--prefix` or `--from-key` is set"
-                    .to_owned(),
-            ));
-        }
-        let key = bytes(&self.key);
-        if !self.prefix && !self.from_key {
-            return Ok((key, self.range_end.as_ref().map(bytes).unwrap_or_default()));
-        }
-        // An interval of all keys starts at the first key there can be, not at an empty one.
-        let first = if key.is_empty() { Bytes::from_static(NO_END) } else { key.clone() };
-        match self.prefix {
-            true => Ok((first, prefix_end(&key))),
-            false => Ok((first, Bytes::from_static(NO_END))),
-        }
+        interval(&self.key, self.range_end.as_ref(), self.prefix, self.from_key)
+    }
+}
+
+/// The interval of these words: first key and end.
+///
+/// # Errors
+///
+/// Two of the three ways to say where the interval ends.
+pub(super) fn interval(
+    key: &OsString,
+    range_end: Option<&OsString>,
+    prefix: bool,
+    from_key: bool,
+) -> Result<(Bytes, Bytes), CliError> {
+    if prefix && from_key {
+        return Err(CliError::Arguments(
+            "`--prefix` and `--from-key` cannot be set at the same time, choose one".to_owned(),
+        ));
+    }
+    if (prefix || from_key) && range_end.is_some() {
+        return Err(CliError::Arguments(
+            "too many arguments, only accept one argument when `--prefix` or `--from-key` is set"
+                .to_owned(),
+        ));
+    }
+    let key = bytes(key);
+    if !prefix && !from_key {
+        return Ok((key, range_end.map(bytes).unwrap_or_default()));
+    }
+    // An interval of all keys starts at the first key there can be, not at an empty one.
+    let first = if key.is_empty() { Bytes::from_static(NO_END) } else { key.clone() };
+    match prefix {
+        true => Ok((first, prefix_end(&key))),
+        false => Ok((first, Bytes::from_static(NO_END))),
     }
 }
 

@@ -10,6 +10,7 @@ use quorate_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 
 use super::error::CliError;
 use super::keys::{KeyArgs, bytes};
+use super::lease::parse_lease;
 use super::output::Shown;
 
 /// No server takes a larger value; a longer input is a mistake better told before it fills memory.
@@ -197,8 +198,4 @@ impl DelArgs {
         let (key, range_end) = self.keys.interval()?;
         Ok(DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv })
     }
-}
-
-fn parse_lease(text: &str) -> Result<i64, String> {
-    i64::from_str_radix(text, 16).map_err(|_| "expecting ID in Hex".to_owned())
 }

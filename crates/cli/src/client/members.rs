@@ -1,6 +1,10 @@
 //! `members`: who is in the cluster.
 
+use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::{Member, MemberListRequest};
+
+use super::error::CliError;
+use super::flags::ClientFlags;
 
 /// Arguments of `members`.
 #[derive(clap::Args, Clone, Debug)]
@@ -15,6 +19,16 @@ impl MembersArgs {
     pub(super) fn request(&self) -> MemberListRequest {
         MemberListRequest { linearizable: !self.serializable }
     }
+}
+
+/// Asks for the members and prints them.
+pub(super) async fn list(args: &MembersArgs, flags: &ClientFlags) -> Result<(), CliError> {
+    let output = flags.output()?;
+    let answer = flags
+        .target()?
+        .any(async |channel| ClusterClient::new(channel).member_list(args.request()).await)
+        .await?;
+    output.members(&answer)
 }
 
 pub(super) const COLUMNS: [&str; 6] =

@@ -12,7 +12,7 @@ use quorate_proto::mvccpb::KeyValue;
 use super::error::CliError;
 use super::flags::Form;
 use super::table::table;
-use super::{json, members, status};
+use super::{fields, json, members, status};
 
 /// How to print.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +61,7 @@ impl Output {
         to_stdout(|out| match self.form {
             Some(Form::Json) => write_json(out, &json::Members::from(answer)),
             Some(Form::Simple) => write_rows(out, answer.members.iter().map(members::row)),
+            Some(Form::Fields) => fields::members(out, answer),
             Some(Form::Table) | None => {
                 writeln!(
                     out,
@@ -83,6 +84,7 @@ impl Output {
                 let answers = found().map(|(name, answer)| json::of_status(name, answer));
                 write_json(out, &answers.collect::<Vec<_>>())
             }
+            Some(Form::Fields) => fields::status(out, answers),
             Some(Form::Simple) => {
                 write_rows(out, found().map(|(name, answer)| status::row(name, answer)))
             }
@@ -97,8 +99,10 @@ impl Output {
     }
 
     fn write_put(&self, out: &mut impl Write, answer: &PutResponse) -> io::Result<()> {
-        if self.form == Some(Form::Json) {
-            return write_json(out, &json::Put::from(answer));
+        match self.form {
+            Some(Form::Json) => return write_json(out, &json::Put::from(answer)),
+            Some(Form::Fields) => return fields::put(out, answer),
+            _ => {}
         }
         writeln!(out, "OK")?;
         answer.prev_kv.iter().try_for_each(|kv| self.write_pair(out, kv))
@@ -112,6 +116,7 @@ impl Output {
     ) -> io::Result<()> {
         match (self.form, shown) {
             (Some(Form::Json), _) => write_json(out, &json::Range::from(answer)),
+            (Some(Form::Fields), _) => fields::range(out, answer),
             (_, Shown::Count) => writeln!(out, "{}", answer.count),
             (Some(Form::Table), _) => {
                 let columns = ["KEY", "VALUE", "CREATED", "MODIFIED", "VERSION", "LEASE"];
@@ -125,16 +130,20 @@ impl Output {
     }
 
     fn write_delete(&self, out: &mut impl Write, answer: &DeleteRangeResponse) -> io::Result<()> {
-        if self.form == Some(Form::Json) {
-            return write_json(out, &json::Delete::from(answer));
+        match self.form {
+            Some(Form::Json) => return write_json(out, &json::Delete::from(answer)),
+            Some(Form::Fields) => return fields::delete(out, answer),
+            _ => {}
         }
         writeln!(out, "{}", answer.deleted)?;
         answer.prev_kvs.iter().try_for_each(|kv| self.write_pair(out, kv))
     }
 
     fn write_txn(&self, out: &mut impl Write, answer: &TxnResponse) -> io::Result<()> {
-        if self.form == Some(Form::Json) {
-            return write_json(out, &json::Txn::from(answer));
+        match self.form {
+            Some(Form::Json) => return write_json(out, &json::Txn::from(answer)),
+            Some(Form::Fields) => return fields::txn(out, answer),
+            _ => {}
         }
         writeln!(out, "{}", if answer.succeeded { "SUCCESS" } else { "FAILURE" })?;
         for response in &answer.responses {
@@ -151,7 +160,17 @@ impl Output {
         Ok(())
     }
 
-    fn write_pair(&self, out: &mut impl Write, kv: &KeyValue) -> io::Result<()> {
+    /// A line as it is.
+    pub(super) fn line(&self, text: &str) -> Result<(), CliError> {
+        to_stdout(|out| writeln!(out, "{text}"))
+    }
+
+    /// The pair by which somebody holds a lock or leads.
+    pub(super) fn place(&self, pair: &RangeResponse) -> Result<(), CliError> {
+        to_stdout(|out| self.write_range(out, pair, Shown::Pairs))
+    }
+
+    pub(super) fn write_pair(&self, out: &mut impl Write, kv: &KeyValue) -> io::Result<()> {
         self.write_bytes(out, &kv.key)?;
         self.write_bytes(out, &kv.value)
     }
@@ -163,6 +182,14 @@ impl Output {
             false => out.write_all(bytes)?,
         }
         out.write_all(b"\n")
+    }
+
+    /// Bytes as they are, or as \xHH.
+    pub(super) fn shown(&self, bytes: &[u8]) -> Vec<u8> {
+        match self.hex {
+            true => hex(bytes).into_bytes(),
+            false => bytes.to_vec(),
+        }
     }
 
     fn row(&self, kv: &KeyValue) -> [String; 6] {
@@ -185,19 +212,19 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
 }
 
-fn write_json(out: &mut impl Write, answer: &impl serde::Serialize) -> io::Result<()> {
+pub(super) fn write_json(out: &mut impl Write, answer: &impl serde::Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, answer)?;
     out.write_all(b"\n")
 }
 
-fn write_rows<const COLUMNS: usize>(
+pub(super) fn write_rows<const COLUMNS: usize>(
     out: &mut impl Write,
     mut rows: impl Iterator<Item = [String; COLUMNS]>,
 ) -> io::Result<()> {
     rows.try_for_each(|row| writeln!(out, "{}", row.join(", ")))
 }
 
-fn to_stdout(
+pub(super) fn to_stdout(
     write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
 ) -> Result<(), CliError> {
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -1,14 +1,31 @@
 //! `status`: how each endpoint is.
 
-pub(super) use quorate_proto::etcdserverpb::StatusRequest;
-use quorate_proto::etcdserverpb::StatusResponse;
+use quorate_proto::etcdserverpb::{StatusRequest, StatusResponse};
 
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+
+use super::endpoints::Target;
 use super::error::CliError;
+use super::output::Output;
 use crate::tell;
 
 /// Arguments of `status`: none of its own.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct StatusArgs {}
+
+/// Asks every endpoint how it is and prints that.
+pub(super) async fn show(target: &Target, output: &Output) -> Result<(), CliError> {
+    let answers = target
+        .each(async |channel| MaintenanceClient::new(channel).status(StatusRequest {}).await)
+        .await;
+    for (name, outcome) in &answers {
+        if let Err(error) = outcome {
+            tell_failed(name, error);
+        }
+    }
+    output.status(&answers)?;
+    self::outcome(&answers)
+}
 
 /// What came of asking one endpoint.
 pub(super) type Answer = (String, Result<StatusResponse, CliError>);
@@ -57,7 +74,7 @@ pub(super) fn row_of_failed(endpoint: &str, error: &CliError) -> [String; 10] {
 }
 
 /// Tells of an endpoint without a status.
-pub(super) fn tell_failed(endpoint: &str, error: &CliError) {
+fn tell_failed(endpoint: &str, error: &CliError) {
     let why = error.without(endpoint);
     tell::line(&format!("Failed to get the status of endpoint {endpoint} ({why})"));
 }
@@ -72,7 +89,7 @@ pub(super) fn outcome(answers: &[Answer]) -> Result<(), CliError> {
 }
 
 /// A size in decimal units with two figures at least, as `etcdctl` prints it.
-fn size(bytes: i64) -> String {
+pub(super) fn size(bytes: i64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes.max(0) as f64;
     let mut unit = 0;

@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use quorate_server::Engine;
+
 const NODES_DEFAULT: u16 = 3;
 const NODES_MAX: u16 = 5;
 const CLIENT_PORT: u16 = 2379;
@@ -16,6 +18,7 @@ const FILE: &str = "playground.toml";
 pub(super) struct Plan {
     pub(super) nodes: u16,
     offset: u16,
+    engine: Engine,
     dir: PathBuf,
 }
 
@@ -30,12 +33,16 @@ impl Plan {
     pub(super) fn make(
         nodes: Option<u16>,
         offset: Option<u16>,
+        engine: Option<Engine>,
         dir: &Path,
     ) -> Result<Plan, String> {
-        let (saved_nodes, saved_offset) = saved(dir)?.unzip();
+        let saved = saved(dir)?;
+        let (saved_nodes, saved_offset) = saved.map(|(nodes, offset, _)| (nodes, offset)).unzip();
+        let saved_engine = saved.map(|(_, _, engine)| engine);
         let plan = Plan {
             nodes: agree("--nodes", nodes, saved_nodes, NODES_DEFAULT, dir)?,
             offset: agree("--offset", offset, saved_offset, 0, dir)?,
+            engine: agree("--engine", engine, saved_engine, Engine::Raft, dir)?,
             dir: dir.to_owned(),
         };
         if !(1..=NODES_MAX).contains(&plan.nodes) {
@@ -118,7 +125,8 @@ impl Plan {
     /// Writes down what the next start has to find.
     fn save(&self) -> Result<(), String> {
         let path = self.dir.join(FILE);
-        let text = format!("nodes = {}\noffset = {}\n", self.nodes, self.offset);
+        let Plan { nodes, offset, engine, .. } = self;
+        let text = format!("nodes = {nodes}\noffset = {offset}\nengine = {engine}\n");
         std::fs::write(&path, text)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
@@ -160,6 +168,7 @@ impl Plan {
             ("initial-advertise-peer-urls", peer),
             ("initial-cluster", cluster.join(",")),
             ("initial-cluster-token", "quorate-playground".to_owned()),
+            ("engine", self.engine.to_string()),
         ]
         .into_iter()
         .map(|(flag, value)| format!("--{flag}={value}"))
@@ -190,19 +199,22 @@ impl Plan {
 }
 
 /// What the directory remembers, if anything.
-fn saved(dir: &Path) -> Result<Option<(u16, u16)>, String> {
+fn saved(dir: &Path) -> Result<Option<(u16, u16, Engine)>, String> {
     let path = dir.join(FILE);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     };
-    let number = |key: &str| {
+    let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
-        line.and_then(|value| value.trim().parse::<u16>().ok())
+        line.map(str::trim)
     };
-    match (number("nodes"), number("offset")) {
-        (Some(nodes), Some(offset)) => Ok(Some((nodes, offset))),
+    let number = |key: &str| value(key).and_then(|value| value.parse::<u16>().ok());
+    // Directories of earlier versions name none.
+    let engine = value("engine").map_or(Ok(Engine::Raft), str::parse);
+    match (number("nodes"), number("offset"), engine) {
+        (Some(nodes), Some(offset), Ok(engine)) => Ok(Some((nodes, offset, engine))),
         _ => Err(format!(
             "{} does not say how many nodes there are; repair it (nodes = 3, offset = 0), or use \
              another --dir",
@@ -212,13 +224,13 @@ fn saved(dir: &Path) -> Result<Option<(u16, u16)>, String> {
 }
 
 /// A cluster keeps its shape: what is asked for has to be what is there.
-fn agree(
+fn agree<T: PartialEq + std::fmt::Display>(
     flag: &str,
-    asked: Option<u16>,
-    saved: Option<u16>,
-    default: u16,
+    asked: Option<T>,
+    saved: Option<T>,
+    default: T,
     dir: &Path,
-) -> Result<u16, String> {
+) -> Result<T, String> {
     match (asked, saved) {
         (Some(asked), Some(saved)) if asked != saved => Err(format!(
             "{} holds a cluster with {flag} {saved}, not {asked}; leave {flag} out to start it \
@@ -251,7 +263,7 @@ mod tests {
             (Some(5), Some(23_156), Err("use at most 23155")),
             (Some(3), Some(65_535), Err("use at most 43155")),
         ] {
-            match (Plan::make(nodes, offset, &dir), want) {
+            match (Plan::make(nodes, offset, None, &dir), want) {
                 (Ok(plan), Ok((count, second_port))) => {
                     assert_eq!((plan.nodes, plan.client_port(1)), (count, second_port));
                 }
@@ -265,15 +277,15 @@ mod tests {
     fn a_directory_keeps_its_shape() {
         let dir = scratch("kept");
         std::fs::create_dir(&dir).unwrap();
-        Plan::make(Some(2), Some(5), &dir).unwrap().save().unwrap();
-        let again = Plan::make(None, None, &dir).unwrap();
+        Plan::make(Some(2), Some(5), Some(Engine::Zab), &dir).unwrap().save().unwrap();
+        let again = Plan::make(None, None, None, &dir).unwrap();
         assert_eq!((again.nodes, again.offset), (2, 5));
         for (nodes, offset) in [(Some(3), None), (None, Some(0))] {
-            let error = Plan::make(nodes, offset, &dir).unwrap_err();
+            let error = Plan::make(nodes, offset, None, &dir).unwrap_err();
             assert!(error.contains("holds a cluster with"), "{error}");
         }
         std::fs::write(dir.join(FILE), "nodes = many\n").unwrap();
-        assert!(Plan::make(None, None, &dir).unwrap_err().contains("repair it"));
+        assert!(Plan::make(None, None, None, &dir).unwrap_err().contains("repair it"));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
@@ -282,7 +294,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let Some(offset) = port.checked_sub(CLIENT_PORT) else { return };
-        let plan = Plan { nodes: 1, offset, dir: scratch("ports") };
+        let plan = Plan { nodes: 1, offset, engine: Engine::Raft, dir: scratch("ports") };
         let error = plan.check_ports().unwrap_err();
         assert!(error.contains(&format!("port {port} (clients of n1)")), "{error}");
     }
@@ -294,7 +306,7 @@ mod tests {
         let Some(offset) = taken.local_addr().unwrap().port().checked_sub(CLIENT_PORT) else {
             return;
         };
-        let plan = Plan { nodes: 1, offset, dir: dir.clone() };
+        let plan = Plan { nodes: 1, offset, engine: Engine::Raft, dir: dir.clone() };
         assert!(plan.claim().unwrap_err().contains("move all ports with --offset"));
         assert!(!dir.exists());
         drop(taken);
@@ -308,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_node_is_told_of_all() {
-        let plan = Plan { nodes: 3, offset: 0, dir: PathBuf::from("d") };
+        let plan = Plan { nodes: 3, offset: 0, engine: Engine::Raft, dir: PathBuf::from("d") };
         let flags = plan.flags(1);
         for want in [
             "--name=n2",
@@ -323,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_greeting_shows_commands_of_both_programs_on_one_screen() {
-        let plan = Plan { nodes: 5, offset: 100, dir: PathBuf::from("d") };
+        let plan = Plan { nodes: 5, offset: 100, engine: Engine::Raft, dir: PathBuf::from("d") };
         let greeting = plan.greeting("target/release/quorate");
         assert!(greeting.starts_with("cluster is ready"));
         for program in ["target/release/quorate ", "etcdctl "] {

@@ -121,6 +121,19 @@ async fn a_directory_of_someone_else_is_refused() {
     cluster.settle().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_the_other_engine_is_refused() {
+    for (engine, other) in [("raft", "zab"), ("zab", "raft")] {
+        let mut cluster = Cluster::start(1, &["--engine", engine]).await;
+        assert!(cluster.stop(0));
+        let mut stranger = Cluster::prepare(0, &["--engine", other]);
+        std::mem::swap(&mut stranger.members, &mut cluster.members);
+        std::mem::swap(&mut stranger.directory, &mut cluster.directory);
+        let runs = format!("is of a member that runs the engine {engine}");
+        assert_refused(stranger.command(0), &[&runs, &format!("--engine {engine}")]);
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_made_is_named() {
     let cluster = Cluster::prepare(1, &[]);

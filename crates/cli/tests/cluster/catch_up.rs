@@ -4,7 +4,16 @@ use crate::harness::{Cluster, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_catches_up_by_log_then_by_snapshot() {
-    let mut cluster = Cluster::start(3, &["--snapshot-count", "30000"]).await;
+    catches_up("raft").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_catches_up_by_log_then_by_snapshot_with_zab() {
+    catches_up("zab").await;
+}
+
+async fn catches_up(engine: &str) {
+    let mut cluster = Cluster::start(3, &["--engine", engine, "--snapshot-count", "30000"]).await;
     away_and_back(&mut cluster, "log", 10_000).await;
     let away = 2;
     assert!(
@@ -16,7 +25,7 @@ async fn a_member_catches_up_by_log_then_by_snapshot() {
     for at in 0..3 {
         assert!(cluster.stop(at));
     }
-    let mut compacting = Cluster::prepare(0, &["--snapshot-count", "500"]);
+    let mut compacting = Cluster::prepare(0, &["--engine", engine, "--snapshot-count", "500"]);
     std::mem::swap(&mut compacting.members, &mut cluster.members);
     std::mem::swap(&mut compacting.directory, &mut cluster.directory);
     let mut cluster = compacting;

@@ -16,8 +16,17 @@ type Acknowledged = BTreeMap<String, i64>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_every_kill() {
-    let mut cluster =
-        Cluster::start(3, &["--heartbeat-interval", "50", "--election-timeout", "500"]).await;
+    survive_every_kill("raft").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_every_kill_with_zab() {
+    survive_every_kill("zab").await;
+}
+
+async fn survive_every_kill(engine: &str) {
+    let flags = ["--engine", engine, "--heartbeat-interval", "50", "--election-timeout", "500"];
+    let mut cluster = Cluster::start(3, &flags).await;
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged_count = Arc::new(AtomicU64::new(0));
     let writers: Vec<_> = (0..6)

@@ -5,7 +5,11 @@ use std::process::Command;
 use crate::harness::Cluster;
 
 /// Runs etcdctl against one member; returns (whether it succeeded, standard output, standard error).
-fn etcdctl(endpoint: &str, arguments: &[&str], input: Option<&str>) -> (bool, String, String) {
+pub(crate) fn etcdctl(
+    endpoint: &str,
+    arguments: &[&str],
+    input: Option<&str>,
+) -> (bool, String, String) {
     use std::io::Write;
     use std::process::Stdio;
     let mut child = Command::new("etcdctl")
@@ -29,7 +33,7 @@ fn etcdctl(endpoint: &str, arguments: &[&str], input: Option<&str>) -> (bool, St
     )
 }
 
-fn is_installed() -> bool {
+pub(crate) fn is_installed() -> bool {
     let found = Command::new("etcdctl").arg("version").output().is_ok();
     assert!(
         found || std::env::var_os("QUORATE_TEST_REQUIRE_ETCDCTL").is_none(),

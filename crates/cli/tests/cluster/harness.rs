@@ -24,6 +24,8 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) client_port: u16,
     pub(crate) peer_port: u16,
+    /// The list of members by which it joins, if it was added later.
+    pub(crate) joins: Option<String>,
     process: Option<Child>,
 }
 
@@ -53,6 +55,7 @@ impl Cluster {
                 name: format!("n{}", at + 1),
                 client_port: free_port(),
                 peer_port: free_port(),
+                joins: None,
                 process: None,
             })
             .collect();
@@ -71,6 +74,26 @@ impl Cluster {
             .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port))
             .collect();
         parts.join(",")
+    }
+
+    /// One more member, which joins the others named; it is neither added nor started yet.
+    pub(crate) fn prepare_joining(&mut self, others: &[usize]) -> usize {
+        let at = self.members.len();
+        self.members.push(Member {
+            name: format!("n{}", at + 1),
+            client_port: free_port(),
+            peer_port: free_port(),
+            joins: None,
+            process: None,
+        });
+        let part = |at: &usize| format!("{}={}", self.members[*at].name, self.peer_url(*at));
+        let parts: Vec<String> = others.iter().chain([&at]).map(part).collect();
+        self.members[at].joins = Some(parts.join(","));
+        at
+    }
+
+    pub(crate) fn peer_url(&self, at: usize) -> String {
+        format!("http://127.0.0.1:{}", self.members[at].peer_port)
     }
 
     /// The command that starts a member, without its standard streams.
@@ -94,8 +117,14 @@ impl Cluster {
             .arg(self.data_dir(at))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &self.initial_cluster()])
-            .args(["--initial-cluster-state", "new"])
+            .args(match &member.joins {
+                None => ["--initial-cluster", &self.initial_cluster()].map(str::to_owned),
+                Some(list) => ["--initial-cluster", list].map(str::to_owned),
+            })
+            .args([
+                "--initial-cluster-state",
+                if member.joins.is_some() { "existing" } else { "new" },
+            ])
             .args(&self.flags)
             .stdin(Stdio::null());
         command
@@ -115,9 +144,13 @@ impl Cluster {
     }
 
     pub(crate) fn spawn(&mut self, at: usize) {
+        self.spawn_with(at, &[]);
+    }
+
+    pub(crate) fn spawn_with(&mut self, at: usize, flags: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log_path(at)).unwrap();
         let mut command = self.command(at);
-        command.stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(flags).stdout(log.try_clone().unwrap()).stderr(log);
         self.members[at].process = Some(command.spawn().unwrap());
     }
 

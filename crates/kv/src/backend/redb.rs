@@ -34,7 +34,8 @@ const USE: TableDefinition<'_, (), u64> = TableDefinition::new("use");
 /// Rows in `redb`.
 #[derive(Debug)]
 pub struct RedbBackend {
-    database: Database,
+    /// Shared with views: rows of a closed database cannot be read.
+    database: Arc<Database>,
     size_bytes: Arc<AtomicU64>,
     in_use_bytes: u64,
 }
@@ -89,7 +90,11 @@ impl RedbBackend {
         } else {
             transaction.commit().map_err(failed)?;
         }
-        Ok(RedbBackend { database, size_bytes, in_use_bytes: in_use_bytes.unwrap_or(0) })
+        Ok(RedbBackend {
+            database: Arc::new(database),
+            size_bytes,
+            in_use_bytes: in_use_bytes.unwrap_or(0),
+        })
     }
 }
 
@@ -103,6 +108,7 @@ impl Backend for RedbBackend {
                 members: transaction.open_table(MEMBERS).map_err(failed)?,
                 leases: transaction.open_table(LEASES).map_err(failed)?,
                 alarms: transaction.open_table(ALARMS).map_err(failed)?,
+                _database: Arc::clone(&self.database),
             });
             Ok(view)
         })
@@ -127,7 +133,10 @@ impl Backend for RedbBackend {
     }
 
     fn defragment(&mut self) -> Result<(), BackendError> {
-        watched(|| match self.database.compact() {
+        let Some(database) = Arc::get_mut(&mut self.database) else {
+            return Err(BackendError::Busy);
+        };
+        watched(|| match database.compact() {
             Ok(_) => Ok(()),
             Err(CompactionError::TransactionInProgress) => Err(BackendError::Busy),
             Err(error) => Err(failed(error)),
@@ -185,6 +194,8 @@ struct RedbView {
     members: ReadOnlyTable<&'static [u8], &'static [u8]>,
     leases: ReadOnlyTable<&'static [u8], &'static [u8]>,
     alarms: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// Open as long as it is read, also after its backend has been replaced. Closed last.
+    _database: Arc<Database>,
 }
 
 impl View for RedbView {

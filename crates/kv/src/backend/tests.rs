@@ -90,3 +90,16 @@ fn defragmentation_waits_for_readers_and_gives_space_back() {
     assert!(backend.size_bytes() < full / 4, "{} of {full}", backend.size_bytes());
     assert_eq!(rows(&*backend.view().unwrap(), Table::Key, b"").len(), 1);
 }
+
+#[test]
+fn a_view_outlives_its_backend() {
+    for mut backend in backends() {
+        let mut batch = Batch::default();
+        batch.put(Table::Key, &key(1), b"old");
+        backend.commit(&batch).unwrap();
+        let view = backend.view().unwrap();
+        drop(backend);
+        assert_eq!(view.get(Table::Key, &key(1)).unwrap().as_deref(), Some(&b"old"[..]));
+        assert_eq!(rows(&*view, Table::Key, b"").len(), 1);
+    }
+}

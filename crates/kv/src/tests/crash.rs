@@ -67,7 +67,7 @@ impl Disk {
     }
 
     /// The power fails after so many calls.
-    fn light(&self, fuse: u64) {
+    pub(super) fn light(&self, fuse: u64) {
         self.inner.lock().unwrap().fuse = Some(fuse);
     }
 }

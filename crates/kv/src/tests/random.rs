@@ -142,6 +142,14 @@ enum Disk {
 }
 
 impl Disk {
+    /// An empty one of the same kind.
+    fn another(&self) -> Self {
+        match self {
+            Disk::Memory(_) => Disk::Memory(MemoryBackend::new()),
+            Disk::Redb(_) => Disk::Redb(super::crash::Disk::new(1)),
+        }
+    }
+
     fn backend(&self) -> Box<dyn Backend> {
         match self {
             Disk::Memory(backend) => Box::new(backend.clone()),
@@ -184,19 +192,18 @@ impl Life {
             }
             9 => {
                 let snapshot = self.store().snapshot().unwrap();
-                let fresh = match &self.disk {
-                    Disk::Memory(_) => Disk::Memory(MemoryBackend::new()),
-                    Disk::Redb(_) => Disk::Redb(super::crash::Disk::new(1)),
-                };
+                let fresh = self.disk.another();
                 let mut backend = fresh.backend();
                 super::snapshots::copy(&snapshot, &mut *backend);
                 self.store = Some(Store::open(backend).unwrap());
                 self.disk = fresh;
             }
-            10 => match self.store().defragment() {
-                Ok(()) | Err(StoreError::Backend(BackendError::Busy)) => {}
-                Err(error) => panic!("{error}"),
-            },
+            10 => {
+                let fresh = self.disk.another();
+                let moved = self.store().defragment(fresh.backend(), &mut |_, _| true, || Ok(()));
+                moved.unwrap();
+                self.disk = fresh;
+            }
             _ => {}
         }
         // Some of what is applied already comes again.

@@ -194,27 +194,3 @@ fn a_state_is_only_replaced_by_a_newer_one_of_its_cluster() {
     assert!(matches!(node.store.replace(MemoryBackend::new()), Err(StoreError::Missing)));
     assert_eq!(node.put("b", "1"), 3, "it goes on");
 }
-
-#[test]
-fn defragmentation_waits_for_snapshots() {
-    let backend = RedbBackend::open(redb::backends::InMemoryBackend::new(), 1 << 20).unwrap();
-    let mut node = Node::on(backend);
-    for number in 0..300 {
-        node.put(&format!("k{}", number % 3), &"v".repeat(10_000));
-    }
-    node.store.flush().unwrap();
-    node.compact(301).unwrap();
-    assert!(node.store.compact_step(10).unwrap());
-    let snapshot = node.store.snapshot().unwrap();
-    let before = node.store.size_bytes();
-    let busy = node.store.defragment();
-    assert!(matches!(busy, Err(StoreError::Backend(BackendError::Busy))), "{busy:?}");
-    assert_eq!(node.all_at(0).unwrap().len(), 3);
-    drop(snapshot);
-    node.store.defragment().unwrap();
-    assert!(node.store.size_bytes() < before / 4, "{} of {before}", node.store.size_bytes());
-    assert_eq!(node.all_at(0).unwrap().len(), 3);
-    node.put("k9", "v");
-    node.store.flush().unwrap();
-    assert_eq!(node.all_at(0).unwrap().len(), 4);
-}

@@ -159,3 +159,111 @@ fn a_restored_state_belongs_to_who_restored_it() {
     node.put("a", "1");
     assert!(matches!(node.store.replace(disk), Err(StoreError::Snapshot(_))));
 }
+
+fn founding(members: &[u64]) -> Founding {
+    let member = |id: &u64| Member { id: *id, name: format!("m{id}"), ..Member::default() };
+    let initial = Initial {
+        node: NodeId(8),
+        cluster_id: 99,
+        applied: Index(1),
+        term: Term(1),
+        conf_state: Bytes::from_static(b"new conf"),
+        members: members.iter().map(member).collect(),
+    };
+    Founding { initial, ..Founding::default() }
+}
+
+fn refounded(stream: &[u8], founding: &Founding) -> Result<Store, StoreError> {
+    let disk = MemoryBackend::new();
+    let mut pieces = stream.chunks(70_000);
+    let next = || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default());
+    let contents = refound(&mut disk.clone(), founding, next)?;
+    assert_eq!(contents.cluster_id, 77);
+    Store::open(disk)
+}
+
+#[test]
+fn a_new_cluster_begins_with_keys_history_and_leases_of_the_old_one() {
+    let mut node = sample();
+    node.grant(5, 100).unwrap();
+    node.put_leased("leased", 5);
+    let noted = LeaseCheckpoint { id: 5, granted: Index(63), remaining_seconds: 40 };
+    let noted = Command::LeaseCheckpoint { term: Term(3), order: 9, checkpoints: vec![noted] };
+    node.run(&noted).unwrap();
+    let alarm =
+        AlarmRequest { action: AlarmAction::Activate, member: 1, alarm: AlarmType::NoSpace };
+    node.run(&Command::Alarm(alarm)).unwrap();
+    let old = &node.store;
+    let whole = stream(&old.snapshot().unwrap(), 1 << 20);
+    let contents = contents({
+        let mut pieces = whole.chunks(70_000);
+        move || Ok(pieces.next().map(Bytes::copy_from_slice).unwrap_or_default())
+    })
+    .unwrap();
+    assert_eq!((contents.revision, contents.compact_revision), (63, 10));
+
+    let store = refounded(&whole, &founding(&[8, 9])).unwrap();
+    assert_eq!((store.node(), store.cluster_id()), (NodeId(8), 99));
+    assert_eq!(store.applied(), founding(&[]).initial.applied_mark());
+    assert_eq!(store.members(), founding(&[8, 9]).initial.members);
+    assert!(!store.is_removed(1));
+    assert_eq!(store.alarms(), []);
+    assert_eq!(store.hash_kv(0).unwrap(), old.hash_kv(0).unwrap());
+    assert_eq!(store.lease_keys(5), [bytes("leased")]);
+    // Of every member the same, whoever it is.
+    let mut other = founding(&[8, 9]);
+    other.initial.node = NodeId(9);
+    assert_eq!(refounded(&whole, &other).unwrap().hash(), store.hash());
+
+    // Notes of the new log count, though its terms are lower; what was left of the lease is known.
+    assert!(store.lead_leases(Term(1), 0, 0).unwrap());
+    assert_eq!(store.lease_time_to_live(5, false, 0).unwrap().ttl_seconds, 40);
+    let noted = LeaseCheckpoint { id: 5, granted: Index(0), remaining_seconds: 0 };
+    let noted = Command::LeaseCheckpoint { term: Term(1), order: 1, checkpoints: vec![noted] };
+    store.apply(&[Entry { term: Term(1), ..entry(2, &noted) }]).unwrap();
+    let first = Entry { index: Index(3), term: Term(2), what: Apply::Empty, answer_wanted: false };
+    store.apply(&[first]).unwrap();
+    assert!(store.lead_leases(Term(2), 0, 0).unwrap());
+    assert_eq!(store.lease_time_to_live(5, false, 0).unwrap().ttl_seconds, 100);
+}
+
+#[test]
+fn a_new_cluster_may_begin_at_a_higher_revision_with_its_history_gone() {
+    let node = sample();
+    let whole = stream(&node.store.snapshot().unwrap(), 1 << 20);
+    for (bump_revision, mark_compacted, want) in [
+        (0, false, (62, 10)),
+        (0, true, (62, 62)),
+        (1_000_000, false, (1_000_062, 10)),
+        (1_000_000, true, (1_000_062, 1_000_062)),
+    ] {
+        let founding = Founding { bump_revision, mark_compacted, ..founding(&[8]) };
+        let store = refounded(&whole, &founding).unwrap();
+        assert_eq!((store.revision(), store.compact_revision()), want);
+        assert_eq!(store.range(&range("k1", "l")).unwrap().count, 5);
+        let old = store.range(&RangeRequest { revision: 20, ..range("k1", "") });
+        assert_eq!(old.is_ok(), !mark_compacted);
+        let next = entry(2, &Command::Put(put("k1", "new")));
+        store.apply(&[next]).unwrap();
+        assert_eq!(store.revision(), want.0 + 1);
+        while !store.compact_step(100).unwrap() {}
+        store.flush().unwrap();
+        assert_eq!(store.removed_revision(), want.1);
+        assert_eq!(store.range(&range("k1", "l")).unwrap().count, 5);
+    }
+    for bump_revision in [i64::MAX as u64, u64::MAX] {
+        let founding = Founding { bump_revision, ..founding(&[8]) };
+        let refused = refounded(&whole, &founding);
+        assert!(matches!(refused, Err(StoreError::Snapshot(_))), "{refused:?}");
+    }
+    for length in (0..whole.len()).step_by(whole.len() / 50) {
+        assert!(refounded(&whole[..length], &founding(&[8])).is_err(), "cut at {length}");
+    }
+}
+
+impl Initial {
+    fn applied_mark(&self) -> Applied {
+        let Initial { applied: index, term, conf_state, .. } = self.clone();
+        Applied { index, term, conf_state }
+    }
+}

@@ -23,6 +23,7 @@ async fn written(hello: &Hello) -> Vec<u8> {
 async fn read(mut bytes: &[u8]) -> Result<Opening, String> {
     read_opening(&mut bytes).await.map_err(|error| match error {
         OpeningError::Bad(reason) => format!("{reason:?}"),
+        OpeningError::Http(_) => "Http".into(),
         OpeningError::Lost(_) => "lost".into(),
     })
 }
@@ -138,6 +139,7 @@ fn h129_hellos_for_someone_else_are_refused() {
         (|h| (h.version_min, h.version_max) = (0, 1), Ok(())),
         (|h| (h.version_min, h.version_max) = (1, 9), Ok(())),
         (|h| h.version_min = 9, Err(Refusal::WrongVersion)), // the wrong way round
+        (|h| h.dialect = 1, Err(Refusal::OtherDialect)),
     ] {
         let mut hello = hello();
         change(&mut hello);

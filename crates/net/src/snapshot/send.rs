@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::SnapshotSource;
 use crate::dial::{DialError, Dialed, dial};
-use crate::event::{NetEvent, Refusal, SnapshotError};
+use crate::event::{NetEvent, SnapshotError};
 use crate::frame::{self, CONTROL_BYTES_MAX, FrameError, HEADER_BYTES, Kind};
 use crate::hello::{Hello, Purpose};
 use crate::link::{FrameReader, LinkError, write_all, write_frame};
@@ -64,8 +64,8 @@ async fn transfer(
     let offering = offer(shared, &hello, &mut write, header, source, &ended);
     let failed = tokio::select! {
         biased;
-        () = shared.lives.contradicted(&hello) => {
-            return Err(SnapshotError::Refused { reason: Refusal::OtherLife });
+        reason = shared.lives.contradicted(&hello) => {
+            return Err(SnapshotError::Refused { reason });
         }
         verdict = &mut hearing => return verdict,
         failed = offering => failed,

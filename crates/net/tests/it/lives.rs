@@ -1,4 +1,4 @@
-//! A node that lost its log is not heard under its old id.
+//! A node that lost its log is not heard under its old id, nor one that was removed.
 
 use std::collections::BTreeMap;
 
@@ -72,4 +72,28 @@ async fn what_is_learnt_ends_the_connections_that_contradict_it() {
         _ => None,
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_removed_is_told_so_and_not_heard() {
+    let mut a = Node::start(config(1)).await;
+    let mut b = Node::start(config(2)).await;
+    a.knows(&b);
+    a.gets_through_to(&mut b, "before").await;
+    b.net.set_removed([NodeId(3)].into());
+    a.gets_through_to(&mut b, "another was removed").await;
+
+    b.net.set_removed([NodeId(1), NodeId(3)].into());
+    a.event("a refusal", |event| match event {
+        NetEvent::Refused { by: RefusedBy::Peer, reason: Refusal::Removed, .. } => Some(()),
+        _ => None,
+    })
+    .await;
+
+    // From the start, and before anything of it is heard.
+    let removed = [NodeId(1)].into();
+    let mut c = Node::start(NetConfig { removed, ..config(4) }).await;
+    a.knows(&c);
+    let _ = a.net.send(c.id, vec![pattern(0, 10)]);
+    assert_eq!(refused(&mut c).await, (RefusedBy::Us, Refusal::Removed, Some(a.id)));
 }

@@ -67,6 +67,7 @@ impl Disk {
         }
         let write = Write {
             hard_state: ready.hard_state.as_ref().map(encode_hard_state_record),
+            cut_from: None,
             entries: ready.entries.iter().map(to_log_entry).collect(),
             install: ready.snapshot.as_ref().map(|snapshot| to_mark(&snapshot.metadata)),
             must_sync: ready.must_sync,

@@ -86,9 +86,12 @@ fn terms_are_those_of_entries_and_snapshot() {
 fn a_snapshot_replaces_everything() {
     let mut unstable = unstable(5, &[1, 1], 6, Some((4, 1)));
     unstable.accept_in_progress();
-    unstable.restore(snapshot(6, 2));
-    assert_eq!(shape(&unstable), (7, vec![], 7));
-    assert_eq!(unstable.next_snapshot().map(Snapshot::id), Some(EntryId::new(2, 6)));
+    for index in [8, 6] {
+        unstable.restore(snapshot(index, 2));
+        assert_eq!(shape(&unstable), (index + 1, vec![], index + 1));
+        assert!(!unstable.has_next_entries());
+        assert_eq!(unstable.next_snapshot().map(Snapshot::id), Some(EntryId::new(2, index)));
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Nothing refused is silent: membership changes and reads get a verdict, wherever they came from.
 
 use quorate_raft::{
-    Body, ChangeRefusal, Config, DropReason, Entry, Error, MessageFault, MessageType, Note,
-    ProgressState, encode_conf_change,
+    Body, ChangeRefusal, Config, DropReason, Entry, Error, Message, MessageFault, MessageType,
+    Note, ProgressState, encode_conf_change,
 };
-use quorate_types::{Index, NodeId};
+use quorate_types::{EntryId, Index, NodeId};
 
 use crate::net::{Member, ack, changes, heard, heartbeat, plain};
 
@@ -160,6 +160,24 @@ fn messages_beyond_the_bound_are_lost_and_the_log_gets_through_all_the_same() {
         }
     }
     assert_eq!(member.node.committed(), Index(11));
+}
+
+#[test]
+fn a_snapshot_that_finds_no_room_is_sent_once_the_peer_is_heard_from_again() {
+    let mut member = leader(full(1));
+    let conf_state = member.node.conf_state();
+    member.storage.create_snapshot(Index(1), Some(conf_state), "state".into()).unwrap();
+    member.storage.compact(Index(1)).unwrap();
+    // Something waits to be sent already.
+    member.node.propose("x").unwrap();
+    member.hear(3, 1, Body::AppendRefusal { index: Index(0), hint: EntryId::default() });
+    let progress = member.progress(3);
+    let how = (progress.state, progress.pending_snapshot, progress.next, progress.is_paused());
+    assert_eq!(how, (ProgressState::Probe, Index(0), Index(1), true));
+    member.work();
+    member.hear(3, 1, heard());
+    let is_snapshot = |message: &Message| matches!(message.body, Body::Snapshot { .. });
+    assert!(member.work().iter().any(is_snapshot));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Numbers at the end of their range, from peers and from storage: refused, and no node is hurt.
 
 use quorate_raft::{
-    Body, ConfState, Config, DropReason, Entries, Entry, Error, Fatal, HardState, InitialState,
-    MemoryStorage, Message, Note, ProgressState, RawNode, Role, Snapshot, SnapshotFault,
-    SnapshotStatus, Storage, StorageError,
+    Body, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Config, DropReason, Entries,
+    Entry, Error, Fatal, HardState, InitialState, MemoryStorage, Message, Note, ProgressState,
+    RawNode, Role, Snapshot, SnapshotFault, SnapshotStatus, Storage, StorageError,
 };
 use quorate_types::{EntryId, Index, NodeId, Term};
 
@@ -38,6 +38,30 @@ fn snapshots_after_which_nothing_could_follow_are_ignored() {
             member.work();
             assert_eq!(member.node.committed(), Index(2));
         }
+    }
+}
+
+/// Each member costs time that grows with how many there are: a peer must not ask for hours.
+#[test]
+fn memberships_beyond_any_group_are_refused() {
+    let many = |count: u64| (1..=count).collect::<Vec<u64>>();
+    for (count, want) in [(1024, 9), (1025, 2), (1_000_000, 2)] {
+        let mut member = follower();
+        let body = Body::Snapshot { snapshot: Box::new(snapshot(2, 9, &many(count))) };
+        member.hear(2, 2, body);
+        assert_eq!(member.node.committed(), Index(want), "{count} members");
+    }
+    let learners = |count: u64| {
+        let change = |id| ConfChangeSingle::new(ConfChangeType::AddLearnerNode, id + 10);
+        ConfChangeV2 { changes: (0..count).map(change).collect(), ..ConfChangeV2::default() }
+    };
+    for (count, want) in
+        [(1025, Err(Error::ProposalDropped(DropReason::Malformed))), (1024, Ok(()))]
+    {
+        let mut member = Member::new(plain(1), &[1]);
+        member.lead(&[]);
+        member.work();
+        assert_eq!(member.node.propose_conf_change(learners(count)), want, "{count} members");
     }
 }
 

@@ -6,7 +6,9 @@ use quorate_raft::{
 };
 use quorate_types::{Index, NodeId, Term};
 
-use crate::net::{Dice, Member, Net, ack, changes, heartbeat, id, log_of, plain, snapshot, vote};
+use crate::net::{
+    Dice, Member, Net, ack, changes, heard, heartbeat, id, log_of, plain, snapshot, vote,
+};
 
 fn outcome(net: &mut Net, id: u64) -> Option<(u64, TransferOutcome)> {
     net.node(id).transfer_outcome().map(|(to, outcome)| (to.0, outcome))
@@ -397,6 +399,30 @@ fn a_late_order_waits_for_a_snapshot_too() {
 }
 
 #[test]
+fn whoever_takes_over_is_told_first_what_is_committed() {
+    for coalesce_appends in [false, true] {
+        let mut config = Config { coalesce_appends, ..plain(1) };
+        handing_over(&mut config);
+        let mut member = Member::new(config, &[1, 2, 3]);
+        member.lead(&[2]);
+        member.hear(2, 1, ack(1));
+        member.work();
+        member.node.propose_conf_change(changes("r1")).unwrap();
+        member.work();
+        member.hear(2, 1, ack(2));
+        member.work();
+        // Both have the entry that it waits for.
+        member.hear(2, 1, ack(3));
+        member.hear(3, 1, ack(3));
+        let said = member.said();
+        let place = |words: &str| said.iter().position(|text| text == words);
+        let told = place("1->2 MsgApp Term:1 Log:1/3 Commit:3");
+        let ordered = place("1->2 MsgTimeoutNow Term:1 Log:0/0");
+        assert!(told.is_some() && told < ordered, "{coalesce_appends}: {said:?}");
+    }
+}
+
+#[test]
 fn the_successor_is_the_voter_that_has_most_of_those_heard_from() {
     let mut member = Member::with_members(plain(1), &[1, 2, 3, 4], &[5], &[]);
     assert_eq!(member.node.successor(), None, "it does not lead");
@@ -413,4 +439,15 @@ fn the_successor_is_the_voter_that_has_most_of_those_heard_from() {
     let mut alone = Member::new(plain(1), &[1]);
     alone.stand();
     assert_eq!(alone.node.successor(), None);
+
+    // Who was silent since the last check of the quorum may be gone, whatever its log.
+    let mut member = Member::new(Config { check_quorum: true, ..plain(1) }, &[1, 2, 3, 4]);
+    member.lead(&[2, 3]);
+    for (peer, index) in [(2, 1), (3, 1), (4, 0)] {
+        member.hear(peer, 1, ack(index));
+    }
+    member.tick(10);
+    assert_eq!(member.node.successor(), Some(NodeId(2)), "nobody was heard from since");
+    member.hear(4, 1, heard());
+    assert_eq!(member.node.successor(), Some(NodeId(4)));
 }

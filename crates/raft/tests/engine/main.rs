@@ -5,6 +5,7 @@ mod coalescing;
 mod driving;
 mod edges;
 mod elections;
+mod fickle;
 mod flow;
 mod gate;
 mod handover;

@@ -3,8 +3,8 @@
 use quorate_raft::{
     AnyConfChange, AppliedChange, Body, ChangeError, ChangeRefusal, ConfChange,
     ConfChangeTransition, ConfChangeType, ConfChangeV2, Config, DropReason, EntryType, Error,
-    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Role, conf_changes_from_string, decode_conf_change,
-    describe_entry, encode_conf_change,
+    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Role, Storage, conf_changes_from_string,
+    decode_conf_change, describe_entry, encode_conf_change,
 };
 use quorate_types::{Index, NodeId};
 
@@ -69,6 +69,8 @@ fn one_change_at_a_time_is_between_proposal_and_application() {
     member.hear(2, 1, ack(3));
     member.work();
     assert_eq!(log_text(&mut member)[1..], ["1/2 EntryConfChange v3", "1/3 EntryNormal \"\""],);
+    let replaced = member.storage.entries(Index(3), Index(4), u64::MAX).unwrap();
+    assert_eq!((replaced[0].kind, &replaced[0].data), (Some(EntryType::Normal), &None));
     // Then another can come, but not before the application says that it is done.
     member.node.propose_conf_change(changes("u3")).unwrap();
     member.work();

@@ -30,6 +30,8 @@ pub(crate) struct Member {
     /// Answered reads: index and context.
     pub(crate) reads: Vec<(u64, String)>,
     pub(crate) lost_reads: Vec<String>,
+    /// The last Ready, whose memory the next one takes.
+    ready: Ready,
 }
 
 impl Member {
@@ -67,7 +69,8 @@ impl Member {
     /// A node that starts from what `storage` holds.
     pub(crate) fn on(config: Config, storage: MemoryStorage) -> Self {
         let node = RawNode::new(config, storage.clone()).unwrap();
-        Member { node, storage, applied: vec![], reads: vec![], lost_reads: vec![] }
+        let (applied, reads, lost_reads) = (vec![], vec![], vec![]);
+        Member { node, storage, applied, reads, lost_reads, ready: Ready::default() }
     }
 
     /// Writes what a Ready asks to be written.
@@ -99,11 +102,14 @@ impl Member {
 
     /// Takes one Ready through the synchronous loop; gives the messages to send.
     pub(crate) fn turn(&mut self) -> Vec<Message> {
-        let ready = self.node.ready();
+        let mut ready = std::mem::take(&mut self.ready);
+        self.node.ready_into(&mut ready);
         self.write(&ready);
         self.apply(&ready);
         self.node.advance().unwrap();
-        ready.messages
+        let messages = ready.messages.clone();
+        self.ready = ready;
+        messages
     }
 
     /// Does all the work there is; gives what the node said meanwhile.

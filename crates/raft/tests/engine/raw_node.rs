@@ -1,9 +1,11 @@
 //! The contract with the driver: what comes out, when, and what comes back.
 
+use bytes::Bytes;
 use quorate_raft::{
     Body, ConfState, Config, Entries, Entry, EntryType, Error, HardState, InitialState,
-    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, Peer, RawNode,
-    Ready, Role, Snapshot, SoftState, Storage, StorageError, describe_ready, must_sync,
+    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MemoryStorage, Message, MessageType, Note, Peer,
+    RawNode, ReadState, Ready, Role, Snapshot, SoftState, Storage, StorageError, describe_ready,
+    must_sync,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -291,6 +293,46 @@ fn has_ready_agrees_with_ready() {
 }
 
 #[test]
+fn a_ready_takes_the_memory_of_an_earlier_one_and_nothing_else() {
+    let mut member = Member::new(plain(1), &[1, 2, 3]);
+    member.lead(&[2]);
+    member.hear(2, 1, ack(1));
+    member.work();
+    let entry = Entry { data: Some("x".into()), ..Entry::default() };
+    let mut ready = Ready {
+        soft_state: Some(SoftState { lead: NodeId(9), role: Role::Candidate }),
+        hard_state: Some(HardState { term: Term(9), vote: NodeId(9), commit: Index(9) }),
+        read_states: vec![ReadState { index: Index(9), request_ctx: "r".into() }],
+        entries: vec![entry.clone()].into(),
+        snapshot: Some(snapshot(9, 9, &[9])),
+        committed_entries: vec![entry].into(),
+        messages: vec![Message::new(NodeId(9), Body::TimeoutNow)],
+        must_sync: true,
+        notes: vec![Note::ForgetRefused],
+        lost_reads: vec!["l".into()],
+    };
+    member.node.ready_into(&mut ready);
+    assert_eq!(ready, Ready::default());
+
+    // While the group is idle, messages stand where those of the last round stood.
+    let mut places = vec![];
+    for _ in 0..4 {
+        member.tick(1);
+        member.node.ready_into(&mut ready);
+        assert_eq!(ready.messages.len(), 2);
+        places.push(ready.messages.as_ptr());
+        member.node.advance().unwrap();
+        assert!(!member.node.has_ready());
+        for peer in [2, 3] {
+            member.hear(peer, 1, Body::HeartbeatReply { context: Bytes::new() });
+            member.hear(peer, 1, ack(1));
+        }
+        member.work();
+    }
+    assert!(places[1..].windows(2).all(|pair| pair[0] == pair[1]), "{places:?}");
+}
+
+#[test]
 fn soft_state_shows_changes_between_two_readies() {
     let mut member = Member::new(plain(1), &[1, 2, 3]);
     member.node.campaign().unwrap();
@@ -535,6 +577,45 @@ fn back_pressure_spans_readies() {
     }
     let (_, apply, _) = split(member.node.ready());
     assert!(apply.is_some());
+}
+
+#[test]
+fn bytes_handed_out_count_until_they_are_applied() {
+    let config =
+        Config { async_storage_writes: true, max_committed_size_per_ready: 2500, ..plain(1) };
+    let mut member = Member::new(config, &[1, 2]);
+    let big = |index: u64| Entry {
+        term: Term(1),
+        index: Index(index),
+        kind: None,
+        data: Some(vec![b'a'; 1000].into()),
+    };
+    let mut applies = vec![];
+    // The first is handed out alone, and nothing is left; then three more are committed.
+    for (prev, new, want) in [(id(0, 0), 1..=1, &[1][..]), (id(1, 1), 2..=4, &[2])] {
+        let commit = Index(*new.end());
+        let entries = new.map(big).collect();
+        member.hear(2, 1, Body::Append { prev, entries, commit });
+        let (write, ..) = split(member.node.ready());
+        for response in written(&member, write.unwrap()) {
+            if response.to == NodeId(1) {
+                member.node.step(response).unwrap();
+            }
+        }
+        let (_, apply, _) = split(member.node.ready());
+        let Some(Body::StorageApply { entries, responses }) = apply.map(|message| message.body)
+        else {
+            panic!("nothing to apply");
+        };
+        let indexes: Vec<_> = entries.iter().map(|entry| entry.index.0).collect();
+        assert_eq!(indexes, want, "beside what is still being applied");
+        applies.push(responses);
+    }
+    assert!(!member.node.has_ready(), "more only when some of these are applied");
+    for response in applies.remove(0) {
+        member.node.step(response).unwrap();
+    }
+    assert!(member.node.has_ready());
 }
 
 #[test]

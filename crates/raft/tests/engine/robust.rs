@@ -231,7 +231,7 @@ impl Dice {
         Box::new(Snapshot { data: self.bytes(), metadata })
     }
 
-    fn body(&mut self) -> Body {
+    pub(crate) fn body(&mut self) -> Body {
         match self.roll(18) {
             0 => Body::Propose { entries: self.entries() },
             1..=3 => Body::Append {

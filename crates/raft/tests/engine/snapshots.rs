@@ -211,6 +211,8 @@ fn an_acknowledgement_that_connects_to_the_log_ends_the_waiting() {
         let mut member = leader_with_snapshot_under_way();
         member.hear(2, 2, ack(index));
         assert_eq!(member.progress(2).state, want, "acknowledged up to {index}");
+        let snapshots = member.work().iter().filter(|message| is_snapshot(message)).count();
+        assert_eq!(snapshots, 0, "one is under way");
     }
 }
 

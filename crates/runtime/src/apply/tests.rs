@@ -25,12 +25,13 @@ fn bench() -> Bench {
         store: Arc::new(Store::create(MemoryBackend::new(), Initial::default()).unwrap()),
         waiters: Arc::new(Waiters::new(100)),
         metrics: Arc::clone(&metrics),
-        state_file: StateFile {
+        state_file: Arc::new(StateFile {
             path: directory.path().join("kv.redb"),
             snap_dir: directory.path().join("snap"),
             cache_bytes: 1 << 20,
             room: Arc::new(Room::new(metrics)),
-        },
+            building: std::sync::Mutex::default(),
+        }),
         lock: Arc::new(File::create(directory.path().join("lock")).unwrap()),
         done,
     };

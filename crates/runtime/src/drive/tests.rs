@@ -1,6 +1,7 @@
+use quorate_codec as codec;
 use quorate_kv::{MemoryBackend, Store};
 use quorate_net::NetConfig;
-use quorate_raft::{Body, ConfState, Entry, HardState, SnapshotMetadata};
+use quorate_raft::{Body, ConfState, Entry, HardState, Message as RaftMessage, SnapshotMetadata};
 use quorate_replica::{Config, Initial};
 use quorate_types::{EntryId, Index, Mark, Term};
 use tempfile::TempDir;
@@ -19,8 +20,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
+        Rig::with(members())
+    }
+
+    fn with(conf_state: ConfState) -> Rig {
         let (node, snap) = (NodeId(1), TempDir::new().unwrap());
-        let conf_state = members();
         let store = Store::create(
             MemoryBackend::new(),
             quorate_kv::Initial {
@@ -34,11 +38,12 @@ impl Rig {
         );
         let initial = Initial {
             mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
-            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE },
+            hard_state: HardState { term: Term(1), commit: Index(1), vote: NodeId::NONE }.into(),
             applied: Index(1),
             conf_state,
             ..Initial::default()
         };
+        let store = Arc::new(store.unwrap());
         let (net_sender, net_events) = mpsc::channel(16);
         let net = Net::start(NetConfig::new(7, node), Vec::new(), net_sender);
         let (disk_sender, disk) = blocking::channel();
@@ -48,11 +53,13 @@ impl Rig {
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
             node,
-            life: quorate_types::Life(1),
+            engine: Engine::Raft,
+            peers: Peers::new(net.clone(), node, quorate_types::Life(1), 20),
+            store: Arc::clone(&store),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,
-            board: Arc::new(Board::new(node, 7, Arc::new(store.unwrap()), metrics)),
+            board: Arc::new(Board::new(node, 7, store, metrics)),
             waiters: Arc::new(Waiters::new(10)),
             calls: mpsc::channel(1).1,
             net_events,
@@ -94,7 +101,8 @@ fn members() -> ConfState {
 }
 
 fn said(body: Body) -> Message {
-    Message { from: NodeId(2), term: Term(2), ..Message::new(NodeId(1), body) }
+    let message = RaftMessage::new(NodeId(1), body);
+    Message::Raft(RaftMessage { from: NodeId(2), term: Term(2), ..message })
 }
 
 fn entry(index: u64) -> Entry {
@@ -207,4 +215,69 @@ async fn nothing_is_vouched_for_before_the_disk_has_it() {
             .on_written(Err(quorate_wal::WalError::Poisoned { cause: String::new() }))
             .is_err()
     );
+}
+
+/// Makes all that the rig has to write durable, and has the machine apply it, if it does.
+fn settle(rig: &mut Rig, applies: bool) {
+    rig.driver.carry_out_all().unwrap();
+    while !rig.writes().is_empty() {
+        rig.written();
+        rig.driver.carry_out_all().unwrap();
+    }
+    while applies && let Ok(work) = rig.apply.try_recv() {
+        if let Work::Apply(entries) = work {
+            let through = entries.last().unwrap().index();
+            rig.driver.on_done(Done::Applied { through, members_changed: false }).unwrap();
+        }
+        rig.driver.carry_out_all().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn changes_are_judged_by_who_leads_and_knows_all_before_them() {
+    let ask = |rig: &mut Rig, number: u64, applies: bool| {
+        let request = RequestId(number);
+        let mut answer = rig.driver.waiters.wait(request).unwrap();
+        let add = move |standing: &Standing| {
+            assert_eq!(standing.leader, NodeId(1));
+            assert!(standing.matched.contains_key(&NodeId(1)));
+            match number {
+                0 => Err(quorate_kv::KvError::Unhealthy),
+                _ => Ok(MemberChange::Add(quorate_kv::Member {
+                    id: number,
+                    is_learner: true,
+                    ..quorate_kv::Member::default()
+                })),
+            }
+        };
+        rig.driver.on_call(Call::Change { request, judge: Arc::new(add) }).unwrap();
+        settle(rig, applies);
+        answer.try_recv().ok()
+    };
+    let change = |answer: &Option<Answer>| matches!(answer, Some(Answer::Refused(Refusal::Change)));
+    let mut follower = Rig::new();
+    let answer = ask(&mut follower, 7, true);
+    assert!(matches!(answer, Some(Answer::NotLeader)), "{answer:?}");
+
+    let mut rig = Rig::with(ConfState { voters: vec![NodeId(1)], ..ConfState::default() });
+    settle(&mut rig, false);
+    assert_eq!(rig.driver.replica.glance().role, Role::Leader);
+    let answer = ask(&mut rig, 7, false);
+    assert!(change(&answer), "before its own first entry is applied: {answer:?}");
+    settle(&mut rig, true);
+    let answer = ask(&mut rig, 0, true);
+    let unhealthy = quorate_kv::KvError::Unhealthy;
+    assert!(
+        matches!(&answer, Some(Answer::Applied(Err(error))) if *error == unhealthy),
+        "{answer:?}"
+    );
+    let answer = ask(&mut rig, 8, false);
+    assert!(answer.is_none(), "the machine answers: {answer:?}");
+    let answer = ask(&mut rig, 9, false);
+    assert!(change(&answer), "before the one before it is applied: {answer:?}");
+    settle(&mut rig, true);
+    assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8)]);
+    let answer = ask(&mut rig, 10, true);
+    assert!(answer.is_none(), "{answer:?}");
+    assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8), NodeId(10)]);
 }

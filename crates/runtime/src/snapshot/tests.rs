@@ -1,6 +1,6 @@
 use quorate_kv::{Initial, MemoryBackend, Store};
 use quorate_net::{NetConfig, NetEvent, SnapshotError};
-use quorate_raft::ConfState;
+use quorate_raft::{Body, ConfState, Message as RaftMessage};
 use quorate_types::{Index, Term};
 use tempfile::TempDir;
 
@@ -89,12 +89,13 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     ] {
         let metadata = SnapshotMetadata { conf_state, index: Index(index), term: Term(term) };
         let snapshot = Box::new(described(metadata));
-        let message = Message { from: one, ..Message::new(two, Body::Snapshot { snapshot }) };
-        let header = Bytes::from(codec::encode_message(&message).concat());
+        let message = RaftMessage::new(two, Body::Snapshot { snapshot });
+        let message = Message::Raft(RaftMessage { from: one, ..message });
+        let header = Bytes::from(message.encode().concat());
         last.clone_from(&header);
         sender.send_snapshot(two, header, Box::new(Pieces(Bytes::from(stream)))).unwrap();
         let (from, header, stream) = incoming(&mut two_events).await;
-        receiver.begin(two, from, header, stream);
+        receiver.begin(two, Engine::Raft, from, header, stream);
         if is_announced {
             assert!(matches!(inbox.recv().await, Some(Done::SnapshotReceived(_))), "{what}");
         } else {
@@ -115,7 +116,7 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     // While it does, no other is taken in.
     sender.send_snapshot(two, last.clone(), Box::new(Pieces(Bytes::from(state(CLUSTER))))).unwrap();
     let (from, header, stream) = incoming(&mut two_events).await;
-    receiver.begin(two, from, header, stream);
+    receiver.begin(two, Engine::Raft, from, header, stream);
     assert_eq!(outcome(&mut one_events).await, Err(SnapshotError::Declined));
     assert!(inbox.try_recv().is_err());
 }

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use quorate_kv::Member;
+use quorate_types::EntryId;
 use tempfile::TempDir;
 
 use super::*;
@@ -24,6 +25,25 @@ fn a_new_directory_is_made_and_found_again() {
     let other = NodeConfig { node: NodeId(2), ..config(7, directory.path()) };
     let other = open(&other, Arc::new(Room::new(Arc::default()))).map(|_| ()).unwrap_err();
     assert!(matches!(other, StartError::OtherMember { .. }), "{other}");
+}
+
+#[test]
+fn data_of_the_other_engine_is_refused() {
+    for (engine, other) in [(Engine::Raft, Engine::Zab), (Engine::Zab, Engine::Raft)] {
+        let directory = TempDir::new().unwrap();
+        let open_with = |engine| {
+            let config = NodeConfig { engine, ..config(7, directory.path()) };
+            open(&config, Arc::new(Room::new(Arc::default()))).map(|opened| opened.initial)
+        };
+        assert_eq!(open_with(engine).unwrap().hard_state.engine(), engine);
+        let refused = open_with(other).unwrap_err();
+        assert!(
+            matches!(refused, StartError::OtherEngine { found, wanted, .. }
+                if (found, wanted) == (engine, other)),
+            "{refused}"
+        );
+        assert_eq!(open_with(engine).unwrap().applied, Index(1), "nothing was lost by it");
+    }
 }
 
 #[tokio::test]
@@ -135,6 +155,128 @@ fn each_log_has_a_life_of_its_own_and_keeps_it() {
     let refused = super::open(&config(7, two.path()), Arc::new(Room::new(Arc::default())));
     let refused = refused.map(drop).unwrap_err();
     assert!(matches!(refused, StartError::OtherLife { .. }), "{refused}");
+}
+
+/// What a member of three has in its log: a change of the list and pairs, none known to be committed.
+fn with_history(directory: &Path) -> NodeConfig {
+    let members = (1..=3).map(|id| Member { id, ..Member::default() }).collect();
+    let config = NodeConfig { members, ..config(7, directory) };
+    let mut opened = open(&config, Arc::new(Room::new(Arc::default()))).unwrap();
+    let entry = |index, kind: quorate_raft::EntryType, data| {
+        let (index, term) = (Index(index), Term(2));
+        let entry = quorate_raft::Entry { index, term, kind: Some(kind), data: Some(data) };
+        quorate_codec::to_log_entry(&entry)
+    };
+    let put = |index: u64| {
+        let value = Bytes::from(index.to_string());
+        let put = quorate_kv::PutRequest { key: "k".into(), value, ..Default::default() };
+        let mut data = bytes::BytesMut::new();
+        quorate_replica::seal(quorate_replica::RequestId(index), &mut data);
+        quorate_kv::Command::Put(put).encode(&mut data);
+        entry(index, quorate_raft::EntryType::Normal, data.freeze())
+    };
+    let change = |index: u64, judged| {
+        let mut context = bytes::BytesMut::new();
+        quorate_replica::seal_change(quorate_replica::RequestId(index), judged, &mut context);
+        quorate_kv::MemberChange::Remove(1).encode(&mut context);
+        let change = quorate_raft::ConfChange {
+            change_type: quorate_raft::ConfChangeType::RemoveNode,
+            node_id: NodeId(1),
+            context: context.freeze(),
+            ..Default::default()
+        };
+        let (kind, data) = quorate_raft::encode_conf_change(&change.into());
+        entry(index, kind, data.unwrap())
+    };
+    // The change in between was forwarded to a leader that did not judge it.
+    let entries = vec![put(2), change(3, Term(1)), put(4)];
+    let write = quorate_wal::Write { entries, must_sync: true, ..Default::default() };
+    opened.wal.append(&[write]).unwrap();
+    config
+}
+
+#[test]
+fn one_member_goes_on_alone_with_all_that_it_has() {
+    let directory = TempDir::new().unwrap();
+    let config = with_history(directory.path());
+    let open = |config: &NodeConfig| super::open(config, Arc::new(Room::new(Arc::default())));
+    let opened = open(&config).unwrap();
+    assert_eq!(opened.initial.applied, Index(1), "without the flag nothing happens");
+    drop(opened);
+
+    let forced = NodeConfig { force_new_cluster: true, members: Vec::new(), ..config };
+    for start in ["with the flag", "with it still", "without it"] {
+        let config = match start {
+            "without it" => self::config(7, directory.path()),
+            _ => NodeConfig { data_dir: directory.path().to_owned(), ..forced_like(&forced) },
+        };
+        let opened = open(&config).unwrap();
+        assert_eq!(opened.initial.applied, Index(4), "{start}");
+        assert_eq!(opened.initial.conf_state.voters, [NodeId(1)], "{start}");
+        let ids: Vec<u64> = opened.store.members().iter().map(|member| member.id).collect();
+        assert_eq!((ids, opened.store.removed_members()), (vec![1], vec![2, 3]), "{start}");
+        let range = quorate_kv::RangeRequest { key: "k".into(), ..Default::default() };
+        let held = opened.store.range(&range).unwrap();
+        assert_eq!((&held.kvs[0].value[..], held.kvs[0].version), (&b"4"[..], 2), "{start}");
+    }
+}
+
+fn forced_like(config: &NodeConfig) -> NodeConfig {
+    let fresh = NodeConfig::new(config.node, config.cluster, config.data_dir.clone());
+    NodeConfig { force_new_cluster: config.force_new_cluster, ..fresh }
+}
+
+#[test]
+fn who_joins_begins_with_nothing_and_cannot_go_on_alone() {
+    let directory = TempDir::new().unwrap();
+    let members: Vec<_> = (1..=2).map(|id| Member { id, ..Member::default() }).collect();
+    let joining = || NodeConfig {
+        members: members.clone(),
+        joins: true,
+        ..NodeConfig::new(NodeId(2), 7, directory.path().to_owned())
+    };
+    let open = |config: &NodeConfig| super::open(config, Arc::new(Room::new(Arc::default())));
+    for start in ["the first", "the second"] {
+        let opened = open(&joining()).unwrap();
+        assert_eq!(opened.initial.applied, Index(0), "{start}");
+        assert_eq!(opened.initial.conf_state, ConfState::default(), "{start}");
+        assert_eq!(opened.store.members(), members, "to know where they are");
+    }
+    let forced = NodeConfig { force_new_cluster: true, ..joining() };
+    let refused = open(&forced).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("before it got the state"), "{refused}");
+}
+
+#[test]
+fn a_member_that_was_removed_does_not_start() {
+    let directory = TempDir::new().unwrap();
+    let config = with_history(directory.path());
+    let opened = open(&config, Arc::new(Room::new(Arc::default()))).unwrap();
+    let conf_state = first_conf_state(vec![NodeId(2), NodeId(3)]);
+    let change = Some(quorate_kv::MemberChange::Remove(1));
+    let what = quorate_kv::Apply::Membership { conf_state, change };
+    let entry = quorate_kv::Entry { index: Index(2), term: Term(2), what, answer_wanted: true };
+    opened.store.apply(&[entry]).unwrap();
+    opened.store.flush().unwrap();
+    drop(opened);
+    let refused = open(&config, Arc::new(Room::new(Arc::default()))).map(drop).unwrap_err();
+    assert!(matches!(refused, StartError::Removed { .. }), "{refused}");
+    assert!(refused.to_string().contains("was removed from the cluster"), "{refused}");
+}
+
+#[test]
+fn lists_of_members_that_differ_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let config = with_history(directory.path());
+    let opened = open(&config, Arc::new(Room::new(Arc::default()))).unwrap();
+    let conf_state = first_conf_state(vec![NodeId(1), NodeId(2)]);
+    let what = quorate_kv::Apply::Membership { conf_state, change: None };
+    let entry = quorate_kv::Entry { index: Index(2), term: Term(2), what, answer_wanted: true };
+    opened.store.apply(&[entry]).unwrap();
+    opened.store.flush().unwrap();
+    drop(opened);
+    let refused = open(&config, Arc::new(Room::new(Arc::default()))).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("the list of members says"), "{refused}");
 }
 
 #[test]

@@ -39,6 +39,12 @@ pub const FLAGS: &[Flag] = &[
         "Where clients connect, comma separated; IP addresses or localhost",
     ),
     flag(
+        "listen-metrics-urls",
+        "URLS",
+        "",
+        "Where /metrics, /health, /livez and /readyz are served too, comma separated [default: none]",
+    ),
+    flag(
         "advertise-client-urls",
         "URLS",
         "http://localhost:2379",
@@ -60,20 +66,39 @@ pub const FLAGS: &[Flag] = &[
         "initial-cluster",
         "LIST",
         "",
-        "Members of a new cluster, this one among them: n1=http://h1:2380,n2=http://h2:2380 \
+        "Members of the cluster, this one among them: n1=http://h1:2380,n2=http://h2:2380 \
          [default: this member alone]",
     ),
     flag(
         "initial-cluster-state",
         "STATE",
         "new",
-        "`new` founds a cluster, `existing` goes on with the member in the data directory",
+        "`new` founds a cluster, `existing` joins one that this member was added to",
     ),
     flag(
         "initial-cluster-token",
         "TEXT",
         "etcd-cluster",
         "Keeps clusters apart that have the same URLs; the same on all members",
+    ),
+    flag(
+        "engine",
+        "ENGINE",
+        "raft",
+        "raft or zab: what orders writes; the same on all members, and for as long as they live",
+    ),
+    flag(
+        "strict-reconfig-check",
+        "BOOL",
+        "true",
+        "Refuse changes of the members that would cost, or risk, the quorum",
+    ),
+    flag("max-learners", "COUNT", "1", "Learners that the cluster may have at one time"),
+    flag(
+        "force-new-cluster",
+        "BOOL",
+        "false",
+        "Go on alone with this member's data, when the others are lost for good; once only",
     ),
     flag("heartbeat-interval", "MS", "100", "How often a leader shows itself, in milliseconds"),
     flag(
@@ -114,6 +139,30 @@ pub const FLAGS: &[Flag] = &[
         "DURATION",
         "10m",
         "How often watchers that want it hear that nothing has happened",
+    ),
+    flag(
+        "auto-compaction-mode",
+        "MODE",
+        "periodic",
+        "What --auto-compaction-retention counts: `periodic` time, `revision` revisions",
+    ),
+    flag(
+        "auto-compaction-retention",
+        "RETENTION",
+        "0",
+        "History that is kept: hours or a duration such as 30m, or a number of revisions; 0 for all",
+    ),
+    flag(
+        "corrupt-check-time",
+        "DURATION",
+        "0s",
+        "How often the leader compares the members' data; 0 for never",
+    ),
+    flag(
+        "initial-corrupt-check",
+        "BOOL",
+        "false",
+        "Whether a member compares its data with the others' before it serves clients",
     ),
     flag("log-level", "LEVEL", "info", "trace, debug, info, warn or error"),
     flag("log-format", "FORMAT", "text", "text or json, on standard error"),
@@ -272,6 +321,11 @@ fn known(name: &str) -> Option<&'static str> {
     FLAGS.iter().map(|flag| flag.name).find(|known| *known == name)
 }
 
+/// Whether it is on or off.
+fn is_switch(name: &str) -> bool {
+    FLAGS.iter().any(|flag| flag.name == name && flag.value == "BOOL")
+}
+
 fn unknown(origin: String, name: &str) -> ConfigError {
     let hint = known(&name.trim_start_matches('-').to_ascii_lowercase().replace('_', "-"));
     ConfigError::Unknown { origin, name: name.to_owned(), hint }
@@ -282,6 +336,7 @@ fn plain(flag: &str, value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(is_set) if is_switch(flag) => Some(is_set.to_string()),
         toml::Value::Array(parts) => {
             let parts: Option<Vec<&str>> = parts.iter().map(toml::Value::as_str).collect();
             parts.map(|parts| parts.join(","))

@@ -1,24 +1,44 @@
 //! Who is in the cluster. Its headers carry no revision, as etcd's do not.
+//!
+//! It is served on two ports. On the peer port it is for members and for those that join: they are
+//! told what this member knows, and it changes something only if it leads.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quorate_kv::KvError;
 use quorate_proto::etcdserverpb::cluster_server::Cluster;
 use quorate_proto::etcdserverpb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
 use tonic::{Request, Response, Status};
 
-use super::not_yet;
-use crate::convert;
+use crate::identity::member_id;
 use crate::local::Local;
+use crate::membership::{Ask, Changed};
+use crate::urls::Url;
+use crate::{convert, status};
 
-pub(super) struct Service {
+pub(crate) struct Service {
     local: Local,
+    serves_peers: bool,
 }
 
 impl Service {
+    /// For clients.
     pub(super) fn new(local: Local) -> Self {
-        Service { local }
+        Service { local, serves_peers: false }
+    }
+
+    /// For the peer port.
+    pub(crate) fn for_peers(local: Local) -> Self {
+        Service { local, serves_peers: true }
+    }
+
+    async fn change(&self, ask: Ask) -> Result<(Option<ResponseHeader>, Changed), Status> {
+        let changed = self.local.change_members(ask, self.serves_peers).await?;
+        Ok((Some(self.local.header(0)), changed))
     }
 }
 
@@ -41,29 +61,43 @@ impl Cluster for Service {
 
     async fn member_add(
         &self,
-        _: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        not_yet("MemberAdd")
+        let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
+        let urls: Result<Vec<Url>, _> = peer_urls.iter().map(|url| Url::parse(url)).collect();
+        let urls = urls.ok().filter(|urls| !urls.is_empty());
+        let urls = urls.ok_or_else(|| status::of_kv(KvError::MemberBadURLs))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = member_id(&urls, &now.as_secs().to_string());
+        let peer_urls = urls.iter().map(|url| url.as_str().to_owned()).collect();
+        let (header, changed) = self.change(Ask::Add { id, peer_urls, is_learner }).await?;
+        let Changed { members, added } = changed;
+        let member = members.iter().find(|member| Some(member.id) == added).cloned();
+        Ok(Response::new(MemberAddResponse { header, member, members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        not_yet("MemberRemove")
+        let (header, changed) = self.change(Ask::Remove(request.get_ref().id)).await?;
+        Ok(Response::new(MemberRemoveResponse { header, members: changed.members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        not_yet("MemberUpdate")
+        let MemberUpdateRequest { id, peer_urls } = request.into_inner();
+        let (header, changed) = self.change(Ask::Update { id, peer_urls }).await?;
+        Ok(Response::new(MemberUpdateResponse { header, members: changed.members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        not_yet("MemberPromote")
+        let (header, changed) = self.change(Ask::Promote(request.get_ref().id)).await?;
+        Ok(Response::new(MemberPromoteResponse { header, members: changed.members }))
     }
 }

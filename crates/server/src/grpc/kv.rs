@@ -28,7 +28,7 @@ impl Service {
     /// Checks a change and takes it through the log.
     async fn change(&self, command: &Command) -> Result<kv::Response, Status> {
         command.validate(&self.limits).map_err(status::of_kv)?;
-        self.local.check_quota(command)?;
+        self.local.check_quota(command).await?;
         self.local.propose(command).await
     }
 
@@ -51,6 +51,7 @@ impl Kv for Service {
         let range = convert::range_request(request.into_inner());
         range.validate().map_err(status::of_kv)?;
         if !range.serializable {
+            self.local.check_votes()?;
             self.local.read_barrier().await?;
         }
         let answer = if range.range_end.is_empty() {

@@ -1,7 +1,7 @@
 //! Watching. One stream carries many watchers; one task carries a stream: what it is told goes out
 //! as fast as the client takes it, and requests come in between.
 
-use std::time::Duration;
+use std::pin::pin;
 
 use quorate_kv as kv;
 use quorate_kv::KvError;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Streamed, wants_leader};
+use super::{Streamed, leaderless, wants_leader};
 use crate::local::Local;
 use crate::watching::Stream;
 use crate::{convert, status};
@@ -21,9 +21,6 @@ use crate::{convert, status};
 /// Responses between the watchers and the connection. All others wait where they are bounded in
 /// bytes.
 const RESPONSES_MAX: usize = 4;
-
-/// A stream that depends on a leader ends when there was none so often, an election timeout apart.
-const LEADERLESS_MAX: u32 = 3;
 
 pub(super) struct Service {
     local: Local,
@@ -65,8 +62,7 @@ async fn carry(
     responses: &mpsc::Sender<Result<WatchResponse, Status>>,
     wants_leader: bool,
 ) -> Result<(), Status> {
-    let mut looks = tokio::time::interval(local.election_timeout().max(Duration::from_millis(1)));
-    let mut leaderless = 0;
+    let mut leaderless = pin!(leaderless(local));
     loop {
         while let Some(response) = stream.take() {
             let response = convert::watch_response(response, |revision| local.header(revision));
@@ -83,11 +79,8 @@ async fn carry(
             },
             () = responses.closed() => return Ok(()),
             () = local.stopping() => return Err(status::of_kv(KvError::Stopped)),
-            _ = looks.tick(), if wants_leader => {
-                leaderless = if local.leader().is_some() { 0 } else { leaderless + 1 };
-                if LEADERLESS_MAX <= leaderless {
-                    return Err(status::of_kv(KvError::NoLeader));
-                }
+            () = &mut leaderless, if wants_leader => {
+                return Err(status::of_kv(KvError::NoLeader));
             }
         }
     }

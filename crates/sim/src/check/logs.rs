@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use quorate_raft::{ConfState, HardState, Role};
-use quorate_replica::{Glance, Initial, Status, Write, WriteId};
+use quorate_raft::{ConfState, Role};
+use quorate_replica::{Engine, Glance, HardState, Initial, Status, Write, WriteId};
 use quorate_types::{Index, NodeId, Term};
+use quorate_zab::Zxid;
 
 use super::Finding;
 use super::applied::Applied;
@@ -38,6 +39,7 @@ struct Member {
     /// As `durable` was before the last sync; only where the disk is known to lie.
     before_last: Option<Shadow>,
     conf_state: ConfState,
+    engine: Engine,
     has_started: bool,
 }
 
@@ -63,6 +65,7 @@ impl fmt::Display for Lost {
 struct Pending {
     id: WriteId,
     install: Option<(Index, Term)>,
+    cut_from: Option<Index>,
     entries: Vec<(Index, Term)>,
     hard_state: Option<HardState>,
 }
@@ -97,6 +100,11 @@ impl Shadow {
             }
             self.mark = (index, term);
         }
+        if let Some(from) = write.cut_from
+            && self.mark.0 < from
+        {
+            self.terms.truncate((from - self.mark.0) as usize - 1);
+        }
         let mut replaced = false;
         for (index, term) in &write.entries {
             if *index <= self.mark.0 {
@@ -108,15 +116,14 @@ impl Shadow {
             }
             self.terms.push_back(*term);
         }
-        if let Some(hard_state) = write.hard_state {
-            self.hard_state = hard_state;
+        if let Some(hard_state) = &write.hard_state {
+            self.hard_state = without_hint(hard_state);
         }
     }
 
     /// Whether both say the same where both reach.
     fn agrees(&self, other: &Shadow) -> bool {
-        let same_state = (self.hard_state.term, self.hard_state.vote)
-            == (other.hard_state.term, other.hard_state.vote);
+        let same_state = self.hard_state == other.hard_state;
         let from = self.mark.0.max(other.mark.0).0;
         let until = self.last().max(other.last()).0;
         same_state && (from..=until).all(|at| self.term(Index(at)) == other.term(Index(at)))
@@ -130,6 +137,19 @@ impl Shadow {
     }
 }
 
+/// What must survive; how much is committed need not.
+fn without_hint(hard_state: &HardState) -> HardState {
+    match hard_state.clone() {
+        HardState::Raft(state) => {
+            HardState::Raft(quorate_raft::HardState { commit: Index(0), ..state })
+        }
+        HardState::Zab(state) => {
+            let committed = Zxid::ZERO;
+            HardState::Zab(quorate_zab::HardState { committed, ..state })
+        }
+    }
+}
+
 impl Logs {
     pub(super) fn terms_led(&self) -> u64 {
         self.leaders.len() as u64
@@ -137,10 +157,10 @@ impl Logs {
 
     pub(super) fn on_start(&mut self, node: NodeId, initial: &Initial) -> Result<(), Lost> {
         let member = self.members.entry(node).or_default();
-        let mut found = Shadow {
+        let found = Shadow {
             mark: (initial.mark.index, Term(initial.mark.stamp)),
             terms: initial.entries.iter().map(|entry| entry.term).collect(),
-            hard_state: initial.hard_state,
+            hard_state: without_hint(&initial.hard_state),
         };
         let mut finding = Ok(());
         if member.has_started {
@@ -155,16 +175,14 @@ impl Logs {
                 finding = Err(Lost::LastGroup);
             } else if !agrees {
                 finding = Err(Lost::Broken(format!(
-                    "recovery: {node} reads a log from {} to {} in term {}, vote {}; what was \
-                     durable goes from {} to {} in term {}, vote {}",
+                    "recovery: {node} reads a log from {} to {} with {:?}; what was durable goes \
+                     from {} to {} with {:?}",
                     found.mark.0,
                     found.last(),
-                    found.hard_state.term,
-                    found.hard_state.vote,
+                    found.hard_state,
                     member.durable.mark.0,
                     member.durable.last(),
-                    member.durable.hard_state.term,
-                    member.durable.hard_state.vote,
+                    member.durable.hard_state,
                 )));
             }
         }
@@ -179,13 +197,13 @@ impl Logs {
                 )));
             }
         }
-        found.hard_state.commit = Index(0);
         member.has_started = true;
         member.pending.clear();
         member.written = found.clone();
         member.durable = found;
         member.before_last = None;
         member.conf_state = initial.conf_state.clone();
+        member.engine = initial.hard_state.engine();
         finding
     }
 
@@ -193,12 +211,12 @@ impl Logs {
 
     pub(super) fn on_write(&mut self, node: NodeId, write: &Write) -> Finding {
         let member = self.members.entry(node).or_default();
-        let install = write.install.as_ref();
         let pending = Pending {
             id: write.id,
-            install: install.map(|snapshot| (snapshot.metadata.index, snapshot.metadata.term)),
+            install: write.mark.as_ref().map(|mark| (mark.index, Term(mark.stamp))),
+            cut_from: write.cut_from,
             entries: write.entries.iter().map(|entry| (entry.index, entry.term)).collect(),
-            hard_state: write.hard_state,
+            hard_state: write.hard_state.clone(),
         };
         member.written.take(&pending);
         let before = write.entries.first().map(|first| member.written.term(first.index.prev()));
@@ -293,7 +311,8 @@ impl Logs {
         let log = &member.written;
         for at in log.mark.0.0 + 1..=applied.last().0 {
             let want = applied.term(Index(at));
-            if log.term(Index(at)) != want {
+            let held = log.term(Index(at)).map(|stamp| member.engine.era(stamp.0));
+            if held != want {
                 return Err(format!(
                     "leader completeness: {node} leads term {term} without committed entry {at}"
                 ));

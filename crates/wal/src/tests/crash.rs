@@ -1,7 +1,7 @@
 //! Power loss, errors and a full volume at every single operation of a short life.
 
 use bytes::Bytes;
-use quorate_types::Mark;
+use quorate_types::{Index, Mark};
 
 use super::{DIR, List, SMALL, create, entry, inspect, open, write};
 use crate::testing::{Fault, SimDisk};
@@ -28,6 +28,7 @@ fn life(before: u64) -> Vec<Step> {
         hard_state: Some(Bytes::from_static(text.as_bytes())),
         ..Write::default()
     };
+    let cut = |at| Write { cut_from: Some(Index(first + at)), ..Write::default() };
     let install = |at, stamp| Write { install: Some(mark(at, stamp)), ..Write::default() };
     let large = entry(first + 95, oldest + 8, 2000);
     vec![
@@ -39,6 +40,8 @@ fn life(before: u64) -> Vec<Step> {
         Step::Compact(mark(20, 2)),
         Step::Append(vec![lazy(write(30, 3, 3)), lazy(write(22, 20, 3))]),
         Step::Reopen,
+        Step::Append(vec![cut(39), write(39, 2, 3), cut(40)]),
+        Step::Append(vec![lazy(write(40, 2, 3))]),
         Step::Append(vec![install(30, 3), write(42, 2, 3)]),
         Step::Compact(mark(42, 3)),
         Step::Append(vec![Write { install: Some(mark(90, 7)), ..write(91, 12, 7) }]),

@@ -499,7 +499,7 @@ fn valid_checksums_do_not_excuse_nonsense() {
         Err(WalError::Damaged { damage, .. }) => Some(damage),
         Err(other) => panic!("{other}"),
     };
-    assert_eq!(damage(&forged(&base, |pen, out| pen.write(out, &write(11, 2, 3), false))), None);
+    assert_eq!(damage(&forged(&base, |pen, out| pen.write(out, &write(11, 2, 3), false, 0))), None);
     for (write, keeps, want) in [
         (write(12, 1, 3), false, Some(Misfit::Gap { index: Index(12), wanted: Index(11) })),
         (write(10, 1, 3), false, Some(Misfit::Covered { index: Index(10), mark: Index(10) })),
@@ -509,7 +509,7 @@ fn valid_checksums_do_not_excuse_nonsense() {
         (Write { install: Some(mark(12, 3)), ..Write::default() }, true, None),
         (Write { install: Some(mark(10, 3)), ..Write::default() }, false, None),
     ] {
-        let found = damage(&forged(&base, |pen, out| pen.write(out, &write, keeps)));
+        let found = damage(&forged(&base, |pen, out| pen.write(out, &write, keeps, 0)));
         match want {
             Some(misfit) => assert_eq!(found, Some(Damage::Misfit(misfit)), "{write:?}"),
             None => assert!(found.is_some(), "{write:?}"),
@@ -527,7 +527,7 @@ fn valid_checksums_do_not_excuse_nonsense() {
     assert!(matches!(found, Some(Damage::Nonsense { .. })));
     let found = damage(&forged(&base, |pen, out| {
         pen.synced = 8192;
-        pen.write(out, &write(11, 1, 3), false);
+        pen.write(out, &write(11, 1, 3), false, 0);
     }));
     assert!(found.is_some());
     for (last, last_stamp) in [(9, 3), (10, 4), (11, 2)] {
@@ -536,13 +536,13 @@ fn valid_checksums_do_not_excuse_nonsense() {
     }
     // Entries that were in segments before this one must be taken away or covered.
     let far = Base { last: Index(20), last_stamp: 4, ..base.clone() };
-    let found = damage(&forged(&far, |pen, out| pen.write(out, &write(15, 9, 4), false)));
+    let found = damage(&forged(&far, |pen, out| pen.write(out, &write(15, 9, 4), false, 0)));
     assert_eq!(found, Some(Damage::MissingEntries { first: Index(11), last: Index(14) }));
     for (mark, keeps) in [(mark(14, 3), true), (mark(15, 4), true), (mark(30, 9), false)] {
         let install = Write { install: Some(mark), ..Write::default() };
         let disk = forged(&far, |pen, out| {
-            pen.write(out, &write(15, 9, 4), false);
-            pen.write(out, &install, keeps);
+            pen.write(out, &write(15, 9, 4), false, 0);
+            pen.write(out, &install, keeps, 0);
         });
         assert_eq!(damage(&disk), None, "{install:?}");
     }

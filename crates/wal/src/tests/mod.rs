@@ -41,6 +41,9 @@ impl List {
             }
             self.start_after(mark);
         }
+        if let Some(from) = write.cut_from {
+            self.entries.retain(|entry| entry.index < from);
+        }
         if let Some(first) = write.entries.first() {
             self.entries.retain(|entry| entry.index < first.index);
             self.entries.extend_from_slice(&write.entries);
@@ -86,8 +89,8 @@ fn write(first: u64, count: u64, stamp: u64) -> Write {
     Write {
         hard_state: Some(Bytes::from(format!("state {stamp} at {first}"))),
         entries: (first..first + count).map(|index| entry(index, stamp, 100)).collect(),
-        install: None,
         must_sync: true,
+        ..Write::default()
     }
 }
 

@@ -111,6 +111,8 @@ fn write(list: &List, chance: &mut Chance) -> Write {
         // A new leader replaces a tail.
         let back = chance.below(list.entries.len().min(50) as u64) as usize;
         last = list.entries[list.entries.len() - 1 - back].index.0 - 1;
+        // Perhaps by nothing.
+        write.cut_from = chance.percent(50).then_some(Index(last + 1));
         stamp += 1;
     }
     if chance.percent(80) {

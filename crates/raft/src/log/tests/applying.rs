@@ -66,6 +66,21 @@ fn application_pauses_when_the_limit_is_reached() {
 }
 
 #[test]
+fn what_is_handed_out_leaves_less_room_for_the_next() {
+    let size = log_to_apply().next_committed_ents(true).unwrap()[0].encoded_size();
+    // How many more entries there is room for beside the one that is handed out.
+    for (room, want) in [(3, &[5, 6, 7][..]), (2, &[5, 6]), (1, &[5])] {
+        let mut log = log_after((1, 3), &[1], &[1, 1, 1]);
+        log.applying_bytes_max = (1 + room) * size;
+        log.commit_to(Index(4)).unwrap();
+        assert_eq!(indexes(&log.next_committed_ents(true).unwrap()), [4]);
+        log.accept_applying(Index(4), size, true).unwrap();
+        log.commit_to(Index(7)).unwrap();
+        assert_eq!(indexes(&log.next_committed_ents(true).unwrap()), want, "room for {room}");
+    }
+}
+
+#[test]
 fn acknowledged_application_makes_room() {
     for (to, bytes, left, paused) in [
         (4, 4, 101, true), // still too much

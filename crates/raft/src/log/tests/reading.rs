@@ -267,6 +267,7 @@ fn a_storage_that_fails_or_lies_is_fatal() {
         (Ok(entries(1, &[1, 1])), Fatal::EntriesMisplaced { lo, hi }), // before
         (Ok(entries(2, &[1, 1, 1])), Fatal::EntriesMisplaced { lo, hi }), // beyond
         (Ok(vec![entry(2, 1), entry(4, 1)]), Fatal::EntriesMisplaced { lo, hi }), // a gap
+        (Ok(vec![entry(1, 1), entry(3, 1)]), Fatal::EntriesMisplaced { lo, hi }), // another
     ] {
         let storage =
             Broken { first: 1, last: 9, term: Ok(Term(1)), entries: given.map(Entries::from) };

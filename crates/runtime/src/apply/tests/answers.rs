@@ -65,12 +65,13 @@ fn rig() -> Rig {
         waiters: Arc::new(Waiters::new(10)),
         metrics: Arc::clone(&metrics),
         // Nothing is installed here.
-        state_file: StateFile {
+        state_file: Arc::new(StateFile {
             path: PathBuf::new(),
             snap_dir: PathBuf::new(),
             cache_bytes: 0,
             room: Arc::new(Room::new(metrics)),
-        },
+            building: std::sync::Mutex::default(),
+        }),
         lock: Arc::clone(&lock),
         done: sender,
     };

@@ -1,0 +1,307 @@
+//! `lock` and `elect`: holds a lock, or leads, as long as a command or this program runs. The keys are
+//! those of the server's own services and of every other client.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::process::Command;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use quorate_proto::etcdserverpb::request_op::Request;
+use quorate_proto::etcdserverpb::response_op::Response as Op;
+use quorate_proto::etcdserverpb::watch_client::WatchClient;
+use quorate_proto::etcdserverpb::watch_create_request::FilterType;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_proto::etcdserverpb::{
+    Compare, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RangeResponse,
+    RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+};
+use quorate_proto::mvccpb::event::EventType;
+use quorate_proto::tonic::transport::Channel;
+use quorate_proto::tonic::{Code, Status};
+use quorate_proto::v3electionpb::LeaderRequest;
+use quorate_proto::v3electionpb::election_client::ElectionClient;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::error::CliError;
+use super::flags::ClientFlags;
+use super::keys::bytes;
+use super::lease::Renewing;
+use super::output::Output;
+
+/// What a program ends with that was interrupted.
+const INTERRUPTED: u8 = 5;
+const ELECT_TTL_SECONDS: i64 = 60;
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct LockArgs {
+    /// Name of the lock
+    name: OsString,
+    /// What to run while it is held, told of it by ETCD_LOCK_KEY and ETCD_LOCK_REV; without one the
+    /// lock is held until this program is stopped
+    #[arg(trailing_var_arg = true)]
+    command: Vec<OsString>,
+    /// Seconds after which a lock is lost whose holder says nothing
+    #[arg(long, default_value_t = 10)]
+    ttl: i64,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ElectArgs {
+    /// Name of the election
+    name: OsString,
+    /// What to proclaim once elected
+    proposal: Option<OsString>,
+    /// Only print who leads, and each change of it
+    #[arg(short, long)]
+    listen: bool,
+}
+
+pub(super) async fn lock(args: LockArgs, flags: &ClientFlags) -> Result<(), CliError> {
+    let output = flags.output()?;
+    output.refuse_table()?;
+    let channel = flags.target()?.connect().await?;
+    let mut session = Session::open(channel, args.ttl).await?;
+    let name = bytes(&args.name);
+    let outcome = session.hold(&name, Bytes::new(), async |place, pair| {
+        let Some((program, arguments)) = args.command.split_first() else {
+            output.place(pair)?;
+            return std::future::pending().await;
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("ETCD_LOCK_KEY", OsString::from_vec(place.key.to_vec()))
+            .env("ETCD_LOCK_REV", place.revision.to_string());
+        // On a thread of its own: nobody waits for it once the lock is lost.
+        let (done, ran) = oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = done.send(command.status());
+        });
+        match ran.await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => {
+                let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+                Err(CliError::Coded { text: format!("exit status {code}"), code: code.max(1) })
+            }
+            Ok(Err(error)) => {
+                Err(CliError::Failed(format!("cannot run {}: {error}", program.to_string_lossy())))
+            }
+            Err(error) => Err(CliError::Failed(error.to_string())),
+        }
+    });
+    let outcome = outcome.await;
+    session.close().await;
+    outcome
+}
+
+pub(super) async fn elect(args: ElectArgs, flags: &ClientFlags) -> Result<(), CliError> {
+    let output = flags.output()?;
+    output.refuse_table()?;
+    let channel = flags.target()?.connect().await?;
+    if args.listen {
+        if args.proposal.is_some() {
+            let text = "elect takes one election name argument and an optional proposal argument";
+            return Err(CliError::Arguments(text.to_owned()));
+        }
+        return observe(channel, &output, bytes(&args.name)).await;
+    }
+    let Some(proposal) = &args.proposal else {
+        return Err(CliError::Arguments("elect without --listen needs a proposal".to_owned()));
+    };
+    let mut session = Session::open(channel, ELECT_TTL_SECONDS).await?;
+    let outcome = session
+        .hold(&bytes(&args.name), bytes(proposal), async |_, pair| {
+            output.place(pair)?;
+            std::future::pending().await
+        })
+        .await;
+    session.close().await;
+    outcome
+}
+
+async fn observe(channel: Channel, output: &Output, name: Bytes) -> Result<(), CliError> {
+    let mut elections = ElectionClient::new(channel);
+    let mut leaders = elections.observe(LeaderRequest { name }).await?.into_inner();
+    let mut stop = Stop::listen()?;
+    loop {
+        let leader = tokio::select! {
+            leader = leaders.message() => leader?,
+            () = stop.asked() => return Ok(()),
+        };
+        let Some(leader) = leader else {
+            return Err(CliError::Failed("elect: the member has ended the stream".to_owned()));
+        };
+        let pair = RangeResponse {
+            header: leader.header,
+            kvs: leader.kv.into_iter().collect(),
+            more: false,
+            count: 1,
+        };
+        output.place(&pair)?;
+    }
+}
+
+/// A place in the line under a name.
+struct Place {
+    key: Bytes,
+    /// The revision that created it.
+    revision: i64,
+}
+
+/// A lease that is kept alive, and whoever stands in line with it.
+struct Session {
+    channel: Channel,
+    lease: i64,
+}
+
+impl Session {
+    async fn open(channel: Channel, ttl: i64) -> Result<Session, CliError> {
+        let request = LeaseGrantRequest { ttl, id: 0 };
+        let lease = LeaseClient::new(channel.clone()).lease_grant(request).await?.into_inner().id;
+        Ok(Session { channel, lease })
+    }
+
+    /// Waits to be first under a name, then does what is to be done as long as the lease lives and
+    /// nobody asks this program to stop.
+    async fn hold(
+        &mut self,
+        name: &Bytes,
+        value: Bytes,
+        work: impl AsyncFnOnce(&Place, &RangeResponse) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut stop = Stop::listen()?;
+        let renewing = Renewing::open(self.channel.clone(), self.lease).await?;
+        let held = async {
+            let place = self.enter(name, value).await?;
+            self.be_first(name, &place).await?;
+            let pair = self.read(RangeRequest { key: place.key.clone(), ..Default::default() });
+            let pair = pair.await?;
+            if pair.kvs.is_empty() {
+                return Err(CliError::Failed("session is expired".to_owned()));
+            }
+            work(&place, &pair).await
+        };
+        tokio::select! {
+            outcome = held => outcome,
+            kept = renewing.keep() => Err(match kept {
+                Ok(()) => CliError::Failed("session is expired".to_owned()),
+                Err(status) => status.into(),
+            }),
+            () = stop.asked() => Err(CliError::Told(INTERRUPTED)),
+        }
+    }
+
+    /// Gives up what is held, as well as it can be.
+    async fn close(self) {
+        let request = LeaseRevokeRequest { id: self.lease };
+        let _ = LeaseClient::new(self.channel).lease_revoke(request).await;
+    }
+
+    async fn enter(&self, name: &Bytes, value: Bytes) -> Result<Place, CliError> {
+        let key: Bytes = [name, format!("/{:x}", self.lease).as_bytes()].concat().into();
+        let op = |request| RequestOp { request: Some(request) };
+        let put = PutRequest { key: key.clone(), value, lease: self.lease, ..Default::default() };
+        let get = RangeRequest { key: key.clone(), ..Default::default() };
+        let txn = TxnRequest {
+            compare: vec![Compare {
+                target: CompareTarget::Create.into(),
+                key: key.clone(),
+                target_union: Some(TargetUnion::CreateRevision(0)),
+                ..Default::default()
+            }],
+            success: vec![op(Request::RequestPut(put))],
+            failure: vec![op(Request::RequestRange(get))],
+        };
+        let answer = KvClient::new(self.channel.clone()).txn(txn).await?.into_inner();
+        let own = answer.header.map_or(0, |header| header.revision);
+        let found = answer.responses.into_iter().find_map(|op| match op.response {
+            Some(Op::ResponseRange(range)) => range.kvs.into_iter().next(),
+            _ => None,
+        });
+        Ok(Place { key, revision: found.map_or(own, |pair| pair.create_revision) })
+    }
+
+    /// Waits until nobody stands before a place.
+    async fn be_first(&self, name: &Bytes, place: &Place) -> Result<(), CliError> {
+        loop {
+            let before = RangeRequest {
+                key: [name, &b"/"[..]].concat().into(),
+                range_end: [name, &b"0"[..]].concat().into(),
+                limit: 1,
+                sort_order: SortOrder::Descend.into(),
+                sort_target: SortTarget::Create.into(),
+                max_create_revision: place.revision - 1,
+                ..Default::default()
+            };
+            let found = self.read(before).await?;
+            let revision = found.header.map_or(0, |header| header.revision);
+            match found.kvs.into_iter().next() {
+                Some(before) => self.until_gone(before.key, revision + 1).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits until a key is deleted, at the revision or later.
+    async fn until_gone(&self, key: Bytes, start_revision: i64) -> Result<(), CliError> {
+        let (requests, outgoing) = mpsc::channel(1);
+        let create = WatchCreateRequest {
+            key,
+            start_revision,
+            filters: vec![FilterType::Noput.into()],
+            ..Default::default()
+        };
+        let union = Some(RequestUnion::CreateRequest(create));
+        // There is room for it; the sender stays, as its end would end the stream.
+        let _ = requests.try_send(WatchRequest { request_union: union });
+        let mut watch = WatchClient::new(self.channel.clone());
+        let mut responses = watch.watch(ReceiverStream::new(outgoing)).await?.into_inner();
+        while let Some(response) = responses.message().await? {
+            // What is compacted is past: the key is to be read again.
+            if response.canceled && response.compact_revision == 0 {
+                return Err(CliError::Failed(response.cancel_reason));
+            }
+            let gone = |event: &quorate_proto::mvccpb::Event| event.r#type() == EventType::Delete;
+            if response.canceled || response.events.iter().any(gone) {
+                return Ok(());
+            }
+        }
+        Err(Status::new(Code::Unavailable, "the member has ended the stream").into())
+    }
+
+    async fn read(&self, range: RangeRequest) -> Result<RangeResponse, CliError> {
+        Ok(KvClient::new(self.channel.clone()).range(range).await?.into_inner())
+    }
+}
+
+/// Whether this program is asked to stop.
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Stop, CliError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| CliError::Failed(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Stop {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

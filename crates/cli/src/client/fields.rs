@@ -1,0 +1,158 @@
+//! The form `fields`: a line for each field, `"Name" : value`, texts quoted as Go does.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write};
+
+use quorate_proto::etcdserverpb::response_op::Response as Op;
+use quorate_proto::etcdserverpb::{
+    DeleteRangeResponse, Member, MemberListResponse, PutResponse, RangeResponse, ResponseHeader,
+    TxnResponse,
+};
+use quorate_proto::mvccpb::KeyValue;
+
+use super::status::Answer;
+
+pub(super) fn field(out: &mut impl Write, name: &str, value: impl Display) -> io::Result<()> {
+    writeln!(out, "\"{name}\" : {value}")
+}
+
+pub(super) fn header(out: &mut impl Write, header: Option<&ResponseHeader>) -> io::Result<()> {
+    let header = header.copied().unwrap_or_default();
+    field(out, "ClusterID", header.cluster_id)?;
+    field(out, "MemberID", header.member_id)?;
+    field(out, "Revision", header.revision)?;
+    field(out, "RaftTerm", header.raft_term)
+}
+
+/// `prefix` stands before the names of the fields of a pair as it was.
+pub(super) fn pair(out: &mut impl Write, prefix: &str, pair: &KeyValue) -> io::Result<()> {
+    let mut field = |name, value: &dyn Display| writeln!(out, "\"{prefix}{name}\" : {value}");
+    field("Key", &quoted(&pair.key))?;
+    field("CreateRevision", &pair.create_revision)?;
+    field("ModRevision", &pair.mod_revision)?;
+    field("Version", &pair.version)?;
+    field("Value", &quoted(&pair.value))?;
+    field("Lease", &pair.lease)
+}
+
+pub(super) fn put(out: &mut impl Write, answer: &PutResponse) -> io::Result<()> {
+    header(out, answer.header.as_ref())?;
+    answer.prev_kv.iter().try_for_each(|prev| pair(out, "Prev", prev))
+}
+
+pub(super) fn range(out: &mut impl Write, answer: &RangeResponse) -> io::Result<()> {
+    header(out, answer.header.as_ref())?;
+    answer.kvs.iter().try_for_each(|found| pair(out, "", found))?;
+    field(out, "More", answer.more)?;
+    field(out, "Count", answer.count)
+}
+
+pub(super) fn delete(out: &mut impl Write, answer: &DeleteRangeResponse) -> io::Result<()> {
+    header(out, answer.header.as_ref())?;
+    field(out, "Deleted", answer.deleted)?;
+    answer.prev_kvs.iter().try_for_each(|prev| pair(out, "Prev", prev))
+}
+
+pub(super) fn txn(out: &mut impl Write, answer: &TxnResponse) -> io::Result<()> {
+    header(out, answer.header.as_ref())?;
+    field(out, "Succeeded", answer.succeeded)?;
+    for response in &answer.responses {
+        match &response.response {
+            Some(Op::ResponsePut(answer)) => put(out, answer)?,
+            Some(Op::ResponseRange(answer)) => range(out, answer)?,
+            Some(Op::ResponseDeleteRange(answer)) => delete(out, answer)?,
+            Some(Op::ResponseTxn(answer)) => txn(out, answer)?,
+            None => field(out, "Unknown", quoted(b""))?,
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn members(out: &mut impl Write, answer: &MemberListResponse) -> io::Result<()> {
+    header(out, answer.header.as_ref())?;
+    for found in &answer.members {
+        member(out, found)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn member(out: &mut impl Write, member: &Member) -> io::Result<()> {
+    field(out, "ID", member.id)?;
+    field(out, "Name", quoted(member.name.as_bytes()))?;
+    for url in &member.peer_urls {
+        field(out, "PeerURL", quoted(url.as_bytes()))?;
+    }
+    for url in &member.client_urls {
+        field(out, "ClientURL", quoted(url.as_bytes()))?;
+    }
+    field(out, "IsLearner", member.is_learner)
+}
+
+pub(super) fn status(out: &mut impl Write, answers: &[Answer]) -> io::Result<()> {
+    for (endpoint, answer) in answers {
+        let Ok(status) = answer else { continue };
+        header(out, status.header.as_ref())?;
+        field(out, "Version", quoted(status.version.as_bytes()))?;
+        field(out, "DBSize", status.db_size)?;
+        field(out, "Leader", status.leader)?;
+        field(out, "IsLearner", status.is_learner)?;
+        field(out, "RaftIndex", status.raft_index)?;
+        field(out, "RaftTerm", status.raft_term)?;
+        field(out, "RaftAppliedIndex", status.raft_applied_index)?;
+        field(out, "Errors", format_args!("[{}]", status.errors.join(" ")))?;
+        field(out, "Endpoint", quoted(endpoint.as_bytes()))?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Bytes in double quotes, as Go's `%q` has them.
+pub(super) fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '"' | '\\' => text.extend(['\\', letter]),
+                '\x07' => text.push_str("\\a"),
+                '\x08' => text.push_str("\\b"),
+                '\x0c' => text.push_str("\\f"),
+                '\n' => text.push_str("\\n"),
+                '\r' => text.push_str("\\r"),
+                '\t' => text.push_str("\\t"),
+                '\x0b' => text.push_str("\\v"),
+                _ if letter.is_ascii_control() => {
+                    let _ = write!(text, "\\x{:02x}", u32::from(letter));
+                }
+                _ if letter.is_control() => {
+                    let _ = write!(text, "\\u{:04x}", u32::from(letter));
+                }
+                _ => text.push(letter),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted_as_go_does() {
+        for (bytes, want) in [
+            (&b""[..], r#""""#),
+            (b"a b", r#""a b""#),
+            (b"a\"\\", r#""a\"\\""#),
+            (b"\x00\n\x1f\x7f", r#""\x00\n\x1f\x7f""#),
+            (b"\xff\xc3\xa4", "\"\\xff\u{e4}\""),
+            ("\u{85}".as_bytes(), r#""\u0085""#),
+        ] {
+            assert_eq!(quoted(bytes), want, "{bytes:?}");
+        }
+    }
+}

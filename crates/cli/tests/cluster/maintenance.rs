@@ -1,0 +1,207 @@
+//! What an operator does to three members: with an unchanged `etcdctl`, and with `quorate snapshot`.
+
+use std::process::Command;
+
+use quorate_proto::etcdserverpb::HashKvRequest;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
+
+use crate::harness::{Cluster, Outcome, eventually, quorate, run};
+
+fn etcdctl(endpoint: &str, arguments: &[&str]) -> Outcome {
+    run(Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .arg(format!("--endpoints={endpoint}"))
+        .arg("--command-timeout=30s")
+        .args(arguments))
+}
+
+fn etcdctl_is_installed() -> bool {
+    let found = Command::new("etcdctl").arg("version").output().is_ok();
+    assert!(
+        found || std::env::var_os("QUORATE_TEST_REQUIRE_ETCDCTL").is_none(),
+        "etcdctl is required here and not installed"
+    );
+    if !found {
+        eprintln!("skipped: etcdctl is not installed (Debian's etcd-client)");
+    }
+    found
+}
+
+/// The hash of the whole history of each member, once they have all of it.
+async fn hashes(cluster: &Cluster) -> Vec<(u32, i64, i64)> {
+    let mut hashes = Vec::new();
+    for at in 0..cluster.members.len() {
+        // Confirmed, so that nothing is missing that was answered before.
+        eventually("a read works", async || cluster.read(at, b"x", false).await).await;
+        let mut client = MaintenanceClient::new(cluster.channel(at));
+        let answer = client.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+        hashes.push((answer.hash, answer.compact_revision, answer.hash_revision));
+    }
+    hashes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_cluster_is_made_room_in_with_etcdctl() {
+    if !etcdctl_is_installed() {
+        return;
+    }
+    let cluster = Cluster::start(3, &["--quota-backend-bytes", "2000000"]).await;
+    let endpoints = [0, 1, 2].map(|at| cluster.endpoint(at));
+    let mut kv = KvClient::new(cluster.channel(1));
+    let put = PutRequest { key: "k".into(), value: vec![7; 100_000].into(), ..Default::default() };
+    let full = eventually("the quota is used up", async || kv.put(put.clone()).await.err()).await;
+    assert_eq!(full.message(), "etcdserver: mvcc: database space exceeded");
+
+    // All members refuse, and all list the alarm of the one that raised it.
+    for endpoint in &endpoints {
+        let refused = etcdctl(endpoint, &["put", "a", "b"]);
+        assert_eq!(refused.code, 1);
+        assert!(
+            refused.errors.contains("etcdserver: mvcc: database space exceeded"),
+            "{}",
+            refused.errors
+        );
+        let list = etcdctl(endpoint, &["alarm", "list"]);
+        assert!(list.output.starts_with("memberID:"), "{}", list.output);
+        assert!(list.output.trim_end().ends_with(" alarm:NOSPACE"), "{}", list.output);
+        assert_eq!(etcdctl(endpoint, &["get", "k", "--keys-only"]).code, 0);
+    }
+    let status = cluster.status(2).await.unwrap();
+    assert!(status.errors[0].ends_with("alarm:NOSPACE "), "{:?}", status.errors);
+    let revision = status.header.unwrap().revision.to_string();
+    let compacted = etcdctl(&endpoints[0], &["compaction", "--physical", &revision]);
+    assert_eq!(compacted.output.trim_end(), format!("compacted revision {revision}"));
+    for endpoint in &endpoints {
+        let defragmented = etcdctl(endpoint, &["defrag"]);
+        assert!(defragmented.output.contains("Finished defragmenting"), "{}", defragmented.output);
+    }
+    let disarmed = etcdctl(&endpoints[2], &["alarm", "disarm"]);
+    assert!(disarmed.output.contains("alarm:NOSPACE"), "{}", disarmed.output);
+    for endpoint in &endpoints {
+        assert_eq!(etcdctl(endpoint, &["alarm", "list"]).output, "");
+        let written = eventually("writes work again", async || {
+            let written = etcdctl(endpoint, &["put", "a", "b"]);
+            (written.code == 0).then_some(written)
+        });
+        assert_eq!(written.await.output.trim_end(), "OK");
+    }
+    let same = etcdctl(&endpoints.join(","), &["endpoint", "hashkv"]);
+    assert_eq!(same.code, 0, "{}", same.errors);
+    let sums: Vec<_> = same.output.lines().filter_map(|line| line.split(", ").nth(1)).collect();
+    assert!(sums.len() == 3 && sums.iter().all(|sum| *sum == sums[0]), "{}", same.output);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_have_the_same_hash_after_load_and_kills() {
+    let flags =
+        ["--snapshot-count", "200", "--corrupt-check-time", "1s", "--initial-corrupt-check=true"];
+    let mut cluster = Cluster::start(3, &flags).await;
+    for round in 0..3 {
+        cluster.fill(&[0, 1, 2], &format!("r{round}"), 300).await;
+        let leader = cluster.leader().await;
+        let at = if round == 1 { (leader + 1) % 3 } else { leader };
+        cluster.kill(at);
+        let others: Vec<usize> = (0..3).filter(|other| *other != at).collect();
+        cluster.fill(&others, &format!("s{round}"), 600).await;
+        cluster.spawn(at);
+        cluster.settle().await;
+        let mut defragmented = MaintenanceClient::new(cluster.channel(round % 3));
+        defragmented.defragment(quorate_proto::etcdserverpb::DefragmentRequest {}).await.unwrap();
+    }
+    let sums = hashes(&cluster).await;
+    assert!(sums.iter().all(|sum| *sum == sums[0]), "{sums:?}");
+    for at in 0..3 {
+        assert_eq!(cluster.status(at).await.unwrap().errors, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_saved_and_begins_anew() {
+    let mut old = Cluster::start(1, &[]).await;
+    old.fill(&[0], "k", 500).await;
+    let file = old.directory.path().join("saved");
+    let file = file.to_str().unwrap();
+    let saved = run(quorate().args(["snapshot", "save", file, "--endpoints", &old.endpoint(0)]));
+    assert_eq!((saved.code, saved.errors.as_str()), (0, ""));
+    assert_eq!(saved.output, format!("Snapshot saved at {file}\nServer version 3.6.0\n"));
+    if etcdctl_is_installed() {
+        // An unchanged etcdctl saves the same bytes.
+        let by_etcdctl = format!("{file}.etcdctl");
+        let outcome = etcdctl(&old.endpoint(0), &["snapshot", "save", &by_etcdctl]);
+        assert_eq!(outcome.code, 0, "{}", outcome.errors);
+        let length = |path: &str| std::fs::metadata(path).unwrap().len();
+        assert_eq!(length(&by_etcdctl) % 512, 32);
+        assert_eq!(run(quorate().args(["snapshot", "status", &by_etcdctl])).code, 0);
+    }
+    let hash = hashes(&old).await[0].0;
+    old.stop(0);
+
+    let status = run(quorate().args(["snapshot", "status", file, "-w", "json"]));
+    let status: serde_json::Value = serde_json::from_str(&status.output).unwrap();
+    assert_eq!(status["revision"], 501);
+    assert!(500 < status["totalKey"].as_u64().unwrap());
+    let table = run(quorate().args(["snapshot", "status", file])).output;
+    assert!(table.contains("REVISION") && table.contains("501"), "{table}");
+
+    // Three members of a new cluster, each from the same file.
+    let mut new = Cluster::prepare(3, &["--initial-cluster-token", "anew"]);
+    let list = new.initial_cluster();
+    for at in 0..3 {
+        let peer = format!("http://127.0.0.1:{}", new.members[at].peer_port);
+        let directory = new.data_dir(at);
+        let restored = run(quorate()
+            .args(["snapshot", "restore", file, "--name", &new.members[at].name])
+            .args(["--data-dir", directory.to_str().unwrap(), "--initial-cluster", &list])
+            .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster-token", "anew"]));
+        assert_eq!(restored.code, 0, "{}", restored.errors);
+        assert!(restored.output.starts_with("Restored revision 501 into "), "{}", restored.output);
+    }
+    for at in 0..3 {
+        new.spawn(at);
+    }
+    new.settle().await;
+    let all = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        count_only: true,
+        ..Default::default()
+    };
+    for at in 0..3 {
+        let answer = KvClient::new(new.channel(at)).range(all.clone()).await.unwrap().into_inner();
+        assert_eq!(answer.count, 500);
+    }
+    assert!(hashes(&new).await.iter().all(|sum| sum.0 == hash), "nothing but the members is new");
+    new.fill(&[0, 1, 2], "new", 100).await;
+}
+
+#[test]
+fn what_cannot_be_saved_or_restored_is_told() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(at("empty"), "").unwrap();
+    std::fs::write(at("text"), vec![b'x'; 512 + 32]).unwrap();
+    let (empty, text, absent, here) = (at("empty"), at("text"), at("absent"), at("."));
+    for (arguments, code, want) in [
+        (&["status", &empty][..], 1, "it was cut off"),
+        (&["status", &text], 1, "expected sha256 7878"),
+        (&["status", &absent], 1, "No such file"),
+        (&["status", &here], 1, "directory"),
+        (&["restore", &text, "--data-dir", &absent], 1, "expected sha256"),
+        (&["restore", &text, "--data-dir", &here], 1, "is not empty"),
+        (
+            &["restore", &text, "--name", "n2", "--initial-cluster", "n1=http://h:1"],
+            128,
+            "names n1",
+        ),
+        (&["save", &absent, "--endpoints", "127.0.0.1:1"], 2, "no endpoint can be reached"),
+        (&["save", &absent, "--endpoints", "a:1,b:1"], 128, "--endpoints names 2"),
+    ] {
+        let told = run(quorate().arg("snapshot").args(arguments));
+        assert_eq!(told.code, code, "{arguments:?}: {}", told.errors);
+        assert!(told.errors.contains(want), "{arguments:?}: {}", told.errors);
+        assert_eq!(told.output, "");
+    }
+    assert!(!std::path::Path::new(&absent).exists());
+}

@@ -1,0 +1,282 @@
+//! What a replica with the ZAB engine does that one with Raft does otherwise, or not at all.
+
+use bytes::BytesMut;
+use quorate_raft::{AnyConfChange, ConfChange, ConfState, Role, TransferOutcome};
+use quorate_replica::{
+    Applying, Config, Engine, Event, FIRST, Initial, Message, Refusal, Replica, RequestId,
+    StartError, Write, WriteId, first_conf_state, first_log, seal,
+};
+use quorate_types::{Index, NodeId, Term};
+
+const ELECTION_TICKS: u64 = 10;
+const WRITE_TICKS_MAX: u64 = 30;
+
+/// Three replicas over a network that loses nothing but what is said to or by one that is away.
+struct Group {
+    members: Vec<Member>,
+    requests: u64,
+}
+
+struct Member {
+    replica: Replica,
+    stands_still: bool,
+    is_away: bool,
+    last_write: WriteId,
+    writes: Vec<Write>,
+    applied: Vec<Applying>,
+    refused: Vec<(RequestId, Refusal)>,
+    transfers: Vec<(NodeId, TransferOutcome)>,
+}
+
+fn initial(voters: &[u64]) -> Initial {
+    let (mark, hard_state) = first_log(Engine::Zab);
+    let voters = voters.iter().map(|id| NodeId(*id)).collect();
+    let conf_state = first_conf_state(voters);
+    Initial::recover(mark, Some(hard_state), Vec::new(), FIRST.0, conf_state).unwrap()
+}
+
+fn config(id: u64) -> Config {
+    Config {
+        engine: Engine::Zab,
+        election_ticks: ELECTION_TICKS as u32,
+        write_ticks_max: WRITE_TICKS_MAX,
+        ..Config::new(NodeId(id), id)
+    }
+}
+
+impl Group {
+    /// A group with a leader, and where that one is.
+    fn new() -> (Group, usize) {
+        let member = |id| Member {
+            replica: Replica::new(config(id), initial(&[1, 2, 3])).unwrap(),
+            stands_still: false,
+            is_away: false,
+            last_write: WriteId(0),
+            writes: Vec::new(),
+            applied: Vec::new(),
+            refused: Vec::new(),
+            transfers: Vec::new(),
+        };
+        let mut group = Group { members: (1..=3).map(member).collect(), requests: 0 };
+        let leader = group.elect();
+        (group, leader)
+    }
+
+    /// Ticks until somebody leads and everybody who is there knows.
+    fn elect(&mut self) -> usize {
+        for _ in 0..10 * ELECTION_TICKS {
+            self.tick(1);
+            let leader = (0..3).find(|at| !self.members[*at].is_away && self.leads(*at));
+            let knows = |member: &Member| member.is_away || !member.glance().leader.is_none();
+            if let Some(leader) = leader
+                && self.members.iter().all(knows)
+            {
+                return leader;
+            }
+        }
+        panic!("nobody leads");
+    }
+
+    fn handle(&mut self, at: usize, event: Event) {
+        self.members[at].replica.handle(event).unwrap();
+        self.settle();
+    }
+
+    fn tick(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            for at in 0..3 {
+                self.handle(at, Event::Tick);
+            }
+        }
+    }
+
+    fn propose(&mut self, at: usize) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        let mut entry = BytesMut::new();
+        seal(request, &mut entry);
+        entry.extend_from_slice(b"command");
+        self.handle(at, Event::Propose { request, entry: entry.freeze() });
+        request
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut messages: Vec<Message> = Vec::new();
+            for member in &mut self.members {
+                while let Some(effects) = member.replica.ready().unwrap() {
+                    messages.extend(effects.messages);
+                    member.refused.extend(effects.refused);
+                    member.transfers.extend(effects.transfers);
+                    if let Some(write) = effects.writes.last() {
+                        member.last_write = write.id;
+                    }
+                    member.writes.extend(effects.writes);
+                    let last = effects.apply.last().map(Applying::index);
+                    member.applied.extend(effects.apply);
+                    if let Some(last) = last {
+                        member.replica.handle(Event::Applied(last)).unwrap();
+                    }
+                    if !member.stands_still {
+                        member.replica.handle(Event::Persisted(member.last_write)).unwrap();
+                    }
+                }
+                member.replica.check();
+            }
+            if messages.is_empty() {
+                return;
+            }
+            for message in messages {
+                let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
+                if !self.members[to].is_away && !self.members[from].is_away {
+                    self.members[to].replica.handle(Event::Message(message)).unwrap();
+                }
+            }
+        }
+    }
+
+    fn leads(&self, at: usize) -> bool {
+        self.members[at].glance().role == Role::Leader
+    }
+}
+
+impl Member {
+    fn glance(&self) -> quorate_replica::Glance {
+        self.replica.glance()
+    }
+
+    fn commands(&self) -> usize {
+        self.applied.iter().filter(|it| matches!(it, Applying::Command { .. })).count()
+    }
+}
+
+#[test]
+fn a_command_through_any_member_reaches_every_machine() {
+    let (mut group, _) = Group::new();
+    for at in 0..3 {
+        group.propose(at);
+    }
+    group.tick(2);
+    for member in &group.members {
+        assert_eq!((member.commands(), &member.refused[..]), (3, &[][..]));
+        assert!(matches!(member.applied[0], Applying::Empty { .. }), "the epoch opens");
+        assert_eq!(member.applied, group.members[0].applied);
+        let term = member.glance().term;
+        assert!(member.applied.iter().all(|it| matches!(it,
+            Applying::Command { term: it, .. } | Applying::Empty { term: it, .. } if *it == term)));
+    }
+}
+
+#[test]
+fn what_the_engine_cannot_do_is_refused() {
+    let (mut group, leader) = Group::new();
+    let change = AnyConfChange::V1(ConfChange { node_id: NodeId(4), ..ConfChange::default() });
+    group.handle(leader, Event::ProposeChange { request: RequestId(9), change });
+    assert_eq!(group.members[leader].refused, [(RequestId(9), Refusal::Unsupported)]);
+    group.handle(leader, Event::Transfer(NodeId(2)));
+    assert_eq!(group.members[leader].transfers, [(NodeId(2), TransferOutcome::Refused)]);
+    assert!(group.leads(leader));
+}
+
+#[test]
+fn handing_over_begins_another_epoch() {
+    let (mut group, leader) = Group::new();
+    let term = group.members[leader].glance().term;
+    group.propose(leader);
+    group.handle(leader, Event::HandOver);
+    let leader = group.elect();
+    assert!(term < group.members[leader].glance().term);
+    assert!(group.members.iter().all(|member| member.commands() == 1), "outstanding ones first");
+}
+
+#[test]
+fn a_member_whose_disk_stands_still_leads_no_more_and_comes_back() {
+    let (mut group, leader) = Group::new();
+    group.members[leader].stands_still = true;
+    group.propose(leader);
+    group.tick(WRITE_TICKS_MAX - 2);
+    assert!(group.leads(leader), "a slow disk is no reason");
+    group.tick(4);
+    assert!(!group.leads(leader));
+    group.tick(5 * ELECTION_TICKS);
+    let next = (0..3).find(|at| group.leads(*at)).expect("the others go on without it");
+    assert_ne!(next, leader, "and it stays so");
+    group.propose(next);
+    assert_eq!(group.members[next].commands(), 2);
+
+    group.members[leader].stands_still = false;
+    let written = group.members[leader].last_write;
+    group.handle(leader, Event::Persisted(written));
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.members[leader].commands(), 2);
+}
+
+#[test]
+fn a_tail_that_nobody_else_has_is_cut_off() {
+    let (mut group, leader) = Group::new();
+    // Nobody hears of this one.
+    group.members[leader].is_away = true;
+    group.propose(leader);
+    let last = group.members[leader].replica.status().last;
+    let others = group.elect();
+    assert_ne!(others, leader);
+    group.members[leader].is_away = false;
+    group.tick(5 * ELECTION_TICKS);
+    let writes = &group.members[leader].writes;
+    let replaced = writes.iter().any(|write| {
+        write.cut_from == Some(last) || write.entries.first().is_some_and(|it| it.index == last)
+    });
+    assert!(replaced, "{writes:?}");
+    for member in &group.members {
+        assert_eq!(member.commands(), 0);
+        assert_eq!(member.replica.status().last, group.members[others].replica.status().last);
+    }
+}
+
+#[test]
+fn proposals_wait_for_a_leader_and_not_for_ever() {
+    let (mut group, leader) = Group::new();
+    let other = (leader + 1) % 3;
+    for at in 0..3 {
+        group.members[at].is_away = at != other;
+    }
+    group.tick(2 * ELECTION_TICKS);
+    let request = group.propose(other);
+    assert_eq!(group.members[other].refused, []);
+    group.tick(100);
+    assert_eq!(group.members[other].refused, [(request, Refusal::NoLeader)]);
+}
+
+#[test]
+fn one_voter_leads_at_its_first_tick() {
+    let mut replica = Replica::new(config(1), initial(&[1])).unwrap();
+    replica.handle(Event::Tick).unwrap();
+    while let Some(effects) = replica.ready().unwrap() {
+        assert!(effects.messages.is_empty(), "there is nobody to talk to");
+        if let Some(write) = effects.writes.last() {
+            replica.handle(Event::Persisted(write.id)).unwrap();
+        }
+        if let Some(applying) = effects.apply.last() {
+            replica.handle(Event::Applied(applying.index())).unwrap();
+        }
+    }
+    let glance = replica.glance();
+    assert_eq!((glance.role, glance.leader, glance.term), (Role::Leader, NodeId(1), Term(2)));
+    assert_eq!(glance.applied, Index(2));
+}
+
+#[test]
+fn a_log_of_the_other_engine_is_refused() {
+    for (wanted, found) in [(Engine::Raft, Engine::Zab), (Engine::Zab, Engine::Raft)] {
+        let (mark, hard_state) = first_log(found);
+        let members = first_conf_state(vec![NodeId(1)]);
+        let initial =
+            Initial::recover(mark, Some(hard_state), Vec::new(), FIRST.0, members).unwrap();
+        assert_eq!(
+            initial.conf_state,
+            ConfState { voters: vec![NodeId(1)], ..ConfState::default() }
+        );
+        let refused = Replica::new(Config { engine: wanted, ..config(1) }, initial);
+        assert!(matches!(refused.err(), Some(StartError::OtherEngine { .. })), "{wanted}");
+    }
+}

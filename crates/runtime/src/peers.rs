@@ -1,0 +1,269 @@
+//! Who the peers are, as the transport is told: by the list of members that this node's machine has.
+//!
+//! A member that is removed is talked with for a while longer. It may be the leader, which leaves when
+//! enough of the others know, and then tells one of them to campaign. After that it is refused, and so
+//! told that it was removed, should it not know by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_kv::{Member, Store};
+use quorate_net::Net;
+use quorate_raft::ConfState;
+use quorate_types::{Life, NodeId};
+
+use crate::node::FatalError;
+
+/// How many such whiles a leader that was removed may take to leave.
+const LEADER_GRACES: u64 = 4;
+
+/// What the transport knows of members, and when that changes.
+pub(crate) struct Peers {
+    net: Net,
+    node: NodeId,
+    life: Life,
+    grace_ticks: u64,
+    now_ticks: u64,
+    removed: BTreeSet<NodeId>,
+    /// Of those, who is still talked with, and until when.
+    leaving: BTreeMap<NodeId, u64>,
+    /// Since when this node knows that it was removed itself.
+    removed_since: Option<u64>,
+}
+
+impl Peers {
+    /// Whoever is removed from now on is talked with for `grace_ticks` longer.
+    pub(crate) fn new(net: Net, node: NodeId, life: Life, grace_ticks: u64) -> Peers {
+        Peers {
+            net,
+            node,
+            life,
+            grace_ticks,
+            now_ticks: 0,
+            removed: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            removed_since: None,
+        }
+    }
+
+    /// Tells the transport who the peers are, as the machine knows them.
+    ///
+    /// # Errors
+    ///
+    /// When the machine knows this member by another life.
+    pub(crate) fn on_members_changed(&mut self, store: &Store) -> Result<(), FatalError> {
+        let members = store.members();
+        let removed: BTreeSet<NodeId> = store.removed_members().into_iter().map(NodeId).collect();
+        for peer in self.net.peers() {
+            if removed.contains(&peer.id) && !self.removed.contains(&peer.id) {
+                self.leaving.insert(peer.id, self.now_ticks + self.grace_ticks);
+            }
+        }
+        self.removed = removed;
+        if self.removed.contains(&self.node) && self.removed_since.is_none() {
+            tracing::warn!("this member was removed from the cluster; it stops in a moment");
+            self.removed_since = Some(self.now_ticks);
+        }
+        self.net.set_lives(known_lives(self.node, &members));
+        for member in members.iter().filter(|member| member.id != self.node.0) {
+            let addresses = member.peer_urls.iter().filter_map(|url| address(url)).collect();
+            self.net.set_peer(NodeId(member.id), addresses);
+        }
+        self.part(&members);
+        if is_other_life(self.node, self.life, &members) {
+            return Err(FatalError::OtherLife { peer: None });
+        }
+        Ok(())
+    }
+
+    /// A tick passed; `leads` is whether this node leads.
+    ///
+    /// # Errors
+    ///
+    /// When this node was removed, and has left.
+    pub(crate) fn on_tick(&mut self, store: &Store, leads: bool) -> Result<(), FatalError> {
+        self.now_ticks += 1;
+        let count = self.leaving.len();
+        self.leaving.retain(|_, until| self.now_ticks < *until);
+        if self.leaving.len() < count {
+            self.part(&store.members());
+        }
+        let graces = if leads { LEADER_GRACES } else { 1 };
+        match self.removed_since {
+            Some(since) if since + graces * self.grace_ticks <= self.now_ticks => {
+                Err(FatalError::Removed { peer: None })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Parts with whoever is no member, nor leaving.
+    fn part(&self, members: &[Member]) {
+        let stays = |id: NodeId| {
+            members.iter().any(|member| member.id == id.0) || self.leaving.contains_key(&id)
+        };
+        for peer in self.net.peers().into_iter().filter(|peer| !stays(peer.id)) {
+            self.net.remove_peer(peer.id);
+        }
+        let gone = self.removed.iter().copied().filter(|id| !self.leaving.contains_key(id));
+        self.net.set_removed(gone.collect());
+    }
+}
+
+/// Whether the engine's membership and the machine's list name the same members with the same rights.
+pub(crate) fn agree(conf_state: &ConfState, members: &[Member]) -> bool {
+    let listed = |learns: bool| -> BTreeSet<NodeId> {
+        let members = members.iter().filter(|member| member.is_learner == learns);
+        members.map(|member| NodeId(member.id)).collect()
+    };
+    let voters = conf_state.voters.iter().chain(&conf_state.voters_outgoing);
+    let learners = conf_state.learners.iter().chain(&conf_state.learners_next);
+    let voters: BTreeSet<NodeId> = voters.copied().collect();
+    // Who is to become a learner still votes in a joint configuration.
+    let learners: BTreeSet<NodeId> = learners.copied().filter(|id| !voters.contains(id)).collect();
+    (voters, learners) == (listed(false), listed(true))
+}
+
+/// The lives by which `members` are known, `node` itself left out.
+pub(crate) fn known_lives(node: NodeId, members: &[Member]) -> BTreeMap<NodeId, Life> {
+    let others = members.iter().filter(|member| member.id != node.0);
+    others.filter_map(|member| Some((NodeId(member.id), member.life.known()?))).collect()
+}
+
+/// Whether `members` know `node` by another life than `life`: then its log is not the one that it
+/// took part with before.
+pub(crate) fn is_other_life(node: NodeId, life: Life, members: &[Member]) -> bool {
+    let own = members.iter().find(|member| member.id == node.0);
+    own.and_then(|member| member.life.known()).is_some_and(|known| known != life)
+}
+
+/// `host:port` of a URL, for the transport to resolve.
+fn address(url: &str) -> Option<String> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quorate_kv::{Apply, Entry, Initial, MemberChange, MemoryBackend};
+    use quorate_net::NetConfig;
+    use quorate_types::{Index, Term};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn member(id: u64) -> Member {
+        Member { id, peer_urls: vec![format!("http://127.0.0.1:{id}")], ..Member::default() }
+    }
+
+    fn store() -> Store {
+        let members = vec![member(1), member(2), member(3)];
+        let initial = Initial { node: NodeId(1), cluster_id: 7, members, ..Initial::default() };
+        Store::create(MemoryBackend::new(), initial).unwrap()
+    }
+
+    fn remove(store: &Store, id: u64) {
+        let what =
+            Apply::Membership { conf_state: Bytes::new(), change: Some(MemberChange::Remove(id)) };
+        let index = store.applied().index.next();
+        let entry = Entry { index, term: Term(1), what, answer_wanted: false };
+        store.apply(&[entry]).unwrap();
+        assert_eq!(store.applied().index, index, "not {:?}", Index(0));
+    }
+
+    fn ids(net: &Net) -> Vec<u64> {
+        net.peers().iter().map(|peer| peer.id.0).collect()
+    }
+
+    #[tokio::test]
+    async fn who_is_removed_is_parted_with_after_a_while() {
+        let net = Net::start(NetConfig::new(7, NodeId(1)), Vec::new(), mpsc::channel(16).0);
+        let store = store();
+        let mut peers = Peers::new(net.clone(), NodeId(1), Life(1), 3);
+        peers.on_members_changed(&store).unwrap();
+        assert_eq!(ids(&net), [2, 3]);
+        remove(&store, 2);
+        for _ in 0..3 {
+            // However often it is told.
+            peers.on_members_changed(&store).unwrap();
+            assert_eq!(ids(&net), [2, 3]);
+            peers.on_tick(&store, true).unwrap();
+        }
+        assert_eq!(ids(&net), [3]);
+        peers.on_members_changed(&store).unwrap();
+        assert_eq!(ids(&net), [3], "for ever");
+        // Who starts again does not talk with it at all.
+        let mut again = Peers::new(net.clone(), NodeId(1), Life(1), 3);
+        again.on_members_changed(&store).unwrap();
+        assert_eq!(ids(&net), [3]);
+        net.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn who_is_removed_itself_stops_when_it_has_left() {
+        for (leads_for, stops_after) in [(0, 3), (2, 3), (5, 6), (100, 12)] {
+            let net = Net::start(NetConfig::new(7, NodeId(1)), Vec::new(), mpsc::channel(16).0);
+            let store = store();
+            let mut peers = Peers::new(net.clone(), NodeId(1), Life(1), 3);
+            peers.on_members_changed(&store).unwrap();
+            peers.on_tick(&store, true).unwrap();
+            remove(&store, 1);
+            peers.on_members_changed(&store).unwrap();
+            let stopped = (1..).find(|tick| peers.on_tick(&store, *tick <= leads_for).is_err());
+            assert_eq!(stopped, Some(stops_after), "leads for {leads_for}");
+            assert_eq!(ids(&net), [2, 3], "the others stay");
+            net.shutdown().await;
+        }
+    }
+
+    #[test]
+    fn two_lists_of_members_are_compared() {
+        let list = |voters: &[u64], learners: &[u64]| -> Vec<Member> {
+            let learner = |id: &u64| Member { is_learner: true, ..member(*id) };
+            voters.iter().map(|id| member(*id)).chain(learners.iter().map(learner)).collect()
+        };
+        let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        for (voters, learners, members, want) in [
+            (&[1, 2][..], &[3][..], list(&[2, 1], &[3]), true),
+            (&[1, 2], &[3], list(&[1, 2, 3], &[]), false),
+            (&[1, 2], &[3], list(&[1, 2], &[]), false),
+            (&[1, 2], &[], list(&[1], &[]), false),
+            (&[1], &[], list(&[2], &[]), false),
+        ] {
+            let conf_state = ConfState {
+                voters: nodes(voters),
+                learners: nodes(learners),
+                ..ConfState::default()
+            };
+            assert_eq!(agree(&conf_state, &members), want, "{conf_state:?} {members:?}");
+        }
+    }
+
+    #[test]
+    fn lives_are_known_from_the_members() {
+        let member = |id, life| Member { id, life: Life(life), ..Member::default() };
+        let members = [member(1, 7), member(2, 0), member(3, 9)];
+        assert_eq!(known_lives(NodeId(1), &members), [(NodeId(3), Life(9))].into());
+        for (node, life, want) in [
+            (1, 7, false),
+            (1, 8, true),
+            (2, 8, false), // has not published itself yet
+            (4, 8, false), // is not in the list
+        ] {
+            assert_eq!(is_other_life(NodeId(node), Life(life), &members), want, "{node} {life}");
+        }
+    }
+
+    #[test]
+    fn addresses_come_from_urls() {
+        for (url, want) in [
+            ("http://127.0.0.1:2380", Some("127.0.0.1:2380")),
+            ("http://[::1]:2380/", Some("[::1]:2380")),
+            ("node-1:2380", Some("node-1:2380")),
+            ("http://", None),
+        ] {
+            assert_eq!(address(url).as_deref(), want, "{url}");
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! gRPC calls, counted: which method, what came of it, messages and bytes both ways.
+//!
+//! A call is counted where it enters and where it ends, by whatever ends it: its answer, its last
+//! message, or its client going away. The services know nothing of it.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use tonic::Code;
+
+use crate::status;
+
+/// Codes of gRPC, by their numbers.
+pub(crate) const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+/// Versions of clients that are told apart; all further ones are "other".
+const VERSIONS_MAX: usize = 32;
+/// One byte for compression, four for the length.
+const MESSAGE_HEADER_BYTES: usize = 5;
+
+const UNARY: &str = "unary";
+const SERVER_STREAM: &str = "server_stream";
+const BIDI_STREAM: &str = "bidi_stream";
+
+/// Every method of the API by service; those that are streams are named.
+const SERVICES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "etcdserverpb.Auth",
+        &[
+            ("AuthDisable", UNARY),
+            ("AuthEnable", UNARY),
+            ("AuthStatus", UNARY),
+            ("Authenticate", UNARY),
+            ("RoleAdd", UNARY),
+            ("RoleDelete", UNARY),
+            ("RoleGet", UNARY),
+            ("RoleGrantPermission", UNARY),
+            ("RoleList", UNARY),
+            ("RoleRevokePermission", UNARY),
+            ("UserAdd", UNARY),
+            ("UserChangePassword", UNARY),
+            ("UserDelete", UNARY),
+            ("UserGet", UNARY),
+            ("UserGrantRole", UNARY),
+            ("UserList", UNARY),
+            ("UserRevokeRole", UNARY),
+        ],
+    ),
+    (
+        "etcdserverpb.Cluster",
+        &[
+            ("MemberAdd", UNARY),
+            ("MemberList", UNARY),
+            ("MemberPromote", UNARY),
+            ("MemberRemove", UNARY),
+            ("MemberUpdate", UNARY),
+        ],
+    ),
+    (
+        "etcdserverpb.KV",
+        &[
+            ("Compact", UNARY),
+            ("DeleteRange", UNARY),
+            ("Put", UNARY),
+            ("Range", UNARY),
+            ("RangeStream", SERVER_STREAM),
+            ("Txn", UNARY),
+        ],
+    ),
+    (
+        "etcdserverpb.Lease",
+        &[
+            ("LeaseGrant", UNARY),
+            ("LeaseKeepAlive", BIDI_STREAM),
+            ("LeaseLeases", UNARY),
+            ("LeaseRevoke", UNARY),
+            ("LeaseTimeToLive", UNARY),
+        ],
+    ),
+    (
+        "etcdserverpb.Maintenance",
+        &[
+            ("Alarm", UNARY),
+            ("Defragment", UNARY),
+            ("Downgrade", UNARY),
+            ("Hash", UNARY),
+            ("HashKV", UNARY),
+            ("MoveLeader", UNARY),
+            ("Snapshot", SERVER_STREAM),
+            ("Status", UNARY),
+        ],
+    ),
+    ("etcdserverpb.Watch", &[("Watch", BIDI_STREAM)]),
+    ("grpc.health.v1.Health", &[("Check", UNARY), ("Watch", SERVER_STREAM)]),
+    (
+        "v3electionpb.Election",
+        &[
+            ("Campaign", UNARY),
+            ("Leader", UNARY),
+            ("Observe", SERVER_STREAM),
+            ("Proclaim", UNARY),
+            ("Resign", UNARY),
+        ],
+    ),
+    ("v3lockpb.Lock", &[("Lock", UNARY), ("Unlock", UNARY)]),
+];
+
+/// All that is counted about calls.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    methods: BTreeMap<String, Arc<Method>>,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    /// By what clients say they are: calls that are unary, and those that are not.
+    versions: RwLock<BTreeMap<String, [AtomicU64; 2]>>,
+    unversioned: [AtomicU64; 2],
+}
+
+/// What is counted about one method.
+#[derive(Debug)]
+pub(crate) struct Method {
+    pub(crate) service: &'static str,
+    pub(crate) name: &'static str,
+    /// As the figures' label has it.
+    pub(crate) kind: &'static str,
+    started: AtomicU64,
+    handled: [AtomicU64; CODES.len()],
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// The figures of one method.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MethodFigures {
+    pub(crate) started: u64,
+    /// By code.
+    pub(crate) handled: [u64; CODES.len()],
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        let methods = SERVICES.iter().flat_map(|(service, methods)| {
+            methods.iter().map(move |(name, kind)| {
+                let method = Method {
+                    service,
+                    name,
+                    kind,
+                    started: AtomicU64::new(0),
+                    handled: Default::default(),
+                    received: AtomicU64::new(0),
+                    sent: AtomicU64::new(0),
+                };
+                (format!("/{service}/{name}"), Arc::new(method))
+            })
+        });
+        Calls {
+            methods: methods.collect(),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            versions: RwLock::default(),
+            unversioned: Default::default(),
+        }
+    }
+
+    /// Every method, in the order of their paths.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.methods.values().map(|method| &**method)
+    }
+
+    /// Bytes of messages that were sent and received.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.sent_bytes.load(Ordering::Relaxed), self.received_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Calls by version of the client, unary ones and streams.
+    pub(crate) fn by_version(&self) -> Vec<(String, [u64; 2])> {
+        let values = |counts: &[AtomicU64; 2]| {
+            [counts[0].load(Ordering::Relaxed), counts[1].load(Ordering::Relaxed)]
+        };
+        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> =
+            versions.iter().map(|(version, counts)| (version.clone(), values(counts))).collect();
+        all.push(("unknown".to_owned(), values(&self.unversioned)));
+        all
+    }
+
+    fn on_version(&self, version: Option<&HeaderValue>, is_stream: bool) {
+        let kind = usize::from(is_stream);
+        let Some(version) = version.and_then(|version| version.to_str().ok()) else {
+            self.unversioned[kind].fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        {
+            let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(counts) = versions.get(version) {
+                counts[kind].fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        let version = if versions.len() < VERSIONS_MAX { version } else { "other" };
+        versions.entry(version.to_owned()).or_default()[kind].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Method {
+    pub(crate) fn figures(&self) -> MethodFigures {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MethodFigures {
+            started: value(&self.started),
+            handled: std::array::from_fn(|code| value(&self.handled[code])),
+            received: value(&self.received),
+            sent: value(&self.sent),
+        }
+    }
+}
+
+/// Counts a call, and puts the library's refusals into etcd's words.
+pub(crate) async fn counted(
+    State(calls): State<Arc<Calls>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(method) = calls.methods.get(request.uri().path()).cloned() else {
+        return in_etcds_words(next.run(request).await);
+    };
+    method.started.fetch_add(1, Ordering::Relaxed);
+    calls.on_version(request.headers().get("client-api-version"), method.kind != UNARY);
+    let mut open = Open { method, code: Code::Cancelled };
+    let incoming = Counting {
+        method: Arc::clone(&open.method),
+        calls: Arc::clone(&calls),
+        is_sent: false,
+        rest: Rest::default(),
+    };
+    let request = request.map(|body| Body::new(Counted { body, counting: incoming, open: None }));
+    let response = in_etcds_words(next.run(request).await);
+    open.learn(response.headers());
+    let outgoing =
+        Counting { method: Arc::clone(&open.method), calls, is_sent: true, rest: Rest::default() };
+    response.map(|body| Body::new(Counted { body, counting: outgoing, open: Some(open) }))
+}
+
+fn in_etcds_words(response: Response) -> Response {
+    match status::of_too_long_message(response.headers()) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
+}
+
+/// A call that has not ended; counted as handled when it is dropped.
+struct Open {
+    method: Arc<Method>,
+    /// What came of it; as long as nothing did, its client went away.
+    code: Code,
+}
+
+impl Open {
+    fn learn(&mut self, headers: &HeaderMap) {
+        if let Some(code) = headers.get("grpc-status") {
+            self.code = Code::from_bytes(code.as_bytes());
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(handled) = self.method.handled.get(self.code as usize) {
+            handled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One direction of a call.
+struct Counting {
+    method: Arc<Method>,
+    calls: Arc<Calls>,
+    is_sent: bool,
+    rest: Rest,
+}
+
+impl Counting {
+    fn on_bytes(&mut self, bytes: &[u8]) {
+        let (all, messages) = match self.is_sent {
+            true => (&self.calls.sent_bytes, &self.method.sent),
+            false => (&self.calls.received_bytes, &self.method.received),
+        };
+        all.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        messages.fetch_add(self.rest.feed(bytes), Ordering::Relaxed);
+    }
+}
+
+/// Where in a stream of messages one is.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Of the header of the next message.
+    header: [u8; MESSAGE_HEADER_BYTES],
+    header_bytes: usize,
+    /// Of the message at hand.
+    message_bytes: usize,
+}
+
+impl Rest {
+    /// How many messages begin in these bytes.
+    fn feed(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut messages = 0;
+        while !bytes.is_empty() {
+            let skipped = self.message_bytes.min(bytes.len());
+            self.message_bytes -= skipped;
+            bytes = &bytes[skipped..];
+            let taken = (MESSAGE_HEADER_BYTES - self.header_bytes).min(bytes.len());
+            self.header[self.header_bytes..][..taken].copy_from_slice(&bytes[..taken]);
+            self.header_bytes += taken;
+            bytes = &bytes[taken..];
+            if self.header_bytes == MESSAGE_HEADER_BYTES {
+                let [_, length @ ..] = self.header;
+                self.message_bytes = u32::from_be_bytes(length) as usize;
+                self.header_bytes = 0;
+                messages += 1;
+            }
+        }
+        messages
+    }
+}
+
+/// A body whose messages are counted.
+struct Counted {
+    body: Body,
+    counting: Counting,
+    /// Of an answer: the call, which ends with it.
+    open: Option<Open>,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            if let Some(data) = frame.data_ref() {
+                this.counting.on_bytes(data);
+            }
+            if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
+                open.learn(trailers);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_counted_however_they_are_cut() {
+        let message = |length: u8| {
+            let mut bytes = vec![0, 0, 0, 0, length];
+            bytes.resize(MESSAGE_HEADER_BYTES + usize::from(length), 7);
+            bytes
+        };
+        let stream = [message(3), message(0), message(200), message(1)].concat();
+        for size in 1..=stream.len() {
+            let mut rest = Rest::default();
+            let count: u64 = stream.chunks(size).map(|part| rest.feed(part)).sum();
+            assert_eq!(count, 4, "in parts of {size}");
+            assert_eq!((rest.header_bytes, rest.message_bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn versions_are_bounded() {
+        let calls = Calls::new();
+        for number in 0..100 {
+            let version = HeaderValue::from_str(&format!("3.5.{number}")).unwrap();
+            calls.on_version(Some(&version), number % 2 == 1);
+        }
+        calls.on_version(None, false);
+        let versions = calls.by_version();
+        assert_eq!(versions.len(), VERSIONS_MAX + 2, "and those without one, and all others");
+        assert_eq!(versions.iter().map(|(_, counts)| counts[0] + counts[1]).sum::<u64>(), 101);
+        assert_eq!(versions.last().unwrap(), &("unknown".to_owned(), [1, 0]));
+    }
+
+    #[test]
+    fn every_method_has_figures_from_the_start() {
+        let calls = Calls::new();
+        assert_eq!(calls.methods().count(), 51);
+        let paths: Vec<&String> = calls.methods.keys().collect();
+        assert!(paths.is_sorted());
+    }
+
+    #[test]
+    fn a_call_counts_once_by_what_ended_it() {
+        let calls = Calls::new();
+        let method = calls.methods.values().next().unwrap();
+        let open = || Open { method: Arc::clone(method), code: Code::Cancelled };
+        drop(open());
+        let mut answered = open();
+        let mut headers = HeaderMap::new();
+        answered.learn(&headers); // nothing is known yet
+        headers.insert("grpc-status", HeaderValue::from_static("14"));
+        answered.learn(&headers);
+        drop(answered);
+        let handled = method.figures().handled;
+        assert_eq!((handled[1], handled[14], handled.iter().sum::<u64>()), (1, 1, 2));
+    }
+}

@@ -1,0 +1,58 @@
+//! What a member without a vote serves: its own status, its own state, and reads of it that need not
+//! be up to date. Everything else it refuses, so that clients go to a member that can do it all.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use quorate_kv::KvError;
+
+use crate::local::Local;
+use crate::status;
+
+/// Calls that a learner serves; of ranges, its service refuses those that are to be linearizable.
+const SERVED: &[&str] = &[
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
+
+/// Refuses the calls that a learner does not serve.
+pub(crate) async fn refuse(State(local): State<Local>, request: Request, next: Next) -> Response {
+    if local.is_learner() && is_refused(request.uri().path()) {
+        return status::of_kv(KvError::NotSupportedForLearner).into_http();
+    }
+    next.run(request).await
+}
+
+fn is_refused(path: &str) -> bool {
+    // Its own health is nobody else's business.
+    let is_etcds = ["/etcdserverpb.", "/v3lockpb.", "/v3electionpb."]
+        .iter()
+        .any(|package| path.starts_with(package));
+    is_etcds && !SERVED.contains(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_is_served_without_a_vote() {
+        for (path, refused) in [
+            ("/etcdserverpb.KV/Range", false),
+            ("/etcdserverpb.KV/Put", true),
+            ("/etcdserverpb.KV/Txn", true),
+            ("/etcdserverpb.Watch/Watch", true),
+            ("/etcdserverpb.Lease/LeaseGrant", true),
+            ("/etcdserverpb.Cluster/MemberList", true),
+            ("/etcdserverpb.Maintenance/Status", false),
+            ("/etcdserverpb.Maintenance/Snapshot", false),
+            ("/etcdserverpb.Maintenance/HashKV", true),
+            ("/v3lockpb.Lock/Lock", true),
+            ("/grpc.health.v1.Health/Check", false),
+            ("/health", false),
+        ] {
+            assert_eq!(is_refused(path), refused, "{path}");
+        }
+    }
+}

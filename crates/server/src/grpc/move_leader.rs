@@ -1,0 +1,44 @@
+//! `Maintenance.MoveLeader`: leadership goes to a member of the operator's choice.
+
+use quorate_kv::KvError;
+use quorate_proto::etcdserverpb::{MoveLeaderRequest, MoveLeaderResponse};
+use quorate_types::NodeId;
+use tonic::Status;
+
+use crate::local::Local;
+use crate::status;
+
+/// Hands leadership over and waits until the other member has it.
+///
+/// Only the leader can; it answers without a header, as etcd does.
+pub(super) async fn move_leader(
+    local: &Local,
+    request: MoveLeaderRequest,
+) -> Result<MoveLeaderResponse, Status> {
+    let target = NodeId(request.target_id);
+    let own = local.status();
+    if own.leader != Some(own.node) {
+        return Err(status::of_kv(KvError::NotLeader));
+    }
+    let members = local.store().members();
+    if !members.iter().any(|member| member.id == target.0 && !member.is_learner) {
+        return Err(status::of_kv(KvError::BadLeaderTransferee));
+    }
+    let mut leader = local.node().leader();
+    let moved = async {
+        loop {
+            // A transfer has one election timeout to succeed.
+            if *leader.borrow() == own.node && target != own.node {
+                let asked = local.node().transfer(target).await;
+                asked.map_err(|_| status::of_kv(KvError::Stopped))?;
+            }
+            let arrived = leader.wait_for(|leader| *leader == target);
+            if tokio::time::timeout(local.election_timeout(), arrived).await.is_ok() {
+                return Ok(MoveLeaderResponse::default());
+            }
+        }
+    };
+    tokio::time::timeout(local.request_timeout(), moved)
+        .await
+        .unwrap_or_else(|_| Err(status::of_kv(KvError::LeaderTransferTimeout)))
+}

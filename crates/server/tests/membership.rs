@@ -1,0 +1,323 @@
+//! The Cluster service, MoveLeader and the peer port of real servers in this process.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{
+    Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
+};
+use quorate_server::Server;
+use quorate_server::config::Sources;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Running {
+    server: Server,
+    peer: String,
+    _directory: TempDir,
+}
+
+fn free_peer_url() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+impl Running {
+    /// One that founds a cluster of its own.
+    async fn alone(flags: &[(&str, &str)]) -> Running {
+        let peer = free_peer_url();
+        let running = Running::start("a", &peer, &format!("a={peer}"), "new", flags).await;
+        tokio::time::timeout(PATIENCE, running.server.ready()).await.unwrap();
+        running
+    }
+
+    async fn start(
+        name: &str,
+        peer: &str,
+        cluster: &str,
+        state: &str,
+        flags: &[(&str, &str)],
+    ) -> Running {
+        let directory = TempDir::new().unwrap();
+        let data = directory.path().join("data").to_str().unwrap().to_owned();
+        let mut sources = Sources::default();
+        for (flag, value) in [
+            ("name", name),
+            ("data-dir", &data),
+            ("listen-client-urls", "http://127.0.0.1:0"),
+            ("advertise-client-urls", "http://node:2379"),
+            ("listen-peer-urls", peer),
+            ("initial-advertise-peer-urls", peer),
+            ("initial-cluster", cluster),
+            ("initial-cluster-state", state),
+            ("heartbeat-interval", "10"),
+            ("election-timeout", "50"),
+        ]
+        .iter()
+        .chain(flags)
+        {
+            sources.flag(flag, value).unwrap();
+        }
+        let server = Server::start(&sources.config().unwrap()).await.unwrap();
+        Running { server, peer: peer.to_owned(), _directory: directory }
+    }
+
+    /// One more, which was added before.
+    async fn joins(&self, name: &str, peer: &str) -> Running {
+        let cluster = format!("a={},{name}={peer}", self.peer);
+        Running::start(name, peer, &cluster, "existing", &[]).await
+    }
+
+    fn id(&self) -> u64 {
+        self.server.identity().node.0
+    }
+
+    async fn channel(&self) -> Channel {
+        let address = self.server.client_addresses()[0];
+        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+    }
+
+    async fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel().await)
+    }
+
+    async fn members(&self) -> Vec<Member> {
+        let request = MemberListRequest { linearizable: true };
+        self.cluster().await.member_list(request).await.unwrap().into_inner().members
+    }
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+}
+
+fn add(url: &str, is_learner: bool) -> MemberAddRequest {
+    MemberAddRequest { peer_urls: vec![url.to_owned()], is_learner }
+}
+
+fn words(status: Status) -> (Code, String) {
+    (status.code(), status.message().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_cannot_be_are_refused_in_etcds_words() {
+    let alone = Running::alone(&[]).await;
+    let mut cluster = alone.cluster().await;
+    let own = alone.id();
+
+    let (invalid, failed, none) = (Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound);
+    for urls in [&[][..], &["foo"], &["http://h:1", "http://h"], &["http://h:1/path"]] {
+        let peer_urls = urls.iter().map(ToString::to_string).collect();
+        let refused = cluster.member_add(MemberAddRequest { peer_urls, is_learner: false }).await;
+        let want = "etcdserver: given member URLs are invalid";
+        assert_eq!(words(refused.unwrap_err()), (invalid, want.to_owned()), "{urls:?}");
+    }
+    let refused = cluster.member_add(add(&alone.peer, true)).await.unwrap_err();
+    assert_eq!(words(refused), (failed, "etcdserver: Peer URLs already exists".to_owned()));
+    let refused = cluster.member_remove(MemberRemoveRequest { id: own }).await.unwrap_err();
+    let want = "etcdserver: re-configuration failed due to not enough started members";
+    assert_eq!(words(refused), (failed, want.to_owned()));
+    let unknown = || (none, "etcdserver: member not found".to_owned());
+    let refused = cluster.member_remove(MemberRemoveRequest { id: 7 }).await.unwrap_err();
+    assert_eq!(words(refused), unknown());
+    let refused = cluster.member_promote(MemberPromoteRequest { id: 7 }).await.unwrap_err();
+    assert_eq!(words(refused), unknown());
+    let update = |id, url: &str| MemberUpdateRequest { id, peer_urls: vec![url.to_owned()] };
+    let refused = cluster.member_update(update(7, "http://h:9")).await.unwrap_err();
+    assert_eq!(words(refused), unknown());
+    let refused = cluster.member_promote(MemberPromoteRequest { id: own }).await.unwrap_err();
+    assert_eq!(
+        words(refused),
+        (failed, "etcdserver: can only promote a learner member".to_owned())
+    );
+
+    // A learner that never starts can come and go.
+    let added = cluster.member_add(add("http://h:1", true)).await.unwrap().into_inner();
+    let header = added.header.unwrap();
+    assert_eq!((header.revision, header.member_id), (0, own));
+    let learner = added.member.unwrap();
+    assert!(learner.is_learner && learner.name.is_empty() && learner.client_urls.is_empty());
+    assert_eq!(added.members.len(), 2);
+    assert!(added.members.is_sorted_by_key(|member| member.id) && added.members.contains(&learner));
+    let refused = cluster.member_add(add("http://h:2", true)).await.unwrap_err();
+    let want = "etcdserver: too many learner members in cluster";
+    assert_eq!(words(refused), (failed, want.to_owned()));
+    let refused = cluster.member_add(add("http://h:1", false)).await.unwrap_err();
+    assert_eq!(words(refused), (failed, "etcdserver: Peer URLs already exists".to_owned()));
+    let promote = MemberPromoteRequest { id: learner.id };
+    let refused = cluster.member_promote(promote).await.unwrap_err();
+    let want = "etcdserver: can only promote a learner member which is in sync with leader";
+    assert_eq!(words(refused), (failed, want.to_owned()));
+    let refused = cluster.member_update(update(learner.id, &alone.peer)).await.unwrap_err();
+    assert_eq!(words(refused), (failed, "etcdserver: Peer URLs already exists".to_owned()));
+    let updated = cluster.member_update(update(learner.id, "http://h:3")).await.unwrap();
+    let moved: Vec<_> = updated.into_inner().members;
+    let moved = moved.iter().find(|member| member.id == learner.id).unwrap();
+    assert!(moved.is_learner && moved.peer_urls == ["http://h:3"], "nothing else changed");
+
+    let remove = MemberRemoveRequest { id: learner.id };
+    let removed = cluster.member_remove(remove).await.unwrap().into_inner();
+    assert_eq!(removed.members.iter().map(|member| member.id).collect::<Vec<_>>(), [own]);
+    let refused = cluster.member_remove(remove).await.unwrap_err();
+    assert_eq!(words(refused), unknown(), "once is for ever");
+    assert_eq!(alone.members().await, removed.members);
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_where_it_can() {
+    let alone = Running::alone(&[]).await;
+    let mut maintenance = MaintenanceClient::new(alone.channel().await);
+    let own = alone.id();
+    let moved = maintenance.move_leader(MoveLeaderRequest { target_id: own }).await.unwrap();
+    assert_eq!(moved.into_inner().header, None, "it leads already");
+    let learner = alone.cluster().await.member_add(add("http://h:1", true)).await.unwrap();
+    for target_id in [7, learner.into_inner().member.unwrap().id] {
+        let refused = maintenance.move_leader(MoveLeaderRequest { target_id }).await.unwrap_err();
+        let want = "etcdserver: bad leader transferee".to_owned();
+        assert_eq!(words(refused), (Code::FailedPrecondition, want));
+    }
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
+    let a = Running::alone(&[]).await;
+    let mut kv = KvClient::new(a.channel().await);
+    let put = PutRequest { key: "k".into(), value: "before".into(), ..Default::default() };
+    kv.put(put.clone()).await.unwrap();
+    let peer = free_peer_url();
+    let added = a.cluster().await.member_add(add(&peer, true)).await.unwrap().into_inner();
+    let id = added.member.unwrap().id;
+    let b = a.joins("b", &peer).await;
+    tokio::time::timeout(PATIENCE, b.server.ready()).await.unwrap();
+    assert_eq!(b.id(), id);
+    assert_eq!(b.server.identity().cluster, a.server.identity().cluster);
+
+    let mut theirs = KvClient::new(b.channel().await);
+    let range = |serializable| RangeRequest { key: "k".into(), serializable, ..Default::default() };
+    let read = theirs.range(range(true)).await.unwrap().into_inner();
+    assert_eq!(&read.kvs[0].value[..], b"before");
+    let refused =
+        || (Code::FailedPrecondition, "etcdserver: rpc not supported for learner".to_owned());
+    assert_eq!(words(theirs.range(range(false)).await.unwrap_err()), refused());
+    assert_eq!(words(theirs.put(put.clone()).await.unwrap_err()), refused());
+    let list = b.cluster().await.member_list(MemberListRequest::default()).await;
+    assert_eq!(words(list.unwrap_err()), refused());
+    let mut maintenance = MaintenanceClient::new(b.channel().await);
+    let status = maintenance.status(StatusRequest::default()).await.unwrap().into_inner();
+    assert!(status.is_learner);
+
+    // It runs, so it is in sync sooner or later.
+    let mut cluster = a.cluster().await;
+    let promoted = eventually("a vote", || {
+        let mut cluster = cluster.clone();
+        async move { cluster.member_promote(MemberPromoteRequest { id }).await.ok() }
+    });
+    assert!(promoted.await.into_inner().members.iter().all(|member| !member.is_learner));
+    eventually("the new vote is known", || async {
+        KvClient::new(b.channel().await).put(put.clone()).await.ok()
+    })
+    .await;
+
+    // From now on it can ask for changes, which the leader makes, and it knows them at once.
+    let moved = MaintenanceClient::new(b.channel().await);
+    let refused = moved.clone().move_leader(MoveLeaderRequest { target_id: id }).await.unwrap_err();
+    let not_leader = "etcdserver: not leader".to_owned();
+    assert_eq!(words(refused), (Code::FailedPrecondition, not_leader));
+    let third = b.cluster().await.member_add(add("http://h:1", true)).await.unwrap().into_inner();
+    assert_eq!(third.header.unwrap().member_id, id, "it answers itself");
+    let third = third.member.unwrap();
+    let mut serializable = b.cluster().await;
+    let list = serializable.member_list(MemberListRequest::default()).await.unwrap().into_inner();
+    assert!(list.members.contains(&third));
+    let refused = b.cluster().await.member_add(add("http://h:2", true)).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: too many learner members in cluster");
+    b.cluster().await.member_remove(MemberRemoveRequest { id: third.id }).await.unwrap();
+
+    // And leadership can go to it.
+    let mut maintenance = MaintenanceClient::new(a.channel().await);
+    maintenance.move_leader(MoveLeaderRequest { target_id: id }).await.unwrap();
+    let status = moved.clone().status(StatusRequest::default()).await.unwrap().into_inner();
+    assert_eq!(status.leader, id);
+
+    // The old leader goes for good, by its own word, and stops.
+    let removed = cluster.member_remove(MemberRemoveRequest { id: a.id() }).await;
+    let removed = match removed {
+        Ok(removed) => removed.into_inner().members,
+        // Which it must not do as long as nobody knows how well the other is.
+        Err(unhealthy) => {
+            assert_eq!(unhealthy.message(), "etcdserver: unhealthy cluster");
+            let id = a.id();
+            let removed = eventually("health", || {
+                let mut cluster = cluster.clone();
+                async move { cluster.member_remove(MemberRemoveRequest { id }).await.ok() }
+            });
+            removed.await.into_inner().members
+        }
+    };
+    assert_eq!(removed.iter().map(|member| member.id).collect::<Vec<_>>(), [id]);
+    let reason = tokio::time::timeout(PATIENCE, a.server.broken()).await.unwrap();
+    assert!(reason.contains("this member was removed from the cluster"), "{reason}");
+    let mut theirs = KvClient::new(b.channel().await);
+    eventually("the other goes on alone", || {
+        let (mut theirs, put) = (theirs.clone(), put.clone());
+        async move { theirs.put(put).await.ok() }
+    })
+    .await;
+    assert_eq!(theirs.range(range(false)).await.unwrap().into_inner().count, 1);
+    a.server.shutdown().await;
+    b.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_peer_port_says_who_the_members_are() {
+    let alone = Running::alone(&[]).await;
+    let address = alone.peer.strip_prefix("http://").unwrap();
+    let ask = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let members = ask("/members").await;
+    let cluster = format!("x-etcd-cluster-id: {:x}\r\n", alone.server.identity().cluster);
+    assert!(members.contains(&cluster), "{members}");
+    let (_, body) = members.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let own = serde_json::json!([{
+        "id": alone.id(),
+        "name": "a",
+        "peerURLs": [alone.peer],
+        "clientURLs": ["http://node:2379"],
+    }]);
+    assert_eq!(body, own);
+    assert!(ask("/version").await.contains("\"etcdserver\""));
+    assert!(ask("/v3/kv/put").await.starts_with("HTTP/1.1 404"), "and nothing else");
+    let channel = Channel::from_shared(alone.peer.clone()).unwrap().connect().await.unwrap();
+    let put = KvClient::new(channel).put(PutRequest::default()).await.unwrap_err();
+    assert_eq!(put.code(), Code::Unimplemented);
+    alone.server.shutdown().await;
+}
