@@ -91,7 +91,7 @@ impl Disk {
 }
 
 enum DiskWork {
-    Write(Write),
+    Write(Box<Write>),
     Compact(Mark),
 }
 
@@ -290,12 +290,13 @@ impl World {
             // One that was made since is another state.
             match &node.kept {
                 Some(machine) if wanted == Some(machine.applied) => {
-                    self.network.push((message, Some(machine.clone())))
+                    self.network.push((message, Some(machine.clone())));
                 }
                 _ => failed.push(message.to()),
             }
         }
-        node.writes.extend(effects.writes.into_iter().map(DiskWork::Write));
+        node.writes
+            .extend(effects.writes.into_iter().map(|write| DiskWork::Write(Box::new(write))));
         match effects.compact {
             // Its place is durable by now, so it need not wait for what is not.
             Some(mark) if self.chance.one_in(2) => {
@@ -367,7 +368,7 @@ impl World {
                 };
                 node.disk.write(&write);
                 if write.install.is_some() {
-                    node.installing = Some(write);
+                    node.installing = Some(*write);
                     if !self.healed && self.chance.one_in(2) {
                         self.crash(at);
                     }
