@@ -69,7 +69,7 @@ pub(crate) struct RestoreArgs {
     /// Name of the member [default: default]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Directory to make; it must be empty or not be there [default: <name>.etcd]
+    /// Directory to make; it must be empty or not be there [default: NAME.etcd]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Members of the new cluster: n1=http://h1:2380,n2=http://h2:2380 [default: this member alone]
