@@ -396,11 +396,23 @@ impl OnRaft {
             Err(error) => return Err(Fatal(error.to_string())),
         };
         core.memberships += 1;
+        self.write_commit(core);
         if self.raft.storage().keeps_snapshot() && core.snapshots.none_sending() {
             // Whoever was added just now would find itself missing in it.
             self.drop_snapshot(core);
         }
         Ok(Applying::Membership { index, term, change, conf_state })
+    }
+
+    /// That a change is committed is not left to a later write: whoever is started again under the
+    /// members of before may wait for the vote of one that is gone.
+    fn write_commit(&mut self, core: &mut Core) {
+        self.last_write = WriteId(self.last_write.0 + 1);
+        let hard_state = self.raft.basic_status().hard_state;
+        let write = Write::commit(self.last_write, hard_state.into());
+        core.effects.writes.push(write.clone());
+        let since_ticks = core.now_ticks;
+        self.writes.push_back(PendingWrite { write, responses: Vec::new(), since_ticks });
     }
 
     fn on_persisted(&mut self, core: &mut Core, id: WriteId) -> Result<(), Fatal> {

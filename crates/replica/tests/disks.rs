@@ -30,6 +30,8 @@ struct Member {
     /// Nothing reaches it for now.
     is_away: bool,
     last_write: WriteId,
+    /// The newest commit index that was to be synced.
+    commit_synced: Index,
     snapshots_asked: usize,
     snapshots_sent: usize,
     snapshots_dropped: usize,
@@ -63,6 +65,7 @@ impl Group {
                 stands_still: false,
                 is_away: false,
                 last_write: WriteId(0),
+                commit_synced: Index(0),
                 snapshots_asked: 0,
                 snapshots_sent: 0,
                 snapshots_dropped: 0,
@@ -112,6 +115,11 @@ impl Group {
                     member.snapshots_dropped += usize::from(effects.drop_snapshot);
                     member.refused.extend(effects.refused);
                     member.transfers.extend(effects.transfers);
+                    for write in effects.writes.iter().filter(|write| write.must_sync) {
+                        if let Some(quorate_replica::HardState::Raft(state)) = &write.hard_state {
+                            member.commit_synced = member.commit_synced.max(state.commit);
+                        }
+                    }
                     if let Some(write) = effects.writes.last() {
                         member.last_write = write.id;
                     }
@@ -382,6 +390,24 @@ fn a_change_that_was_judged_in_another_term_changes_nothing() {
     }
     let refused = [1, 2].map(|request| (RequestId(request), Refusal::Change));
     assert_eq!(group.members[0].refused, refused);
+}
+
+#[test]
+fn that_a_change_is_committed_is_written_at_once() {
+    let mut group = Group::new(1000);
+    group.propose(1);
+    let change = ConfChange {
+        change_type: ConfChangeType::AddLearnerNode,
+        node_id: NodeId(9),
+        ..ConfChange::default()
+    };
+    let changed = group.last(0).next();
+    assert!(group.members[0].commit_synced < group.last(0), "other commit indexes can wait");
+    group.handle(0, Event::ProposeChange { request: RequestId(77), change: change.into() });
+    for member in &group.members {
+        assert_eq!(member.replica.status().conf_state.learners, [NodeId(9)]);
+        assert!(changed <= member.commit_synced, "{}", member.commit_synced);
+    }
 }
 
 #[test]

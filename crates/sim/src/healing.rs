@@ -4,6 +4,7 @@
 use quorate_types::NodeId;
 
 use crate::clients::{Client, Part};
+use crate::node::Damage;
 use crate::plan::SECOND;
 use crate::world::{Event, World};
 
@@ -93,7 +94,12 @@ impl World<'_> {
         if !conf.voters_outgoing.is_empty() || self.operator.is_changing || self.operator.whim {
             return broken;
         }
-        let gone = conf.voters.iter().filter(|id| self.nodes[self.place(**id)].is_gone).count();
+        // Whose disk is damaged may have to be replaced.
+        let is_lost = |id: &&NodeId| {
+            let node = &self.nodes[self.place(**id)];
+            node.is_gone || node.damage != Damage::None
+        };
+        let gone = conf.voters.iter().filter(is_lost).count();
         let may = (conf.voters.len() - 1) / 2;
         if may <= gone || 0 < gone || conf.voters.len() < self.plan.members {
             return broken;
