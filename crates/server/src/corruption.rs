@@ -53,7 +53,8 @@ impl Local {
         let members = self.store().members();
         let mut sums = vec![sum(me, own)];
         for member in members.iter().filter(|member| member.id != me) {
-            let Some(url) = member.client_urls.first() else { continue };
+            // Peers are heard before clients are.
+            let Some(url) = member.peer_urls.first() else { continue };
             match hash_of(url, own.hash_revision).await {
                 Ok(other) => sums.push(sum(member.id, other)),
                 Err(error) => tracing::debug!(

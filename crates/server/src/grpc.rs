@@ -20,7 +20,7 @@ use quorate_kv::KvError;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
 use quorate_proto::etcdserverpb::lease_server::LeaseServer;
-use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use quorate_proto::etcdserverpb::watch_server::WatchServer;
 use quorate_proto::health::health_server::HealthServer;
 use quorate_proto::v3electionpb::election_server::ElectionServer;
@@ -39,6 +39,11 @@ pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// A streamed answer.
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Maintenance by itself, for peers.
+pub(crate) fn maintenance(local: Local) -> MaintenanceServer<impl Maintenance> {
+    MaintenanceServer::new(maintenance::Service::new(local))
+}
 
 /// All services; `request_bytes_max` is the limit of a command.
 pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {

@@ -1,5 +1,5 @@
-//! HTTP on the peer port: who the members are, for those that join, and changes that other members
-//! pass on to the leader.
+//! HTTP on the peer port: who the members are, for those that join, changes that other members pass on
+//! to the leader, and the checksum that members compare.
 //!
 //! Whoever can reach this port can speak as a peer; it must be open to the cluster's machines alone.
 
@@ -7,8 +7,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
+use crate::grpc;
 use crate::grpc::cluster::Service;
 use crate::http::{unknown, version};
 use crate::local::Local;
@@ -29,17 +31,29 @@ pub(crate) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) {
     let cluster = ClusterServer::new(Service::for_peers(local.clone()));
+    let maintenance = grpc::maintenance(local.clone());
     let plain = Router::new()
         .route("/members", get(members))
         .route("/version", get(version))
         .with_state(local);
-    let router = Routes::new(cluster).into_axum_router().merge(plain).fallback(unknown);
+    let checksum =
+        Routes::new(maintenance).into_axum_router().layer(middleware::from_fn(only_the_checksum));
+    let router =
+        Routes::new(cluster).into_axum_router().merge(checksum).merge(plain).fallback(unknown);
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     let serving = axum::serve(Connections(connections), router).with_graceful_shutdown(stopped);
     if let Err(error) = serving.await {
         tracing::error!(%error, "no longer answering questions on the peer port");
+    }
+}
+
+/// Of what members are asked for as clients ask, peers need one thing.
+async fn only_the_checksum(request: Request, next: Next) -> Response {
+    match request.uri().path() {
+        "/etcdserverpb.Maintenance/HashKV" => next.run(request).await,
+        _ => unknown(request).await,
     }
 }
 

@@ -223,6 +223,11 @@ fn variables_of_others_are_left_alone_and_those_without_a_meaning_are_warned_abo
 /// A value of a setting that cannot work, and what is said about it after the place it came from:
 /// what is wrong, and what would do. Every setting has one, but for those that take any text.
 const BAD: &[(&str, &str, &str)] = &[
+    ("auto-compaction-mode", "daily", "\"daily\" is not periodic or revision"),
+    ("auto-compaction-retention", "-1", "\"-1\" is not hours, a duration of 1s or more"),
+    ("auto-compaction-retention", "10ms", "\"10ms\" is not hours, a duration of 1s or more"),
+    ("corrupt-check-time", "soon", "\"soon\" is not a duration of 1s or more"),
+    ("initial-corrupt-check", "yes", "\"yes\" is not true or false"),
     ("election-timeout", "soon", "\"soon\" is not a whole number"),
     ("election-timeout", "50001", "50001 is out of range; use 1 to 50000"),
     ("election-timeout", "1s", "\"1s\" is not a whole number"),
