@@ -36,10 +36,12 @@ pub(crate) async fn serve(
         .route("/members", get(members))
         .route("/version", get(version))
         .with_state(local);
-    let checksum =
-        Routes::new(maintenance).into_axum_router().layer(middleware::from_fn(only_the_checksum));
-    let router =
-        Routes::new(cluster).into_axum_router().merge(checksum).merge(plain).fallback(unknown);
+    let router = Routes::new(cluster)
+        .add_service(maintenance)
+        .into_axum_router()
+        .layer(middleware::from_fn(only_the_checksum))
+        .merge(plain)
+        .fallback(unknown);
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
@@ -49,12 +51,13 @@ pub(crate) async fn serve(
     }
 }
 
-/// Of what members are asked for as clients ask, peers need one thing.
+/// Of Maintenance, peers need one thing.
 async fn only_the_checksum(request: Request, next: Next) -> Response {
-    match request.uri().path() {
-        "/etcdserverpb.Maintenance/HashKV" => next.run(request).await,
-        _ => unknown(request).await,
+    let path = request.uri().path();
+    if path.starts_with("/etcdserverpb.Maintenance/") && !path.ends_with("/HashKV") {
+        return unknown(request).await;
     }
+    next.run(request).await
 }
 
 /// As etcd writes it.
