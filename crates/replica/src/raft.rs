@@ -318,9 +318,7 @@ impl OnRaft {
                         install: snapshot.map(|snapshot| *snapshot),
                         must_sync: ready.must_sync && !bug!("a-write-is-not-to-be-synced"),
                     };
-                    core.effects.writes.push(write.clone());
-                    let since_ticks = core.now_ticks;
-                    self.writes.push_back(PendingWrite { write, responses, since_ticks });
+                    self.hand_out(core, write, responses);
                 }
                 Body::StorageApply { entries, responses } => {
                     self.apply(core, entries, responses)?;
@@ -409,10 +407,14 @@ impl OnRaft {
     fn write_commit(&mut self, core: &mut Core) {
         self.last_write = WriteId(self.last_write.0 + 1);
         let hard_state = self.raft.basic_status().hard_state;
-        let write = Write::commit(self.last_write, hard_state.into());
+        self.hand_out(core, Write::commit(self.last_write, hard_state.into()), Vec::new());
+    }
+
+    /// Asks for a write; the responses are given when it is durable.
+    fn hand_out(&mut self, core: &mut Core, write: Write, responses: Vec<Message>) {
         core.effects.writes.push(write.clone());
         let since_ticks = core.now_ticks;
-        self.writes.push_back(PendingWrite { write, responses: Vec::new(), since_ticks });
+        self.writes.push_back(PendingWrite { write, responses, since_ticks });
     }
 
     fn on_persisted(&mut self, core: &mut Core, id: WriteId) -> Result<(), Fatal> {
