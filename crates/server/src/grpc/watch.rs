@@ -40,7 +40,7 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let wants_leader = wants_leader(request.metadata());
+        let wants_leader = wants_leader(request.metadata().as_ref());
         let (responses, outgoing) = mpsc::channel(RESPONSES_MAX);
         let stream = self.local.watching().open();
         let requests = request.into_inner();
