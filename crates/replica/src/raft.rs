@@ -226,7 +226,7 @@ impl OnRaft {
         // Before the engine's tick, which forgets now and then who was heard from.
         self.hand_over_if_stalled(core);
         fatal_only(self.raft.tick())?;
-        core.proposals.expire(core.now_ticks, &mut core.effects.refused);
+        core.expire();
         if !core.leader.is_none()
             && let Some(context) = core.reads.retry(&core.config, core.now_ticks)
         {

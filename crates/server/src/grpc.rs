@@ -27,6 +27,7 @@ use quorate_proto::etcdserverpb::watch_server::{self, WatchServer};
 use quorate_proto::health::health_server::{self, HealthServer};
 use quorate_proto::v3electionpb::election_server::{self, ElectionServer};
 use quorate_proto::v3lockpb::lock_server::{self, LockServer};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
@@ -167,6 +168,8 @@ const LEADERLESS_MAX: u32 = 3;
 /// Resolves when this member has known no leader for so long that streams that depend on one end.
 async fn leaderless(local: &Local) {
     let mut looks = tokio::time::interval(local.election_timeout().max(Duration::from_millis(1)));
+    // Looks that were missed, while somebody did not listen, are not made up for all at once.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaderless = 0;
     while leaderless < LEADERLESS_MAX {
         looks.tick().await;

@@ -131,9 +131,11 @@ impl Local {
                 tokio::time::sleep(REMOVED_POLL).await;
             }
         };
-        tokio::time::timeout(self.inner.request_timeout, gone)
-            .await
-            .map_err(|_| status::of_kv(KvError::Timeout))
+        // However long that takes: the compaction itself is done.
+        tokio::select! {
+            () = gone => Ok(()),
+            () = self.stopping() => Err(status::of_kv(KvError::Stopped)),
+        }
     }
 
     /// Reads the store on a thread that may take its time: an interval can be long.
