@@ -5,7 +5,7 @@
 
 use quorate_types::{Index, NodeId};
 
-use crate::Address;
+use crate::{Address, Quorums};
 
 /// One member of the ensemble: a node that votes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// A watcher's leader is the one member there is: it is followed without asking who leads.
     pub is_leader_known: bool,
+    /// Who of the members are enough. The same on every node.
+    pub quorums: Quorums,
     /// Names the ensemble in votes, so that those of another one are dropped.
     pub cluster: Option<u64>,
     /// Where chance starts from. It must differ from start to start: request ids are drawn from it.
@@ -107,6 +109,7 @@ impl Config {
             own,
             members,
             is_leader_known: false,
+            quorums: Quorums::majority(),
             cluster: None,
             seed: 0,
             applied: Index(0),
@@ -177,6 +180,9 @@ impl Config {
                 return Err(ConfigError::Wildcard { address: address.clone() });
             }
         }
+        if !self.quorums.is_sound(self.members.iter().map(|member| member.id)) {
+            return Err(ConfigError::Quorums);
+        }
         if self.is_leader_known && (self.is_voter() || self.members.len() != 1) {
             return Err(ConfigError::LeaderKnown);
         }
@@ -244,6 +250,9 @@ pub enum ConfigError {
         /// The address.
         address: Address,
     },
+    /// The rule of quorums is none.
+    #[error("the rule of quorums could elect two leaders at once, or none at all")]
+    Quorums,
     /// Only a watcher of one member can know who leads.
     #[error("the leader is known only to a watcher of a single member")]
     LeaderKnown,
