@@ -56,6 +56,8 @@ pub struct SiteConfig {
     pub inbox_count_max: usize,
     /// Most bytes of them.
     pub inbox_bytes_max: usize,
+    /// While more bytes than this wait to be stored, nothing that members send is looked at.
+    pub writing_bytes_max: u64,
     /// So many bytes of the end of the log are kept in memory.
     pub cache_bytes_max: u64,
 }
@@ -99,6 +101,7 @@ impl SiteConfig {
             flush_ms: 1_000,
             inbox_count_max: 4096,
             inbox_bytes_max: 64 << 20,
+            writing_bytes_max: 128 << 20,
             cache_bytes_max: 16 << 20,
         }
     }

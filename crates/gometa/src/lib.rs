@@ -69,6 +69,7 @@
 //! | what waits to be sent on one | `engine.connection_bytes_max`; over it, it is closed |
 //! | proposals without a quorum | `engine.proposals_count_max`, `engine.proposals_bytes_max` |
 //! | requests of this node without an outcome | `engine.requests_count_max` |
+//! | what waits to be stored | [`SiteConfig::writing_bytes_max`] |
 //! | what waits to be applied | `engine.applying_count_max` |
 //! | requests that no role has taken | [`RequestQueue::new`] |
 //! | the log's end in memory | [`SiteConfig::cache_bytes_max`] |

@@ -227,11 +227,12 @@ async fn run_role(
     kill: &Kill,
     signals: &mut Signals,
 ) -> Result<Ended, ServerError> {
-    let is_watcher = site.soft_state().role == Role::Observing;
+    let role = site.soft_state().role;
+    let is_watcher = role == Role::Observing;
     let role_changes = site.role_changes();
     let (mut has_served, mut has_requests, mut has_responses) = (false, true, custom.is_some());
     loop {
-        if site.role_changes() != role_changes {
+        if site.role_changes() != role_changes || site.soft_state().role != role {
             let why = site.left();
             return match has_served {
                 true => Ok(Ended::Left(why)),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quorate_types::{Index, NodeId};
 use quorate_zab::{
-    Address, ConnId, CustomRequest, Epoch, Event, LeaveReason, Note, Outcome, PeerStatus,
+    Address, ConnId, CustomRequest, Entry, Epoch, Event, LeaveReason, Note, Outcome, PeerStatus,
     ProposalId, ProposeError, Ready, Role, SoftState, Status, Write, Zab,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -33,6 +33,9 @@ const TICK_SERVING: Duration = Duration::from_millis(50);
 
 /// So much of what has happened is taken in before the work that follows from it is asked for.
 const BATCH: usize = 256;
+
+/// Of connections that fail one after the other, one in so many is told of.
+const LOG_EVERY: u64 = 100;
 
 /// Most orders from handles that wait.
 const ORDERS_MAX: usize = 1024;
@@ -108,6 +111,8 @@ pub struct ElectionSite {
     done: mpsc::UnboundedReceiver<Done>,
     /// Handed to the thread and not yet durable.
     writing: VecDeque<Write>,
+    writing_bytes: u64,
+    writing_bytes_max: u64,
     /// The end of the log when everything in `writing` is durable.
     written_to: Index,
 
@@ -116,6 +121,8 @@ pub struct ElectionSite {
     inbox: mpsc::Receiver<Inbound>,
     links: BTreeMap<ConnId, Link>,
     next_conn: u64,
+    /// In a row.
+    connect_failures: u64,
     /// One permit for each connection that others may have to this node.
     places: Arc<Semaphore>,
     tasks: JoinSet<()>,
@@ -190,12 +197,15 @@ impl ElectionSite {
             worker,
             done,
             writing: VecDeque::new(),
+            writing_bytes: 0,
+            writing_bytes_max: config.writing_bytes_max.max(1),
             written_to,
             lanes,
             shared: Arc::new(shared),
             inbox,
             links: BTreeMap::new(),
             next_conn: 0,
+            connect_failures: 0,
             places: Arc::new(Semaphore::new(connections_max)),
             tasks: JoinSet::new(),
             began,
@@ -386,15 +396,17 @@ impl ElectionSite {
             return Err(failure.clone());
         }
         let mut asked = None;
+        // A learner with a slow disk is sent more than it can store, unless it stops listening.
+        let has_room = self.writing_bytes < self.writing_bytes_max;
         tokio::select! {
             Some(done) = self.done.recv() => self.on_done(done)?,
-            Some(inbound) = self.inbox.recv() => self.on_inbound(inbound)?,
+            Some(inbound) = self.inbox.recv(), if has_room => self.on_inbound(inbound)?,
             arrival = self.lanes.next() => self.on_arrival(arrival)?,
             Some(order) = self.orders.recv() => asked = self.on_order(order)?,
             Some(_) = self.tasks.join_next() => {}
             () = tokio::time::sleep_until(self.tick_at) => {}
         }
-        for _ in 0..BATCH {
+        for _ in 0..if has_room { BATCH } else { 0 } {
             let Ok(inbound) = self.inbox.try_recv() else { break };
             self.on_inbound(inbound)?;
         }
@@ -426,6 +438,7 @@ impl ElectionSite {
                 while self.writing.front().is_some_and(|write| write.id <= id)
                     && let Some(write) = self.writing.pop_front()
                 {
+                    self.writing_bytes -= bytes(&write);
                     self.zab.storage_mut().written(write);
                 }
                 self.handle_event(Event::Persisted(id))
@@ -442,11 +455,16 @@ impl ElectionSite {
                 self.handle_event(Event::Accepted { conn })
             }
             Inbound::Connected { to, conn, link } => {
+                self.connect_failures = 0;
                 self.links.insert(conn, link);
                 self.handle_event(Event::Connected { to, conn })
             }
             Inbound::ConnectFailed { to, why } => {
-                tracing::debug!(%to, %why, "could not connect");
+                match self.connect_failures.is_multiple_of(LOG_EVERY) {
+                    true => tracing::warn!(%to, %why, "could not connect"),
+                    false => tracing::debug!(%to, %why, "could not connect"),
+                }
+                self.connect_failures += 1;
                 self.handle_event(Event::ConnectFailed { to })
             }
             Inbound::Received { conn, message: quorate_zab::Message::Snapshot(_), .. } => {
@@ -470,7 +488,9 @@ impl ElectionSite {
 
     fn on_arrival(&mut self, arrival: Arrival) -> Result<(), SiteError> {
         match arrival {
-            Arrival::Vote { from, vote } => {
+            Arrival::Vote { mut from, vote } => {
+                // A socket for both families shows the addresses of the older one in the newer form.
+                from.set_ip(from.ip().to_canonical());
                 self.handle_event(Event::Datagram { from: crate::address(from), vote })
             }
             Arrival::Connection { stream, from } => {
@@ -510,6 +530,10 @@ impl ElectionSite {
 
     fn fail(&mut self, error: SiteError) -> Result<(), SiteError> {
         tracing::error!(%error, "the node takes part no more");
+        // Nobody shall take it for one that does.
+        self.links.clear();
+        self.tasks.abort_all();
+        self.lanes = Lanes::none();
         self.failure = Some(error.clone());
         Err(error)
     }
@@ -579,6 +603,7 @@ impl ElectionSite {
             entries: write.entries.clone(),
             hard_state: write.hard_state.clone(),
         }));
+        self.writing_bytes += bytes(&write);
         self.writing.push_back(write);
     }
 
@@ -608,7 +633,7 @@ impl ElectionSite {
         let mut active_ensemble_size = self.status.borrow().active_ensemble_size;
         if role != Role::Leading {
             active_ensemble_size = 0;
-        } else if counts {
+        } else if counts || active_ensemble_size == 0 {
             active_ensemble_size = self.zab.status().active_ensemble_size;
         }
         let config = self.zab.config();
@@ -628,4 +653,8 @@ impl ElectionSite {
             is_new
         });
     }
+}
+
+fn bytes(write: &Write) -> u64 {
+    write.entries.iter().map(Entry::bytes).sum()
 }

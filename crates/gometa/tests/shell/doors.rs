@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_codec::zab::{decode_datagram, encode_datagram, encode_frame, next_frame};
 use quorate_gometa::{
     Busy, CustomRequestHandler, CustomResponse, Messages, MsgFactory, NoCustomRequests,
+    PasswordAuth,
 };
 use quorate_zab::{Address, Command, Epoch, Message, Op, Outcome, PeerStatus, Request, Zxid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -289,5 +290,84 @@ async fn a_leader_of_one_keeps_its_office_over_a_reset() {
     assert_eq!(wire.next().await, None, "its connection is closed");
     node.must_set("y", "2").await;
     assert_eq!(node.status().epoch, epoch);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_come_without_a_password_is_a_policy() {
+    for admits_others in [false, true] {
+        let (lanes, own) = ports().await;
+        let guarded: Tune = match admits_others {
+            true => |config| config.server_auth = Some(Arc::new(password(true))),
+            false => |config| config.server_auth = Some(Arc::new(password(false))),
+        };
+        let node = Node::start(lanes, own, &[own], Arc::default(), guarded).await;
+        node.must_set("x", "1").await;
+        let mut wire = Wire::connect(&node).await;
+        wire.send(&Messages.create_follower_info(Epoch(0), "10.0.0.1:9", false)).await;
+        assert_eq!(wire.next().await.is_some(), admits_others);
+        node.end().await;
+    }
+}
+
+fn password(admits_others: bool) -> PasswordAuth {
+    let (user, password) = ("admin".to_owned(), "right".to_owned());
+    PasswordAuth { op: Op(60), user, password, admits_others }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_authenticate_takes_no_place_for_long() {
+    let guarded: Tune = |config| {
+        config.server_auth = Some(Arc::new(password(false)));
+        config.auth_timeout_ms = 100;
+        config.flush_ms = 100;
+        config.engine.connections_count_max = 2;
+    };
+    let (lanes, own) = ports().await;
+    let node = Node::start(lanes, own, &[own], Arc::default(), guarded).await;
+    node.serves().await;
+    // Two that say nothing take all places there are, for a moment.
+    let (mut one, mut other) = (Wire::connect(&node).await, Wire::connect(&node).await);
+    assert_eq!((one.next().await, other.next().await), (None, None));
+    // Whoever is refused is told so, and its place is free again.
+    for _ in 0..5 {
+        let mut wire = Wire::connect(&node).await;
+        let auth = Command { op: Op(60), ..Command::set("auth request", "{}") };
+        wire.send(&Messages.create_request(5, auth)).await;
+        let Message::Response { request, error, content, .. } = wire.must().await else {
+            panic!("an answer comes first");
+        };
+        assert_eq!((request, error.as_str()), (5, "authentication failed"));
+        assert_eq!(content.as_deref(), Some(&br#"{"code":401}"#[..]));
+        assert_eq!(wire.next().await, None);
+        drop(wire);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.end().await;
+}
+
+/// Has no answers, ever.
+struct Mute;
+
+impl CustomRequestHandler for Mute {
+    fn on_new_request(&self, _origin: Address, _request: Request) -> Result<(), Busy> {
+        Err(Busy)
+    }
+
+    async fn next_response(&self) -> Option<CustomResponse> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_response_channel_ends_nothing() {
+    let (lanes, own) = ports().await;
+    let mute = Some(Arc::new(Mute));
+    let node = Node::start_with(lanes, own, &[own], Arc::default(), |_| {}, mute).await;
+    node.must_set("x", "1").await;
+    let ask = Command { op: Op(51), ..Command::set("k", "x") };
+    let outcome = timeout(LONG, node.requests.request(ask)).await.unwrap();
+    assert_eq!(outcome, Outcome::Answered { error: "busy".to_owned(), content: None });
+    node.must_set("y", "2").await;
     node.end().await;
 }

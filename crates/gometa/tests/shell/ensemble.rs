@@ -1,13 +1,16 @@
 //! Voters: elections, broadcast, those who die, come back, or stand still.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_gometa::{
-    ElectionSite, Ended, Kill, Lanes, MemoryActions, RequestQueue, ServerError, SiteConfig,
-    run_follower_server, run_leader_server,
+    ActionError, ActionHandler, ElectionSite, Ended, Kill, Lanes, MemoryActions, NoCustomRequests,
+    RequestQueue, ServerError, SiteConfig, SiteError, run_follower_server, run_leader_server,
+    run_server,
 };
-use quorate_zab::Outcome;
+use quorate_types::NodeId;
+use quorate_zab::{Address, Command, Entry, Epoch, Outcome, QuorumVerifier, Quorums, Zxid};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -31,8 +34,7 @@ async fn three_elect_a_leader_and_all_apply_what_each_asks_for() {
     }
     until("it is everywhere", || nodes.iter().all(|node| node.actions.count() == 3)).await;
     agree(&nodes.iter().map(|node| &node.actions).collect::<Vec<_>>()).await;
-    let of_leader = nodes[leader].status();
-    assert_eq!(of_leader.active_ensemble_size, 3);
+    until("both follow", || nodes[leader].status().active_ensemble_size == 3).await;
     let name = quorate_gometa::address(nodes[leader].peer.message);
     assert!(nodes.iter().all(|node| node.status().leader.as_ref() == Some(&name)));
 }
@@ -127,7 +129,7 @@ async fn twenty_thousand_writes_pass_an_idle_connection() {
         askers.push(tokio::spawn(async move {
             for number in 0..200 {
                 let key = format!("{asker}/{number}");
-                let outcome = requests.request(quorate_zab::Command::set(&key, "x")).await;
+                let outcome = requests.request(Command::set(&key, "x")).await;
                 assert!(matches!(outcome, Outcome::Committed { .. }), "{key}: {outcome:?}");
             }
         }));
@@ -160,8 +162,7 @@ async fn the_kill_switch_ends_all_and_frees_the_ports() {
     UdpSocket::bind(peer.election).await.expect("the election port is free");
     TcpListener::bind(peer.message).await.expect("the message port is free");
     // What is asked of a node that is gone is refused, not waited for.
-    let (request, outcome) =
-        quorate_gometa::RequestHandle::new(quorate_zab::Command::set("late", "x"));
+    let (request, outcome) = quorate_gometa::RequestHandle::new(Command::set("late", "x"));
     handle.queue_request(request).await;
     assert!(matches!(outcome.await, Ok(Outcome::Refused { .. })));
 }
@@ -175,8 +176,7 @@ async fn without_a_quorum_requests_wait_and_are_refused_at_the_end() {
     }
     let requests = Arc::clone(&last.requests);
     until("it looks", || !last.status().is_serving).await;
-    let asked =
-        tokio::spawn(async move { requests.request(quorate_zab::Command::set("x", "y")).await });
+    let asked = tokio::spawn(async move { requests.request(Command::set("x", "y")).await });
     sleep(Duration::from_millis(100)).await;
     assert!(!asked.is_finished());
     last.requests.close().await;
@@ -225,7 +225,7 @@ async fn the_servers_may_be_run_by_hand() {
             };
             assert!(matches!(other, Err(ServerError::NotElected(_))), "{other:?}");
             let asking = async {
-                let asked = requests.request(quorate_zab::Command::set("x", "1")).await;
+                let asked = requests.request(Command::set("x", "1")).await;
                 assert!(matches!(asked, Outcome::Committed { .. }), "{asked:?}");
                 until("all have asked", || actions.applied().len() == 3).await;
             };
@@ -257,4 +257,108 @@ async fn the_servers_may_be_run_by_hand() {
         leaders += usize::from(timeout(LONG, task).await.unwrap().unwrap());
     }
     assert_eq!(leaders, 1);
+}
+
+/// The first member counts twice.
+#[derive(Debug)]
+struct FirstCountsTwice;
+
+impl QuorumVerifier for FirstCountsTwice {
+    fn has_quorum(&self, members: &BTreeSet<NodeId>) -> bool {
+        3 <= members.len() + usize::from(members.contains(&NodeId(1)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_of_the_ensembles_own_decides_who_is_enough() {
+    let mut nodes = ensemble(4, |config| {
+        config.engine.quorums = Quorums::of(Arc::new(FirstCountsTwice));
+    })
+    .await;
+    // Members are numbered in the order of their addresses; the first and any other one go on.
+    nodes.sort_by_key(|node| node.peer);
+    for node in nodes.drain(2..) {
+        node.end().await;
+    }
+    nodes[1].insist("two of four", "x").await;
+    // Without the first, the other one does not.
+    nodes.remove(0).end().await;
+    until("it looks", || !nodes[0].status().is_serving).await;
+}
+
+/// Its log cannot be written any more once there is an entry in it.
+struct Failing(MemoryActions);
+
+impl ActionHandler for Failing {
+    fn accepted_epoch(&self) -> Result<(Epoch, Option<Address>), ActionError> {
+        self.0.accepted_epoch()
+    }
+    fn current_epoch(&self) -> Result<Epoch, ActionError> {
+        self.0.current_epoch()
+    }
+    fn last_logged_txid(&self) -> Result<Zxid, ActionError> {
+        self.0.last_logged_txid()
+    }
+    fn last_committed_txid(&self) -> Result<Zxid, ActionError> {
+        self.0.last_committed_txid()
+    }
+    fn committed_entries(
+        &self,
+        after: Zxid,
+        last: Zxid,
+        bytes_max: u64,
+    ) -> Result<Vec<(Zxid, Command)>, ActionError> {
+        self.0.committed_entries(after, last, bytes_max)
+    }
+    fn notify_new_accepted_epoch(&self, epoch: Epoch, leader: &Address) -> Result<(), ActionError> {
+        self.0.notify_new_accepted_epoch(epoch, leader)
+    }
+    fn notify_new_current_epoch(&self, epoch: Epoch) -> Result<(), ActionError> {
+        self.0.notify_new_current_epoch(epoch)
+    }
+    fn log_proposal(&self, entries: &[Entry]) -> Result<(), ActionError> {
+        match self.0.last_logged_txid()? {
+            Zxid::ZERO => self.0.log_proposal(entries),
+            _ => Err("disk full".into()),
+        }
+    }
+    fn replace_tail(&self, after: Zxid, entries: &[Entry]) -> Result<(), ActionError> {
+        self.0.replace_tail(after, entries)
+    }
+    fn commit(&self, entries: &[Entry]) -> Result<(), ActionError> {
+        self.0.commit(entries)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_ends_the_node_and_nothing_is_acknowledged() {
+    let (lanes, own) = ports().await;
+    let actions = Arc::new(Failing(MemoryActions::new()));
+    let config = SiteConfig::voter(own, &[own]);
+    let mut site = ElectionSite::create(config, lanes, actions.clone()).await.unwrap();
+    let (requests, kill) = (RequestQueue::new(10), Kill::new());
+    let ask = async {
+        let first = requests.request(Command::set("x", "1")).await;
+        assert!(matches!(first, Outcome::Committed { .. }), "{first:?}");
+        requests.request(Command::set("y", "2")).await
+    };
+    let run = run_server(&mut site, &requests, None::<&NoCustomRequests>, &kill);
+    let (ended, outcome) = timeout(LONG, async { tokio::join!(run, ask) }).await.unwrap();
+    assert!(matches!(ended, Err(SiteError::Action(ActionError(why))) if why == "disk full"));
+    assert_eq!(outcome, Outcome::Unknown, "it may be on the disk, or not");
+    assert!(site.is_closed());
+    assert!(matches!(site.start_election(&kill).await, Ok(None)));
+    TcpListener::bind(own.message).await.expect("its ports are free");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_ends_when_there_will_be_no_more_requests() {
+    let (lanes, own) = ports().await;
+    let node = Node::start(lanes, own, &[own], Arc::default(), |_| {}).await;
+    node.must_set("x", "1").await;
+    node.requests.close().await;
+    let outcome = node.set("y", "2").await;
+    assert!(matches!(outcome, Outcome::Refused { .. }), "{outcome:?}");
+    until("its port is free", || std::net::TcpListener::bind(own.message).is_ok()).await;
+    node.end().await;
 }
