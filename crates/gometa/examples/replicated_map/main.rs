@@ -1,12 +1,12 @@
 //! A map that three processes keep the same. In three terminals:
 //!
 //! ```text
-//! cargo run -p quorate-gometa --example replicated_map -- 1 /tmp/map
-//! cargo run -p quorate-gometa --example replicated_map -- 2 /tmp/map
-//! cargo run -p quorate-gometa --example replicated_map -- 3 /tmp/map
+//! cargo run -p quorate-gometa --example replicated_map -- 1 map
+//! cargo run -p quorate-gometa --example replicated_map -- 2 map
+//! cargo run -p quorate-gometa --example replicated_map -- 3 map
 //! ```
 //! Each takes lines: `set KEY VALUE`, `del KEY`, `get KEY`, `who`. Kill any one of them, and start it
-//! again: nothing that was answered with `done` is lost. `-- watch /tmp/map` follows without a vote.
+//! again: nothing that was answered with `done` is lost. `-- watch map` follows without a vote.
 
 use std::error::Error;
 use std::net::SocketAddr;
