@@ -13,11 +13,12 @@ use crate::event::{NetEvent, Refusal, RefusedBy};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Each reason has its own clock, so that a flood of one does not hide another.
+/// Each reason has its own clock, so that a flood of one does not hide another; and each peer that was
+/// dialed and refuses, since it matters how many of them do.
 #[derive(Debug)]
 pub(crate) struct Notes {
     events: mpsc::Sender<NetEvent>,
-    clocks: Mutex<BTreeMap<(RefusedBy, Refusal), Clock>>,
+    clocks: Mutex<BTreeMap<(RefusedBy, Refusal, Option<NodeId>), Clock>>,
     refused: AtomicU64,
 }
 
@@ -45,7 +46,7 @@ impl Notes {
         address: Option<SocketAddr>,
     ) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let Some(suppressed) = self.may_tell(by, reason, Instant::now()) else {
+        let Some(suppressed) = self.may_tell(by, reason, peer, Instant::now()) else {
             return;
         };
         tracing::info!(?peer, ?address, ?by, %reason, suppressed, "connection refused");
@@ -54,11 +55,19 @@ impl Notes {
     }
 
     /// How many were left out before this one, if this one is to be told.
-    fn may_tell(&self, by: RefusedBy, reason: Refusal, now: Instant) -> Option<u64> {
-        // Unknown reasons share a clock: a peer must not make the map grow by inventing some.
+    fn may_tell(
+        &self,
+        by: RefusedBy,
+        reason: Refusal,
+        peer: Option<NodeId>,
+        now: Instant,
+    ) -> Option<u64> {
+        // Unknown reasons share a clock, and so do strangers: nobody must make the map grow by inventing
+        // some.
+        let peer = peer.filter(|_| by == RefusedBy::Peer);
         let key = match reason {
-            Refusal::Other(_) => (by, Refusal::Other(0)),
-            known => (by, known),
+            Refusal::Other(_) => (by, Refusal::Other(0), peer),
+            known => (by, known, peer),
         };
         let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         match clocks.get_mut(&key) {
@@ -98,8 +107,18 @@ mod tests {
             (2_000, RefusedBy::Peer, Refusal::Other(40), Some(0)),
             (2_001, RefusedBy::Peer, Refusal::Other(41), None), // unknown ones share
         ] {
-            let got = notes.may_tell(by, reason, start + Duration::from_millis(ms));
+            let got = notes.may_tell(by, reason, None, start + Duration::from_millis(ms));
             assert_eq!(got, want, "{by:?} {reason} at {ms}");
+        }
+        for (by, peer, want) in [
+            (RefusedBy::Peer, 1, Some(0)),
+            (RefusedBy::Peer, 1, None),
+            (RefusedBy::Peer, 2, Some(0)), // another peer
+            (RefusedBy::Us, 1, Some(0)),
+            (RefusedBy::Us, 2, None), // whoever that is
+        ] {
+            let got = notes.may_tell(by, Refusal::Removed, Some(NodeId(peer)), start);
+            assert_eq!(got, want, "{by:?} {peer}");
         }
     }
 }

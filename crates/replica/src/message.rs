@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use quorate_codec as codec;
 use quorate_codec::DecodeError;
-use quorate_raft::{Body, MessageType, SnapshotMetadata, is_local_target};
+use quorate_raft::{
+    AnyConfChange, Body, Entry, EntryType, MessageType, SnapshotMetadata, is_local_target,
+};
 use quorate_types::NodeId;
 
+use crate::envelope::{EnvelopeError, open, open_change};
 use crate::zab::packet::{Packet, PacketError};
 use crate::{Engine, Note};
 
@@ -18,10 +21,26 @@ pub enum Message {
     Zab(Packet),
 }
 
-/// Why bytes are no message.
+/// Something that a message wants in the log, for a client of its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A command of the machine.
+    Command(Bytes),
+    /// A membership change, as the machine has it.
+    Change(Bytes),
+}
+
+/// Why bytes are no message, or one that must not be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
+    /// An entry in it holds no command.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// A membership change in it was judged by nobody.
+    #[error("a membership change that no leader has judged")]
+    Unjudged,
+
     /// Not one of Raft.
     #[error(transparent)]
     Raft(#[from] DecodeError),
@@ -73,6 +92,27 @@ impl Message {
         }
     }
 
+    /// What it wants in the log. Whoever takes it must know all of it to be what the machine can read:
+    /// what is committed and can't be read stops every member.
+    ///
+    /// # Errors
+    ///
+    /// [`MessageError`] when it holds anything else.
+    pub fn asked(&self) -> Result<Vec<Asked>, MessageError> {
+        match self {
+            Message::Raft(message) => match &message.body {
+                Body::Propose { entries } => {
+                    entries.iter().filter_map(|entry| of_entry(entry).transpose()).collect()
+                }
+                _ => Ok(Vec::new()),
+            },
+            Message::Zab(packet) => packet
+                .requested()
+                .map(|content| Ok(Asked::Command(open(content.clone())?.1)))
+                .collect(),
+        }
+    }
+
     /// As bytes, in pieces; large payloads are shared, not copied, where the engine's form lets them.
     pub fn encode(&self) -> Vec<Bytes> {
         match self {
@@ -91,6 +131,23 @@ impl Message {
             Engine::Raft => Message::Raft(codec::decode_message(bytes)?),
             Engine::Zab => Message::Zab(Packet::decode(bytes)?),
         })
+    }
+}
+
+fn of_entry(entry: &Entry) -> Result<Option<Asked>, MessageError> {
+    let data = entry.data.clone().unwrap_or_default();
+    match entry.entry_type() {
+        // It asks for nothing, and is applied as nothing.
+        EntryType::Normal if data.is_empty() => Ok(None),
+        EntryType::Normal => Ok(Some(Asked::Command(open(data)?.1))),
+        kind => {
+            let change: AnyConfChange = match kind {
+                EntryType::ConfChange => codec::decode_conf_change(data)?.into(),
+                _ => codec::decode_conf_change_v2(data)?.into(),
+            };
+            let opened = open_change(change.as_v2().context).ok_or(MessageError::Unjudged)?;
+            Ok(Some(Asked::Change(opened.2)))
+        }
     }
 }
 
@@ -133,6 +190,39 @@ mod tests {
     use quorate_types::Index;
 
     use super::*;
+
+    #[test]
+    fn what_cannot_be_applied_is_not_asked_for() {
+        let sealed = |command: &'static [u8]| {
+            let mut entry = bytes::BytesMut::new();
+            crate::seal(crate::RequestId(7), &mut entry);
+            entry.extend_from_slice(command);
+            entry.freeze()
+        };
+        let judged = |content: &'static [u8]| {
+            let mut context = bytes::BytesMut::new();
+            crate::seal_change(crate::RequestId(7), quorate_types::Term(3), &mut context);
+            context.extend_from_slice(content);
+            let context = context.freeze();
+            let change = quorate_raft::ConfChange { context, ..Default::default() };
+            codec::encode_conf_change(&change)
+        };
+        let bare = codec::encode_conf_change(&quorate_raft::ConfChange::default());
+        let entry =
+            |kind, data: Bytes| Entry { kind: Some(kind), data: Some(data), ..Entry::default() };
+        let (normal, change) = (EntryType::Normal, EntryType::ConfChange);
+        for (entry, want) in [
+            (entry(normal, Bytes::new()), Ok(vec![])),
+            (entry(normal, sealed(b"put")), Ok(vec![Asked::Command("put".into())])),
+            (entry(normal, "x".into()), Err(EnvelopeError::TooShort(1).into())),
+            (entry(change, judged(b"add")), Ok(vec![Asked::Change("add".into())])),
+            (entry(change, bare), Err(MessageError::Unjudged)),
+        ] {
+            let body = Body::Propose { entries: vec![entry.clone()] };
+            let message: Message = quorate_raft::Message::new(NodeId(1), body).into();
+            assert_eq!(message.asked(), want, "{entry:?}");
+        }
+    }
 
     #[test]
     fn peers_speak_for_themselves_alone() {

@@ -15,13 +15,13 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_kv::{MemberChange, Store};
-use quorate_net::{Net, NetEvent, PeerStatus, Refusal as NetRefusal, RefusedBy};
+use quorate_kv::{Command, MemberChange, Store};
+use quorate_net::{Net, NetEvent, PeerStatus, RefusedBy};
 use quorate_raft::{ConfChange, ConfChangeType, Role};
 use quorate_replica as replica;
 use quorate_replica::{
-    Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica, RequestId,
-    Step, Write, Writing, seal_change, speaks_for,
+    Asked, Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica,
+    RequestId, Step, Write, Writing, seal_change, speaks_for,
 };
 use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
@@ -221,7 +221,11 @@ impl Driver {
             NetEvent::Message { from, payload } => match Message::decode(self.engine, payload) {
                 // Who sent it and for whom it is meant was settled when the connection was made;
                 // a peer speaks only for itself.
-                Ok(message) if message.to() == self.node && speaks_for(&message, from) => {
+                Ok(message)
+                    if message.to() == self.node
+                        && speaks_for(&message, from)
+                        && can_be_applied(&message) =>
+                {
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -247,6 +251,7 @@ impl Driver {
             }
             NetEvent::Unreachable { to } => self.on_event(Event::Unreachable(to)),
             NetEvent::Connected { peer, inbound, .. } => {
+                self.peers.on_connected(peer);
                 tracing::info!(peer = %format_args!("{peer:x}"), inbound, "peer connected");
                 Ok(())
             }
@@ -258,14 +263,12 @@ impl Driver {
                     suppressed,
                     "connection refused: {reason}"
                 );
-                // The peer has heard from this member before, and that is not in this log.
-                if (by, reason) == (RefusedBy::Peer, NetRefusal::OtherLife) {
-                    return Err(FatalError::OtherLife { peer });
+                match (by, peer) {
+                    (RefusedBy::Peer, Some(peer)) => {
+                        self.peers.on_refused(peer, reason, &self.store)
+                    }
+                    _ => Ok(()),
                 }
-                if (by, reason) == (RefusedBy::Peer, NetRefusal::Removed) {
-                    return Err(FatalError::Removed { peer });
-                }
-                Ok(())
             }
             _ => Ok(()),
         }
@@ -396,6 +399,15 @@ impl Driver {
     fn hand_to_apply(&mut self, work: Work) -> Result<(), FatalError> {
         self.apply.send(work).map_err(|_| FatalError::Thread("the apply thread has ended"))
     }
+}
+
+/// Whether all that a message wants in the log is what the machine can read.
+fn can_be_applied(message: &Message) -> bool {
+    let Ok(asked) = message.asked() else { return false };
+    asked.into_iter().all(|asked| match asked {
+        Asked::Command(command) => Command::decode(command).is_ok(),
+        Asked::Change(change) => MemberChange::decode(change).is_ok(),
+    })
 }
 
 /// A write as the durable log takes it.

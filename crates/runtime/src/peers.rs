@@ -3,11 +3,14 @@
 //! A member that is removed is talked with for a while longer. It may be the leader, which leaves when
 //! enough of the others know, and then tells one of them to campaign. After that it is refused, and so
 //! told that it was removed, should it not know by then.
+//!
+//! A member stops when the others say that it is none of them. One alone may be wrong: it may have gone
+//! on by itself from an old state, and must not stop the rest. So they have to be most of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_kv::{Member, Store};
-use quorate_net::Net;
+use quorate_net::{Net, Refusal};
 use quorate_raft::ConfState;
 use quorate_types::{Life, NodeId};
 
@@ -28,6 +31,8 @@ pub(crate) struct Peers {
     leaving: BTreeMap<NodeId, u64>,
     /// Since when this node knows that it was removed itself.
     removed_since: Option<u64>,
+    /// Who refuses this node as none of them, since they were connected last.
+    denied_by: BTreeMap<NodeId, Refusal>,
 }
 
 impl Peers {
@@ -42,7 +47,47 @@ impl Peers {
             removed: BTreeSet::new(),
             leaving: BTreeMap::new(),
             removed_since: None,
+            denied_by: BTreeMap::new(),
         }
+    }
+
+    /// A peer is connected, so it takes this node for a member.
+    pub(crate) fn on_connected(&mut self, peer: NodeId) {
+        self.denied_by.remove(&peer);
+    }
+
+    /// A peer has refused this node.
+    ///
+    /// # Errors
+    ///
+    /// When it is known by that to be no member any more, or not with this log.
+    pub(crate) fn on_refused(
+        &mut self,
+        peer: NodeId,
+        reason: Refusal,
+        store: &Store,
+    ) -> Result<(), FatalError> {
+        let error = match reason {
+            Refusal::OtherLife => FatalError::OtherLife { peer: Some(peer) },
+            Refusal::Removed => FatalError::Removed { peer: Some(peer) },
+            _ => return Ok(()),
+        };
+        self.denied_by.insert(peer, reason);
+        let members = store.members();
+        let (own, others): (Vec<_>, Vec<_>) =
+            members.iter().partition(|member| member.id == self.node.0);
+        // The cluster has said nothing else of this log.
+        let is_acknowledged = own.iter().any(|member| member.life.known() == Some(self.life));
+        let denied = others.iter().filter(|one| self.denied_by.contains_key(&NodeId(one.id)));
+        if !is_acknowledged || others.len() < 2 * denied.count() {
+            return Err(error);
+        }
+        tracing::error!(
+            peer = %format_args!("{peer:x}"),
+            "{error}; the others do not say so, and this member goes on with them: is that one \
+             started with an old directory, or by itself?"
+        );
+        Ok(())
     }
 
     /// Tells the transport who the peers are, as the machine knows them.
@@ -197,6 +242,35 @@ mod tests {
         let mut again = Peers::new(net.clone(), NodeId(1), Life(1), 3);
         again.on_members_changed(&store).unwrap();
         assert_eq!(ids(&net), [3]);
+        net.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn one_that_says_otherwise_stops_nobody() {
+        let net = Net::start(NetConfig::new(7, NodeId(1)), Vec::new(), mpsc::channel(16).0);
+        for (own, said, stops) in [
+            // The cluster knows this log.
+            (1, vec![(2, Refusal::OtherLife)], false),
+            (1, vec![(2, Refusal::Removed), (2, Refusal::Removed)], false),
+            (1, vec![(2, Refusal::OtherLife), (3, Refusal::Removed)], true),
+            (1, vec![(2, Refusal::OtherLife), (9, Refusal::OtherLife)], false), // no member
+            (1, vec![(2, Refusal::WrongCluster), (3, Refusal::WrongCluster)], false),
+            // It has not heard of it yet.
+            (0, vec![(2, Refusal::OtherLife)], true),
+            (0, vec![(2, Refusal::WrongCluster)], false),
+        ] {
+            let members = vec![Member { life: Life(own), ..member(1) }, member(2), member(3)];
+            let initial = Initial { node: NodeId(1), cluster_id: 7, members, ..Initial::default() };
+            let store = Store::create(MemoryBackend::new(), initial).unwrap();
+            let mut peers = Peers::new(net.clone(), NodeId(1), Life(1), 3);
+            let outcome = said
+                .iter()
+                .try_for_each(|(peer, reason)| peers.on_refused(NodeId(*peer), *reason, &store));
+            assert_eq!(outcome.is_err(), stops, "{own} {said:?}");
+            peers.on_connected(NodeId(2));
+            let again = peers.on_refused(NodeId(3), Refusal::OtherLife, &store);
+            assert_eq!(again.is_err(), own == 0, "2 is connected again: {said:?}");
+        }
         net.shutdown().await;
     }
 

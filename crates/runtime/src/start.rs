@@ -331,8 +331,13 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     if store.is_removed(config.node.0) {
         return Err(StartError::Removed { path: layout.root });
     }
-    apply::check_members(&store)
-        .map_err(|error| StartError::State { path: layout.kv.clone(), why: error.to_string() })?;
+    // Who is to go on alone gets a new list: an earlier try may have left the two different.
+    if !config.force_new_cluster {
+        apply::check_members(&store).map_err(|error| StartError::State {
+            path: layout.kv.clone(),
+            why: error.to_string(),
+        })?;
+    }
     mark_started(&layout).map_err(io_error("cannot write", &layout.started))?;
     let mut initial = initial(&layout, recovered, &store)?;
     if config.force_new_cluster {
@@ -628,7 +633,8 @@ fn replica_config(config: &NodeConfig, seed: u64) -> Config {
     }
 }
 
-/// Makes a directory for its owner only; narrows one that others may enter, and says so.
+/// Makes a directory for its owner only, whose name is durable when this returns; narrows one that
+/// others may enter, and says so.
 pub(crate) fn make_directory(path: &Path) -> Result<(), StartError> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => Err(StartError::Io {
@@ -647,11 +653,21 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), StartError> {
             }
             Ok(())
         }
-        Err(_) => DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(io_error("cannot create", path)),
+        Err(_) => {
+            let missing = path.ancestors().take_while(|path| !path.exists()).count();
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(io_error("cannot create", path))?;
+            for parent in path.ancestors().skip(1).take(missing) {
+                let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+                File::open(parent)
+                    .and_then(|parent| parent.sync_all())
+                    .map_err(io_error("cannot sync", parent))?;
+            }
+            Ok(())
+        }
     }
 }
 

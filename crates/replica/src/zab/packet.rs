@@ -90,6 +90,18 @@ impl Packet {
             if messages.iter().any(|message| matches!(message, Message::Snapshot(_))))
     }
 
+    /// What it asks the leader to put into the log.
+    pub(crate) fn requested(&self) -> impl Iterator<Item = &Bytes> {
+        let messages = match &self.body {
+            Body::Data { messages, .. } => messages.as_slice(),
+            _ => &[],
+        };
+        messages.iter().filter_map(|message| match message {
+            Message::Request(request) => Some(&request.command.content),
+            _ => None,
+        })
+    }
+
     /// The snapshot that it announces, as the machine knows it.
     pub(crate) fn snapshot(&self) -> Option<SnapshotMetadata> {
         let Body::Data { messages, .. } = &self.body else { return None };
