@@ -204,7 +204,13 @@ impl OnRaft {
         }
     }
 
-    fn on_message(&mut self, core: &Core, message: Message) -> Result<(), Fatal> {
+    fn on_message(&mut self, core: &Core, mut message: Message) -> Result<(), Fatal> {
+        if let Body::Append { entries, .. } = &mut message.body
+            && bug!("what-is-not-taken-in-is-answered")
+            && self.is_stalled(core)
+        {
+            *entries = Entries::new();
+        }
         let is_lost = match &message.body {
             // Each may ask for a further write; a leader repeats what was lost.
             Body::Append { .. } if core.config.writes_count_max <= self.writes.len() => true,

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use quorate_raft::{Body, ConfState, Entry, HardState, Message};
 use quorate_replica::{Config, Event, Initial, Message as AnyMessage, Replica, RequestId, seal};
-use quorate_types::{EntryId, Index, Mark, NodeId, Term};
+use quorate_types::{EntryId, Index, Mark, NodeId, Term, bugs};
 
 const ENTRY_BYTES: usize = 1000;
 
@@ -142,4 +142,9 @@ fn messages_to_a_stalled_follower() -> Vec<usize> {
 fn what_a_stalled_member_does_not_take_does_not_go_back_and_forth() {
     let counts = messages_to_a_stalled_follower();
     assert!(counts.iter().all(|count| *count < 40), "{counts:?}");
+    // Answered as if they had carried nothing, they would come again at once.
+    bugs::put_back(Some("what-is-not-taken-in-is-answered"));
+    let counts = messages_to_a_stalled_follower();
+    bugs::put_back(None);
+    assert!(counts.iter().any(|count| 1000 < *count), "{counts:?}");
 }

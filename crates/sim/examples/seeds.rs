@@ -94,7 +94,7 @@ impl Wanted {
                 }
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 *total += &outcome.ledger;
-                if total.seeds.is_multiple_of(1000) {
+                if total.seeds.is_multiple_of(100) {
                     println!("after {:.0} s: {total}", began.elapsed().as_secs_f64());
                 }
             }
