@@ -744,7 +744,7 @@ impl<S: Storage> RawNode<S> {
         match core.news {
             News::Nothing => assert!(!is_owing && !has_more, "who is quiet has no work"),
             News::Beats => {
-                assert!(is_owing && !has_more, "who has a pulse alone has no other work")
+                assert!(is_owing && !has_more, "who has a pulse alone has no other work");
             }
             News::Anything => {}
         }
