@@ -84,6 +84,7 @@ fn every_test_and_place_that_the_parity_tables_name_exists() {
         ("raft-better", "crates/raft/src", 35),
         ("autopilot", "crates/autopilot/src", 170),
         ("zab-rules", "crates/zab/src", 300),
+        ("gometa-names", "crates/gometa/src", 40),
     ] {
         let document = format!("docs/parity/{document}.md");
         let mut tests_named = 0;

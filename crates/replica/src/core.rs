@@ -108,6 +108,12 @@ impl Core {
         self.unpark();
     }
 
+    /// Ends what waited too long for a leader.
+    pub(crate) fn expire(&mut self) {
+        self.proposals.expire(self.now_ticks, &mut self.effects.refused);
+        self.reads.expire(self.now_ticks, &mut self.effects.reads);
+    }
+
     pub(crate) fn answer_reads(&mut self) {
         self.reads.on_applied(self.applied, &mut self.effects.reads);
     }

@@ -204,22 +204,18 @@ impl OnRaft {
         }
     }
 
-    fn on_message(&mut self, core: &Core, mut message: Message) -> Result<(), Fatal> {
-        // Each may ask for a further write; a leader repeats what was lost.
-        let asks = matches!(message.body, Body::Append { .. });
-        if asks && core.config.writes_count_max <= self.writes.len() {
-            return Ok(());
-        }
-        if self.is_stalled(core) {
-            match &mut message.body {
-                // Taken as if they carried nothing: the leader hears what this log has, and that it
-                // gets no further.
-                Body::Append { entries, .. } => *entries = Entries::new(),
-                Body::Propose { .. } => return Ok(()),
-                _ => {}
-            }
-        }
-        self.step(message)
+    fn on_message(&mut self, core: &Core, message: Message) -> Result<(), Fatal> {
+        let is_lost = match &message.body {
+            // Each may ask for a further write; a leader repeats what was lost.
+            Body::Append { .. } if core.config.writes_count_max <= self.writes.len() => true,
+            // Lost, and not taken in without its entries: an answer to that would call for the same
+            // entries at once, again and again, as fast as the network is. So they come with the
+            // pace of heartbeats, which also say how much is committed.
+            Body::Append { entries, .. } => !entries.is_empty() && self.is_stalled(core),
+            Body::Propose { .. } => self.is_stalled(core),
+            _ => false,
+        };
+        if is_lost { Ok(()) } else { self.step(message) }
     }
 
     /// Whether the log holds more than it may, since what is committed cannot be flushed. What is not
@@ -236,7 +232,7 @@ impl OnRaft {
         // Before the engine's tick, which forgets now and then who was heard from.
         self.hand_over_if_stalled(core);
         fatal_only(self.raft.tick())?;
-        core.proposals.expire(core.now_ticks, &mut core.effects.refused);
+        core.expire();
         if !core.leader.is_none()
             && let Some(context) = core.reads.retry(&core.config, core.now_ticks)
         {
