@@ -8,9 +8,9 @@
 //! Source: etcd's `maybeSendAppend` and its callers.
 
 use bytes::Bytes;
-use quorate_types::{EntryId, Index, NodeId};
+use quorate_types::{EntryId, Index, NodeId, bug};
 
-use crate::core::{Core, heartbeat_commit};
+use crate::core::Core;
 use crate::log::LogError;
 use crate::note::Note;
 use crate::{Body, Entries, Fatal, Progress, ProgressState, Storage};
@@ -173,5 +173,14 @@ impl<S: Storage> Core<S> {
             progress.inflights.rest();
         }
         self.owe_beat();
+    }
+}
+
+/// The commit index that a heartbeat may carry: a peer's log may differ from ours beyond what matches.
+pub(crate) fn heartbeat_commit(committed: Index, peer: &Progress) -> Index {
+    if bug!("heartbeats-commit-past-what-matches") {
+        committed
+    } else {
+        committed.min(peer.matched)
     }
 }

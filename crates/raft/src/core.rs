@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
+use crate::append::heartbeat_commit;
 use crate::log::RaftLog;
 use crate::note::{MessageFault, Note, TransferOutcome};
 use crate::reads::ReadRequest;
@@ -54,15 +55,6 @@ const BEATS_OWED_MAX: u32 = 64;
 struct Notes {
     list: Vec<Note>,
     missed: u64,
-}
-
-/// The commit index that a heartbeat may carry: a peer's log may differ from ours beyond what matches.
-pub(crate) fn heartbeat_commit(committed: Index, peer: &Progress) -> Index {
-    if bug!("heartbeats-commit-past-what-matches") {
-        committed
-    } else {
-        committed.min(peer.matched)
-    }
 }
 
 #[derive(Debug)]

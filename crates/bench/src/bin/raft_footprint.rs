@@ -10,10 +10,9 @@
 //! What it said, of bytes in the mean of a group of three:
 //! ```text
 //!                      quorate   with ready_into   raft-rs
-//! elected, then idle    1,016             1,165     2,230
-//! idle after work       1,042             1,192     9,836
+//! elected, then idle    1,002             1,002     2,230
+//! idle after work       1,002             1,002     9,836
 //! ```
-//! With `ready_into` a node keeps the memory of the messages of an idle round.
 
 use std::any::Any;
 

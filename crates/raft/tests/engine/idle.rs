@@ -70,7 +70,7 @@ impl Twins {
                     }
                 }
             }
-            self.both(|node| node.advance()).unwrap();
+            self.both(RawNode::advance).unwrap();
             said.append(&mut ready.messages);
         }
         said
@@ -102,11 +102,11 @@ fn a_heartbeat_leads_to_the_same_by_the_short_way_and_by_the_long() {
                 1 => group[at].both(|node| node.read_index("r")),
                 2 => group[at].both(|node| node.transfer_leader(NodeId(1 + step % 3))),
                 3 => group[at].both(|node| node.report_unreachable(NodeId(1 + step % 3))),
-                4 => group[at].both(|node| node.forget_leader()).unwrap(),
+                4 => group[at].both(RawNode::forget_leader).unwrap(),
                 _ => {}
             }
             for twins in &mut group {
-                twins.both(|node| node.tick()).unwrap();
+                twins.both(RawNode::tick).unwrap();
             }
             loop {
                 let said: Vec<Message> = group.iter_mut().flat_map(Twins::work).collect();
