@@ -32,7 +32,7 @@ impl From<&str> for ActionError {
 ///
 /// The names are gometa's. What gometa asks for besides is known to the node itself:
 /// `GetEnsembleSize`, `GetFollowerId` and `GetQuorumVerifier` stand in its
-/// [settings](crate::SiteConfig), `GetStatus` is [`ElectionSite::status`](crate::ElectionSite::status),
+/// [settings](crate::SiteConfig), `GetStatus` is [`ElectionSite::peer_status`](crate::ElectionSite::peer_status),
 /// and `GetNextTxnId` is the engine's alone.
 pub trait ActionHandler: Send + Sync + 'static {
     /// The epoch promised to last, and the leader it was promised to; 0 and nobody at first.

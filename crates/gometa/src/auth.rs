@@ -2,7 +2,8 @@
 //!
 //! Both run on a fresh connection, before a byte of it reaches the engine, within
 //! [`auth_timeout_ms`](crate::SiteConfig::auth_timeout_ms); an error closes the connection. They
-//! hold for voters and watchers alike. What they exchange is not encrypted here.
+//! hold for voters and watchers alike. What they exchange is encrypted only if the connection
+//! is [wrapped](crate::Wrap).
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use quorate_types::NodeId;
 use quorate_zab::{Address, Config, Member};
 
-use crate::{ClientAuth, ServerAuth};
+use crate::{ClientAuth, ServerAuth, Wrap};
 
 /// Where one member of an ensemble is reached. Its two addresses, as text, are its names: that of
 /// its election port in votes, that of its message port (gometa's `fid`) everywhere else.
@@ -42,16 +42,20 @@ pub struct SiteConfig {
     /// The protocol's own settings: members, times, bounds. Voters that are gometa processes are
     /// refused unless [`allow_gometa_voters`](Config::allow_gometa_voters) is set.
     pub engine: Config,
+    /// Puts something around each connection, TLS say; nothing leaves it as it is.
+    pub wrap: Option<Arc<dyn Wrap>>,
     /// Admits those who connect; nothing admits everybody.
     pub server_auth: Option<Arc<dyn ServerAuth>>,
     /// Introduces this node to a leader; nothing says nothing.
     pub client_auth: Option<Arc<dyn ClientAuth>>,
     /// A connection to a leader must stand within so long.
     pub connect_timeout_ms: u64,
-    /// Authentication must be over within so long.
+    /// Wrapping, and then authentication, must be over within so long.
     pub auth_timeout_ms: u64,
     /// What waits to be sent on a connection that is closed is given so long.
     pub flush_ms: u64,
+    /// A call of the application's that is under way when the node is closed is waited for so long.
+    pub shutdown_ms: u64,
     /// Most messages that have come and that the node has not looked at.
     pub inbox_count_max: usize,
     /// Most bytes of them.
@@ -94,11 +98,13 @@ impl SiteConfig {
         engine.seed = RandomState::new().hash_one(0);
         SiteConfig {
             engine,
+            wrap: None,
             server_auth: None,
             client_auth: None,
             connect_timeout_ms: 2_000,
             auth_timeout_ms: 10_000,
             flush_ms: 1_000,
+            shutdown_ms: 5_000,
             inbox_count_max: 4096,
             inbox_bytes_max: 64 << 20,
             writing_bytes_max: 128 << 20,
@@ -111,6 +117,7 @@ impl fmt::Debug for SiteConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("SiteConfig");
         shown.field("engine", &self.engine);
+        shown.field("has_wrap", &self.wrap.is_some());
         shown.field("has_server_auth", &self.server_auth.is_some());
         shown.field("has_client_auth", &self.client_auth.is_some()).finish_non_exhaustive()
     }

@@ -1,4 +1,5 @@
-//! The task of one connection: first it authenticates, then it reads and writes messages.
+//! The task of one connection: first it is wrapped and authenticates, then it reads and writes
+//! messages.
 //!
 //! What it reads goes to the node's inbox, which is bounded in messages and bytes; while that is
 //! full the connection is not read. What it writes is bounded by the engine, which closes a
@@ -12,14 +13,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_codec::zab::{encode_frame, next_frame};
 use quorate_zab::{Address, ConnId, Message};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::pipe::FIRST_FRAME_BYTES_MAX;
-use crate::{ClientAuth, Pipe, PipeError, ServerAuth};
+use crate::pipe::Stream;
+use crate::{ClientAuth, Pipe, PipeError, ServerAuth, Wrap};
 
 /// Frames that wait are written together up to about so many bytes.
 const WRITE_BYTES: usize = 256 << 10;
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     /// One permit for each byte that waits in the inbox.
     pub(crate) inbox_bytes: Arc<Semaphore>,
     pub(crate) inbox_bytes_max: usize,
+    pub(crate) wrap: Option<Arc<dyn Wrap>>,
     pub(crate) server_auth: Option<Arc<dyn ServerAuth>>,
     pub(crate) client_auth: Option<Arc<dyn ClientAuth>>,
     pub(crate) connect_timeout: Duration,
@@ -95,6 +97,20 @@ pub(crate) async fn accepted(
     _permit: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
+    let stream: Box<dyn Stream> = match &shared.wrap {
+        None => Box::new(stream),
+        Some(wrap) => match timeout(shared.auth_timeout, wrap.accepted(stream, from)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::warn!(%from, %error, "a connection was not what it should be");
+                return;
+            }
+            Err(_) => {
+                tracing::warn!(%from, "a connection did not begin in time");
+                return;
+            }
+        },
+    };
     let mut pipe = Pipe::new(stream);
     let mut first = None;
     if let Some(auth) = &shared.server_auth {
@@ -137,6 +153,14 @@ async fn reach(shared: &Shared, to: &Address) -> Result<(Pipe, SocketAddr), Stri
     let stream = connecting.map_err(|_| "no answer in time".to_owned())?;
     let stream = stream.map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
+    let stream: Box<dyn Stream> = match &shared.wrap {
+        None => Box::new(stream),
+        Some(wrap) => {
+            let wrapping = timeout(shared.auth_timeout, wrap.connected(stream, at)).await;
+            let result = wrapping.map_err(|_| "it did not begin in time".to_owned())?;
+            result.map_err(|error| error.to_string())?
+        }
+    };
     let mut pipe = Pipe::new(stream);
     if let Some(auth) = &shared.client_auth {
         let authenticating = timeout(shared.auth_timeout, auth.authenticate(&mut pipe)).await;
@@ -166,7 +190,7 @@ async fn serve(
     ends: Ends,
     peer: SocketAddr,
 ) {
-    let (read, mut write) = pipe.stream.into_split();
+    let (read, mut write) = tokio::io::split(pipe.stream);
     let mut reader = Reader { shared, conn, read, buffer: pipe.buffer, is_known: false };
     let mut outbox = ends.outbox;
     let closing = async {
@@ -185,15 +209,15 @@ async fn serve(
         is_flushed = write_all(shared, conn, &mut write, &mut outbox) => is_flushed,
         () = closing => false,
     };
-    if is_flushed && let Ok(stream) = reader.read.reunite(write) {
-        linger(stream, shared.flush).await;
+    if is_flushed {
+        linger(reader.read.unsplit(write), shared.flush).await;
     }
     let _ = shared.inbox.send(Inbound::Closed { conn }).await;
 }
 
 /// Ends a connection so that what was sent last arrives: one that is closed while something waits to
 /// be read is reset, and takes with it what is on its way.
-async fn linger(mut stream: TcpStream, most: Duration) {
+async fn linger(mut stream: Box<dyn Stream>, most: Duration) {
     let _ = timeout(most, async {
         stream.shutdown().await?;
         let mut scratch = [0; 4096];
@@ -206,7 +230,7 @@ async fn linger(mut stream: TcpStream, most: Duration) {
 struct Reader<'a> {
     shared: &'a Shared,
     conn: ConnId,
-    read: OwnedReadHalf,
+    read: ReadHalf<Box<dyn Stream>>,
     buffer: BytesMut,
     /// Whether it has sent a whole message.
     is_known: bool,
@@ -258,7 +282,7 @@ impl Reader<'_> {
     }
 
     /// The node is gone when it cannot.
-    async fn send(&self, inbound: Inbound) -> Result<(), PipeError> {
+    async fn send(&mut self, inbound: Inbound) -> Result<(), PipeError> {
         self.shared.inbox.send(inbound).await.map_err(|_| PipeError::Ended)
     }
 }
@@ -267,7 +291,7 @@ impl Reader<'_> {
 async fn write_all(
     shared: &Shared,
     conn: ConnId,
-    write: &mut OwnedWriteHalf,
+    write: &mut WriteHalf<Box<dyn Stream>>,
     outbox: &mut mpsc::UnboundedReceiver<Message>,
 ) -> bool {
     let mut together = BytesMut::new();
@@ -287,6 +311,9 @@ async fn write_all(
             if write.write_all(bytes).await.is_err() {
                 return false;
             }
+        }
+        if write.flush().await.is_err() {
+            return false;
         }
         if shared.inbox.send(Inbound::Written { conn, count }).await.is_err() {
             return false;

@@ -112,7 +112,7 @@ pub use factory::{Messages, MsgFactory};
 pub use kill::Kill;
 pub use lanes::Lanes;
 pub use memory::MemoryActions;
-pub use pipe::{Pipe, PipeError};
+pub use pipe::{Pipe, PipeError, Stream, Wrap, WrapFuture};
 pub use request::{NoRequests, RequestHandle, RequestMgr, RequestQueue};
 pub use server::{
     Signals, run_follower_server, run_leader_server, run_leader_server_with_custom_handler,

@@ -140,6 +140,7 @@ pub struct ElectionSite {
     handle: SiteHandle,
     status: watch::Sender<SiteStatus>,
     failure: Option<SiteError>,
+    shutdown: Duration,
 }
 
 impl ElectionSite {
@@ -159,7 +160,7 @@ impl ElectionSite {
         if config.engine.is_voter() && !has_ports {
             return Err(SiteError::NoPorts);
         }
-        let SiteConfig { mut engine, server_auth, client_auth, .. } = config;
+        let SiteConfig { mut engine, wrap, server_auth, client_auth, .. } = config;
         // Without a handler of the application's, the answer is given here.
         engine.custom_requests = true;
         let (cache_bytes_max, opened) = (config.cache_bytes_max, Arc::clone(&actions));
@@ -180,6 +181,7 @@ impl ElectionSite {
             inbox: inbox_sender,
             inbox_bytes: Arc::new(Semaphore::new(inbox_bytes_max)),
             inbox_bytes_max,
+            wrap,
             server_auth,
             client_auth,
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
@@ -219,6 +221,7 @@ impl ElectionSite {
             handle,
             status,
             failure: None,
+            shutdown: Duration::from_millis(config.shutdown_ms),
         })
     }
 
@@ -266,7 +269,8 @@ impl ElectionSite {
         while self.inbox.try_recv().is_ok() {}
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
-        self.worker.end().await;
+        // A disk may hang; what it still does is nothing new, and no later call follows.
+        let _ = tokio::time::timeout(self.shutdown, self.worker.end()).await;
         self.status.send_replace(SiteStatus::default());
     }
 

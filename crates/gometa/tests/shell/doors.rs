@@ -1,16 +1,19 @@
 //! What comes in from outside: junk, strangers, gometa processes, the application's own requests.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_codec::zab::{decode_datagram, encode_datagram, encode_frame, next_frame};
 use quorate_gometa::{
     Busy, CustomRequestHandler, CustomResponse, Messages, MsgFactory, NoCustomRequests,
-    PasswordAuth,
+    PasswordAuth, Stream, Wrap, WrapFuture,
 };
 use quorate_zab::{Address, Command, Epoch, Message, Op, Outcome, PeerStatus, Request, Zxid};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -370,4 +373,79 @@ async fn a_closed_response_channel_ends_nothing() {
     assert_eq!(outcome, Outcome::Answered { error: "busy".to_owned(), content: None });
     node.must_set("y", "2").await;
     node.end().await;
+}
+
+/// Each side says a word first, and turns every byte around.
+struct Secret;
+
+const WORD: &[u8; 4] = b"word";
+
+/// Bytes that are the other way round on the way.
+struct Turned(TcpStream);
+
+impl AsyncRead for Turned {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.0).poll_read(context, into);
+        into.filled_mut()[before..].iter_mut().for_each(|byte| *byte = !*byte);
+        polled
+    }
+}
+
+impl AsyncWrite for Turned {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let turned: Vec<u8> = bytes.iter().map(|byte| !*byte).collect();
+        Pin::new(&mut self.0).poll_write(context, &turned)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl Wrap for Secret {
+    fn connected(&self, mut stream: TcpStream, _to: SocketAddr) -> WrapFuture {
+        Box::pin(async move {
+            stream.write_all(WORD).await?;
+            Ok(Box::new(Turned(stream)) as Box<dyn Stream>)
+        })
+    }
+
+    fn accepted(&self, mut stream: TcpStream, _from: SocketAddr) -> WrapFuture {
+        Box::pin(async move {
+            let mut word = [0; 4];
+            stream.read_exact(&mut word).await?;
+            match word == *WORD {
+                true => Ok(Box::new(Turned(stream)) as Box<dyn Stream>),
+                false => Err(std::io::Error::other("not the word")),
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_wrapped_before_anything_is_said() {
+    let nodes = ensemble(3, |config| config.wrap = Some(Arc::new(Secret))).await;
+    nodes[0].must_set("x", "1").await;
+    let mut wire = Wire::connect(&nodes[leader(&nodes)]).await;
+    wire.send(&Messages.create_follower_info(Epoch(0), "10.0.0.1:9", false)).await;
+    assert_eq!(wire.next().await, None, "who does not know the word is not heard");
 }
