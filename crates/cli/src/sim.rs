@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{Engine, Fault, Ledger, Options, Outcome, run as run_seed, shrink};
+use quorate_sim::{Engine, Fault, Ledger, Options, attempt, shrink};
 
 const VIOLATED: u8 = 1;
 
@@ -106,18 +105,6 @@ fn run_one(seed: u64, options: &Options, traces: bool) -> ExitCode {
             ExitCode::from(VIOLATED)
         }
     }
-}
-
-/// Runs one seed; a panic is a finding like any other.
-fn attempt(seed: u64, options: &Options, trace: Option<&mut dyn FnMut(String)>) -> Outcome {
-    let ran = catch_unwind(AssertUnwindSafe(|| run_seed(seed, options, trace)));
-    ran.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let ledger = Ledger { seeds: 1, violations: 1, ..Ledger::default() };
-        let why = format!("a panic: {}", text.unwrap_or_default());
-        Outcome { violation: Some(why), ledger }
-    })
 }
 
 fn run_many(args: &SimArgs, options: &Options) -> ExitCode {

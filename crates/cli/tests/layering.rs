@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("autopilot", &["types"]),
     ("zab", &["types"]),
     ("codec", &["types", "raft", "zab"]),
+    ("gometa", &["types", "zab", "codec"]),
     ("history", &["types"]),
     ("wal", &["types"]),
     ("net", &["types"]),
@@ -25,7 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["types", "raft", "zab", "replica", "codec", "history", "kv", "wal"]),
     ("load", &["proto"]),
     ("chaos", &["types", "history", "proto"]),
-    ("bench", &["types", "raft", "codec", "node", "kv", "wal", "proto", "load"]),
+    ("bench", &["types", "raft", "zab", "codec", "node", "gometa", "kv", "wal", "proto", "load"]),
     (
         "cli",
         &["types", "raft", "codec", "server", "proto", "autopilot", "script", "sim", "load", "wal"],

@@ -211,7 +211,7 @@ impl State {
     fn lease_checkpoint(&mut self, place: (Term, u64), checkpoints: &[LeaseCheckpoint]) {
         for one in checkpoints {
             if self.leases.checkpoint(place, one) && one.remaining_seconds == 0 {
-                self.lessor.made_whole(one.id);
+                self.lessor.made_whole(one.id, place);
             }
         }
     }

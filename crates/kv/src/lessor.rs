@@ -83,9 +83,9 @@ struct Timer {
     checkpoint_ms: Option<u64>,
     /// Its end was asked for, so it cannot be renewed any more.
     is_expired: bool,
-    /// A checkpoint was made that promises less than the whole of its time. It may still be on its
-    /// way, or be lost.
-    is_noted: bool,
+    /// The order of the last checkpoint that was made and promises less than the whole of its time,
+    /// until a later one takes it back. It may still be on its way, or be lost.
+    noted: Option<u64>,
 }
 
 impl Lessor {
@@ -125,11 +125,12 @@ impl Lessor {
         }
     }
 
-    /// A lease was promised the whole of its time again.
-    pub(crate) fn made_whole(&mut self, id: i64) {
-        let timers = self.reign.as_mut().map(|reign| &mut reign.timers);
-        if let Some(timer) = timers.and_then(|timers| timers.get_mut(&id)) {
-            timer.is_noted = false;
+    /// A lease was promised the whole of its time again, by a checkpoint of this term and order.
+    pub(crate) fn made_whole(&mut self, id: i64, (term, order): (Term, u64)) {
+        let reign = self.reign.as_mut().filter(|reign| reign.term == term);
+        if let Some(timer) = reign.and_then(|reign| reign.timers.get_mut(&id)) {
+            // What was made after it, and is still to come, promises less again.
+            timer.noted = timer.noted.filter(|noted| order < *noted);
         }
     }
 
@@ -161,8 +162,8 @@ impl Reign {
         let next_ms = self.now_ms.saturating_add(CHECKPOINT_EVERY_MS);
         let checkpoint_ms = (next_ms < deadline_ms).then_some(next_ms);
         let look_ms = deadline_ms;
-        let (is_expired, is_noted) = (false, false);
-        let timer = Timer { deadline_ms, look_ms, checkpoint_ms, is_expired, is_noted };
+        let (is_expired, noted) = (false, None);
+        let timer = Timer { deadline_ms, look_ms, checkpoint_ms, is_expired, noted };
         self.timers.insert(id, timer);
         self.by_time.insert((look_ms, id));
         self.by_checkpoint.extend(checkpoint_ms.map(|at_ms| (at_ms, id)));
@@ -200,7 +201,8 @@ impl Reign {
         due.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// The first `count_max` leases of which to note what is left, in whole seconds, rounded up.
+    /// The first `count_max` leases of which to note what is left, in whole seconds, rounded up: in
+    /// the next [`Reign::checkpoint`].
     fn checkpoints(&mut self, count_max: usize) -> Vec<(i64, i64)> {
         let now_ms = self.now_ms;
         let due = self.by_checkpoint.iter().take_while(|(at_ms, _)| *at_ms <= now_ms);
@@ -213,7 +215,7 @@ impl Reign {
             timer.checkpoint_ms = (next_ms < timer.deadline_ms).then_some(next_ms);
             self.by_checkpoint.extend(timer.checkpoint_ms.map(|at_ms| (at_ms, id)));
             if now_ms < timer.deadline_ms {
-                timer.is_noted = true;
+                timer.noted = Some(self.order + 1);
                 noted.push((id, (timer.deadline_ms - now_ms).div_ceil(1000) as i64));
             }
         }
@@ -286,7 +288,7 @@ impl Store {
         if timer.is_expired || timer.deadline_ms <= reign.now_ms {
             return Ok(Renewal::Expiring);
         }
-        if lease.remaining_seconds != 0 || timer.is_noted {
+        if lease.remaining_seconds != 0 || timer.noted.is_some() {
             let whole = LeaseCheckpoint { id, granted: lease.granted, remaining_seconds: 0 };
             return Ok(Renewal::After(reign.checkpoint(vec![whole])));
         }

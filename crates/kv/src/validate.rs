@@ -2,6 +2,7 @@
 //! member ever sees it. The order of checks is etcd's, since it decides which text a client hears.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::command::{Command, TXN_DEPTH_MAX};
 use crate::error::KvError;
@@ -168,13 +169,53 @@ fn written(list: &[RequestOp]) -> Result<Written<'_>, KvError> {
             }
         }
     }
+    let puts = Puts::new(&all.puts);
     for (interval, place) in &all.deletes {
-        let Some(bounds) = interval.bounds(None) else { continue };
-        if all.puts.range::<[u8], _>(bounds).any(|(_, putter)| putter != place) {
+        if puts.any_of_others(*interval, *place) {
             return Err(KvError::DuplicateKey);
         }
     }
     Ok(all)
+}
+
+/// Puts in the order of their keys, in which it takes few steps to find out who else puts within an
+/// interval, however many puts there are in it.
+struct Puts<'a> {
+    puts: Vec<(&'a [u8], usize)>,
+    /// For each, where the next one is that stands at another place in the list.
+    others: Vec<usize>,
+}
+
+impl<'a> Puts<'a> {
+    fn new(puts: &BTreeMap<&'a [u8], usize>) -> Self {
+        let puts: Vec<_> = puts.iter().map(|(key, place)| (*key, *place)).collect();
+        let mut others = vec![puts.len(); puts.len()];
+        for at in (0..puts.len().saturating_sub(1)).rev() {
+            let is_other = puts[at].1 != puts[at + 1].1;
+            others[at] = if is_other { at + 1 } else { others[at + 1] };
+        }
+        Puts { puts, others }
+    }
+
+    /// Whether anything is put within the interval by another place in the list than this one.
+    fn any_of_others(&self, interval: Interval<'_>, place: usize) -> bool {
+        let Some((start, end)) = interval.bounds(None) else { return false };
+        let first = self.puts.partition_point(|(key, _)| match start {
+            Bound::Included(start) => *key < start,
+            Bound::Excluded(start) => *key <= start,
+            Bound::Unbounded => false,
+        });
+        let end = self.puts.partition_point(|(key, _)| match end {
+            Bound::Included(end) => *key <= end,
+            Bound::Excluded(end) => *key < end,
+            Bound::Unbounded => true,
+        });
+        let of_another = match self.puts.get(first) {
+            Some((_, putter)) if *putter == place => self.others[first],
+            _ => first,
+        };
+        of_another < end
+    }
 }
 
 impl<'a> Written<'a> {

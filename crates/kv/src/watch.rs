@@ -36,6 +36,10 @@ use tree::{End, Tree, Watched};
 const STEP_REVISIONS_MAX: usize = 1000;
 /// And about so many bytes, unless a single revision has more.
 const STEP_BYTES_MAX: usize = 128 << 10;
+/// A step is over once so many events were matched with watchers, however few revisions they are of.
+const STEP_PAIRS_MAX: usize = 100_000;
+/// Watchers that are told history in one step, and those that are let on where there is room again.
+const STEP_WATCHERS_MAX: usize = 512;
 /// However many streams there are, each may have so much waiting.
 const STREAM_BYTES_MIN: usize = 16 << 10;
 /// What a response takes beside its events.
@@ -142,13 +146,14 @@ pub struct Watches {
     streams: BTreeMap<StreamId, Stream>,
     watchers: BTreeMap<u64, Watcher>,
     synced: Tree,
-    behind: Tree,
     /// Those behind, the furthest first.
     queue: BTreeSet<(i64, u64)>,
     /// What is synced has been told everything up to here.
     revision: i64,
     /// Streams that have something to take, and were not reported yet.
     ready: BTreeSet<StreamId>,
+    /// Streams that have room again for watchers that wait for it.
+    roomy: BTreeSet<StreamId>,
     streams_opened: u64,
     watchers_created: u64,
 }
@@ -203,6 +208,8 @@ struct Matched {
     events: Vec<Pair>,
     /// By revision, if each is told by itself, and watcher: places in `events`.
     told: BTreeMap<(i64, u64), Vec<usize>>,
+    /// How far it goes, if not to the end.
+    through: Option<i64>,
 }
 
 /// An event, without and with what was before.
@@ -219,10 +226,10 @@ impl Watches {
             streams: BTreeMap::new(),
             watchers: BTreeMap::new(),
             synced: Tree::default(),
-            behind: Tree::default(),
             queue: BTreeSet::new(),
             revision: store.marks().0,
             ready: BTreeSet::new(),
+            roomy: BTreeSet::new(),
             streams_opened: 0,
             watchers_created: 0,
         }
@@ -244,6 +251,7 @@ impl Watches {
             self.watchers.remove(&watcher);
         }
         self.ready.remove(&stream);
+        self.roomy.remove(&stream);
     }
 
     /// Begins to watch, and says on the stream whether it did.
@@ -302,7 +310,7 @@ impl Watches {
         let WatchCreateRequest { no_put, no_delete, prev_kv, fragment, progress_notify, .. } =
             request;
         let watched = watched(request.key, request.range_end);
-        let (is_quiet, place) = (false, Place::Blocked);
+        let (is_quiet, place) = (true, Place::Blocked);
         self.watchers.insert(
             watcher,
             Watcher {
@@ -381,9 +389,10 @@ impl Watches {
     ///
     /// `Corrupt` when the storage fails: the member has to stop.
     pub fn advance(&mut self, store: &Store) -> Result<bool, KvError> {
+        self.let_on();
         let is_current = !self.advance_synced(store)?;
         let is_caught_up = !self.advance_behind(store)?;
-        Ok(!(is_current && is_caught_up))
+        Ok(!(is_current && is_caught_up && self.roomy.is_empty()))
     }
 
     /// The next response of a stream. Where it makes room for watchers, there is more to tell: call
@@ -393,10 +402,8 @@ impl Watches {
         let from = self.streams.get_mut(&stream)?;
         let (bytes, response) = from.outbox.pop_front()?;
         from.outbox_bytes -= bytes;
-        if from.outbox_bytes <= room_bytes / 2 {
-            for watcher in std::mem::take(&mut from.blocked) {
-                self.settle(watcher);
-            }
+        if from.outbox_bytes <= room_bytes / 2 && !from.blocked.is_empty() {
+            self.roomy.insert(stream);
         }
         Some(response)
     }
@@ -415,7 +422,7 @@ impl Watches {
 
     /// Whether anybody is behind who has room.
     pub fn is_behind(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.roomy.is_empty()
     }
 
     /// How many watchers there are.
@@ -439,8 +446,12 @@ impl Watches {
         self.streams[&stream].outbox_bytes
     }
 
-    /// Hands out the next changes to all that are synced. True if there are more.
-    fn advance_synced(&mut self, store: &Store) -> Result<bool, KvError> {
+    /// Hands out the next changes to all that are synced, a step. True if there are more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Watches::advance`].
+    pub fn advance_synced(&mut self, store: &Store) -> Result<bool, KvError> {
         if self.watchers.is_empty() {
             // Nothing is read for nobody.
             self.revision = self.revision.max(store.marks().0);
@@ -451,6 +462,7 @@ impl Watches {
             Changes::Found { rows, through, current } => {
                 let matched = self.matched(&self.synced, true, &rows, store)?;
                 self.tell_each_revision(&matched);
+                let through = matched.through.unwrap_or(through);
                 self.revision = through;
                 Ok(through < current)
             }
@@ -470,13 +482,16 @@ impl Watches {
         let limits = Limits { revisions_max: STEP_REVISIONS_MAX, bytes_max: STEP_BYTES_MAX };
         match store.changes_after(next - 1, limits)? {
             Changes::Found { rows, through, current } => {
-                let matched = self.matched(&self.behind, false, &rows, store)?;
-                let met: Vec<u64> = self
-                    .queue
-                    .range((Bound::Unbounded, Bound::Included((through, u64::MAX))))
-                    .map(|(_, watcher)| *watcher)
-                    .collect();
-                for watcher in met {
+                let last = Bound::Included((through, u64::MAX));
+                let furthest = self.queue.range((Bound::Unbounded, last)).take(STEP_WATCHERS_MAX);
+                let furthest: Vec<(i64, u64)> = furthest.copied().collect();
+                let mut tree = Tree::default();
+                for (_, watcher) in &furthest {
+                    tree.insert(&self.watchers[watcher].watched, *watcher);
+                }
+                let matched = self.matched(&tree, false, &rows, store)?;
+                let through = matched.through.unwrap_or(through);
+                for (_, watcher) in furthest.into_iter().filter(|(next, _)| *next <= through) {
                     let places = matched.told.get(&(0, watcher)).map_or(&[][..], Vec::as_slice);
                     self.catch_up(watcher, &matched.events, places, through, current);
                 }
@@ -526,7 +541,13 @@ impl Watches {
         let mut told: BTreeMap<(i64, u64), Vec<usize>> = BTreeMap::new();
         let mut kept: Vec<(Revision, &Row)> = Vec::new();
         let mut asked = Vec::new(); // places of those whose pair before is wanted
+        let (mut pairs, mut last, mut through) = (0, 0, None);
         for (revision, row) in rows {
+            if STEP_PAIRS_MAX <= pairs && last < revision.main {
+                through = Some(last);
+                break;
+            }
+            last = revision.main;
             let (key, kind) = match row {
                 Row::Put(kv) => (&kv.key, EventKind::Put),
                 Row::Tombstone { key } => (key, EventKind::Delete),
@@ -537,6 +558,7 @@ impl Watches {
                 if one.wants(revision.main, kind) {
                     is_wanted = true;
                     is_prev_wanted |= one.prev_kv;
+                    pairs += 1;
                     let group = if one_by_one { revision.main } else { 0 };
                     told.entry((group, watcher)).or_default().push(kept.len());
                 }
@@ -563,7 +585,7 @@ impl Watches {
                 events[place].whole = Some(Arc::new(whole));
             }
         }
-        Ok(Matched { events, told })
+        Ok(Matched { events, told, through })
     }
 
     /// Tells synced watchers each revision in a response of its own. One whose stream has no room
@@ -662,7 +684,6 @@ impl Watches {
             self.synced.insert(&one.watched, watcher);
         } else {
             one.place = Place::Behind;
-            self.behind.insert(&one.watched, watcher);
             self.queue.insert((one.next, watcher));
         }
     }
@@ -676,13 +697,27 @@ impl Watches {
         }
     }
 
+    /// Lets some of those go on that waited for room, and have it again.
+    fn let_on(&mut self) {
+        for _ in 0..STEP_WATCHERS_MAX {
+            let Some(stream) = self.roomy.first().copied() else { return };
+            let has_room = self.has_room(stream);
+            let waiting = self.streams.get_mut(&stream).filter(|_| has_room);
+            match waiting.and_then(|stream| stream.blocked.pop_first()) {
+                Some(watcher) => self.settle(watcher),
+                None => {
+                    self.roomy.remove(&stream);
+                }
+            }
+        }
+    }
+
     /// Takes a watcher from where it is.
     fn displace(&mut self, watcher: u64) {
         let Some(one) = self.watchers.get(&watcher) else { return };
         match one.place {
             Place::Synced => self.synced.remove(&one.watched, watcher),
             Place::Behind => {
-                self.behind.remove(&one.watched, watcher);
                 self.queue.remove(&(one.next, watcher));
             }
             Place::Blocked => {

@@ -8,12 +8,12 @@
 //! Source: etcd's `maybeSendAppend` and its callers.
 
 use bytes::Bytes;
-use quorate_types::{EntryId, Index, NodeId, bug};
+use quorate_types::{EntryId, Index, NodeId};
 
-use crate::core::Core;
+use crate::core::{Core, heartbeat_commit};
 use crate::log::LogError;
 use crate::note::Note;
-use crate::{Body, Entries, Fatal, ProgressState, Storage};
+use crate::{Body, Entries, Fatal, Progress, ProgressState, Storage};
 
 /// Whether an append is worth sending that carries nothing but the commit index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,15 @@ pub(crate) enum WhenEmpty {
 impl<S: Storage> Core<S> {
     /// Sends every peer an append, unless it is paused.
     pub(crate) fn broadcast_append(&mut self, when_empty: WhenEmpty) -> Result<(), Fatal> {
+        let commit = self.log.committed();
         let mut place = 0;
-        while let Some(peer) = self.tracker.progress.id_at(place) {
-            if peer != self.id {
-                self.send_append(peer, when_empty)?;
-            }
+        while let Some((peer, progress)) = self.tracker.progress.at(place) {
             place += 1;
+            // To a peer whose entries are pulled, only news of the commit index goes.
+            let is_idle = self.is_pulled(progress) && !progress.can_bump_commit(commit);
+            if peer != self.id {
+                self.send_append(peer, if is_idle { WhenEmpty::Skip } else { when_empty })?;
+            }
         }
         Ok(())
     }
@@ -53,12 +56,37 @@ impl<S: Storage> Core<S> {
         Ok(())
     }
 
-    /// Sends `peer` the entries it needs next, or a snapshot if those are not there any more.
-    /// Says whether anything was sent.
+    /// Whether entries go to this peer only when the driver asks for them.
+    fn is_pulled(&self, progress: &Progress) -> bool {
+        self.config.pull_appends && progress.state == ProgressState::Replicate
+    }
+
+    /// Sends `peer` the entries it needs next, unless those are pulled, or a snapshot if they are not
+    /// there any more. Says whether anything was sent.
     pub(crate) fn send_append(
         &mut self,
         peer: NodeId,
         when_empty: WhenEmpty,
+    ) -> Result<bool, Fatal> {
+        match self.tracker.progress.get(peer) {
+            Some(progress) if self.is_pulled(progress) => {
+                // There is something to find out if entries are under way, which may be lost.
+                let is_news = progress.can_bump_commit(self.log.committed());
+                let is_idle = progress.next == progress.matched.next() && !is_news;
+                let when_empty = if is_idle { WhenEmpty::Skip } else { when_empty };
+                self.send_entries(peer, when_empty, None)
+            }
+            _ => self.send_entries(peer, when_empty, Some(self.config.max_size_per_msg)),
+        }
+    }
+
+    /// As [`Core::send_append`], with entries of up to `max_size` bytes encoded, at least one, or
+    /// without any.
+    pub(crate) fn send_entries(
+        &mut self,
+        peer: NodeId,
+        when_empty: WhenEmpty,
+        max_size: Option<u64>,
     ) -> Result<bool, Fatal> {
         let Some(progress) = self.tracker.progress.get_mut(peer) else { return Ok(false) };
         if progress.is_paused() {
@@ -76,10 +104,9 @@ impl<S: Storage> Core<S> {
         // what filled it was lost.
         let is_throttled =
             progress.state == ProgressState::Replicate && progress.inflights.is_full();
-        let entries = if is_throttled {
-            Ok(Entries::new())
-        } else {
-            self.log.entries(progress.next, self.config.max_size_per_msg)
+        let entries = match max_size {
+            Some(max_size) if !is_throttled => self.log.entries(progress.next, max_size),
+            Some(_) | None => Ok(Entries::new()),
         };
         let entries = match entries {
             Ok(entries) if entries.is_empty() && when_empty == WhenEmpty::Skip => return Ok(false),
@@ -126,17 +153,25 @@ impl<S: Storage> Core<S> {
     pub(crate) fn broadcast_heartbeat(&mut self, context: &Bytes) {
         let committed = self.log.committed();
         let mut place = 0;
-        while let Some(peer) = self.tracker.progress.id_at(place) {
+        while let Some((peer, progress)) = self.tracker.progress.at_mut(place) {
             place += 1;
             if peer == self.id {
                 continue;
             }
-            let Some(progress) = self.tracker.progress.get_mut(peer) else { continue };
-            // Its log may differ from ours beyond what matches.
-            let is_bound = !bug!("heartbeats-commit-past-what-matches");
-            let commit = if is_bound { committed.min(progress.matched) } else { committed };
+            let commit = heartbeat_commit(committed, progress);
             progress.sent_commit(commit);
             self.send(peer, Body::Heartbeat { commit, context: context.clone() });
         }
+    }
+
+    /// As [`Core::broadcast_heartbeat`], without a context and with the next Ready.
+    pub(crate) fn owe_heartbeats(&mut self) {
+        let committed = self.log.committed();
+        let peers = self.tracker.progress.iter_mut().filter(|(peer, _)| *peer != self.id);
+        for (_, progress) in peers {
+            progress.sent_commit(heartbeat_commit(committed, progress));
+            progress.inflights.rest();
+        }
+        self.owe_beat();
     }
 }

@@ -31,6 +31,40 @@ pub(crate) struct HandedOver {
     pub(crate) ticks_left: u32,
 }
 
+/// What a node was told since it was last asked for work. A node that is idle hears, and says,
+/// nothing but heartbeats and their answers, and need not look for anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing that makes work.
+    Nothing,
+    /// Heartbeats, or a tick that makes some due: beats are owed, and nothing else is new.
+    Beats,
+    /// More than that, or it is not known.
+    Anything,
+}
+
+/// So many messages rather go into memory that is there already than bring their own.
+const COPIED_COUNT: usize = 8;
+
+/// More than that are queued as other messages are: whoever is told so much is not idle.
+const BEATS_OWED_MAX: u32 = 64;
+
+/// What was noted since the last Ready.
+#[derive(Debug, Default)]
+struct Notes {
+    list: Vec<Note>,
+    missed: u64,
+}
+
+/// The commit index that a heartbeat may carry: a peer's log may differ from ours beyond what matches.
+pub(crate) fn heartbeat_commit(committed: Index, peer: &Progress) -> Index {
+    if bug!("heartbeats-commit-past-what-matches") {
+        committed
+    } else {
+        committed.min(peer.matched)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Core<S> {
     pub(crate) id: NodeId,
@@ -43,8 +77,10 @@ pub(crate) struct Core<S> {
     pub(crate) tracker: ProgressTracker,
     /// Whether this node is a learner in its own membership.
     pub(crate) is_learner: bool,
-    /// Whether nothing happened since the last Ready that could have made work.
-    pub(crate) is_quiet: bool,
+    /// What happened since the last Ready that could have made work.
+    pub(crate) news: News,
+    /// See [`Core::owe_beat`].
+    pub(crate) beats_owed: u32,
 
     /// Ticks since the last sign of a leader, or, on a leader, since the last check of its quorum.
     pub(crate) election_elapsed: u32,
@@ -54,6 +90,9 @@ pub(crate) struct Core<S> {
     pub(crate) has_stood: bool,
     /// For so many ticks more, an order to campaign is obeyed once a membership change is applied.
     pub(crate) late_order_ticks: u32,
+    /// For so many ticks more, a leader may count on this node to help no other into office; only
+    /// with [`Config::lease_ticks`]. Unlike the leader it is known by, it outlasts the term.
+    pub(crate) promise_ticks: u32,
     /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
     /// and takes no entries until then.
     pub(crate) snapshot_wanted: Option<Index>,
@@ -77,8 +116,8 @@ pub(crate) struct Core<S> {
     /// Reads asked before the leader's first commit in its term. They outlive a leadership.
     pub(crate) postponed: Vec<ReadRequest>,
 
-    notes: Vec<Note>,
-    notes_missed: u64,
+    // Boxed, because most of many groups on a node are quiet.
+    notes: Option<Box<Notes>>,
     pub(crate) tracer: Tracer,
 }
 
@@ -102,11 +141,13 @@ impl<S: Storage> Core<S> {
             log,
             tracker,
             is_learner: false,
-            is_quiet: false,
+            news: News::Anything,
+            beats_owed: 0,
             election_elapsed: 0,
             election_timeout: config.election_tick,
             has_stood: false,
             late_order_ticks: 0,
+            promise_ticks: 0,
             snapshot_wanted: None,
             restored: Index(0),
             is_gone: false,
@@ -118,8 +159,7 @@ impl<S: Storage> Core<S> {
             read_states: Vec::new(),
             lost_reads: Vec::new(),
             postponed: Vec::new(),
-            notes: Vec::new(),
-            notes_missed: 0,
+            notes: None,
             tracer: Tracer::new(logger),
             config,
         };
@@ -129,6 +169,8 @@ impl<S: Storage> Core<S> {
         if !hard_state.is_empty() {
             core.log.load_commit(hard_state.commit)?;
             (core.term, core.vote) = (hard_state.term, hard_state.vote);
+            // What it promised before it stopped is not known.
+            core.promise();
         }
         if core.config.applied > Index(0) {
             core.log.applied_to(core.config.applied, 0)?;
@@ -193,9 +235,22 @@ impl<S: Storage> Core<S> {
         }
     }
 
+    /// Promises a leader to help no other into office for an election timeout.
+    pub(crate) fn promise(&mut self) {
+        if self.config.lease_ticks > 0 {
+            self.promise_ticks = self.config.election_tick;
+        }
+    }
+
+    /// Whether a leader may count on that.
+    pub(crate) fn has_promised(&self) -> bool {
+        self.promise_ticks > 0
+    }
+
     /// A tick of a node that does not lead.
     pub(crate) fn tick_orders(&mut self) {
         self.late_order_ticks = self.late_order_ticks.saturating_sub(1);
+        self.promise_ticks = self.promise_ticks.saturating_sub(1);
         if let Some(handed_over) = &mut self.handed_over {
             handed_over.ticks_left = handed_over.ticks_left.saturating_sub(1);
             if handed_over.ticks_left == 0 {
@@ -276,6 +331,51 @@ impl<S: Storage> Core<S> {
         }
     }
 
+    /// Whether a round of heartbeats, or an answer to one, may be owed: nobody listens, and it finds
+    /// room.
+    pub(crate) fn may_owe_beat(&self) -> bool {
+        let max = self.config.messages_max;
+        let owed = (self.beats_owed as usize + 1) * self.tracker.progress.len();
+        !self.tracer.is_on()
+            && self.beats_owed < BEATS_OWED_MAX
+            && (max == 0 || self.messages.len() + self.held.len() + owed <= max)
+    }
+
+    /// A leader owes its peers a round of heartbeats, any other node its leader an answer to one;
+    /// both without a context. They are made when there is somebody to take them.
+    pub(crate) fn owe_beat(&mut self) {
+        self.beats_owed += 1;
+        if self.news == News::Nothing {
+            self.news = News::Beats;
+        }
+    }
+
+    /// Puts what is owed behind `messages`.
+    pub(crate) fn pay_beats(&mut self, messages: &mut Vec<Message>) {
+        let (from, term, committed) = (self.id, self.term, self.log.committed());
+        for _ in 0..std::mem::take(&mut self.beats_owed) {
+            if self.lead != from {
+                let body = Body::HeartbeatReply { context: Bytes::new() };
+                messages.push(Message { to: self.lead, from, term, body });
+                continue;
+            }
+            for (to, progress) in self.tracker.progress.iter().filter(|(to, _)| *to != from) {
+                let commit = heartbeat_commit(committed, progress);
+                let body = Body::Heartbeat { commit, context: Bytes::new() };
+                messages.push(Message { to, from, term, body });
+            }
+        }
+    }
+
+    /// Something is about to happen that comes after what is owed.
+    pub(crate) fn queue_beats(&mut self) {
+        if self.beats_owed > 0 {
+            let mut messages = std::mem::take(&mut self.messages);
+            self.pay_beats(&mut messages);
+            self.messages = messages;
+        }
+    }
+
     fn queue(&mut self, message: Message) {
         let kind = message.message_type();
         let vouches = matches!(
@@ -300,23 +400,9 @@ impl<S: Storage> Core<S> {
             if vouches {
                 self.held.push(message);
             } else {
-                self.make_room();
                 self.messages.push(message);
             }
         }
-    }
-
-    /// Gives the queue of messages memory when it has none: as much as a round of heartbeats, or an
-    /// answer to one, takes. An idle node keeps it.
-    fn make_room(&mut self) {
-        if self.messages.capacity() == 0 {
-            self.messages.reserve_exact(self.idle_messages());
-        }
-    }
-
-    /// How many messages a Ready of an idle node has.
-    pub(crate) fn idle_messages(&self) -> usize {
-        if self.lead == self.id { self.tracker.progress.len().max(2) - 1 } else { 1 }
     }
 
     /// Whether no more messages to others may wait to be sent.
@@ -342,17 +428,17 @@ impl<S: Storage> Core<S> {
         progress.msg_app_flow_paused = true;
     }
 
-    /// Moves the messages that may go at once behind those in `taken`. Memory goes with them, but
-    /// for what an idle node will need again.
+    /// Moves the messages that may go at once behind those in `taken`, and their memory with them.
     pub(crate) fn take_messages(&mut self, taken: &mut Vec<Message>) {
         if self.messages.is_empty() {
             return;
         }
-        if taken.capacity() == 0 || self.idle_messages() < self.messages.capacity() {
-            let messages = std::mem::take(&mut self.messages);
-            if taken.is_empty() { *taken = messages } else { taken.extend(messages) }
+        let mut messages = std::mem::take(&mut self.messages);
+        let is_short = messages.len() <= COPIED_COUNT.min(taken.capacity());
+        if taken.is_empty() && !is_short {
+            *taken = messages;
         } else {
-            taken.append(&mut self.messages);
+            taken.append(&mut messages);
         }
     }
 
@@ -382,10 +468,11 @@ impl<S: Storage> Core<S> {
     // Notes.
 
     pub(crate) fn note(&mut self, note: Note) {
-        if self.notes.len() < self.config.notes_max {
-            self.notes.push(note);
+        let notes = self.notes.get_or_insert_default();
+        if notes.list.len() < self.config.notes_max {
+            notes.list.push(note);
         } else {
-            self.notes_missed += 1;
+            notes.missed += 1;
         }
     }
 
@@ -394,17 +481,17 @@ impl<S: Storage> Core<S> {
     }
 
     pub(crate) fn has_notes(&self) -> bool {
-        !self.notes.is_empty() || self.notes_missed > 0
+        self.notes.is_some()
     }
 
     /// Takes out what was noted, oldest first.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
-        let mut notes = std::mem::take(&mut self.notes);
-        let count = std::mem::take(&mut self.notes_missed);
-        if count > 0 {
-            notes.push(Note::Missed { count });
+        let Some(notes) = self.notes.take() else { return Vec::new() };
+        let Notes { mut list, missed } = *notes;
+        if missed > 0 {
+            list.push(Note::Missed { count: missed });
         }
-        notes
+        list
     }
 
     // Questions.

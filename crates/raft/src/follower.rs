@@ -86,8 +86,9 @@ pub(crate) fn propose<S: Storage>(
 }
 
 /// The leader of this term gave a sign of life.
-fn hear_from<S: Storage>(core: &mut Core<S>, leader: NodeId) {
+pub(crate) fn hear_from<S: Storage>(core: &mut Core<S>, leader: NodeId) {
     core.election_elapsed = 0;
+    core.promise();
     core.is_gone = false;
     if core.lead != leader {
         core.lead = leader;

@@ -63,7 +63,14 @@ impl Inflights {
             window.appends.pop_front();
         }
         if KEPT_COUNT < window.appends.capacity() {
-            window.appends = VecDeque::new();
+            self.window = None;
+        }
+    }
+
+    /// Gives memory back if nothing is under way.
+    pub(crate) fn rest(&mut self) {
+        if self.count() == 0 {
+            self.window = None;
         }
     }
 

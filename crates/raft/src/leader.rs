@@ -30,6 +30,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
     heartbeat_elapsed: u32,
+    /// Counts the ticks of this leadership, from [`Config::lease_ticks`](crate::Config::lease_ticks)
+    /// on, so that a lease that began at 0 is over.
+    ticks: u64,
     /// Whom leadership is being handed to; [`NodeId::NONE`] for nobody.
     transferee: NodeId,
     /// The last membership change that may not be applied yet stands at or before this index.
@@ -54,13 +57,15 @@ impl Leader {
     pub(crate) fn take_office<S: Storage>(core: &mut Core<S>) -> Result<Self, Error> {
         core.reset(core.term);
         core.lead = core.id;
+        core.promise_ticks = 0;
         if let Some(own) = core.tracker.progress.get_mut(core.id) {
             own.become_replicate();
             own.recent_active = true;
         }
         // Somewhere in what is already there a change may stand; looking for it is not worth it.
         let pending_change = core.log.last_index();
-        let mut leader = Leader { pending_change, ..Leader::default() };
+        let ticks = u64::from(core.config.lease_ticks);
+        let mut leader = Leader { pending_change, ticks, ..Leader::default() };
         core.tracer.role = Role::Leader;
         core.trace(TracingEventName::BecomeLeader);
         leader.append(core, vec![Entry::default()])?;
@@ -140,9 +145,27 @@ impl Leader {
     /// Counts a tick. Says whether something is due.
     pub(crate) fn count_tick<S: Storage>(&mut self, core: &Core<S>) -> bool {
         self.heartbeat_elapsed = self.heartbeat_elapsed.saturating_add(1);
+        self.age();
         core.config.heartbeat_tick <= self.heartbeat_elapsed
             || core.config.election_tick <= core.election_elapsed
             || self.departure.is_some()
+    }
+
+    /// Owes heartbeats if nothing else is due, and nothing is to be said with them. Says whether it
+    /// does.
+    pub(crate) fn beat_if_idle<S: Storage>(&mut self, core: &mut Core<S>) -> bool {
+        let is_idle = core.config.heartbeat_tick <= self.heartbeat_elapsed
+            && core.election_elapsed < core.config.election_tick
+            && self.departure.is_none()
+            && self.transferee.is_none()
+            && self.reads.len() == 0
+            && self.stamp(core).is_none()
+            && core.may_owe_beat();
+        if is_idle {
+            self.heartbeat_elapsed = 0;
+            core.owe_heartbeats();
+        }
+        is_idle
     }
 
     /// Does what is due.
@@ -166,7 +189,27 @@ impl Leader {
     }
 
     fn beat<S: Storage>(&mut self, core: &mut Core<S>) {
-        core.broadcast_heartbeat(&self.reads.context());
+        core.broadcast_heartbeat(&self.reads.context(self.stamp(core)));
+    }
+
+    /// A tick has passed, whether or not something is done about it.
+    pub(crate) fn age(&mut self) {
+        self.ticks += 1;
+    }
+
+    /// What heartbeats say about when they were sent, where that matters.
+    fn stamp<S>(&self, core: &Core<S>) -> Option<u64> {
+        (core.config.lease_ticks > 0).then_some(self.ticks)
+    }
+
+    /// Whether nobody else can have been elected so far.
+    fn has_lease<S: Storage>(&self, core: &Core<S>) -> bool {
+        if core.config.read_only_option != ReadOnlyOption::LeaseBased || self.has_ordered {
+            return false;
+        }
+        let Some(now) = self.stamp(core) else { return true };
+        let since = self.reads.tick_of_quorum(&core.tracker.config.voters, core.id, now);
+        now - since < u64::from(core.config.lease_ticks)
     }
 
     // Proposals.
@@ -183,7 +226,7 @@ impl Leader {
         if self.departure.is_none() && !core.tracker.progress.contains(core.id) {
             return Err(Error::ProposalDropped(DropReason::NotMember));
         }
-        if !self.transferee.is_none() || self.departure.is_some() {
+        if self.is_handing_over() {
             return Err(Error::ProposalDropped(DropReason::TransferPending));
         }
         let before = self.pending_change;
@@ -390,6 +433,22 @@ impl Leader {
         Ok(())
     }
 
+    /// A peer answers a heartbeat. Says whether that was all there is to it: the peer has everything,
+    /// and wants nothing.
+    pub(crate) fn hear_from<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) -> bool {
+        let last = core.log.last_index();
+        let Some(progress) = core.tracker.progress.get_mut(peer) else { return false };
+        if progress.matched < last
+            || progress.state == ProgressState::Probe
+            || !self.snapshot_requests.is_empty()
+        {
+            return false;
+        }
+        progress.recent_active = true;
+        progress.msg_app_flow_paused = false;
+        true
+    }
+
     fn on_heartbeat_reply<S: Storage>(
         &mut self,
         core: &mut Core<S>,
@@ -410,7 +469,7 @@ impl Leader {
         }
         self.serve_snapshot_request(core, from)?;
         if !context.is_empty() {
-            if self.reads.acknowledge(from, context) {
+            if self.reads.acknowledge(from, context, self.stamp(core)) {
                 self.answer_confirmed_reads(core);
             } else {
                 core.dropped(MessageType::MsgHeartbeatResp, from, MessageFault::Malformed);
@@ -459,9 +518,8 @@ impl Leader {
     /// Answers a read, or lets it wait for a quorum. Says whether a quorum must be asked.
     fn take_read<S: Storage>(&mut self, core: &mut Core<S>, request: ReadRequest) -> bool {
         let index = core.log.committed();
-        let has_lease =
-            core.config.read_only_option == ReadOnlyOption::LeaseBased && !self.has_ordered;
-        let is_certain = decides_alone(core) || has_lease || bug!("reads-without-a-quorum");
+        let is_certain =
+            decides_alone(core) || self.has_lease(core) || bug!("reads-without-a-quorum");
         if is_certain {
             core.answer_read(request, index);
         } else {
@@ -523,6 +581,11 @@ impl Leader {
 
     pub(crate) fn transferee(&self) -> NodeId {
         self.transferee
+    }
+
+    /// Whether proposals are refused until another leads, or this one goes on.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        !self.transferee.is_none() || self.departure.is_some()
     }
 
     pub(crate) fn has_appends_due(&self) -> bool {

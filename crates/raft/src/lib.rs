@@ -74,7 +74,8 @@
 //! A leader may do the second step before the first is finished (thesis 10.2.1); nobody else may.
 //! Of an application that crashes, [`Config::applied`] tells a restarted node what need not be
 //! handed out again.
-//! Who drives many groups has one Ready for all of them ([`RawNode::ready_into`]).
+//! Who drives many groups has one Ready for all of them ([`RawNode::ready_into`]), and can share
+//! one budget of bytes among them ([`Config::pull_appends`]).
 //!
 //! # Stopping and starting again
 //!
@@ -256,6 +257,9 @@
 //!
 //! A read may get no answer when the leader changes: give it a deadline, and ask again. Its bytes
 //! must not be those of an earlier read, not even of one from before a restart.
+//!
+//! With [`ReadOnlyOption::LeaseBased`] a leader answers without asking anybody. That is a lease only
+//! with [`Config::lease_ticks`], and rests on clocks.
 //!
 //! # Snapshots
 //!

@@ -33,6 +33,9 @@ pub enum Note {
     VoteRefused { candidate: NodeId, term: Term, pre_vote: bool },
     /// A candidate was ignored, because this node heard from its leader lately.
     LeaseHeld { candidate: NodeId, leader: NodeId },
+    /// A candidate was ignored because of a promise to a leader that is not followed any more
+    /// ([`Config::lease_ticks`](crate::Config::lease_ticks)).
+    PromiseKept { candidate: NodeId },
     /// An answer to a campaign was counted.
     VoteCounted { from: NodeId, granted: bool },
     /// A leader heard from no quorum for an election timeout, and steps down.
@@ -99,6 +102,9 @@ pub enum CampaignRefusal {
     LastTerm,
     /// There is no higher index for the entry that opens a term.
     LastIndex,
+    /// A leader may still count on nobody else being elected
+    /// ([`Config::lease_ticks`](crate::Config::lease_ticks)).
+    Promised,
 }
 
 /// What became of a transfer of leadership.
@@ -201,6 +207,9 @@ impl fmt::Display for Note {
             Note::LeaseHeld { candidate, leader } => {
                 write!(f, "ignores candidate {candidate}: leader {leader} was heard from lately")
             }
+            Note::PromiseKept { candidate } => {
+                write!(f, "ignores candidate {candidate}: a leader may still count on that")
+            }
             Note::VoteCounted { from, granted } => {
                 write!(f, "{from} says {}", if granted { "yes" } else { "no" })
             }
@@ -266,6 +275,7 @@ impl fmt::Display for CampaignRefusal {
             CampaignRefusal::UnappliedChange => "a committed membership change is not applied yet",
             CampaignRefusal::LastTerm => "there is no higher term",
             CampaignRefusal::LastIndex => "there is no higher index",
+            CampaignRefusal::Promised => "a leader may still count on that",
         })
     }
 }

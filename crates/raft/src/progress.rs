@@ -290,6 +290,16 @@ impl ProgressMap {
         self.0.get(place).map(|(id, _)| *id)
     }
 
+    /// The node at this place of the ascending order, with its progress.
+    pub(crate) fn at(&self, place: usize) -> Option<(NodeId, &Progress)> {
+        self.0.get(place).map(|(id, progress)| (*id, progress))
+    }
+
+    /// As [`ProgressMap::at`].
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<(NodeId, &mut Progress)> {
+        self.0.get_mut(place).map(|(id, progress)| (*id, progress))
+    }
+
     /// How many nodes are tracked.
     pub fn len(&self) -> usize {
         self.0.len()

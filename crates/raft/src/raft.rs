@@ -11,14 +11,16 @@ use std::sync::Arc;
 
 use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
+use crate::append::WhenEmpty;
 use crate::core::Core;
 use crate::leader::Leader;
 use crate::log::LogError;
 use crate::note::{CampaignRefusal, MessageFault, Note};
 use crate::{
     AnyConfChange, AppliedChange, Body, CampaignType, Changer, ConfState, Config, DropReason,
-    Entry, EntryType, Error, Fatal, Message, MessageType, Role, SnapshotRequestRefusal, SoftState,
-    Storage, TraceLogger, TracingEventName, candidate, follower, is_local_target,
+    Entry, EntryType, Error, Fatal, Message, MessageType, ProgressState, Role,
+    SnapshotRequestRefusal, SoftState, Storage, TraceLogger, TracingEventName, candidate, follower,
+    is_local_target,
 };
 
 #[derive(Debug)]
@@ -98,6 +100,34 @@ impl<S: Storage> Raft<S> {
         }
     }
 
+    /// Handles a heartbeat that says nothing new, or an answer to one, as [`Raft::step`] would, but
+    /// without the way there. Says whether it was that.
+    pub(crate) fn step_beat(&mut self, message: &Message) -> bool {
+        let core = &mut self.core;
+        let &Message { from, term, .. } = message;
+        if term != core.term || from.is_none() || core.tracer.is_on() {
+            return false;
+        }
+        match (&mut self.role, &message.body) {
+            (RoleState::Follower, Body::Heartbeat { commit, context }) => {
+                let is_plain = from == core.lead
+                    && *commit <= core.log.committed()
+                    && context.is_empty()
+                    && core.snapshot_wanted.is_none()
+                    && core.may_owe_beat();
+                if is_plain {
+                    follower::hear_from(core, from);
+                    core.owe_beat();
+                }
+                is_plain
+            }
+            (RoleState::Leader(leader), Body::HeartbeatReply { context }) => {
+                context.is_empty() && from != core.id && leader.hear_from(core, from)
+            }
+            _ => false,
+        }
+    }
+
     fn step_role(&mut self, message: Message) -> Result<(), Error> {
         let core = &mut self.core;
         let next = match &mut self.role {
@@ -120,6 +150,14 @@ impl<S: Storage> Raft<S> {
                 core.tick_orders();
                 core.is_past_election_timeout() && core.is_promotable()
             }
+        }
+    }
+
+    /// If this node leads, and heartbeats are all that is due, owes them. Says whether it does.
+    pub(crate) fn beat_if_idle(&mut self) -> bool {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.beat_if_idle(&mut self.core),
+            RoleState::Follower | RoleState::PreCandidate | RoleState::Candidate => false,
         }
     }
 
@@ -159,6 +197,10 @@ impl<S: Storage> Raft<S> {
                 // A voter that hears from its leader helps nobody else into office.
                 let leader = self.core.lead;
                 self.core.note(Note::LeaseHeld { candidate: from, leader });
+                return false;
+            }
+            Body::Vote { transfer: false, .. } if self.core.has_promised() => {
+                self.core.note(Note::PromiseKept { candidate: from });
                 return false;
             }
             // Neither asking nor being promised a vote makes a new term.
@@ -213,6 +255,10 @@ impl<S: Storage> Raft<S> {
         rank: Option<i64>,
         pre_vote: bool,
     ) -> Result<(), Error> {
+        if rank.is_some() && self.core.has_promised() {
+            self.core.note(Note::PromiseKept { candidate });
+            return Ok(());
+        }
         let is_outranked = rank.is_some_and(|rank| rank < self.core.config.priority)
             && self.core.vote != candidate
             && self.would_rather_stand(last)?;
@@ -393,7 +439,10 @@ impl<S: Storage> Raft<S> {
 
     /// Campaigns, unless something speaks against it.
     fn hup(&mut self, kind: CampaignType) -> Result<(), Error> {
-        match self.campaign_refusal()? {
+        // By the clock, a node campaigns only when what it promised is over.
+        let is_promised = kind != CampaignType::Transfer && self.core.has_promised();
+        let refusal = self.campaign_refusal()?;
+        match refusal.or(is_promised.then_some(CampaignRefusal::Promised)) {
             Some(why) => {
                 let core = &mut self.core;
                 core.note(Note::CampaignRefused { why });
@@ -523,6 +572,20 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
+    /// Sends `peer` entries if this node leads and pipelines to it. Says how many.
+    pub(crate) fn pull_append(&mut self, peer: NodeId, bytes_max: u64) -> Result<u64, Error> {
+        let core = &mut self.core;
+        let next = |core: &Core<S>| {
+            let progress = core.tracker.progress.get(peer);
+            progress.filter(|of| of.state == ProgressState::Replicate).map(|of| of.next)
+        };
+        let is_leader = matches!(self.role, RoleState::Leader(_)) && peer != core.id;
+        let Some(before) = next(core).filter(|_| is_leader) else { return Ok(0) };
+        let max_size = bytes_max.min(core.config.max_size_per_msg);
+        core.send_entries(peer, WhenEmpty::Skip, Some(max_size))?;
+        Ok(next(core).map_or(0, |after| after - before))
+    }
+
     /// Makes the appends that were put off until now.
     pub(crate) fn flush_appends(&mut self) -> Result<(), Error> {
         match &mut self.role {
@@ -542,6 +605,13 @@ impl<S: Storage> Raft<S> {
 
     pub(crate) fn soft_state(&self) -> SoftState {
         SoftState { lead: self.core.lead, role: self.role.name() }
+    }
+
+    pub(crate) fn leader_mut(&mut self) -> Option<&mut Leader> {
+        match &mut self.role {
+            RoleState::Leader(leader) => Some(leader),
+            RoleState::Follower | RoleState::PreCandidate | RoleState::Candidate => None,
+        }
     }
 
     pub(crate) fn leader(&self) -> Option<&Leader> {

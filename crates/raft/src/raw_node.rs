@@ -22,6 +22,7 @@ use bytes::Bytes;
 use quorate_types::{EntryId, Index, NodeId, Term};
 
 use crate::change_wire::encode_conf_change;
+use crate::core::News;
 use crate::leader::Leader;
 use crate::raft::Raft;
 use crate::render::{Applied, OnAdvance, Stored};
@@ -142,8 +143,12 @@ impl<S: Storage> RawNode<S> {
     ///
     /// Only a [`Fatal`].
     pub fn tick(&mut self) -> Result<(), Error> {
-        // Most ticks of most nodes are counted, and that is all.
-        if self.fatal.is_none() && !self.raft.count_tick() { Ok(()) } else { self.on_time() }
+        // Most ticks of most nodes are counted, and that is all; most others are a leader's pulse.
+        if self.fatal.is_none() && (!self.raft.count_tick() || self.raft.beat_if_idle()) {
+            Ok(())
+        } else {
+            self.on_time()
+        }
     }
 
     // Apart, so that a tick that is only counted does not pay for what it does not do.
@@ -157,6 +162,11 @@ impl<S: Storage> RawNode<S> {
     pub fn tick_quiesced(&mut self) {
         let elapsed = &mut self.raft.core.election_elapsed;
         *elapsed = elapsed.saturating_add(1);
+        // A lease runs out all the same, and so does what a voter promised.
+        self.raft.core.promise_ticks = self.raft.core.promise_ticks.saturating_sub(1);
+        if let Some(leader) = self.raft.leader_mut() {
+            leader.age();
+        }
     }
 
     /// Campaigns, unless something speaks against it.
@@ -280,6 +290,16 @@ impl<S: Storage> RawNode<S> {
     /// an answer of a node that is no member, [`Error::ProposalDropped`] for a proposal that was
     /// not taken. All of them may be ignored; a [`Fatal`] may not.
     pub fn step(&mut self, message: Message) -> Result<(), Error> {
+        if self.fatal.is_none() && self.raft.step_beat(&message) {
+            self.check_if_debug();
+            return Ok(());
+        }
+        self.step_any(message)
+    }
+
+    // Apart, so that a heartbeat does not pay for what it does not need.
+    #[inline(never)]
+    fn step_any(&mut self, message: Message) -> Result<(), Error> {
         self.run(|node| {
             let kind = message.message_type();
             if !is_local_target(message.from) {
@@ -322,6 +342,11 @@ impl<S: Storage> RawNode<S> {
         self.raft.core.transfer_outcome.as_deref().copied()
     }
 
+    /// Whether this node leads and takes no proposals, because it gives its office to another.
+    pub fn is_handing_over(&self) -> bool {
+        self.raft.leader().is_some_and(Leader::is_handing_over)
+    }
+
     /// Of the other voters, the one that has most of the log, as far as this leader knows; if any
     /// was heard from lately, of those. The first of equals.
     pub fn successor(&self) -> Option<NodeId> {
@@ -346,6 +371,22 @@ impl<S: Storage> RawNode<S> {
     /// Source: `RawNode::request_snapshot` of the crate `raft`.
     pub fn request_snapshot(&mut self) -> Result<(), Error> {
         self.run(|node| node.raft.request_snapshot())
+    }
+
+    /// Sends `peer` entries that it has not been sent: as many as are encoded in `bytes_max` bytes
+    /// and in [`Config::max_size_per_msg`], at least one. Says how many; 0 if there is nothing to
+    /// send, or if they cannot go now: this node does not lead, the window is full, or the peer is
+    /// probed or waits for a snapshot, which the leader sees to by itself.
+    ///
+    /// Meant for [`Config::pull_appends`]; without it, entries have mostly been sent before. Whom it
+    /// is worth asking for, [`RawNode::for_each_progress`] shows: peers whose `next` is not beyond
+    /// [`RawNode::last_index`]. One that leadership is transferred to needs them soon.
+    ///
+    /// # Errors
+    ///
+    /// Only a [`Fatal`].
+    pub fn pull_append(&mut self, peer: NodeId, bytes_max: u64) -> Result<u64, Error> {
+        self.run(|node| node.raft.pull_append(peer, bytes_max))
     }
 
     /// Takes that request back. A snapshot that is under way may come all the same, and is then
@@ -391,11 +432,26 @@ impl<S: Storage> RawNode<S> {
 
     /// As [`RawNode::ready`], in the memory of an earlier Ready, of whatever node, whose content is
     /// dropped. A driver of many groups that has one for all of them asks the allocator for nothing
-    /// while they are idle; for that, each node keeps the memory of a heartbeat to each peer, or of
-    /// one answer. The Ready is to be cleared ([`Ready::clear`]) as soon as its work is done:
-    /// entries that it holds on to cannot grow in their place.
+    /// while they are idle: heartbeats and their answers are made in its memory. The Ready is to be
+    /// cleared ([`Ready::clear`]) as soon as its work is done: entries that it holds on to cannot grow
+    /// in their place.
     pub fn ready_into(&mut self, ready: &mut Ready) {
         ready.clear();
+        let core = &mut self.raft.core;
+        if core.news == News::Beats && self.on_advance.is_none() && self.fatal.is_none() {
+            core.pay_beats(&mut ready.messages);
+            if core.has_notes() {
+                ready.notes = core.take_notes();
+            }
+            core.news = News::Nothing;
+            self.check_if_debug();
+            return;
+        }
+        self.take_any_work(ready);
+    }
+
+    #[inline(never)]
+    fn take_any_work(&mut self, ready: &mut Ready) {
         if self.run(|node| node.take_work(ready)).is_err() {
             ready.clear();
         }
@@ -460,10 +516,19 @@ impl<S: Storage> RawNode<S> {
     /// Whether there is work. Agrees with what [`RawNode::ready`] would give, but for notes, which
     /// are no work (and see [`Config::coalesce_appends`]).
     pub fn has_ready(&self) -> bool {
-        !self.raft.core.is_quiet && self.fatal.is_none() && self.has_work()
+        match self.raft.core.news {
+            News::Nothing => false,
+            News::Beats => self.fatal.is_none(),
+            News::Anything => self.fatal.is_none() && self.has_work(),
+        }
     }
 
     fn has_work(&self) -> bool {
+        let core = &self.raft.core;
+        core.beats_owed > 0 || self.has_work_but_beats()
+    }
+
+    fn has_work_but_beats(&self) -> bool {
         let core = &self.raft.core;
         let hard_state = core.hard_state();
         !core.messages.is_empty()
@@ -674,7 +739,15 @@ impl<S: Storage> RawNode<S> {
     /// Asserts what holds between any two calls. Costs about as much as a heartbeat round.
     pub fn check(&self) {
         self.raft.check();
-        assert!(!self.raft.core.is_quiet || !self.has_work(), "a node that is quiet has no work");
+        let core = &self.raft.core;
+        let (is_owing, has_more) = (core.beats_owed > 0, self.has_work_but_beats());
+        match core.news {
+            News::Nothing => assert!(!is_owing && !has_more, "who is quiet has no work"),
+            News::Beats => {
+                assert!(is_owing && !has_more, "who has a pulse alone has no other work")
+            }
+            News::Anything => {}
+        }
     }
 
     // Inside.
@@ -684,17 +757,20 @@ impl<S: Storage> RawNode<S> {
         if let Some(fatal) = &self.fatal {
             return Err(Fatal::clone(fatal).into());
         }
-        self.raft.core.is_quiet = false;
+        self.raft.core.queue_beats();
+        self.raft.core.news = News::Anything;
         let result = work(self);
         match &result {
             Err(Error::Fatal(fatal)) => self.fatal = Some(Box::new(fatal.clone())),
-            Err(_) | Ok(_) => {
-                if cfg!(debug_assertions) {
-                    self.check();
-                }
-            }
+            Err(_) | Ok(_) => self.check_if_debug(),
         }
         result
+    }
+
+    fn check_if_debug(&self) {
+        if cfg!(debug_assertions) {
+            self.check();
+        }
     }
 
     /// Steps a message that only this node makes; only a fatal condition could be an error.

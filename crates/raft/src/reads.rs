@@ -10,6 +10,9 @@
 //! An answer can so never confirm a read that was asked after the heartbeat was sent. Positions
 //! start anew with each leadership, and answers of an earlier one do not pass the term gate.
 //!
+//! With [`Config::lease_ticks`](crate::Config::lease_ticks) a heartbeat also carries the tick it was
+//! sent at, behind the position; what a quorum has given back of that is when the lease began.
+//!
 //! Source: thesis 6.4; etcd's `readOnly`.
 
 use std::collections::VecDeque;
@@ -43,15 +46,23 @@ pub(crate) struct Reads {
     confirmed: u64,
     /// The read at `confirmed + 1`, and those after it, each with the index it may be served at.
     waiting: VecDeque<(ReadRequest, Index)>,
-    /// The highest position each member answered.
-    acked: Vec<(NodeId, u64)>,
+    /// What each member answered.
+    acked: Vec<Acked>,
+}
+
+/// The highest that a member gave back.
+#[derive(Clone, Copy, Debug)]
+struct Acked {
+    id: NodeId,
+    position: u64,
+    tick: u64,
 }
 
 impl Reads {
     /// Takes in a read that may be served at `index`. The leader `id` itself vouches for it.
     pub(crate) fn push(&mut self, id: NodeId, request: ReadRequest, index: Index) {
         self.waiting.push_back((request, index));
-        self.record(id, self.last());
+        self.record(id, self.last(), 0);
     }
 
     /// How many reads wait.
@@ -59,25 +70,40 @@ impl Reads {
         self.waiting.len()
     }
 
-    /// What a heartbeat carries: the position of the newest read that waits, or nothing.
-    pub(crate) fn context(&self) -> Bytes {
-        if self.waiting.is_empty() {
-            return Bytes::new();
+    /// What a heartbeat carries: the position of the newest read that waits, or nothing; with a tick,
+    /// always the newest position, and the tick.
+    pub(crate) fn context(&self, now: Option<u64>) -> Bytes {
+        let position = self.last().to_le_bytes();
+        match now {
+            Some(tick) => Bytes::from_iter(position.into_iter().chain(tick.to_le_bytes())),
+            None if self.waiting.is_empty() => Bytes::new(),
+            None => Bytes::copy_from_slice(&position),
         }
-        Bytes::copy_from_slice(&self.last().to_le_bytes())
     }
 
-    /// Takes in what came back with a heartbeat's answer. Says whether it was a position.
-    pub(crate) fn acknowledge(&mut self, from: NodeId, context: &[u8]) -> bool {
-        let Some(position) = context.first_chunk().copied().map(u64::from_le_bytes) else {
-            return false;
+    /// Takes in what came back with a heartbeat's answer, `now` if heartbeats carry a tick. Says
+    /// whether it was a position, and a tick.
+    pub(crate) fn acknowledge(&mut self, from: NodeId, context: &[u8], now: Option<u64>) -> bool {
+        let number = |bytes: &[u8]| bytes.first_chunk().copied().map(u64::from_le_bytes);
+        let Some(position) = number(context) else { return false };
+        let tick = match now {
+            Some(now) => number(&context[8..]).filter(|tick| *tick <= now),
+            None => Some(0),
         };
         // Nobody was asked about a position that was not issued.
-        if self.last() < position {
-            return false;
-        }
-        self.record(from, position);
+        let (Some(tick), true) = (tick, position <= self.last()) else { return false };
+        self.record(from, position, tick);
         true
+    }
+
+    /// The tick that a quorum of `voters` has given back, where `id` itself needs not be asked; 0 if
+    /// there is none.
+    pub(crate) fn tick_of_quorum(&self, voters: &Joint, id: NodeId, now: u64) -> u64 {
+        let tick = |member| match member == id {
+            true => Some(Index(now)),
+            false => self.acked(member).map(|acked| Index(acked.tick)),
+        };
+        voters.committed_index(tick).0.min(now)
     }
 
     /// Takes out the reads that a quorum of `voters` confirms, oldest first.
@@ -87,7 +113,7 @@ impl Reads {
     ) -> impl Iterator<Item = (ReadRequest, Index)> + '_ {
         let mut confirmed = self.confirmed;
         if !self.waiting.is_empty() {
-            let acked = |id| self.acked(id).map(Index);
+            let acked = |id| self.acked(id).map(|acked| Index(acked.position));
             confirmed = voters.committed_index(acked).0.clamp(self.confirmed, self.last());
         }
         let count = (confirmed - self.confirmed) as usize;
@@ -105,15 +131,18 @@ impl Reads {
         self.confirmed + self.waiting.len() as u64
     }
 
-    fn acked(&self, id: NodeId) -> Option<u64> {
-        self.acked.iter().find(|(member, _)| *member == id).map(|(_, position)| *position)
+    fn acked(&self, id: NodeId) -> Option<&Acked> {
+        self.acked.iter().find(|acked| acked.id == id)
     }
 
-    fn record(&mut self, id: NodeId, position: u64) {
-        match self.acked.iter_mut().find(|(member, _)| *member == id) {
+    fn record(&mut self, id: NodeId, position: u64, tick: u64) {
+        match self.acked.iter_mut().find(|acked| acked.id == id) {
             // Answers come out of order.
-            Some((_, highest)) => *highest = position.max(*highest),
-            None => self.acked.push((id, position)),
+            Some(acked) => {
+                acked.position = acked.position.max(position);
+                acked.tick = acked.tick.max(tick);
+            }
+            None => self.acked.push(Acked { id, position, tick }),
         }
     }
 }
@@ -144,25 +173,25 @@ mod tests {
     fn a_quorum_confirms_every_read_up_to_a_position() {
         let voters = voters([1, 2, 3]);
         let mut reads = Reads::default();
-        assert!(reads.context().is_empty(), "nothing is asked");
+        assert!(reads.context(None).is_empty(), "nothing is asked");
         for number in 1..=3 {
             reads.push(ME, read(number), Index(10 + u64::from(number)));
         }
-        assert_eq!(reads.context()[..], 3u64.to_le_bytes());
+        assert_eq!(reads.context(None)[..], 3u64.to_le_bytes());
         assert_eq!(confirmed(&mut reads, &voters), [], "this node alone is no quorum");
 
-        assert!(reads.acknowledge(NodeId(2), &2u64.to_le_bytes()));
+        assert!(reads.acknowledge(NodeId(2), &2u64.to_le_bytes(), None));
         assert_eq!(confirmed(&mut reads, &voters), [(1, 11), (2, 12)]);
         // An old answer, one of a learner, and one that says nothing.
-        assert!(reads.acknowledge(NodeId(3), &1u64.to_le_bytes()));
-        assert!(reads.acknowledge(NodeId(4), &3u64.to_le_bytes()));
-        assert!(!reads.acknowledge(NodeId(3), &[]));
+        assert!(reads.acknowledge(NodeId(3), &1u64.to_le_bytes(), None));
+        assert!(reads.acknowledge(NodeId(4), &3u64.to_le_bytes(), None));
+        assert!(!reads.acknowledge(NodeId(3), &[], None));
         assert_eq!(confirmed(&mut reads, &voters), []);
 
-        assert!(reads.acknowledge(NodeId(3), &3u64.to_le_bytes()));
+        assert!(reads.acknowledge(NodeId(3), &3u64.to_le_bytes(), None));
         assert_eq!(confirmed(&mut reads, &voters), [(3, 13)]);
         assert_eq!(reads.len(), 0);
-        assert!(reads.context().is_empty());
+        assert!(reads.context(None).is_empty());
     }
 
     #[test]
@@ -173,10 +202,10 @@ mod tests {
             reads.push(ME, read(number), Index(5));
         }
         for (from, position) in [(2, 3_u64), (2, 1), (3, 2)] {
-            assert!(reads.acknowledge(NodeId(from), &position.to_le_bytes()));
+            assert!(reads.acknowledge(NodeId(from), &position.to_le_bytes(), None));
         }
         assert_eq!(confirmed(&mut reads, &voters), [(1, 5), (2, 5)]);
-        assert!(reads.acknowledge(NodeId(3), &3_u64.to_le_bytes()));
+        assert!(reads.acknowledge(NodeId(3), &3_u64.to_le_bytes(), None));
         assert_eq!(confirmed(&mut reads, &voters), [(3, 5)]);
     }
 
@@ -186,11 +215,11 @@ mod tests {
         let mut reads = Reads::default();
         reads.push(ME, read(1), Index(5));
         for context in [&[1][..], &[0; 7], &2u64.to_le_bytes(), &[0xff; 8]] {
-            assert!(!reads.acknowledge(NodeId(2), context), "{context:?}");
+            assert!(!reads.acknowledge(NodeId(2), context, None), "{context:?}");
             assert_eq!(confirmed(&mut reads, &voters), [], "{context:?}");
         }
         // More than a position: what follows it is not ours.
-        assert!(reads.acknowledge(NodeId(2), &[1, 0, 0, 0, 0, 0, 0, 0, 9]));
+        assert!(reads.acknowledge(NodeId(2), &[1, 0, 0, 0, 0, 0, 0, 0, 9], None));
         assert_eq!(confirmed(&mut reads, &voters), [(1, 5)]);
     }
 
@@ -199,9 +228,9 @@ mod tests {
         let joint = Joint { incoming: [1, 2, 3].into(), outgoing: [1, 4, 5].into() };
         let mut reads = Reads::default();
         reads.push(ME, read(1), Index(5));
-        assert!(reads.acknowledge(NodeId(2), &1u64.to_le_bytes()));
+        assert!(reads.acknowledge(NodeId(2), &1u64.to_le_bytes(), None));
         assert_eq!(confirmed(&mut reads, &joint), []);
-        assert!(reads.acknowledge(NodeId(5), &1u64.to_le_bytes()));
+        assert!(reads.acknowledge(NodeId(5), &1u64.to_le_bytes(), None));
         assert_eq!(confirmed(&mut reads, &joint), [(1, 5)]);
     }
 }

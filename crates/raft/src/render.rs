@@ -7,6 +7,7 @@
 
 use quorate_types::{EntryId, Index, Term};
 
+use crate::core::News;
 use crate::{
     Body, Error, Fatal, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Message, RawNode, Ready, Storage,
     must_sync,
@@ -79,7 +80,7 @@ impl<S: Storage> RawNode<S> {
             self.render(ready, held);
             self.accept_marks(ready)?;
         }
-        self.raft.core.is_quiet = is_last;
+        self.raft.core.news = if is_last { News::Nothing } else { News::Anything };
         Ok(())
     }
 

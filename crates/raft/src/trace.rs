@@ -294,6 +294,11 @@ impl Tracer {
     pub(crate) fn new(logger: Option<Arc<dyn TraceLogger>>) -> Self {
         Tracer { logger, role: Role::Follower }
     }
+
+    /// Whether anybody listens.
+    pub(crate) fn is_on(&self) -> bool {
+        self.logger.is_some()
+    }
 }
 
 /// The hooks. Each is called where the model's step happens.

@@ -51,7 +51,7 @@ pub struct Config {
     pub read_retry_ticks: u64,
     /// State is flushed after so many applied entries (etcd's `snapshot-count`).
     pub flush_entries: u64,
-    /// ... or after so many bytes of them.
+    /// ... or after so many bytes of them, or after `log_bytes_max` if that is less.
     pub flush_bytes: u64,
     /// ... or after this long, if anything was applied.
     pub flush_ticks: u64,

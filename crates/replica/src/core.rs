@@ -77,10 +77,22 @@ impl Core {
             return None;
         }
         if self.leader.is_none() {
-            self.proposals.park(&self.config, self.now_ticks, &mut self.effects.refused);
+            self.park();
             return None;
         }
         Some(self.proposals.take_staged(self.config.message_bytes_max))
+    }
+
+    /// Lets the proposals of the turn wait for somebody who takes them.
+    pub(crate) fn park(&mut self) {
+        self.proposals.park(&self.config, self.now_ticks, &mut self.effects.refused);
+    }
+
+    /// There is somebody again, if there is a leader.
+    pub(crate) fn unpark(&mut self) {
+        if !self.leader.is_none() {
+            self.proposals.unpark();
+        }
     }
 
     /// Who can be asked is another one now.
@@ -93,9 +105,13 @@ impl Core {
             self.proposals.refuse_placed(&mut self.effects.refused);
         }
         self.reads.on_leader_change(&mut self.effects.reads);
-        if !leader.is_none() {
-            self.proposals.unpark();
-        }
+        self.unpark();
+    }
+
+    /// Ends what waited too long for a leader.
+    pub(crate) fn expire(&mut self) {
+        self.proposals.expire(self.now_ticks, &mut self.effects.refused);
+        self.reads.expire(self.now_ticks, &mut self.effects.reads);
     }
 
     pub(crate) fn answer_reads(&mut self) {

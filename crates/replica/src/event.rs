@@ -200,6 +200,9 @@ pub enum ReadFailure {
     /// The leader changed while it was under way.
     #[error("leader changed")]
     LeaderChanged,
+    /// There was no leader to ask for so long that nobody waits for it any more.
+    #[error("there is no leader")]
+    NoLeader,
     /// Too many reads wait already.
     #[error("too many reads wait; try again later")]
     Busy,

@@ -27,6 +27,8 @@ const MESSAGES_MAX: usize = 65_536;
 
 pub(crate) struct OnRaft {
     raft: RawNode<LogInMemory>,
+    /// The memory of every Ready.
+    ready: Ready,
     /// Writes handed out and not yet durable, oldest first.
     pub(crate) writes: VecDeque<PendingWrite<Vec<Message>>>,
     last_write: WriteId,
@@ -51,6 +53,7 @@ impl OnRaft {
         }
         Ok(OnRaft {
             raft,
+            ready: Ready::default(),
             writes: VecDeque::new(),
             last_write: WriteId(0),
             applies: VecDeque::new(),
@@ -110,6 +113,10 @@ impl OnRaft {
 
     /// One round of work; whether there may be more.
     pub(crate) fn round(&mut self, core: &mut Core) -> Result<bool, Fatal> {
+        if self.raft.is_handing_over() {
+            // Whoever leads next can have them.
+            core.park();
+        }
         while let Some(batch) = core.next_batch() {
             self.propose(core, batch)?;
         }
@@ -121,11 +128,14 @@ impl OnRaft {
         if !self.raft.has_ready() {
             return Ok(false);
         }
-        let ready = self.raft.ready();
+        let mut ready = std::mem::take(&mut self.ready);
+        self.raft.ready_into(&mut ready);
         if let Some(fatal) = self.raft.fatal() {
             return Err(Fatal(fatal.to_string()));
         }
-        self.take(core, ready)?;
+        self.take(core, &mut ready)?;
+        ready.clear();
+        self.ready = ready;
         Ok(true)
     }
 
@@ -194,22 +204,18 @@ impl OnRaft {
         }
     }
 
-    fn on_message(&mut self, core: &Core, mut message: Message) -> Result<(), Fatal> {
-        // Each may ask for a further write; a leader repeats what was lost.
-        let asks = matches!(message.body, Body::Append { .. });
-        if asks && core.config.writes_count_max <= self.writes.len() {
-            return Ok(());
-        }
-        if self.is_stalled(core) {
-            match &mut message.body {
-                // Taken as if they carried nothing: the leader hears what this log has, and that it
-                // gets no further.
-                Body::Append { entries, .. } => *entries = Entries::new(),
-                Body::Propose { .. } => return Ok(()),
-                _ => {}
-            }
-        }
-        self.step(message)
+    fn on_message(&mut self, core: &Core, message: Message) -> Result<(), Fatal> {
+        let is_lost = match &message.body {
+            // Each may ask for a further write; a leader repeats what was lost.
+            Body::Append { .. } if core.config.writes_count_max <= self.writes.len() => true,
+            // Lost, and not taken in without its entries: an answer to that would call for the same
+            // entries at once, again and again, as fast as the network is. So they come with the
+            // pace of heartbeats, which also say how much is committed.
+            Body::Append { entries, .. } => !entries.is_empty() && self.is_stalled(core),
+            Body::Propose { .. } => self.is_stalled(core),
+            _ => false,
+        };
+        if is_lost { Ok(()) } else { self.step(message) }
     }
 
     /// Whether the log holds more than it may, since what is committed cannot be flushed. What is not
@@ -226,7 +232,7 @@ impl OnRaft {
         // Before the engine's tick, which forgets now and then who was heard from.
         self.hand_over_if_stalled(core);
         fatal_only(self.raft.tick())?;
-        core.proposals.expire(core.now_ticks, &mut core.effects.refused);
+        core.expire();
         if !core.leader.is_none()
             && let Some(context) = core.reads.retry(&core.config, core.now_ticks)
         {
@@ -282,20 +288,23 @@ impl OnRaft {
     }
 
     /// Sorts one batch of the engine's work into effects.
-    fn take(&mut self, core: &mut Core, ready: Ready) -> Result<(), Fatal> {
+    fn take(&mut self, core: &mut Core, ready: &mut Ready) -> Result<(), Fatal> {
         if let Some(SoftState { lead, .. }) = ready.soft_state {
             core.on_leader(lead);
         }
-        for state in ready.read_states {
+        for state in ready.read_states.drain(..) {
             core.reads.on_confirmed(&state.request_ctx, state.index);
         }
-        for context in ready.lost_reads {
+        for context in ready.lost_reads.drain(..) {
             core.reads.on_lost(&context, &mut core.effects.reads);
         }
         core.answer_reads();
-        for note in ready.notes {
+        for note in ready.notes.drain(..) {
             match note {
-                Note::TransferEnded { to, outcome } => core.effects.transfers.push((to, outcome)),
+                Note::TransferEnded { to, outcome } => {
+                    core.effects.transfers.push((to, outcome));
+                    core.unpark();
+                }
                 Note::TransferRefused { to } => {
                     core.effects.transfers.push((to, TransferOutcome::Refused));
                 }
@@ -303,7 +312,9 @@ impl OnRaft {
             }
             core.effects.notes.push(note.into());
         }
-        for message in ready.messages {
+        // All of it is in the messages; what they share is to be theirs alone.
+        (ready.entries, ready.committed_entries) = (Entries::new(), Entries::new());
+        for message in ready.messages.drain(..) {
             match message.body {
                 Body::StorageAppend { hard_state, entries, snapshot, responses } => {
                     self.last_write = WriteId(self.last_write.0 + 1);

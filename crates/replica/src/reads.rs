@@ -20,8 +20,8 @@ type Outcomes = Vec<(ReadId, Result<(), ReadFailure>)>;
 /// Reads of this node that are not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
-    /// Not yet in a round.
-    waiting: Vec<ReadId>,
+    /// Not yet in a round, oldest first, each with the tick at which it is no longer waited for.
+    waiting: VecDeque<(u64, ReadId)>,
     /// Asked, oldest first.
     rounds: VecDeque<Round>,
     /// Confirmed at an index that is not applied yet, in order of index.
@@ -46,13 +46,28 @@ impl Reads {
     }
 
     /// A read arrives.
-    pub(crate) fn ask(&mut self, config: &Config, read: ReadId, outcomes: &mut Outcomes) {
+    pub(crate) fn ask(
+        &mut self,
+        config: &Config,
+        read: ReadId,
+        now_ticks: u64,
+        outcomes: &mut Outcomes,
+    ) {
         if config.reads_max <= self.count {
             outcomes.push((read, Err(ReadFailure::Busy)));
             return;
         }
         self.count += 1;
-        self.waiting.push(read);
+        self.waiting.push_back((now_ticks.saturating_add(config.parked_ticks_max), read));
+    }
+
+    /// Fails what waited too long for a leader, so that whoever comes later finds room.
+    pub(crate) fn expire(&mut self, now_ticks: u64, outcomes: &mut Outcomes) {
+        while self.waiting.front().is_some_and(|(deadline_ticks, _)| *deadline_ticks <= now_ticks) {
+            let Some((_, read)) = self.waiting.pop_front() else { return };
+            self.count -= 1;
+            outcomes.push((read, Err(ReadFailure::NoLeader)));
+        }
     }
 
     /// The context to ask the engine with, when there are reads for a round and room for one.
@@ -66,7 +81,7 @@ impl Reads {
         if self.waiting.is_empty() || config.read_rounds_max <= self.rounds.len() {
             return None;
         }
-        let reads = std::mem::take(&mut self.waiting);
+        let reads = std::mem::take(&mut self.waiting).into_iter().map(|(_, read)| read).collect();
         Some(self.open(reads, now_ticks))
     }
 
@@ -163,14 +178,14 @@ mod tests {
     #[test]
     fn reads_share_rounds_and_wait_for_the_machine() {
         let (config, mut reads, mut outcomes) = (config(), Reads::default(), Vec::new());
-        reads.ask(&config, ReadId(1), &mut outcomes);
+        reads.ask(&config, ReadId(1), 0, &mut outcomes);
         let first = reads.next_round(&config, 0).unwrap();
-        reads.ask(&config, ReadId(2), &mut outcomes);
-        reads.ask(&config, ReadId(3), &mut outcomes);
+        reads.ask(&config, ReadId(2), 0, &mut outcomes);
+        reads.ask(&config, ReadId(3), 0, &mut outcomes);
         let second = reads.next_round(&config, 0).unwrap();
-        reads.ask(&config, ReadId(4), &mut outcomes);
+        reads.ask(&config, ReadId(4), 0, &mut outcomes);
         assert_eq!(reads.next_round(&config, 0), None, "two rounds at once are the limit");
-        reads.ask(&config, ReadId(5), &mut outcomes);
+        reads.ask(&config, ReadId(5), 0, &mut outcomes);
         assert_eq!(outcomes, [(ReadId(5), Err(ReadFailure::Busy))]);
         outcomes.clear();
 
@@ -189,7 +204,7 @@ mod tests {
     #[test]
     fn a_late_answer_to_a_retried_round_confirms_nothing() {
         let (config, mut reads, mut outcomes) = (config(), Reads::default(), Vec::new());
-        reads.ask(&config, ReadId(1), &mut outcomes);
+        reads.ask(&config, ReadId(1), 0, &mut outcomes);
         let first = reads.next_round(&config, 0).unwrap();
         assert_eq!(reads.retry(&config, config.read_retry_ticks - 1), None);
         let again = reads.retry(&config, config.read_retry_ticks).unwrap();
@@ -205,9 +220,9 @@ mod tests {
     #[test]
     fn a_change_of_leader_fails_what_was_asked() {
         let (config, mut reads, mut outcomes) = (config(), Reads::default(), Vec::new());
-        reads.ask(&config, ReadId(1), &mut outcomes);
+        reads.ask(&config, ReadId(1), 0, &mut outcomes);
         let context = reads.next_round(&config, 0).unwrap();
-        reads.ask(&config, ReadId(2), &mut outcomes);
+        reads.ask(&config, ReadId(2), 0, &mut outcomes);
         reads.on_leader_change(&mut outcomes);
         assert_eq!(outcomes, [(ReadId(1), Err(ReadFailure::LeaderChanged))]);
         reads.on_confirmed(&context, Index(1));
@@ -217,11 +232,29 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_leader_makes_room_in_time() {
+        let (config, mut reads, mut outcomes) = (config(), Reads::default(), Vec::new());
+        for read in 1..=4 {
+            reads.ask(&config, ReadId(read), read, &mut outcomes);
+        }
+        reads.expire(config.parked_ticks_max, &mut outcomes);
+        assert_eq!(outcomes, []);
+        reads.expire(config.parked_ticks_max + 2, &mut outcomes);
+        let failed = Err(ReadFailure::NoLeader);
+        assert_eq!(outcomes, [(ReadId(1), failed), (ReadId(2), failed)]);
+        reads.ask(&config, ReadId(5), 90, &mut outcomes);
+        assert_eq!((reads.count(), outcomes.len()), (3, 2), "there is room again");
+        reads.next_round(&config, 90).unwrap();
+        reads.expire(u64::MAX, &mut outcomes);
+        assert_eq!(outcomes.len(), 2, "what a leader was asked ends with that leader");
+    }
+
+    #[test]
     fn an_answer_to_an_earlier_life_confirms_nothing() {
         let (config, mut outcomes) = (config(), Vec::new());
         let (mut before, mut after) = (Reads::new(1), Reads::new(2));
-        before.ask(&config, ReadId(1), &mut outcomes);
-        after.ask(&config, ReadId(1), &mut outcomes);
+        before.ask(&config, ReadId(1), 0, &mut outcomes);
+        after.ask(&config, ReadId(1), 0, &mut outcomes);
         let late = before.next_round(&config, 0).unwrap();
         let own = after.next_round(&config, 0).unwrap();
         after.on_confirmed(&late, Index(1));

@@ -112,7 +112,7 @@ impl Replica {
                 Ok(())
             }
             Event::Read(read) => {
-                core.reads.ask(&core.config, read, &mut core.effects.reads);
+                core.reads.ask(&core.config, read, core.now_ticks, &mut core.effects.reads);
                 Ok(())
             }
             event => match &mut self.engine {

@@ -39,10 +39,12 @@ impl Snapshots {
 
     /// Whether to flush now; then a flush is under way until [`Snapshots::on_flushed`].
     pub(crate) fn flush_due(&mut self, config: &Config, applied: Index, now_ticks: u64) -> bool {
+        // Whatever else is wished for: only what is flushed can leave the log.
+        let bytes = config.flush_bytes.min(config.log_bytes_max);
         let due = !self.flushing
             && self.flushed < applied
             && (config.flush_entries <= applied - self.flushed
-                || config.flush_bytes <= self.applied_bytes
+                || bytes <= self.applied_bytes
                 || self.last_flush_ticks + config.flush_ticks <= now_ticks);
         if due {
             self.flushing = true;
@@ -136,6 +138,12 @@ mod tests {
         snapshots.on_flushed(Index(108));
         snapshots.on_applying(1000);
         assert!(snapshots.flush_due(&config, Index(109), 12), "by bytes");
+        snapshots.on_flushed(Index(109));
+        let config = Config { log_bytes_max: 500, ..config };
+        snapshots.on_applying(499);
+        assert!(!snapshots.flush_due(&config, Index(110), 13));
+        snapshots.on_applying(1);
+        assert!(snapshots.flush_due(&config, Index(110), 13), "before the log is too long");
     }
 
     #[test]

@@ -84,8 +84,11 @@ impl Writing {
                     return None;
                 }
                 group.push(Write::commit(id, hard_state));
-            } else if group.iter().all(|write| write.hard_state.is_none()) {
-                group[0].hard_state = Some(hard_state);
+            } else {
+                // Before all that was written after it, even if there is a newer one: a crash may leave
+                // the first of the group and not the rest, and what follows a change of members must
+                // not be durable before it is known that the change is committed.
+                group[0].hard_state.get_or_insert(hard_state);
             }
         }
         let last = group.last()?;
@@ -280,7 +283,7 @@ mod tests {
         assert_eq!(writing.next_step(), Some(Step::Settled(WriteId(4))));
 
         writing.queue([write(5, false), commit(6, 13)]);
-        assert_eq!(commits(&mut writing), [None, Some(13)], "a newer one takes its place");
+        assert_eq!(commits(&mut writing), [Some(12), Some(13)], "in their order");
         writing.on_written();
         assert_eq!(writing.next_step(), None, "nothing is owed");
     }

@@ -218,7 +218,7 @@ impl OnZab {
 
     fn on_tick(&mut self, core: &mut Core) -> Result<(), Fatal> {
         core.now_ticks += 1;
-        core.proposals.expire(core.now_ticks, &mut core.effects.refused);
+        core.expire();
         let mut events = Vec::new();
         self.fall_silent_if_stalled(core, &mut events);
         self.links.on_tick(core.now_ticks, &mut events);

@@ -1,23 +1,27 @@
-//! A member whose state cannot be flushed: its log takes no more than it may, the leader hears how far
-//! it is, and it goes on by itself once flushes work again.
+//! A member whose state cannot be flushed: its log takes no more than it may, what is sent to it
+//! meanwhile does not go back and forth, and it goes on by itself once flushes work again.
 
+use bytes::BytesMut;
 use quorate_raft::{Body, ConfState, Entry, HardState, Message};
-use quorate_replica::{Config, Event, Initial, Message as AnyMessage, Replica};
+use quorate_replica::{Config, Event, Initial, Message as AnyMessage, Replica, RequestId, seal};
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
 
 const ENTRY_BYTES: usize = 1000;
 
-fn follower() -> (Config, Replica) {
-    let config = Config { log_bytes_max: 10_000, ..Config::new(NodeId(1), 1) };
+fn initial() -> Initial {
     let voters = vec![NodeId(1), NodeId(2), NodeId(3)];
-    let initial = Initial {
+    Initial {
         mark: Mark { index: Index(1), stamp: 1, ..Mark::default() },
         entries: Vec::new(),
         hard_state: HardState { term: Term(1), commit: Index(1), ..HardState::default() }.into(),
         applied: Index(1),
         conf_state: ConfState { voters, ..ConfState::default() },
-    };
-    (config.clone(), Replica::new(config, initial).unwrap())
+    }
+}
+
+fn follower() -> (Config, Replica) {
+    let config = Config { log_bytes_max: 10_000, ..Config::new(NodeId(1), 1) };
+    (config.clone(), Replica::new(config, initial()).unwrap())
 }
 
 /// Sends the entry at `index`, as committed, and does what it asks for, but for flushes. Up to where
@@ -62,11 +66,80 @@ fn a_log_that_cannot_be_flushed_takes_no_more_than_it_may_and_goes_on_after_a_fl
         last = status.last;
     }
     assert!(last < Index(100), "it has stopped taking entries, at {last}");
-    assert_eq!(append(&mut replica, last.0 + 1), Some(last), "the leader hears where it stands");
+    assert_eq!(append(&mut replica, last.0 + 1), None, "the leader asks again with its heartbeats");
 
     let applied = replica.status().applied;
     assert_eq!(applied, last, "what it has is applied");
     replica.handle(Event::Flushed(applied)).unwrap();
     assert!(replica.status().log_bytes < config.log_bytes_max);
     assert_eq!(append(&mut replica, last.0 + 1), Some(last.next()), "it goes on by itself");
+}
+
+/// A leader and a follower that cannot flush, and a network that loses nothing. Returns how many
+/// messages there are between two ticks, once the follower takes no more.
+fn messages_to_a_stalled_follower() -> Vec<usize> {
+    let mut members: Vec<Replica> = (1..=2)
+        .map(|id| {
+            let config = Config {
+                log_bytes_max: 10_000,
+                message_bytes_max: 1000,
+                ..Config::new(NodeId(id), id)
+            };
+            Replica::new(config, initial()).unwrap()
+        })
+        .collect();
+    let mut count = 0;
+    let mut settle = |members: &mut Vec<Replica>| {
+        let before = count;
+        loop {
+            let mut messages = Vec::new();
+            for (at, replica) in members.iter_mut().enumerate() {
+                while let Some(effects) = replica.ready().unwrap() {
+                    messages.extend(effects.messages);
+                    if let Some(write) = effects.writes.last() {
+                        replica.handle(Event::Persisted(write.id)).unwrap();
+                    }
+                    if let Some(last) = effects.apply.last() {
+                        replica.handle(Event::Applied(last.index())).unwrap();
+                    }
+                    if effects.flush && at == 0 {
+                        let applied = replica.glance().applied;
+                        replica.handle(Event::Flushed(applied)).unwrap();
+                    }
+                }
+            }
+            if messages.is_empty() || before + 1000 < count {
+                return count - before;
+            }
+            for message in messages.into_iter().filter(|message| message.to().0 <= 2) {
+                count += 1;
+                members[message.to().0 as usize - 1].handle(Event::Message(message)).unwrap();
+            }
+        }
+    };
+    members[0].handle(Event::Campaign).unwrap();
+    settle(&mut members);
+    let mut counts = Vec::new();
+    for request in 1..400 {
+        let mut entry = BytesMut::new();
+        seal(RequestId(request), &mut entry);
+        entry.extend_from_slice(&[b'x'; ENTRY_BYTES]);
+        let entry = entry.freeze();
+        let request = RequestId(request);
+        members[0].handle(Event::Propose { request, entry }).unwrap();
+        counts.push(settle(&mut members));
+        for member in &mut members {
+            member.handle(Event::Tick).unwrap();
+        }
+        counts.push(settle(&mut members));
+    }
+    let [leader, follower] = [0, 1].map(|at| members[at].status());
+    assert!(follower.commit + 10 < leader.last, "{follower:?} has fallen behind {leader:?}");
+    counts
+}
+
+#[test]
+fn what_a_stalled_member_does_not_take_does_not_go_back_and_forth() {
+    let counts = messages_to_a_stalled_follower();
+    assert!(counts.iter().all(|count| *count < 40), "{counts:?}");
 }

@@ -92,8 +92,8 @@ pub(crate) struct Applier {
 impl Applier {
     /// Runs until its inbox closes; then makes the state durable. A failure is final.
     pub(crate) fn run(self, inbox: blocking::Receiver<Work>) {
-        // What compaction has forgotten is removed in small steps between other work; a restart
-        // resumes it.
+        // What compaction has forgotten is removed in small steps, one after each piece of other work
+        // and more when there is none; a restart resumes it.
         let mut removing = true;
         let mut compacted = self.store.compact_revision();
         let mut next = None;
@@ -119,7 +119,7 @@ impl Applier {
                     self.apply(entries)
                 }
                 Work::Flush => self.begin_flush(),
-                Work::MakeSnapshot => self.make_snapshot(),
+                Work::MakeSnapshot => self.begin_snapshot(),
                 Work::Install { snapshot } => self.install(&snapshot),
             };
             let failed = outcome.is_err();
@@ -134,6 +134,10 @@ impl Applier {
             let now = self.store.compact_revision();
             removing |= now != compacted;
             compacted = now;
+            // However much there is to apply.
+            if removing {
+                removing = !self.remove_some();
+            }
         }
         if let Err(error) = self.store.flush() {
             tracing::error!(%error, "the state was not flushed; the log is replayed at the next start");
@@ -251,42 +255,55 @@ impl Applier {
 
     /// The commit runs on a thread of its own; entries are applied meanwhile.
     fn begin_flush(&self) -> Result<Option<Done>, FatalError> {
-        let (store, done, metrics) =
-            (Arc::clone(&self.store), self.done.clone(), Arc::clone(&self.metrics));
-        let lock = Arc::clone(&self.lock);
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
+        self.beside("quorate-flush", move || {
+            let started = Instant::now();
+            let index = store.flush().map_err(failed)?;
+            metrics.flushes.add(1);
+            metrics.flush.observe(started.elapsed());
+            Ok(Done::Flushed(index))
+        })
+    }
+
+    /// So does the flush that a snapshot begins with: it waits for a rewriting of the whole file.
+    fn begin_snapshot(&self) -> Result<Option<Done>, FatalError> {
+        let store = Arc::clone(&self.store);
+        self.beside("quorate-view", move || make_snapshot(&store).map(Done::SnapshotMade))
+    }
+
+    /// Does something on a thread of its own, and tells the loop what came of it.
+    fn beside(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<Done, FatalError> + Send + 'static,
+    ) -> Result<Option<Done>, FatalError> {
+        let (done, lock) = (self.done.clone(), Arc::clone(&self.lock));
         std::thread::Builder::new()
-            .name("quorate-flush".to_owned())
+            .name(name.to_owned())
             .spawn(move || {
-                let started = Instant::now();
-                let outcome = match store.flush() {
-                    Ok(index) => Done::Flushed(index),
-                    Err(error) => Done::Failed(failed(error)),
-                };
-                metrics.flushes.add(1);
-                metrics.flush.observe(started.elapsed());
-                let _ = done.send(outcome);
+                let _ = done.send(work().unwrap_or_else(Done::Failed));
                 drop(lock);
             })
             .map_err(|error| FatalError::Machine(format!("cannot start a thread: {error}")))?;
         Ok(None)
     }
 
-    fn make_snapshot(&self) -> Result<Option<Done>, FatalError> {
-        let view = self.store.snapshot().map_err(failed)?;
-        let applied = view.applied();
-        let conf_state = codec::decode_conf_state_record(applied.conf_state.clone())
-            .map_err(|error| FatalError::Machine(error.to_string()))?;
-        let metadata = SnapshotMetadata { conf_state, index: applied.index, term: applied.term };
-        Ok(Some(Done::SnapshotMade(Made {
-            snapshot: described(metadata),
-            open: Box::new(move || Ok(Box::new(Reading::new(view.reader())) as Source)),
-        })))
-    }
-
     fn install(&self, snapshot: &Snapshot) -> Result<Option<Done>, FatalError> {
         self.state_file.replace(&self.store, &snapshot.metadata).map_err(FatalError::Machine)?;
         Ok(Some(Done::Installed))
     }
+}
+
+fn make_snapshot(store: &Store) -> Result<Made, FatalError> {
+    let view = store.snapshot().map_err(failed)?;
+    let applied = view.applied();
+    let conf_state = codec::decode_conf_state_record(applied.conf_state.clone())
+        .map_err(|error| FatalError::Machine(error.to_string()))?;
+    let metadata = SnapshotMetadata { conf_state, index: applied.index, term: applied.term };
+    Ok(Made {
+        snapshot: described(metadata),
+        open: Box::new(move || Ok(Box::new(Reading::new(view.reader())) as Source)),
+    })
 }
 
 /// There are two lists of members, the engine's and the machine's. They change together, and a member

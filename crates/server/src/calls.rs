@@ -9,15 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Request, Response};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tonic::Code;
-
-use crate::status;
+use tonic::body::Body;
+use tonic::{Code, Status};
 
 /// Codes of gRPC, by their numbers.
 pub(crate) const CODES: [&str; 17] = [
@@ -135,8 +131,6 @@ const SERVICES: &[(&str, &[(&str, &str)])] = &[
 #[derive(Debug)]
 pub(crate) struct Calls {
     methods: BTreeMap<String, Arc<Method>>,
-    sent_bytes: AtomicU64,
-    received_bytes: AtomicU64,
     /// By what clients say they are: calls that are unary, and those that are not.
     versions: RwLock<BTreeMap<String, [AtomicU64; 2]>>,
     unversioned: [AtomicU64; 2],
@@ -151,8 +145,15 @@ pub(crate) struct Method {
     pub(crate) kind: &'static str,
     started: AtomicU64,
     handled: [AtomicU64; CODES.len()],
-    received: AtomicU64,
-    sent: AtomicU64,
+    received: Flow,
+    sent: Flow,
+}
+
+/// One direction of a method's calls.
+#[derive(Debug, Default)]
+struct Flow {
+    messages: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// The figures of one method.
@@ -175,16 +176,14 @@ impl Calls {
                     kind,
                     started: AtomicU64::new(0),
                     handled: Default::default(),
-                    received: AtomicU64::new(0),
-                    sent: AtomicU64::new(0),
+                    received: Flow::default(),
+                    sent: Flow::default(),
                 };
                 (format!("/{service}/{name}"), Arc::new(method))
             })
         });
         Calls {
             methods: methods.collect(),
-            sent_bytes: AtomicU64::new(0),
-            received_bytes: AtomicU64::new(0),
             versions: RwLock::default(),
             unversioned: Default::default(),
         }
@@ -197,7 +196,10 @@ impl Calls {
 
     /// Bytes of messages that were sent and received.
     pub(crate) fn bytes(&self) -> (u64, u64) {
-        (self.sent_bytes.load(Ordering::Relaxed), self.received_bytes.load(Ordering::Relaxed))
+        let sum = |flow: fn(&Method) -> &Flow| {
+            self.methods().map(|method| flow(method).bytes.load(Ordering::Relaxed)).sum()
+        };
+        (sum(|method| &method.sent), sum(|method| &method.received))
     }
 
     /// Calls by version of the client, unary ones and streams.
@@ -237,47 +239,44 @@ impl Method {
         MethodFigures {
             started: value(&self.started),
             handled: std::array::from_fn(|code| value(&self.handled[code])),
-            received: value(&self.received),
-            sent: value(&self.sent),
+            received: value(&self.received.messages),
+            sent: value(&self.sent.messages),
         }
     }
 }
 
-/// Counts a call, and puts the library's refusals into etcd's words.
-pub(crate) async fn counted(
-    State(calls): State<Arc<Calls>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(method) = calls.methods.get(request.uri().path()).cloned() else {
-        return in_etcds_words(next.run(request).await);
-    };
-    method.started.fetch_add(1, Ordering::Relaxed);
-    calls.on_version(request.headers().get("client-api-version"), method.kind != UNARY);
-    let mut open = Open { method, code: Code::Cancelled };
-    let incoming = Counting {
-        method: Arc::clone(&open.method),
-        calls: Arc::clone(&calls),
-        is_sent: false,
-        rest: Rest::default(),
-    };
-    let request = request.map(|body| Body::new(Counted { body, counting: incoming, open: None }));
-    let response = in_etcds_words(next.run(request).await);
-    open.learn(response.headers());
-    let outgoing =
-        Counting { method: Arc::clone(&open.method), calls, is_sent: true, rest: Rest::default() };
-    response.map(|body| Body::new(Counted { body, counting: outgoing, open: Some(open) }))
-}
-
-fn in_etcds_words(response: Response) -> Response {
-    match status::of_too_long_message(response.headers()) {
-        Some(status) => status.into_http(),
-        None => response,
+impl Calls {
+    /// A request comes in: its body, counted as it is read, and the call, which [`answered`] ends.
+    /// A method that nobody knows is not counted.
+    pub(crate) fn begin(&self, request: Request<Body>) -> (Request<Counted>, Option<Open>) {
+        let method = self.methods.get(request.uri().path());
+        if let Some(method) = method {
+            method.started.fetch_add(1, Ordering::Relaxed);
+            self.on_version(request.headers().get("client-api-version"), method.kind != UNARY);
+        }
+        let counting = |method| Counting { method, is_sent: false, rest: Rest::default() };
+        let incoming = method.cloned().map(counting);
+        let request = request.map(|body| Counted { body, counting: incoming, open: None });
+        let open = method.cloned().map(|method| Open { method, code: Code::Cancelled });
+        (request, open)
     }
 }
 
+/// What goes out for a call: counted as it is sent. The call ends with it.
+pub(crate) fn answered(response: Response<Body>, mut open: Option<Open>) -> Response<Counted> {
+    if let Some(open) = &mut open {
+        open.learn(response.headers());
+    }
+    let counting = open.as_ref().map(|open| Counting {
+        method: Arc::clone(&open.method),
+        is_sent: true,
+        rest: Rest::default(),
+    });
+    response.map(|body| Counted { body, counting, open })
+}
+
 /// A call that has not ended; counted as handled when it is dropped.
-struct Open {
+pub(crate) struct Open {
     method: Arc<Method>,
     /// What came of it; as long as nothing did, its client went away.
     code: Code,
@@ -302,19 +301,15 @@ impl Drop for Open {
 /// One direction of a call.
 struct Counting {
     method: Arc<Method>,
-    calls: Arc<Calls>,
     is_sent: bool,
     rest: Rest,
 }
 
 impl Counting {
     fn on_bytes(&mut self, bytes: &[u8]) {
-        let (all, messages) = match self.is_sent {
-            true => (&self.calls.sent_bytes, &self.method.sent),
-            false => (&self.calls.received_bytes, &self.method.received),
-        };
-        all.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        messages.fetch_add(self.rest.feed(bytes), Ordering::Relaxed);
+        let flow = if self.is_sent { &self.method.sent } else { &self.method.received };
+        flow.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        flow.messages.fetch_add(self.rest.feed(bytes), Ordering::Relaxed);
     }
 }
 
@@ -352,26 +347,26 @@ impl Rest {
 }
 
 /// A body whose messages are counted.
-struct Counted {
+pub(crate) struct Counted {
     body: Body,
-    counting: Counting,
+    counting: Option<Counting>,
     /// Of an answer: the call, which ends with it.
     open: Option<Open>,
 }
 
-impl HttpBody for Counted {
+impl http_body::Body for Counted {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
-            if let Some(data) = frame.data_ref() {
-                this.counting.on_bytes(data);
+            if let (Some(data), Some(counting)) = (frame.data_ref(), &mut this.counting) {
+                counting.on_bytes(data);
             }
             if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
                 open.learn(trailers);

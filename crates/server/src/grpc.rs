@@ -16,23 +16,24 @@ mod watch;
 use std::pin::Pin;
 use std::time::Duration;
 
+use axum::http::{HeaderMap, Request, Response};
+use bytes::Bytes;
 use quorate_kv::KvError;
-use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
-use quorate_proto::etcdserverpb::kv_server::KvServer;
-use quorate_proto::etcdserverpb::lease_server::LeaseServer;
-use quorate_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
-use quorate_proto::etcdserverpb::watch_server::WatchServer;
-use quorate_proto::health::health_server::HealthServer;
-use quorate_proto::v3electionpb::election_server::ElectionServer;
-use quorate_proto::v3lockpb::lock_server::LockServer;
+use quorate_proto::etcdserverpb::cluster_server::{self, ClusterServer};
+use quorate_proto::etcdserverpb::kv_server::{self, KvServer};
+use quorate_proto::etcdserverpb::lease_server::{self, LeaseServer};
+use quorate_proto::etcdserverpb::maintenance_server::{self, Maintenance, MaintenanceServer};
+use quorate_proto::etcdserverpb::watch_server::{self, WatchServer};
+use quorate_proto::health::health_server::{self, HealthServer};
+use quorate_proto::v3electionpb::election_server::{self, ElectionServer};
+use quorate_proto::v3lockpb::lock_server::{self, LockServer};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::Stream;
-use tonic::metadata::MetadataMap;
-use tonic::service::interceptor::InterceptedService;
-use tonic::service::{Interceptor, Routes};
-use tonic::{Request, Status};
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service as _;
 
 use crate::local::Local;
-use crate::status;
 
 /// Room for the rest of a message beside the command in it, as etcd grants it.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
@@ -45,65 +46,119 @@ pub(crate) fn maintenance(local: Local) -> MaintenanceServer<impl Maintenance> {
     MaintenanceServer::new(maintenance::Service::new(local))
 }
 
-/// All services; `request_bytes_max` is the limit of a command.
-pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {
-    let message_bytes_max = usize::try_from(request_bytes_max)
-        .unwrap_or(usize::MAX)
-        .saturating_add(MESSAGE_OVERHEAD_BYTES);
-    let door = Door { local: local.clone() };
-    let kv = KvServer::new(kv::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        // Reads are not limited; the wire format ends here.
-        .max_encoding_message_size(i32::MAX as usize);
-    let cluster = ClusterServer::new(cluster::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max);
-    let maintenance = MaintenanceServer::new(maintenance::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max);
-    let lease = LeaseServer::new(lease::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(i32::MAX as usize);
-    let watch = WatchServer::new(watch::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(i32::MAX as usize);
-    let lock = LockServer::new(lock::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max);
-    let election = ElectionServer::new(election::Service::new(local.clone()))
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(i32::MAX as usize);
-    Routes::new(InterceptedService::new(kv, door.clone()))
-        .add_service(InterceptedService::new(lease, door.clone()))
-        .add_service(InterceptedService::new(watch, door.clone()))
-        .add_service(InterceptedService::new(cluster, door.clone()))
-        .add_service(InterceptedService::new(maintenance, door.clone()))
-        .add_service(InterceptedService::new(lock, door.clone()))
-        .add_service(InterceptedService::new(election, door))
-        .add_service(HealthServer::new(health::Service))
+/// Which service a path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Api {
+    Kv,
+    Lease,
+    Watch,
+    Cluster,
+    Maintenance,
+    Lock,
+    Election,
+    Health,
 }
 
-/// Checks the metadata of a call.
-#[derive(Clone)]
-struct Door {
-    local: Local,
-}
-
-impl Interceptor for Door {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let headers = request.metadata();
-        // Not for the version's sake: whoever counts calls by it needs a text.
-        if let Some(version) = headers.get("client-api-version")
-            && std::str::from_utf8(version.as_bytes()).is_err()
-        {
-            return Err(status::of_kv(KvError::InvalidClientAPIVersion));
-        }
-        if wants_leader(headers) && self.local.leader().is_none() {
-            return Err(status::of_kv(KvError::NoLeader));
-        }
-        Ok(request)
+impl Api {
+    /// Nothing for a service that is not here.
+    pub(crate) fn of(path: &str) -> Option<Api> {
+        let (service, _) = path.strip_prefix('/')?.split_once('/')?;
+        Some(match service {
+            kv_server::SERVICE_NAME => Api::Kv,
+            lease_server::SERVICE_NAME => Api::Lease,
+            watch_server::SERVICE_NAME => Api::Watch,
+            cluster_server::SERVICE_NAME => Api::Cluster,
+            maintenance_server::SERVICE_NAME => Api::Maintenance,
+            lock_server::SERVICE_NAME => Api::Lock,
+            election_server::SERVICE_NAME => Api::Election,
+            health_server::SERVICE_NAME => Api::Health,
+            _ => return None,
+        })
     }
 }
 
+/// All services.
+pub(crate) struct Services {
+    kv: KvServer<kv::Service>,
+    lease: LeaseServer<lease::Service>,
+    watch: WatchServer<watch::Service>,
+    cluster: ClusterServer<cluster::Service>,
+    maintenance: MaintenanceServer<maintenance::Service>,
+    lock: LockServer<lock::Service>,
+    election: ElectionServer<election::Service>,
+    health: HealthServer<health::Service>,
+}
+
+impl Services {
+    /// `request_bytes_max` is the limit of a command.
+    pub(crate) fn new(local: &Local, request_bytes_max: u64) -> Self {
+        let message_bytes_max = usize::try_from(request_bytes_max)
+            .unwrap_or(usize::MAX)
+            .saturating_add(MESSAGE_OVERHEAD_BYTES);
+        // Reads are not limited; the wire format ends here.
+        let answer_bytes_max = i32::MAX as usize;
+        Services {
+            kv: KvServer::new(kv::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max)
+                .max_encoding_message_size(answer_bytes_max),
+            lease: LeaseServer::new(lease::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max)
+                .max_encoding_message_size(answer_bytes_max),
+            watch: WatchServer::new(watch::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max)
+                .max_encoding_message_size(answer_bytes_max),
+            cluster: ClusterServer::new(cluster::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            maintenance: MaintenanceServer::new(maintenance::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            lock: LockServer::new(lock::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            election: ElectionServer::new(election::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max)
+                .max_encoding_message_size(answer_bytes_max),
+            health: HealthServer::new(health::Service),
+        }
+    }
+
+    /// What the service answers.
+    pub(crate) async fn call<B>(&self, api: Api, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+    {
+        // Each is a handle, made to be cloned for a call.
+        let answer = match api {
+            Api::Kv => self.kv.clone().call(request),
+            Api::Lease => self.lease.clone().call(request),
+            Api::Watch => self.watch.clone().call(request),
+            Api::Cluster => self.cluster.clone().call(request),
+            Api::Maintenance => self.maintenance.clone().call(request),
+            Api::Lock => self.lock.clone().call(request),
+            Api::Election => self.election.clone().call(request),
+            Api::Health => self.health.clone().call(request),
+        };
+        match answer.await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Checks the headers of a call.
+pub(crate) fn check_headers(local: &Local, headers: &HeaderMap) -> Result<(), KvError> {
+    // Not for the version's sake: whoever counts calls by it needs a text.
+    if let Some(version) = headers.get("client-api-version")
+        && std::str::from_utf8(version.as_bytes()).is_err()
+    {
+        return Err(KvError::InvalidClientAPIVersion);
+    }
+    if wants_leader(headers) && local.leader().is_none() {
+        return Err(KvError::NoLeader);
+    }
+    Ok(())
+}
+
 /// Whether the caller wants no answer but an error from a member that knows no leader.
-fn wants_leader(headers: &MetadataMap) -> bool {
+fn wants_leader(headers: &HeaderMap) -> bool {
     headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
@@ -113,6 +168,8 @@ const LEADERLESS_MAX: u32 = 3;
 /// Resolves when this member has known no leader for so long that streams that depend on one end.
 async fn leaderless(local: &Local) {
     let mut looks = tokio::time::interval(local.election_timeout().max(Duration::from_millis(1)));
+    // Looks that were missed, while somebody did not listen, are not made up for all at once.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaderless = 0;
     while leaderless < LEADERLESS_MAX {
         looks.tick().await;

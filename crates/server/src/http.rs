@@ -1,4 +1,4 @@
-//! The client port: gRPC and plain HTTP on one listener.
+//! What is plain HTTP on the client port.
 //!
 //! ```text
 //! health    /health, /livez, /readyz
@@ -13,16 +13,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use tonic::Status;
-use tonic::service::Routes;
 
-use crate::calls::{Calls, counted};
 use crate::figures::Figures;
-use crate::grpc::learner;
 use crate::local::Local;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
 
@@ -33,15 +29,9 @@ pub(crate) struct Plain {
     pub(crate) figures: Arc<Figures>,
 }
 
-/// Everything that clients can ask for.
-pub(crate) fn router(services: Routes, calls: Arc<Calls>, plain: Plain) -> Router {
-    let local = plain.local.clone();
-    services
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(local, learner::refuse))
-        .layer(middleware::from_fn_with_state(calls, counted))
-        .merge(observing(plain))
-        .fallback(unknown)
+/// Everything that is no call of a service that is here.
+pub(crate) fn router(plain: Plain) -> Router {
+    observing(plain).fallback(unknown)
 }
 
 /// What those may ask for who only watch this member.

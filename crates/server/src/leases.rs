@@ -175,9 +175,12 @@ impl Local {
                     if self.leads() == Some(term) && self.store().leads_leases() == Some(term) {
                         // Its end may have been on its way already, and be known elsewhere.
                         let now_ms = self.leases().now_ms();
-                        let left = self.store().lease_time_to_live(id, false, now_ms);
-                        let lives = left.is_ok_and(|left| 0 <= left.ttl_seconds);
-                        return Ok(Some(if lives { ttl_seconds } else { 0 }));
+                        match self.store().lease_time_to_live(id, false, now_ms) {
+                            Ok(left) if left.ttl_seconds < 0 => return Ok(Some(0)),
+                            Ok(_) => return Ok(Some(ttl_seconds)),
+                            // It has just been deposed, and cannot say.
+                            Err(_) => {}
+                        }
                     }
                 }
                 Ok(Renewal::Expiring) => tokio::time::sleep(ASK_AGAIN).await,
@@ -239,7 +242,13 @@ impl Local {
         while let Some(term) = self.leads() {
             self.read_barrier().await?;
             let now_ms = self.leases().now_ms();
-            match self.store().lease_time_to_live(id, wants_keys, now_ms) {
+            let look = move |store: &Store| Ok(store.lease_time_to_live(id, wants_keys, now_ms));
+            // The keys of a lease may be many.
+            let answer = match wants_keys {
+                true => self.read(look).await?,
+                false => self.store().lease_time_to_live(id, wants_keys, now_ms),
+            };
+            match answer {
                 Ok(answer) if self.leads() == Some(term) => return Ok(Some(answer)),
                 Ok(_) => return Err(status::of_kv(KvError::LeaderChanged)),
                 Err(KvError::NotPrimaryLessor) => tokio::time::sleep(ASK_AGAIN).await,

@@ -25,6 +25,7 @@ mod convert;
 mod corruption;
 mod duration;
 mod figures;
+mod front;
 mod grpc;
 mod http;
 pub mod identity;

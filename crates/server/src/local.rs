@@ -30,6 +30,10 @@ const SLOW_READ: Duration = Duration::from_millis(500);
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Local {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     node: Node,
     store: Arc<Store>,
     leadership: Arc<Leadership>,
@@ -62,7 +66,7 @@ impl Local {
         // As much as a message may have that comes in.
         let watch_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
         let watch_bytes_max = watch_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
-        Local {
+        let inner = Inner {
             leases: Arc::new(Leases::new(node.status().node)),
             watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
             stopping,
@@ -82,53 +86,56 @@ impl Local {
                 config.learners_max,
                 Duration::from_millis(config.election_ms),
             ),
-        }
+        };
+        Local { inner: Arc::new(inner) }
     }
 
     /// Keeps an eye on who leads and on how much the state holds; never returns.
     pub(crate) async fn keep_watch(&self) {
         loop {
-            self.leadership.look(self.node.status().leader, Instant::now());
+            self.inner.leadership.look(self.inner.node.status().leader, Instant::now());
             // What waits for a flush is not in the storage's own count yet.
-            let used = self.store.in_use_bytes() + self.store.overlay_bytes() as u64;
-            self.used_bytes.store(used, Ordering::Relaxed);
-            tokio::time::sleep(self.look_every).await;
+            let used = self.inner.store.in_use_bytes() + self.inner.store.overlay_bytes() as u64;
+            self.inner.used_bytes.store(used, Ordering::Relaxed);
+            tokio::time::sleep(self.inner.look_every).await;
         }
     }
 
     /// The answer of this member's machine to a command, once it has applied it.
     pub(crate) async fn propose(&self, command: &Command) -> Result<Response, Status> {
         let start = Instant::now();
-        match self.node.propose(command).await {
+        match self.inner.node.propose(command).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(status::of_kv(error)),
-            Err(error) => Err(status::of_propose(&error, self.leadership.timeout(start))),
+            Err(error) => Err(status::of_propose(&error, self.inner.leadership.timeout(start))),
         }
     }
 
     /// After it, what the store answers is linearizable.
     pub(crate) async fn read_barrier(&self) -> Result<(), Status> {
         let start = Instant::now();
-        let outcome = self.node.read_barrier().await;
+        let outcome = self.inner.node.read_barrier().await;
         if SLOW_READ < start.elapsed() {
-            self.reads.slow.fetch_add(1, Ordering::Relaxed);
+            self.inner.reads.slow.fetch_add(1, Ordering::Relaxed);
         }
         outcome.map_err(|error| {
-            self.reads.failed.fetch_add(1, Ordering::Relaxed);
-            status::of_read(&error, self.leadership.timeout(start))
+            self.inner.reads.failed.fetch_add(1, Ordering::Relaxed);
+            status::of_read(&error, self.inner.leadership.timeout(start))
         })
     }
 
     /// Waits until what a compaction forgot is gone from this member's storage, durably.
     pub(crate) async fn removed(&self, revision: i64) -> Result<(), Status> {
         let gone = async {
-            while self.store.removed_revision() < revision {
+            while self.inner.store.removed_revision() < revision {
                 tokio::time::sleep(REMOVED_POLL).await;
             }
         };
-        tokio::time::timeout(self.request_timeout, gone)
-            .await
-            .map_err(|_| status::of_kv(KvError::Timeout))
+        // However long that takes: the compaction itself is done.
+        tokio::select! {
+            () = gone => Ok(()),
+            () = self.stopping() => Err(status::of_kv(KvError::Stopped)),
+        }
     }
 
     /// Reads the store on a thread that may take its time: an interval can be long.
@@ -136,7 +143,7 @@ impl Local {
         &self,
         read: impl FnOnce(&Store) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, Status> {
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.inner.store);
         match tokio::task::spawn_blocking(move || read(&store)).await {
             Ok(answer) => answer.map_err(status::of_kv),
             Err(error) => {
@@ -148,7 +155,7 @@ impl Local {
 
     /// A header with this revision.
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
-        let status = self.node.status();
+        let status = self.inner.node.status();
         ResponseHeader {
             cluster_id: status.cluster,
             member_id: status.node.0,
@@ -158,7 +165,7 @@ impl Local {
     }
 
     pub(crate) fn is_learner(&self) -> bool {
-        self.node.is_learner()
+        self.inner.node.is_learner()
     }
 
     /// Refuses what only a member with a vote serves.
@@ -171,95 +178,95 @@ impl Local {
 
     /// What a request that began at `start` and has no answer is put down to.
     pub(crate) fn timeout(&self, start: Instant) -> KvError {
-        self.leadership.timeout(start)
+        self.inner.leadership.timeout(start)
     }
 
     pub(crate) fn membership_rules(&self) -> Rules {
-        self.membership_rules
+        self.inner.membership_rules
     }
 
     pub(crate) fn node(&self) -> &Node {
-        &self.node
+        &self.inner.node
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
-        &self.store
+        &self.inner.store
     }
 
     pub(crate) fn life(&self) -> Life {
-        self.node.life()
+        self.inner.node.life()
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
-        self.node.status()
+        self.inner.node.status()
     }
 
     pub(crate) fn metrics(&self) -> Arc<Metrics> {
-        self.node.metrics()
+        self.inner.node.metrics()
     }
 
     pub(crate) fn reads(&self) -> &Reads {
-        &self.reads
+        &self.inner.reads
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
-        self.node.peers()
+        self.inner.node.peers()
     }
 
     /// How many proposals wait for their answer.
     pub(crate) fn waiting(&self) -> usize {
-        self.node.waiting()
+        self.inner.node.waiting()
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.node.status().leader
+        self.inner.node.status().leader
     }
 
     pub(crate) fn leases(&self) -> &Leases {
-        &self.leases
+        &self.inner.leases
     }
 
     pub(crate) fn watching(&self) -> &Arc<Watching> {
-        &self.watching
+        &self.inner.watching
     }
 
     /// Follows what is applied.
     pub(crate) fn applied(&self) -> watch::Receiver<Index> {
-        self.node.applied()
+        self.inner.node.applied()
     }
 
     /// Waits until the server stops.
     pub(crate) async fn stopping(&self) {
-        let mut stopping = self.stopping.clone();
+        let mut stopping = self.inner.stopping.clone();
         let _ = stopping.wait_for(|stop| *stop).await;
     }
 
     pub(crate) fn election_timeout(&self) -> Duration {
-        self.election_timeout
+        self.inner.election_timeout
     }
 
     pub(crate) fn heartbeat_interval(&self) -> Duration {
-        self.look_every
+        self.inner.look_every
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
-        self.request_timeout
+        self.inner.request_timeout
     }
 
     pub(crate) fn txn_ops_max(&self) -> usize {
-        self.txn_ops_max
+        self.inner.txn_ops_max
     }
 
     pub(crate) fn quota_bytes_max(&self) -> Option<u64> {
-        self.quota_bytes_max
+        self.inner.quota_bytes_max
     }
 
     /// Bytes the state holds, as of a moment ago.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.inner.used_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn quota(&self) -> &Quota {
-        &self.quota
+        &self.inner.quota
     }
 }

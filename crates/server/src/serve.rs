@@ -10,22 +10,28 @@
 //!         client connections            closed after what was answered is sent
 //! ```
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::http::{Request, Response};
+use bytes::Bytes;
 use quorate_kv::{Command, Member};
 use quorate_runtime::{Node, NodeConfig, StartError};
 use quorate_types::Life;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower_service::Service;
 
 use crate::accept::{Accepting, Seats};
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::figures::Figures;
+use crate::front::Front;
 use crate::http::Plain;
 use crate::identity::{self, Identity, IdentityError};
 use crate::joining::{self, JoinError, Joined};
@@ -33,7 +39,7 @@ use crate::local::Local;
 use crate::open_files::Shares;
 use crate::urls::{Url, UrlError};
 use crate::version::{ETCD_VERSION, QUORATE_VERSION};
-use crate::{grpc, http, peer_port};
+use crate::{http, peer_port};
 
 /// Wait between two attempts to publish.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
@@ -184,7 +190,7 @@ impl Server {
         let seats = Seats::new(METRICS_CONNECTIONS_MAX);
         let mut observed = JoinSet::new();
         for listener in metrics {
-            let routes = http::observing(plain.clone());
+            let routes = Routes::from(http::observing(plain.clone()));
             serve_on(&mut observed, config, listener, &seats, routes, &stopping);
         }
         let seats = Seats::new(shares.clients);
@@ -336,12 +342,11 @@ async fn serve_clients(
             _ = stopping.wait_for(|stop| *stop) => return,
         }
     }
-    let services = grpc::routes(&plain.local, config.request_bytes_max);
-    let router = http::router(services, calls, plain);
+    let front = Front::new(plain, calls, config.request_bytes_max);
     let mut serving = JoinSet::new();
     for listener in listeners {
         let address = listener.2;
-        if serve_on(&mut serving, &config, listener, &seats, router.clone(), &stopping) {
+        if serve_on(&mut serving, &config, listener, &seats, front.clone(), &stopping) {
             tracing::info!(%address, "ready to serve client requests");
         }
     }
@@ -350,14 +355,19 @@ async fn serve_clients(
 }
 
 /// Begins to serve one listener until the server stops; whether it could.
-fn serve_on(
+fn serve_on<S, B>(
     serving: &mut JoinSet<()>,
     config: &Config,
     (url, listener, _): Listener,
     seats: &Seats,
-    router: Router,
+    service: S,
     stopping: &watch::Receiver<bool>,
-) -> bool {
+) -> bool
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Send + 'static,
+{
     let listener =
         listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     let incoming = match listener {
@@ -377,8 +387,7 @@ fn serve_on(
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
         .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
-        .add_routes(router.into())
-        .serve_with_incoming_shutdown(incoming, stopped);
+        .serve_with_incoming_shutdown(service, incoming, stopped);
     serving.spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%url, %error, "no longer serving on this listener");

@@ -40,7 +40,7 @@ pub(crate) fn of_read(error: &ReadError, timeout: KvError) -> Status {
     of_kv(match error {
         ReadError::Failed(ReadFailure::LeaderChanged) => KvError::LeaderChanged,
         ReadError::Failed(ReadFailure::Busy) => KvError::RequestTooManyRequests,
-        ReadError::Timeout => timeout,
+        ReadError::Timeout | ReadError::Failed(ReadFailure::NoLeader) => timeout,
         ReadError::Stopped => KvError::Stopped,
         _ => KvError::Unhealthy,
     })

@@ -150,7 +150,20 @@ impl Stream {
         work: impl FnOnce(&mut Watches, StreamId, &Store) -> Result<(), KvError> + Send + 'static,
     ) -> Result<(), Status> {
         let id = self.id;
-        self.watching.with(move |watches, store| work(watches, id, store)).await
+        let mut work = work;
+        // What is new is told in steps, between which others get their turn.
+        loop {
+            let step = move |watches: &mut Watches, store: &Store| {
+                if watches.advance_synced(store)? {
+                    return Ok(Some(work));
+                }
+                work(watches, id, store).map(|()| None)
+            };
+            match self.watching.with(step).await? {
+                Some(not_yet) => work = not_yet,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// What it is told next, if there is anything by now.

@@ -168,6 +168,11 @@ impl Checks {
         self.note(finding);
     }
 
+    pub(crate) fn on_events(&mut self, events: usize) {
+        let finding = queues::check_events(events);
+        self.note(finding);
+    }
+
     pub(crate) fn on_log(&mut self, node: NodeId, bytes: u64, bytes_max: u64) {
         let finding = queues::check_log(node, bytes, bytes_max);
         self.note(finding);

@@ -11,6 +11,9 @@ use crate::node::{Damage, Node};
 use crate::plan::SECOND;
 use crate::world::{Event, What, World};
 
+/// How far a clock is set back at most, in one life of a process: leases live longer by that.
+const SET_BACK_US_MAX: u64 = 30 * SECOND;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -60,7 +63,7 @@ pub enum Fault {
     Delay,
     /// A clock runs fast or slow.
     ClockRate,
-    /// A clock jumps.
+    /// A clock jumps: many ticks at once, or it is set back.
     ClockJump,
     /// A process stands still and goes on.
     Pause,
@@ -248,6 +251,13 @@ impl World<'_> {
             Fault::ClockRate => {
                 let tick = self.plan.tick_us;
                 self.nodes[at].tick_us = self.chance.between(tick / 2, 2 * tick);
+                true
+            }
+            Fault::ClockJump if self.chance.percent(50) => {
+                // Never forward again: what a clock shows after that nobody could promise a lease for.
+                let back = self.chance.below(SET_BACK_US_MAX);
+                let set_back_us = &mut self.nodes[at].set_back_us;
+                *set_back_us = back.max(*set_back_us);
                 true
             }
             Fault::ClockJump => {

@@ -33,7 +33,12 @@ impl World<'_> {
         // Whoever was made a member lately catches up and is made a voter; then nothing changes.
         let bound = 40 * SECOND + 60 * self.plan.election_us();
         let began = self.now;
-        self.run_until(self.now + bound / 2);
+        while self.checks.violation().is_none()
+            && self.now < began + bound / 2
+            && !self.is_settled(&healed)
+        {
+            self.run_until(self.now + SECOND);
+        }
         self.operator.is_done = true;
         let voters = self.checks.conf_state.voters.clone();
         let probed: Vec<NodeId> = healed.iter().copied().filter(|id| voters.contains(id)).collect();
@@ -73,6 +78,22 @@ impl World<'_> {
                 (self.now - began) / SECOND
             ));
         }
+    }
+
+    /// Whether the healed members are as many as there are to be and run, all of them voters, and know
+    /// one of them to lead: the operator has nothing left to do.
+    fn is_settled(&self, healed: &[NodeId]) -> bool {
+        let conf = &self.checks.conf_state;
+        let runs = |id: &NodeId| self.nodes[self.place(*id)].glance().is_some();
+        let is_gone = |id: &NodeId| self.nodes[self.place(*id)].is_gone;
+        self.is_left()
+            && !self.operator.is_changing
+            && !self.operator.whim
+            && conf.learners.is_empty()
+            && conf.voters.len() == self.plan.members + usize::from(self.operator.wants_more)
+            && (self.operator.is_done || !conf.voters.iter().any(is_gone))
+            && healed.iter().filter(|id| conf.voters.contains(id)).all(runs)
+            && self.leader().is_some_and(|id| healed.contains(&id))
     }
 
     /// Whether the newest membership is a plain one.

@@ -45,6 +45,8 @@ pub use ledger::Ledger;
 pub use quorate_replica::Engine;
 pub use shrink::shrink;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use plan::Plan;
 use world::World;
 
@@ -124,6 +126,18 @@ pub fn run(seed: u64, options: &Options, trace: Option<&mut dyn FnMut(String)>) 
     ledger.simulated_ms = world.now / 1000;
     ledger.violations = u64::from(violation.is_some());
     Outcome { violation, ledger }
+}
+
+/// Runs one seed as [`run`] does; where production code panics, that is the promise that was broken.
+pub fn attempt(seed: u64, options: &Options, trace: Option<&mut dyn FnMut(String)>) -> Outcome {
+    let ran = catch_unwind(AssertUnwindSafe(|| run(seed, options, trace)));
+    ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let ledger = Ledger { seeds: 1, violations: 1, ..Ledger::default() };
+        let why = format!("a panic: {}", text.unwrap_or_default());
+        Outcome { violation: Some(why), ledger }
+    })
 }
 
 impl World<'_> {

@@ -100,6 +100,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     pub(crate) voters_at_birth: Vec<NodeId>,
     pub(crate) tick_us: u64,
+    /// How far its clock has been set back since the process started.
+    pub(crate) set_back_us: u64,
     pub(crate) paused_until: u64,
     pub(crate) disk_hangs: bool,
     /// Its state cannot be flushed, for want of space, and waits.
@@ -172,6 +174,7 @@ impl Node {
             process: None,
             voters_at_birth,
             tick_us,
+            set_back_us: 0,
             paused_until: 0,
             disk_hangs: false,
             flush_hangs: false,
@@ -197,9 +200,16 @@ impl Node {
         self.glance().is_some_and(|glance| glance.role == Role::Leader)
     }
 
+    /// What its clock shows, in milliseconds since the process started.
+    pub(crate) fn clock_ms(&self, now: u64) -> u64 {
+        let started = self.process.as_ref().map_or(now, |process| process.started_us);
+        (now - started).saturating_sub(self.set_back_us) / 1000
+    }
+
     /// Starts from what the disk holds.
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>) -> Going {
         self.life += 1;
+        self.set_back_us = 0;
         let seed = cx.chance.number();
         let started = member::start(self, cx.plan, seed, cx.now);
         let Started { wal, store, initial } = started.map_err(Ended)?;
@@ -240,6 +250,10 @@ impl Node {
     /// Ends the process at once, perhaps in the middle of its work.
     pub(crate) fn crash(&mut self, cx: &mut Cx<'_>, loses_power: bool) {
         let Some(mut process) = self.process.take() else { return };
+        // Whoever receives from it notices that the connection is gone.
+        for (transfer, outgoing) in std::mem::take(&mut process.outgoing) {
+            cx.send_chunk_always(self.id, self.life, outgoing.to, transfer, Chunk::Broken);
+        }
         self.life += 1;
         self.disk.light_fuse(cx.chance.below(14));
         if process.disk_is_busy && cx.chance.percent(60) {

@@ -110,7 +110,7 @@ impl Node {
         if !cx.plan.clients.leases {
             return Ok(());
         }
-        let now_ms = cx.now / 1000;
+        let now_ms = self.clock_ms(cx.now);
         let led = self.leads_in();
         let process = self.process();
         let Some(term) = led else {
@@ -144,8 +144,9 @@ impl Node {
             cx.answer(client, op, Said::Refused("not the leader"));
             return Ok(());
         };
+        let now_ms = self.clock_ms(cx.now);
         let process = self.process();
-        match process.store.lease_renew(lease, cx.now / 1000) {
+        match process.store.lease_renew(lease, now_ms) {
             Ok(Renewal::Renewed { ttl_seconds }) => {
                 // It may have been deposed without knowing.
                 process.next_read += 1;
@@ -168,6 +169,7 @@ impl Node {
     /// A read is confirmed: now it may be answered.
     pub(crate) fn on_read_confirmed(&mut self, cx: &Cx<'_>, reading: &Reading) -> Said {
         let led = self.leads_in();
+        let now_ms = self.clock_ms(cx.now);
         let process = self.process();
         let store = &process.store;
         match reading {
@@ -175,8 +177,7 @@ impl Node {
             Reading::Renewal { lease, term, ttl_seconds } => {
                 let still_leads = led == Some(*term) && store.leads_leases() == Some(*term);
                 let lives = |left: quorate_kv::LeaseTimeToLiveResponse| 0 <= left.ttl_seconds;
-                let is_there =
-                    store.lease_time_to_live(*lease, false, cx.now / 1000).is_ok_and(lives);
+                let is_there = store.lease_time_to_live(*lease, false, now_ms).is_ok_and(lives);
                 if still_leads && is_there {
                     Said::Renewed(*ttl_seconds)
                 } else {

@@ -161,6 +161,10 @@ impl Queue {
     fn pop(&mut self) -> Option<(u64, Event)> {
         self.heap.pop().map(|queued| (queued.time, queued.event))
     }
+
+    fn len(&self) -> usize {
+        self.heap.len()
+    }
 }
 
 /// Whoever wants to see every event.
@@ -357,6 +361,7 @@ impl<'t> World<'t> {
             assert!(self.now <= at, "time goes on");
             self.now = at;
             self.step(event);
+            self.checks.on_events(self.queue.len());
         }
         self.now = self.now.max(time);
     }

@@ -4,10 +4,9 @@
 //! for has changed, others are tried: `QUORATE_BUGS=all` does so for those that were never found, too,
 //! and `QUORATE_BUGS=NAME,NAME` for these alone.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use quorate_sim::{Options, run};
+use quorate_sim::{Options, attempt};
 use quorate_types::bugs;
 
 /// A bug: its name in the code, its number in the catalogue, the file of the code that stands
@@ -23,13 +22,9 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 fn violation(bug: &'static str, seed: u64) -> Option<String> {
     let options = Options { seconds: Some(120), ..Options::default() };
     bugs::put_back(Some(bug));
-    let ran = catch_unwind(AssertUnwindSafe(|| run(seed, &options, None).violation));
+    let outcome = attempt(seed, &options, None);
     bugs::put_back(None);
-    let why = ran.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Some(format!("panic: {}", text.unwrap_or_default()))
-    })?;
+    let why = outcome.violation?;
     // That a run showed little is no finding.
     (!why.ends_with("never happened")).then_some(why)
 }

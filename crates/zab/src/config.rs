@@ -5,7 +5,7 @@
 
 use quorate_types::{Index, NodeId};
 
-use crate::Address;
+use crate::{Address, Quorums};
 
 /// One member of the ensemble: a node that votes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub struct Config {
     pub own: Member,
     /// The ensemble. A node that is not in it is a watcher.
     pub members: Vec<Member>,
+    /// A watcher's leader is the one member there is: it is followed without asking who leads.
+    pub is_leader_known: bool,
+    /// Who of the members are enough. The same on every node.
+    pub quorums: Quorums,
     /// Names the ensemble in votes, so that those of another one are dropped.
     pub cluster: Option<u64>,
     /// Where chance starts from. It must differ from start to start: request ids are drawn from it.
@@ -104,6 +108,8 @@ impl Config {
         Config {
             own,
             members,
+            is_leader_known: false,
+            quorums: Quorums::majority(),
             cluster: None,
             seed: 0,
             applied: Index(0),
@@ -174,6 +180,12 @@ impl Config {
                 return Err(ConfigError::Wildcard { address: address.clone() });
             }
         }
+        if !self.quorums.is_sound(self.members.iter().map(|member| member.id)) {
+            return Err(ConfigError::Quorums);
+        }
+        if self.is_leader_known && (self.is_voter() || self.members.len() != 1) {
+            return Err(ConfigError::LeaderKnown);
+        }
         if FRAME_CONTENT_BYTES_MAX < self.key_bytes_max.saturating_add(self.content_bytes_max) {
             return Err(ConfigError::TooLargeForFrames {
                 bytes: self.key_bytes_max.saturating_add(self.content_bytes_max),
@@ -238,6 +250,12 @@ pub enum ConfigError {
         /// The address.
         address: Address,
     },
+    /// The rule of quorums is none.
+    #[error("the rule of quorums could elect two leaders at once, or none at all")]
+    Quorums,
+    /// Only a watcher of one member can know who leads.
+    #[error("the leader is known only to a watcher of a single member")]
+    LeaderKnown,
     /// Requests could be taken that no frame can carry.
     #[error("key and content may have {bytes} bytes together; a frame carries {bytes_max}")]
     TooLargeForFrames {
@@ -289,9 +307,18 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_named() {
         type Change = fn(&mut Config);
-        let table: [(Change, Option<ConfigError>); 14] = [
+        let table: [(Change, Option<ConfigError>); 16] = [
             (|_| {}, None),
             (|c| c.own = member(9), None), // a watcher
+            (|c| c.is_leader_known = true, Some(ConfigError::LeaderKnown)),
+            (
+                |c| {
+                    c.own = member(9);
+                    c.members.truncate(1);
+                    c.is_leader_known = true;
+                },
+                None,
+            ),
             (|c| c.members.clear(), Some(ConfigError::Nobody)),
             (|c| c.own.id = NodeId::NONE, Some(ConfigError::Nobody)),
             (|c| c.members[2].id = NodeId(2), Some(ConfigError::Ambiguous { id: NodeId(2) })),

@@ -13,13 +13,13 @@
 use std::collections::BTreeSet;
 
 use quorate_types::NodeId;
-use quorate_types::quorum::Majority;
 
 use crate::Epoch;
+use crate::quorum::Voters;
 
 #[derive(Clone, Debug)]
 pub(crate) struct ConsentState {
-    members: Majority,
+    voters: Voters,
     /// Greater than every epoch that anybody counted has promised to.
     proposed: Epoch,
     infos: BTreeSet<NodeId>,
@@ -32,10 +32,10 @@ pub(crate) struct ConsentState {
 
 impl ConsentState {
     /// The state of leader `own`, whose own epoch would be `proposed`.
-    pub(crate) fn new(own: NodeId, members: Majority, proposed: Epoch) -> Self {
+    pub(crate) fn new(own: NodeId, voters: Voters, proposed: Epoch) -> Self {
         let own = BTreeSet::from([own]);
         ConsentState {
-            members,
+            voters,
             proposed,
             infos: own.clone(),
             promises: own.clone(),
@@ -109,8 +109,7 @@ impl ConsentState {
 
     /// Whether `nodes` are enough.
     pub(crate) fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
-        let count = nodes.iter().filter(|node| self.members.ids().contains(**node)).count();
-        self.members.quorum() <= count
+        self.voters.is_quorum(nodes)
     }
 }
 

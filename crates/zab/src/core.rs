@@ -13,13 +13,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use quorate_types::quorum::Majority;
 use quorate_types::{Index, NodeId};
 
 use crate::election::{Context, Election, Standing};
 use crate::event::{Fatal, Write};
 use crate::history::History;
 use crate::note::{CloseReason, Note};
+use crate::quorum::Voters;
 use crate::requests::Requests;
 use crate::rng::Rng;
 use crate::{
@@ -53,7 +53,7 @@ pub(crate) struct Conn {
 #[derive(Clone, Debug)]
 pub(crate) struct Core<S> {
     pub(crate) config: Config,
-    pub(crate) voters: Majority,
+    pub(crate) voters: Voters,
     pub(crate) now_ms: u64,
     pub(crate) rng: Rng,
     pub(crate) hard_state: HardState,
@@ -105,7 +105,7 @@ impl<S: Storage> Core<S> {
         let soft_state =
             SoftState { role: crate::Role::Looking, leader: NodeId::NONE, is_serving: false };
         Ok(Core {
-            voters: config.members.iter().map(|member| member.id).collect(),
+            voters: Voters::new(&config),
             now_ms,
             rng: Rng::new(config.seed, config.own.id.0),
             hard_state,

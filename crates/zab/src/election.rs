@@ -10,9 +10,10 @@
 //!
 //! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::note::DatagramFault;
+use crate::quorum::Electors;
 use crate::rng::Rng;
 use crate::{Address, Config, Epoch, PeerStatus, Vote, Zxid};
 
@@ -78,7 +79,7 @@ struct Ballot {
 #[derive(Clone, Debug)]
 pub(crate) struct Election {
     own: Address,
-    members: BTreeSet<Address>,
+    members: Electors,
     /// Whether this node has no vote and only asks.
     solicit_only: bool,
     cluster: Option<u64>,
@@ -95,7 +96,7 @@ impl Election {
     pub(crate) fn new(config: &Config) -> Self {
         Election {
             own: config.own.election.clone(),
-            members: config.members.iter().map(|member| member.election.clone()).collect(),
+            members: Electors::new(config),
             solicit_only: !config.is_voter(),
             cluster: config.cluster,
             base_ms: config.ballot_ms,
@@ -414,23 +415,23 @@ fn has_quorum(
     proposal: &Choice,
     round: u64,
     is_settled: bool,
-    members: &BTreeSet<Address>,
+    members: &Electors,
     own: &Address,
 ) -> bool {
-    let quorum = members.len() / 2 + 1;
-    let count = |votes: &BTreeMap<Address, Heard>| {
-        let counted = votes.iter().filter(|(from, _)| members.contains(*from));
-        counted.filter(|(_, heard)| supports(heard, proposal, round, is_settled)).count()
+    let are_enough = |votes: &BTreeMap<Address, Heard>| {
+        let supporting =
+            votes.iter().filter(|(_, heard)| supports(heard, proposal, round, is_settled));
+        members.is_quorum(supporting.map(|(from, _)| from))
     };
     if !is_settled {
-        return quorum <= count(&ballot.received);
+        return are_enough(&ballot.received);
     }
     let leader = ballot.active.get(&proposal.candidate);
     let is_certified = match proposal.candidate == *own {
         true => round == ballot.round,
         false => leader.is_some_and(|heard| heard.status == PeerStatus::Leading),
     };
-    is_certified && (quorum <= count(&ballot.received) || quorum <= count(&ballot.active))
+    is_certified && (are_enough(&ballot.received) || are_enough(&ballot.active))
 }
 
 #[cfg(test)]

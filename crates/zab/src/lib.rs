@@ -83,6 +83,7 @@ mod looking;
 mod message;
 mod note;
 mod observing;
+mod quorum;
 mod requests;
 mod rng;
 mod status;
@@ -104,6 +105,7 @@ pub use message::{
     caps,
 };
 pub use note::{CloseReason, DatagramFault, LeaveReason, Note, ResignReason, SyncPlan};
+pub use quorum::{QuorumVerifier, Quorums};
 pub use status::{Glance, LearnerStatus, Status};
 pub use storage::{MemoryStorage, Storage, StorageError};
 pub use zab::{Role, StartError, Zab};

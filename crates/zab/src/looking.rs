@@ -39,6 +39,9 @@ impl Looking {
 
     fn begin<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         self.begin_at_ms = None;
+        if core.config.is_leader_known {
+            return Next::Follow(Box::new(core.config.members[0].clone()));
+        }
         let winner = core.with_election(Election::start);
         core.note(Note::BallotStarted { round: core.election.round() });
         on_winner(core, winner)

@@ -421,6 +421,11 @@ impl<S: Storage> Zab<S> {
         history.zxid(index).ok()
     }
 
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
     /// What storage this node reads.
     pub fn storage(&self) -> &S {
         self.core.history.storage()

@@ -364,6 +364,22 @@ pub(crate) fn outcome(mut process: Child) -> Outcome {
     Outcome { code, output: text(&output.stdout), errors }
 }
 
+/// A directory in memory where there is much of it: syncs cost nothing there. Otherwise an ordinary
+/// one.
+pub(crate) fn quick_directory(prefix: &str) -> TempDir {
+    const ROOM_KIB: u64 = 2 << 20;
+    let memory = "/dev/shm";
+    let room = Command::new("df").args(["-Pk", memory]).output().ok().and_then(|output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()
+    });
+    match room.is_some_and(|room| ROOM_KIB < room) {
+        true => TempDir::with_prefix_in(prefix, memory),
+        false => TempDir::with_prefix(prefix),
+    }
+    .unwrap()
+}
+
 pub(crate) fn quorate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
     without_settings(&mut command);

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use tempfile::TempDir;
 
 use self::table::{Check, Kept, Program};
-use crate::harness::{Cluster, PATIENCE, free_port, quorate, within_patience};
+use crate::harness::{Cluster, PATIENCE, free_port, quick_directory, quorate, within_patience};
 
 const CHECKS: &str = include_str!("suite/checks.txt");
 
@@ -77,7 +77,7 @@ impl Etcd {
         if !is_installed("etcd") {
             return None;
         }
-        let directory = TempDir::with_prefix("quorate-test-etcd-").unwrap();
+        let directory = quick_directory("quorate-test-etcd-");
         let (client, peer) = (free_port(), free_port());
         let endpoint = format!("127.0.0.1:{client}");
         let (client, peer) = (format!("http://{endpoint}"), format!("http://127.0.0.1:{peer}"));

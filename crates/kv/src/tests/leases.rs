@@ -344,6 +344,24 @@ fn a_checkpoint_that_comes_after_a_renewal_shortens_nothing() {
 }
 
 #[test]
+fn a_checkpoint_made_while_another_is_taken_back_counts() {
+    let mut node = Node::new();
+    node.grant(7, 3600).unwrap();
+    lead(&mut node, 0, 0);
+    let first = node.store.leases_to_checkpoint(300_000).unwrap().unwrap();
+    node.run(&first).unwrap();
+    let Ok(Renewal::After(whole)) = renew(&node, 7, 599_999) else { panic!() };
+    let second = node.store.leases_to_checkpoint(600_000).unwrap().unwrap();
+    node.run(&whole).unwrap();
+    let Ok(Renewal::After(whole)) = renew(&node, 7, 600_001) else { panic!() };
+    node.run(&second).unwrap();
+    node.run(&whole).unwrap();
+    assert_eq!(renew(&node, 7, 600_001), Ok(Renewal::Renewed { ttl_seconds: 3600 }));
+    lead(&mut node, 600_002, 0);
+    assert_eq!(left(&node, 7, 600_002), 3600);
+}
+
+#[test]
 fn leases_are_listed_with_what_is_left() {
     let mut node = led();
     node.put_leased("b", 7);
@@ -434,6 +452,8 @@ fn no_lease_ends_early_and_none_is_immortal() {
                         Ok(Renewal::Renewed { ttl_seconds }) => {
                             promised.insert(id, now_ms + ttl_seconds as u64 * 1000);
                         }
+                        // It is on its way like all the others.
+                        Ok(Renewal::After(command)) if dice.roll(2) == 0 => late.push(command),
                         Ok(Renewal::After(command)) => {
                             node.run(&command).unwrap();
                         }

@@ -361,3 +361,53 @@ fn a_key_is_written_once() {
     let both = TxnRequest { compare: vec![], success: vec![puts("a")], failure: vec![puts("a")] };
     assert_eq!(both.validate(&Limits::default()), Ok(()), "only one of the lists runs");
 }
+
+#[test]
+fn who_writes_what_is_found_out_in_few_steps() {
+    // All of them stand at one place of the outer list, and every interval holds all the keys.
+    let key = |number: usize| format!("{number:06}");
+    let list = |op: &dyn Fn(usize) -> RequestOp| -> Vec<RequestOp> {
+        let inner = |from: usize| nested((from..from + 100).map(op).collect(), vec![]);
+        vec![nested((0..100).map(|part| inner(part * 100)).collect(), vec![])]
+    };
+    let written = list(&|number| puts(&key(number)));
+    let deleted = list(&|_| deletes("\0", "\0"));
+    let limits = Limits { txn_ops_max: 1000 };
+    let within = then(vec![nested(written.clone(), deleted.clone())]);
+    assert_eq!(within.validate(&limits), Ok(()));
+    let beside = then([written, deleted].concat());
+    assert_eq!(beside.validate(&limits), Err(KvError::DuplicateKey));
+}
+
+#[test]
+fn intervals_and_puts_of_others_are_told_apart() {
+    let mut dice = Dice(5);
+    let key = |dice: &mut Dice| ["a", "b", "c", "d", "e"][dice.roll(5) as usize];
+    for _ in 0..2000 {
+        // One list, each element of which puts or deletes in a transaction of its own.
+        let mut list = Vec::new();
+        let mut expected = false;
+        let mut writers: Vec<(Vec<&str>, Option<(&str, &str)>)> = Vec::new();
+        for _ in 0..1 + dice.roll(4) {
+            let mut keys = vec![key(&mut dice), key(&mut dice)];
+            keys.sort_unstable();
+            keys.dedup();
+            let span = (dice.roll(2) == 0).then(|| (key(&mut dice), key(&mut dice)));
+            let success = keys.iter().map(|key| puts(key)).collect();
+            let failure = span.iter().map(|(start, end)| deletes(start, end)).collect();
+            list.push(nested(success, failure));
+            writers.push((keys, span));
+        }
+        for (at, (keys, _)) in writers.iter().enumerate() {
+            for (other, (others, span)) in writers.iter().enumerate() {
+                let is_hit = |key: &&&str| {
+                    span.is_some_and(|(start, end)| start <= **key && **key < end)
+                        || others.contains(key)
+                };
+                expected |= at != other && keys.iter().any(|key| is_hit(&key));
+            }
+        }
+        let wanted = if expected { Err(KvError::DuplicateKey) } else { Ok(()) };
+        assert_eq!(then(list).validate(&Limits::default()), wanted, "{writers:?}");
+    }
+}

@@ -442,7 +442,6 @@ fn progress_is_told_now_and_then_to_who_is_quiet() {
         watched.watches.notify_progress();
         watched.texts()
     };
-    assert_eq!(tick(&mut watched), [""; 0], "it has only begun");
     assert_eq!(tick(&mut watched), ["0@1:"]);
     assert_eq!(tick(&mut watched), ["0@1:"]);
     watched.node.put("a", "1");
@@ -812,4 +811,73 @@ fn check(heard: &Heard, witness: &Node, compacted: i64, who: &str) {
         }
     }
     assert_eq!(places.next(), None, "{who}: too much");
+}
+
+/// A stream that has room for everything, and so many watchers of one key.
+fn crowd(count: i64, start_revision: i64) -> Watched {
+    let bytes_max = usize::MAX / 2;
+    let mut watched = Watched::with(WatchLimits {
+        stream_bytes_max: bytes_max,
+        total_bytes_max: bytes_max,
+        ..WatchLimits::default()
+    });
+    for number in 0..150 {
+        if start_revision == 0 && number == 0 {
+            break;
+        }
+        watched.node.put("a", &number.to_string());
+    }
+    for _ in 0..count {
+        watched.create(from(start_revision, watch("a", "")));
+    }
+    while watched.watches.take(watched.stream).is_some() {}
+    watched
+}
+
+/// Responses after one step.
+fn step(watched: &mut Watched) -> (bool, usize) {
+    let more = watched.watches.advance(&watched.node.store).unwrap();
+    let told = std::iter::from_fn(|| watched.watches.take(watched.stream)).count();
+    (more, told)
+}
+
+#[test]
+fn a_step_is_bounded_however_many_watch_what_changed() {
+    let mut watched = crowd(1000, 0);
+    for number in 0..150 {
+        watched.node.put("a", &number.to_string());
+    }
+    assert_eq!(step(&mut watched), (true, 100_000));
+    assert_eq!(step(&mut watched), (false, 50_000));
+}
+
+#[test]
+fn history_is_told_to_so_many_at_a_time() {
+    let mut watched = crowd(1000, 1);
+    let mut steps = vec![step(&mut watched)];
+    while steps.last().unwrap().0 {
+        steps.push(step(&mut watched));
+    }
+    // Each has all of it in one response.
+    let told: Vec<usize> = steps.into_iter().map(|(_, told)| told).collect();
+    assert_eq!(told.iter().sum::<usize>(), 1000, "{told:?}");
+    assert!(told.iter().all(|told| *told <= 512), "{told:?}");
+}
+
+#[test]
+fn who_waits_for_room_is_let_on_in_steps() {
+    let limits = WatchLimits { stream_bytes_max: 64 << 10, ..WatchLimits::default() };
+    let mut watched = Watched::with(limits);
+    for _ in 0..2000 {
+        watched.create(watch("a", ""));
+        while watched.watches.take(watched.stream).is_some() {}
+    }
+    watched.node.put("a", &"x".repeat(1000));
+    watched.watches.advance(&watched.node.store).unwrap();
+    let blocked = watched.watches.slow_count();
+    assert!(1900 < blocked, "{blocked}");
+    while watched.watches.take(watched.stream).is_some() {}
+    assert!(watched.watches.is_behind());
+    assert_eq!(watched.watches.slow_count(), blocked, "taking is cheap");
+    assert_eq!(watched.told().len(), blocked, "and nobody is left out");
 }

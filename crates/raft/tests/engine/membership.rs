@@ -501,3 +501,15 @@ fn storage_threads_are_no_members() {
         }
     }
 }
+
+#[test]
+fn status_says_whether_a_joint_membership_leaves_by_itself() {
+    for (transition, want) in [
+        (ConfChangeTransition::JointImplicit, "voters=(1 2)&&(1) autoleave"),
+        (ConfChangeTransition::JointExplicit, "voters=(1 2)&&(1)"),
+    ] {
+        let mut member = Member::new(plain(1), &[1]);
+        member.node.apply_conf_change(&joint("v2", transition)).unwrap();
+        assert_eq!(member.node.status().config.to_string(), want);
+    }
+}

@@ -41,6 +41,8 @@ struct Replica {
 struct Model {
     seed: u64,
     dice: Dice,
+    /// How many nodes there are, members or not.
+    size: u64,
     /// Whether voters may be removed or made learners.
     may_shrink: bool,
     replicas: BTreeMap<u64, Replica>,
@@ -58,21 +60,22 @@ struct Model {
     next_command: u64,
 }
 
-const SIZE: u64 = 5;
-
 impl Model {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
-        let voters: &[u64] = if dice.is_one_in(2) { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] };
+        let size = 3 + dice.roll(5);
+        let first_members = 3.max(size - dice.roll(3));
+        let voters: Vec<u64> = (1..=first_members).collect();
         let (check_quorum, pre_vote) = (dice.is_one_in(2), dice.is_one_in(2));
         let may_shrink = dice.is_one_in(2);
         let step_down_on_removal = may_shrink && dice.is_one_in(2);
         let hand_over_on_removal = step_down_on_removal && dice.is_one_in(2);
         let max_size_per_msg = [0, 64, u64::MAX][dice.roll(3) as usize];
         let coalesce_appends = dice.is_one_in(2);
+        let pull_appends = dice.is_one_in(4);
         let snapshot_on_request = !dice.is_one_in(4);
         let (has_priorities, has_ranges) = (dice.is_one_in(2), dice.is_one_in(2));
-        let replicas = (1..=SIZE)
+        let replicas = (1..=size)
             .map(|id| {
                 let (mut priority, mut min_election_tick, mut max_election_tick) = (0, 0, 0);
                 if has_priorities {
@@ -89,6 +92,7 @@ impl Model {
                     max_election_tick,
                     // A group may be on its way from one version to the next.
                     coalesce_appends: coalesce_appends && !dice.is_one_in(4),
+                    pull_appends: pull_appends && !dice.is_one_in(4),
                     snapshot_on_request: snapshot_on_request && !dice.is_one_in(8),
                     hand_over_on_removal,
                     retry_transfer: dice.is_one_in(2),
@@ -107,7 +111,7 @@ impl Model {
                 };
                 let storage = MemoryStorage::new();
                 let mut snapshot = Snapshot::default();
-                snapshot.metadata.conf_state.voters = ids(voters);
+                snapshot.metadata.conf_state.voters = ids(&voters);
                 storage.apply_snapshot(snapshot).unwrap();
                 let mut replica = Replica {
                     config,
@@ -126,6 +130,7 @@ impl Model {
         Model {
             seed,
             dice,
+            size,
             may_shrink,
             replicas,
             under_way: vec![],
@@ -142,7 +147,7 @@ impl Model {
 
     fn run(&mut self, steps: u64) {
         for _ in 0..steps {
-            let id = 1 + self.dice.roll(SIZE);
+            let id = 1 + self.dice.roll(self.size);
             match self.dice.roll(1000) {
                 0..=379 => self.deliver_any(),
                 380..=449 => self.tick(id),
@@ -167,7 +172,7 @@ impl Model {
     }
 
     fn with(&mut self, id: u64, work: impl FnOnce(&mut RawNode<MemoryStorage>, u64)) {
-        let other = 1 + self.dice.roll(SIZE);
+        let other = 1 + self.dice.roll(self.size);
         if let Some(node) = &mut self.at(id).node {
             work(node, other);
         }
@@ -201,10 +206,11 @@ impl Model {
     fn change(&mut self, id: u64) {
         use ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
         let kinds = if self.may_shrink { 4 } else { 2 };
+        let size = self.size;
         let dice = &mut self.dice;
         let single = |dice: &mut Dice| ConfChangeSingle {
             change_type: [AddNode, AddNode, AddLearnerNode, RemoveNode][dice.roll(kinds) as usize],
-            node_id: NodeId(1 + dice.roll(SIZE)),
+            node_id: NodeId(1 + dice.roll(size)),
         };
         let transition = [
             None,
@@ -255,9 +261,9 @@ impl Model {
 
     fn repartition(&mut self) {
         self.cut.clear();
-        let alone = self.dice.roll(1 << SIZE);
-        for one in 0..SIZE {
-            for other in 0..SIZE {
+        let alone = self.dice.roll(1 << self.size);
+        for one in 0..self.size {
+            for other in 0..self.size {
                 if (alone >> one) & 1 != (alone >> other) & 1 {
                     self.cut.insert((one + 1, other + 1));
                 }
@@ -271,6 +277,14 @@ impl Model {
     fn drive(&mut self, id: u64, may_crash: bool) {
         let replica = self.replicas.get_mut(&id).unwrap();
         let Some(node) = &mut replica.node else { return };
+        if replica.config.pull_appends {
+            for peer in 1..=self.size {
+                let bytes_max = self.dice.roll(100);
+                if !may_crash || self.dice.is_one_in(4) {
+                    node.pull_append(NodeId(peer), bytes_max).unwrap();
+                }
+            }
+        }
         if replica.config.async_storage_writes {
             match self.dice.roll(3) {
                 0 if node.has_ready() => {
@@ -512,17 +526,17 @@ impl Model {
     /// No more faults: the members of the last membership come to agree.
     fn converge(&mut self) {
         self.cut.clear();
-        for id in 1..=SIZE {
+        for id in 1..=self.size {
             self.start(id);
             // The leader may be one that knows no such requests.
             self.with(id, |node, _| node.cancel_snapshot_request());
         }
         for round in 0..400 {
-            for id in 1..=SIZE {
+            for id in 1..=self.size {
                 self.tick(id);
             }
             for _ in 0..30 {
-                for id in 1..=SIZE {
+                for id in 1..=self.size {
                     for _ in 0..3 {
                         self.drive(id, false);
                     }
@@ -533,7 +547,7 @@ impl Model {
                 }
             }
             if round % 20 == 0 {
-                for id in 1..=SIZE {
+                for id in 1..=self.size {
                     self.propose(id);
                     // A new member is of no use to itself in a snapshot from before it came.
                     self.compact(id, 0);

@@ -75,6 +75,7 @@ impl Cluster {
             "process-ready" => self.each(directive, "handling Ready", Self::process_ready),
             "propose" => self.propose(directive),
             "propose-conf-change" => self.propose_conf_change(directive),
+            "pull-append" => self.pull_append(directive),
             "raft-log" => {
                 let at = self.first_node(directive)?;
                 self.raft_log(at)
@@ -141,6 +142,10 @@ impl Cluster {
                 "report-lost-reads" => config.report_lost_reads = boolean(value)?,
                 "hand-over-on-removal" => config.hand_over_on_removal = boolean(value)?,
                 "snapshot-on-request" => config.snapshot_on_request = boolean(value)?,
+                "lease-ticks" => config.lease_ticks = number(value)?,
+                "pull-appends" => config.pull_appends = boolean(value)?,
+                "coalesce-appends" => config.coalesce_appends = boolean(value)?,
+                "election-tick" => config.election_tick = number(value)?,
                 "read-only" => {
                     config.read_only_option = match value {
                         "safe" => ReadOnlyOption::Safe,
@@ -303,6 +308,19 @@ impl Cluster {
             node.raw.report_unreachable(peer);
             Ok(())
         })
+    }
+
+    /// `pull-append A B [bytes=K]`, a command of ours: A sends B what it has not been sent.
+    fn pull_append(&mut self, directive: &Directive<'_>) -> Result<(), Failure> {
+        let [at, peer] = self.all_nodes(directive)?[..] else {
+            return Err(unfit("`pull-append` needs two nodes"));
+        };
+        let bytes_max = match value(directive, "bytes") {
+            Ok(bytes) => number(bytes)?,
+            Err(_) => u64::MAX,
+        };
+        let peer = self.nodes[peer].id;
+        self.with_node(at, |node| node.raw.pull_append(peer, bytes_max).map(drop))
     }
 
     /// `read-index N CONTEXT`, a command of ours: asks where a read may be served.

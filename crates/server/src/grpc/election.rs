@@ -77,7 +77,7 @@ impl Election for Service {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let wants_leader = wants_leader(request.metadata());
+        let wants_leader = wants_leader(request.metadata().as_ref());
         let line = Line::new(&self.local, &request.into_inner().name);
         let (answers, outgoing) = mpsc::channel(1);
         let local = self.local.clone();

@@ -1,14 +1,6 @@
 //! What a member without a vote serves: its own status, its own state, and reads of it that need not
 //! be up to date. Everything else it refuses, so that clients go to a member that can do it all.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
-use quorate_kv::KvError;
-
-use crate::local::Local;
-use crate::status;
-
 /// Calls that a learner serves; of ranges, its service refuses those that are to be linearizable.
 const SERVED: &[&str] = &[
     "/etcdserverpb.KV/Range",
@@ -16,15 +8,8 @@ const SERVED: &[&str] = &[
     "/etcdserverpb.Maintenance/Snapshot",
 ];
 
-/// Refuses the calls that a learner does not serve.
-pub(crate) async fn refuse(State(local): State<Local>, request: Request, next: Next) -> Response {
-    if local.is_learner() && is_refused(request.uri().path()) {
-        return status::of_kv(KvError::NotSupportedForLearner).into_http();
-    }
-    next.run(request).await
-}
-
-fn is_refused(path: &str) -> bool {
+/// Whether a member without a vote leaves this call to others.
+pub(crate) fn is_refused(path: &str) -> bool {
     // Its own health is nobody else's business.
     let is_etcds = ["/etcdserverpb.", "/v3lockpb.", "/v3electionpb."]
         .iter()

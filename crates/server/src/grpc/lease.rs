@@ -13,8 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Streamed;
 use super::kv::mismatched;
+use super::{Streamed, leaderless, wants_leader};
 use crate::leases::PASSED_ON;
 use crate::local::Local;
 use crate::status;
@@ -67,24 +67,21 @@ impl Lease for Service {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let is_passed_on = is_passed_on(request.metadata());
-        let mut requests = request.into_inner();
+        let wants_leader = wants_leader(request.metadata().as_ref());
+        let requests = request.into_inner();
         let (answers, outgoing) = mpsc::channel(1);
         let local = self.local.clone();
         tokio::spawn(async move {
-            // One after the other: each has one answer, in its order.
-            while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
-                // As of before the renewal: it says when the lease was alive for sure.
-                let header = Some(local.header(local.store().revision()));
-                let renewed = tokio::select! {
-                    renewed = local.renew_lease(id, is_passed_on) => renewed,
-                    () = local.stopping() => Err(status::of_kv(kv::KvError::Stopped)),
-                    () = answers.closed() => return,
-                };
-                let answer = renewed.map(|ttl| LeaseKeepAliveResponse { header, id, ttl });
-                let is_over = answer.is_err();
-                if answers.send(answer).await.is_err() || is_over {
-                    return;
+            let outcome = tokio::select! {
+                outcome = keep_alive(&local, requests, is_passed_on, &answers) => outcome,
+                () = answers.closed() => Ok(()),
+                () = local.stopping() => Err(status::of_kv(kv::KvError::Stopped)),
+                () = leaderless(&local), if wants_leader => {
+                    Err(status::of_kv(kv::KvError::NoLeader))
                 }
+            };
+            if let Err(status) = outcome {
+                let _ = answers.send(Err(status)).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
@@ -117,6 +114,24 @@ impl Lease for Service {
             leases: answer.ids.into_iter().map(|id| LeaseStatus { id }).collect(),
         }))
     }
+}
+
+/// Renews one after the other: each request has one answer, in its order.
+async fn keep_alive(
+    local: &Local,
+    mut requests: Streaming<LeaseKeepAliveRequest>,
+    is_passed_on: bool,
+    answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
+) -> Result<(), Status> {
+    while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
+        // As of before the renewal: it says when the lease was alive for sure.
+        let header = Some(local.header(local.store().revision()));
+        let ttl = local.renew_lease(id, is_passed_on).await?;
+        if answers.send(Ok(LeaseKeepAliveResponse { header, id, ttl })).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 fn is_passed_on(metadata: &MetadataMap) -> bool {

@@ -35,14 +35,14 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Service {
     local: Local,
-    defragmenting: Mutex<()>,
+    defragmenting: Arc<Mutex<()>>,
     snapshots: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(local: Local) -> Self {
         let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
-        Service { local, defragmenting: Mutex::default(), snapshots }
+        Service { local, defragmenting: Arc::default(), snapshots }
     }
 }
 
@@ -109,12 +109,22 @@ impl Maintenance for Service {
         &self,
         _: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        // They would wait for each other on threads that others need.
-        let _turn = self.defragmenting.lock().await;
-        let before = self.local.status().db_bytes;
-        tracing::info!(db_bytes = before, "defragmenting");
-        self.local.node().defragment().await.map_err(|error| failed("defragmentation", &error))?;
-        tracing::info!(db_bytes = self.local.status().db_bytes, before, "defragmented");
+        // They would wait for each other on threads that others need, and go on when their caller is
+        // gone.
+        let turn = Arc::clone(&self.defragmenting).lock_owned().await;
+        let local = self.local.clone();
+        let defragmented = tokio::spawn(async move {
+            let _turn = turn;
+            let before = local.status().db_bytes;
+            tracing::info!(db_bytes = before, "defragmenting");
+            let outcome = local.node().defragment().await;
+            tracing::info!(db_bytes = local.status().db_bytes, before, "defragmented");
+            outcome
+        });
+        match defragmented.await {
+            Ok(outcome) => outcome.map_err(|error| failed("defragmentation", &error))?,
+            Err(_) => return Err(status::of_kv(KvError::Stopped)),
+        }
         // etcd's has no header.
         Ok(Response::new(DefragmentResponse { header: None }))
     }
@@ -148,8 +158,11 @@ impl Maintenance for Service {
         let place = Arc::clone(&self.snapshots)
             .try_acquire_owned()
             .map_err(|_| status::of_kv(KvError::RequestTooManyRequests))?;
-        let saving =
-            self.local.node().save().await.map_err(|error| failed("a snapshot", &error))?;
+        // Who goes away meanwhile leaves his place only when the work is done.
+        let local = self.local.clone();
+        let begun = tokio::spawn(async move { (local.node().save().await, place) });
+        let (saving, place) = begun.await.map_err(|_| status::of_kv(KvError::Stopped))?;
+        let saving = saving.map_err(|error| failed("a snapshot", &error))?;
         let (pieces, outgoing) = mpsc::channel(PIECES_MAX);
         let (local, runtime) = (self.local.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {

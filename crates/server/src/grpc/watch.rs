@@ -40,7 +40,7 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let wants_leader = wants_leader(request.metadata());
+        let wants_leader = wants_leader(request.metadata().as_ref());
         let (responses, outgoing) = mpsc::channel(RESPONSES_MAX);
         let stream = self.local.watching().open();
         let requests = request.into_inner();
@@ -54,7 +54,8 @@ impl Watch for Service {
     }
 }
 
-/// Carries a stream until its client closes it, or an error is to end it.
+/// Carries a stream until its client has gone, or an error is to end it. A client that asks for
+/// nothing more is told what it has asked for.
 async fn carry(
     local: &Local,
     stream: Stream,
@@ -63,6 +64,7 @@ async fn carry(
     wants_leader: bool,
 ) -> Result<(), Status> {
     let mut leaderless = pin!(leaderless(local));
+    let mut may_ask = true;
     loop {
         while let Some(response) = stream.take() {
             let response = convert::watch_response(response, |revision| local.header(revision));
@@ -72,10 +74,9 @@ async fn carry(
         }
         tokio::select! {
             () = stream.told() => {}
-            request = requests.message() => match request {
-                Ok(Some(request)) => ask(&stream, request).await?,
-                // Its client is gone, or has broken off.
-                Ok(None) | Err(_) => return Ok(()),
+            request = requests.message(), if may_ask => match request? {
+                Some(request) => ask(&stream, request).await?,
+                None => may_ask = false,
             },
             () = responses.closed() => return Ok(()),
             () = local.stopping() => return Err(status::of_kv(KvError::Stopped)),

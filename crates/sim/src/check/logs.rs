@@ -2,7 +2,9 @@
 //!
 //! *Election safety*: at most one leader a term, counted by process, so that a vote given twice
 //! around a crash shows. *Log matching*: an entry of an index and term is the same everywhere, and
-//! so is all before it. *Leader completeness*: who leads has every entry that was applied anywhere.
+//! so is all before it. *Leader completeness*: who leads has every entry that a leader of an earlier
+//! term committed. What a later one has committed by then it need not have: its votes may come late,
+//! when another is in office already, which it finds out with its first word to a majority.
 //! *Commit*: what a leader commits is durable on a majority by then, not only written. *Recovery*:
 //! what a member reads from its disk is what some first part of its writes made of it, and that part
 //! has every write that was reported as durable.
@@ -24,6 +26,9 @@ const ENTRIES_MAX: usize = 50_000;
 #[derive(Default)]
 pub(super) struct Logs {
     leaders: BTreeMap<Term, (NodeId, u64)>,
+    /// How far the log was known to be committed by anyone in a term. Who knows it has it from a leader
+    /// of that term or of an earlier one.
+    committed: BTreeMap<Term, Index>,
     /// By index and term: digest, and the term of the entry before.
     entries: BTreeMap<(Index, Term), (u32, Option<Term>)>,
     members: BTreeMap<NodeId, Member>,
@@ -271,6 +276,8 @@ impl Logs {
         applied: &Applied,
         status: impl Fn() -> Status,
     ) -> Finding {
+        let committed = self.committed.entry(now.term).or_default();
+        *committed = now.commit.max(*committed);
         let leads = now.role == Role::Leader;
         let began = leads
             && before.is_none_or(|before| before.role != Role::Leader || before.term != now.term);
@@ -309,7 +316,10 @@ impl Logs {
     fn check_complete(&self, node: NodeId, term: Term, applied: &Applied) -> Finding {
         let Some(member) = self.members.get(&node) else { return Ok(()) };
         let log = &member.written;
-        for at in log.mark.0.0 + 1..=applied.last().0 {
+        let earlier = self.committed.range(..term).map(|(_, index)| *index);
+        // What nobody has applied yet is looked at when the next one leads.
+        let last = earlier.max().unwrap_or_default().min(applied.last());
+        for at in log.mark.0.0 + 1..=last.0 {
             let want = applied.term(Index(at));
             let held = log.term(Index(at)).map(|stamp| member.engine.era(stamp.0));
             if held != want {
@@ -334,5 +344,54 @@ impl Logs {
             voters.is_empty() || voters.len() / 2 < voters.iter().filter(|it| holds(it)).count()
         };
         majority(&conf_state.voters) && majority(&conf_state.voters_outgoing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_replica::Applying;
+
+    use super::*;
+
+    /// What a member shows of itself.
+    fn glance(role: Role, term: u64, commit: u64) -> Glance {
+        let (commit, leader) = (Index(commit), NodeId::NONE);
+        Glance { term: Term(term), commit, applied: Index(1), role, leader, memberships: 1 }
+    }
+
+    #[test]
+    fn who_leads_has_what_earlier_leaders_committed_and_needs_no_more() {
+        let write = |term| Write {
+            entries: vec![quorate_raft::Entry {
+                term: Term(term),
+                index: Index(2),
+                ..quorate_raft::Entry::default()
+            }]
+            .into(),
+            id: WriteId(1),
+            hard_state: None,
+            cut_from: None,
+            mark: None,
+            install: None,
+            must_sync: true,
+        };
+        for (term, is_right) in [(2, true), (4, false)] {
+            let (mut logs, mut applied) = (Logs::default(), Applied::default());
+            for node in [NodeId(1), NodeId(2)] {
+                let mark = quorate_types::Mark { index: Index(1), ..Default::default() };
+                logs.on_start(node, &Initial { mark, ..Initial::default() }).unwrap();
+            }
+            logs.on_write(NodeId(2), &write(3)).unwrap();
+            let entry = Applying::Empty { index: Index(2), term: Term(3) };
+            applied.on_apply(NodeId(2), &entry).unwrap();
+            let mut shows = |node, now| {
+                let before = Glance { role: Role::Follower, term: Term(1), ..now };
+                let life = 1;
+                logs.on_glance(NodeId(node), life, Some(before), now, &applied, || unreachable!())
+            };
+            shows(2, glance(Role::Leader, 3, 2)).unwrap();
+            let finding = shows(1, glance(Role::Leader, term, 1));
+            assert_eq!(finding.is_ok(), is_right, "leads term {term}: {finding:?}");
+        }
     }
 }

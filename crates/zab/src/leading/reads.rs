@@ -132,8 +132,7 @@ impl Reads {
 }
 
 fn is_quorum<S: Storage>(core: &Core<S>, nodes: &BTreeSet<NodeId>) -> bool {
-    let ids = core.voters.ids();
-    core.voters.quorum() <= nodes.iter().filter(|node| ids.contains(**node)).count()
+    core.voters.is_quorum(nodes)
 }
 
 fn tell<S: Storage>(core: &mut Core<S>, asker: Asker, answer: Result<Index, ReadFailure>) {

@@ -17,13 +17,14 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::health::HealthCheckRequest;
 use quorate_proto::health::health_client::HealthClient;
-use quorate_server::config::Sources;
 use quorate_server::{ETCD_VERSION, Server};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+
+use crate::node::{self, connect};
 
 /// One server with a directory of its own.
 struct Alone {
@@ -38,13 +39,12 @@ impl Alone {
 
     async fn with(flags: &[(&str, &str)]) -> Alone {
         let directory = TempDir::new().unwrap();
-        let server = start_in(&directory, flags).await;
+        let server = node::ready(&directory, flags).await;
         Alone { server, directory }
     }
 
     async fn channel(&self) -> Channel {
-        let address = self.server.client_addresses()[0];
-        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+        connect(&self.server).await
     }
 
     async fn kv(&self) -> KvClient<Channel> {
@@ -62,28 +62,6 @@ impl Alone {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), body.to_owned())
     }
-}
-
-async fn start_in(directory: &TempDir, flags: &[(&str, &str)]) -> Server {
-    let data = directory.path().join("data").to_str().unwrap().to_owned();
-    let mut sources = Sources::default();
-    for (flag, value) in [
-        ("name", "n1"),
-        ("data-dir", data.as_str()),
-        ("listen-client-urls", "http://127.0.0.1:0"),
-        ("advertise-client-urls", "http://node-1:2379"),
-        ("listen-peer-urls", "http://127.0.0.1:0"),
-        ("heartbeat-interval", "10"),
-        ("election-timeout", "50"),
-    ]
-    .iter()
-    .chain(flags)
-    {
-        sources.flag(flag, value).unwrap();
-    }
-    let server = Server::start(&sources.config().unwrap()).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), server.ready()).await.unwrap();
-    server
 }
 
 fn put(key: &'static str, value: impl Into<bytes::Bytes>) -> PutRequest {
@@ -334,7 +312,7 @@ fn http_value(bytes: &[u8]) -> MetadataValue<tonic::metadata::Ascii> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_and_status_are_told() {
-    let alone = Alone::start().await;
+    let alone = Alone::with(&[("name", "n1")]).await;
     for linearizable in [false, true] {
         let mut cluster = ClusterClient::new(alone.channel().await);
         let list = cluster.member_list(MemberListRequest { linearizable }).await.unwrap();
@@ -602,7 +580,7 @@ async fn a_stopping_server_says_so_and_a_new_start_finds_everything() {
     assert_eq!(kv.put(put("k", "late")).await.unwrap_err().code(), Code::Unavailable);
 
     // Another name for the flags' cluster: what the directory says stands.
-    let server = start_in(&directory, &[("initial-cluster-state", "existing")]).await;
+    let server = node::ready(&directory, &[("initial-cluster-state", "existing")]).await;
     assert_eq!(
         (server.identity().node, server.identity().cluster),
         (identity.node, identity.cluster)

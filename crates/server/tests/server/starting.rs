@@ -1,29 +1,12 @@
 //! What keeps a server from starting, and what it says then.
 
-use std::path::Path;
 use std::time::Duration;
 
-use quorate_server::config::{Config, Sources};
+use quorate_server::config::Config;
 use quorate_server::{ServeError, Server};
 use tempfile::TempDir;
 
-fn config(data: &Path, flags: &[(&str, &str)]) -> Config {
-    let mut sources = Sources::default();
-    for (flag, value) in [
-        ("data-dir", data.to_str().unwrap()),
-        ("listen-client-urls", "http://127.0.0.1:0"),
-        ("advertise-client-urls", "http://127.0.0.1:2379"),
-        ("listen-peer-urls", "http://127.0.0.1:0"),
-        ("heartbeat-interval", "10"),
-        ("election-timeout", "50"),
-    ]
-    .iter()
-    .chain(flags)
-    {
-        sources.flag(flag, value).unwrap();
-    }
-    sources.config().unwrap()
-}
+use crate::node::config;
 
 async fn refusal(config: &Config) -> String {
     Server::start(config).await.expect_err("it must not start").to_string()

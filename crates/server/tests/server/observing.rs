@@ -9,39 +9,25 @@ use quorate_proto::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest,
 };
 use quorate_server::Server;
-use quorate_server::config::Sources;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
+use crate::node::{self, PATIENCE};
+
 /// Members of a cluster of two have no leader alone.
 const OTHER: &str = "default=http://localhost:2380,other=http://127.0.0.1:1";
 
 async fn start(directory: &TempDir, flags: &[(&str, &str)]) -> Server {
-    let data = directory.path().join("data").to_str().unwrap().to_owned();
-    let mut sources = Sources::default();
-    for (flag, value) in [
-        ("data-dir", data.as_str()),
-        ("listen-client-urls", "http://127.0.0.1:0"),
-        ("advertise-client-urls", "http://node-1:2379"),
-        ("listen-peer-urls", "http://127.0.0.1:0"),
-        ("listen-metrics-urls", "http://127.0.0.1:0"),
-        ("heartbeat-interval", "10"),
-        ("election-timeout", "50"),
-    ]
-    .iter()
-    .chain(flags)
-    {
-        sources.flag(flag, value).unwrap();
-    }
-    Server::start(&sources.config().unwrap()).await.unwrap()
+    let metrics = [("listen-metrics-urls", "http://127.0.0.1:0")];
+    node::start(directory, &[&metrics, flags].concat()).await
 }
 
 async fn ready(directory: &TempDir) -> Server {
     let server = start(directory, &[]).await;
-    tokio::time::timeout(Duration::from_secs(30), server.ready()).await.unwrap();
+    tokio::time::timeout(PATIENCE, server.ready()).await.unwrap();
     server
 }
 

@@ -18,14 +18,12 @@ use quorate_proto::v3electionpb::{
 use quorate_proto::v3lockpb::lock_client::LockClient;
 use quorate_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest};
 use quorate_server::Server;
-use quorate_server::config::Sources;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// How long anything that must happen may take on a slow, shared machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::node::{self, PATIENCE, connect};
 
 struct Alone {
     server: Server,
@@ -36,23 +34,8 @@ struct Alone {
 impl Alone {
     async fn start() -> Alone {
         let directory = TempDir::new().unwrap();
-        let data = directory.path().join("data").to_str().unwrap().to_owned();
-        let mut sources = Sources::default();
-        for (flag, value) in [
-            ("data-dir", data.as_str()),
-            ("listen-client-urls", "http://127.0.0.1:0"),
-            ("advertise-client-urls", "http://node-1:2379"),
-            ("listen-peer-urls", "http://127.0.0.1:0"),
-            ("heartbeat-interval", "10"),
-            ("election-timeout", "50"),
-        ] {
-            sources.flag(flag, value).unwrap();
-        }
-        let server = Server::start(&sources.config().unwrap()).await.unwrap();
-        within(server.ready()).await;
-        let address = server.client_addresses()[0];
-        let channel = Channel::from_shared(format!("http://{address}")).unwrap();
-        Alone { channel: channel.connect().await.unwrap(), server, _directory: directory }
+        let server = node::ready(&directory, &[]).await;
+        Alone { channel: connect(&server).await, server, _directory: directory }
     }
 
     async fn lease(&self, ttl: i64) -> i64 {

@@ -12,11 +12,12 @@ use quorate_proto::etcdserverpb::{
     PutRequest, RangeRequest, RequestOp, SnapshotRequest, StatusRequest, TxnRequest, request_op,
 };
 use quorate_server::Server;
-use quorate_server::config::Sources;
 use quorate_server::snapshot::inspect_saved;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::node::{self, connect};
 
 const NOSPACE: i32 = 1;
 const CORRUPT: i32 = 2;
@@ -36,14 +37,14 @@ struct Alone {
 impl Alone {
     async fn with(flags: &[(&'static str, &'static str)]) -> Alone {
         let directory = TempDir::new().unwrap();
-        let server = start_in(&directory, flags).await;
+        let server = node::ready(&directory, flags).await;
         Alone { server, directory, flags: flags.to_vec() }
     }
 
     async fn again(self) -> Alone {
         let Alone { server, directory, flags } = self;
         server.shutdown().await;
-        let server = start_in(&directory, &flags).await;
+        let server = node::ready(&directory, &flags).await;
         Alone { server, directory, flags }
     }
 
@@ -53,35 +54,12 @@ impl Alone {
     }
 
     async fn channel(&self) -> Channel {
-        let address = self.server.client_addresses()[0];
-        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+        connect(&self.server).await
     }
 
     fn id(&self) -> u64 {
         self.server.identity().node.0
     }
-}
-
-async fn start_in(directory: &TempDir, flags: &[(&str, &str)]) -> Server {
-    let data = directory.path().join("data").to_str().unwrap().to_owned();
-    let mut sources = Sources::default();
-    for (flag, value) in [
-        ("name", "n1"),
-        ("data-dir", data.as_str()),
-        ("listen-client-urls", "http://127.0.0.1:0"),
-        ("advertise-client-urls", "http://node-1:2379"),
-        ("listen-peer-urls", "http://127.0.0.1:0"),
-        ("heartbeat-interval", "10"),
-        ("election-timeout", "50"),
-    ]
-    .iter()
-    .chain(flags)
-    {
-        sources.flag(flag, value).unwrap();
-    }
-    let server = Server::start(&sources.config().unwrap()).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), server.ready()).await.unwrap();
-    server
 }
 
 fn put(key: &'static str, bytes: usize) -> PutRequest {

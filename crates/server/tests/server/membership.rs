@@ -11,14 +11,12 @@ use quorate_proto::etcdserverpb::{
     MemberUpdateRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
 };
 use quorate_server::Server;
-use quorate_server::config::Sources;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Far longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::node::{self, PATIENCE, connect};
 
 struct Running {
     server: Server,
@@ -48,26 +46,15 @@ impl Running {
         flags: &[(&str, &str)],
     ) -> Running {
         let directory = TempDir::new().unwrap();
-        let data = directory.path().join("data").to_str().unwrap().to_owned();
-        let mut sources = Sources::default();
-        for (flag, value) in [
+        let usual = [
             ("name", name),
-            ("data-dir", &data),
-            ("listen-client-urls", "http://127.0.0.1:0"),
             ("advertise-client-urls", "http://node:2379"),
             ("listen-peer-urls", peer),
             ("initial-advertise-peer-urls", peer),
             ("initial-cluster", cluster),
             ("initial-cluster-state", state),
-            ("heartbeat-interval", "10"),
-            ("election-timeout", "50"),
-        ]
-        .iter()
-        .chain(flags)
-        {
-            sources.flag(flag, value).unwrap();
-        }
-        let server = Server::start(&sources.config().unwrap()).await.unwrap();
+        ];
+        let server = node::start(&directory, &[&usual, flags].concat()).await;
         Running { server, peer: peer.to_owned(), _directory: directory }
     }
 
@@ -82,8 +69,7 @@ impl Running {
     }
 
     async fn channel(&self) -> Channel {
-        let address = self.server.client_addresses()[0];
-        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+        connect(&self.server).await
     }
 
     async fn cluster(&self) -> ClusterClient<Channel> {

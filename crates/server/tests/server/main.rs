@@ -1,0 +1,9 @@
+//! Real nodes, asked what clients and operators ask.
+
+mod contests;
+mod maintenance;
+mod membership;
+mod node;
+mod observing;
+mod services;
+mod starting;
