@@ -20,6 +20,7 @@ mod core;
 mod engine;
 mod envelope;
 mod event;
+mod feed;
 mod message;
 mod proposals;
 mod raft;
@@ -39,6 +40,7 @@ pub use envelope::{
 pub use event::{
     Applying, Effects, Event, Fatal, Initial, Note, ReadFailure, ReadId, Refusal, Write, WriteId,
 };
+pub use feed::{Feed, FeedError};
 pub use message::{Asked, Message, MessageError, speaks_for};
 pub use replica::{Glance, Replica, StartError, Status};
 pub use start::{

@@ -260,10 +260,14 @@ impl Election {
             ballot.received.insert(from.clone(), heard.clone());
         }
         ballot.active.insert(from.clone(), heard.clone());
+        let settled = Some(&ballot.proposal).filter(|_| ballot.is_settled);
+        if settled.is_some_and(|settled| is_same_leader(settled, &heard.choice)) {
+            // Each answers with the round it was elected in, or found the others settled in; were that
+            // news, answers of several rounds would begin the wait anew for ever.
+            return false;
+        }
         let is_new = ballot.proposal != heard.choice || ballot.round != heard.round;
-        if (is_new || !ballot.is_settled)
-            && has_quorum(ballot, &heard.choice, heard.round, true, &self.members, own)
-        {
+        if has_quorum(ballot, &heard.choice, heard.round, true, &self.members, own) {
             ballot.proposal = heard.choice;
             ballot.round = heard.round;
             ballot.is_settled = true;
@@ -394,10 +398,14 @@ fn own_choice(own: &Address, standing: Standing) -> Choice {
 /// candidate and epoch: what they say of the candidate's history is as of their election.
 fn supports(heard: &Heard, proposal: &Choice, round: u64, is_settled: bool) -> bool {
     if is_settled && heard.status != PeerStatus::Electing {
-        heard.choice.candidate == proposal.candidate && heard.choice.epoch == proposal.epoch
+        is_same_leader(&heard.choice, proposal)
     } else {
         heard.choice == *proposal && heard.round == round
     }
+}
+
+fn is_same_leader(one: &Choice, other: &Choice) -> bool {
+    (&one.candidate, one.epoch) == (&other.candidate, other.epoch)
 }
 
 /// Whether enough members voted for `proposal`, and, if it is that of an established ensemble, the

@@ -1,7 +1,9 @@
 //! The engine from outside: nodes, their disks, and a network between them.
 
 mod broadcast;
+mod contrasts;
 mod discovery;
+mod gometa;
 mod hand;
 mod model;
 mod net;

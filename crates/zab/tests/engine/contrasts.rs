@@ -1,0 +1,694 @@
+//! One table of situations, two engines: what gometa makes of each, and what ours does. The node
+//! under test is played against peers that speak gometa's dialect, so one script does for both.
+//!
+//! Situations in which gometa was not watched, and which take whole ensembles, are ours alone:
+//! `scenarios.rs` has the crashes at every write, the restarts of all with tails of different length
+//! and the moving partitions.
+
+use quorate_types::Index;
+use quorate_zab::{
+    Address, Command, Config, ConnId, Epoch, EpochAck, Event, FollowerInfo, LeaderInfo, LogEntry,
+    MemoryStorage, Message, Op, PeerStatus, Request, Role, Vote, Zab, Zxid,
+};
+
+use crate::gometa::{Disk, Gometa};
+use crate::hand::{Past, command, entry, id, new_leader, proposal};
+use crate::net::{config, member};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Gometa,
+    Ours,
+}
+
+enum Engine {
+    Gometa(Box<Gometa>),
+    Ours(Box<Zab<MemoryStorage>>, MemoryStorage),
+}
+
+/// The node under test.
+struct Puppet {
+    engine: Engine,
+    own: u64,
+    size: u64,
+    now_ms: u64,
+    out: Vec<(ConnId, Message)>,
+    datagrams: Vec<(Address, Vote)>,
+    connect: Vec<Address>,
+    closed: Vec<ConnId>,
+    applied: Vec<Zxid>,
+    next_conn: u64,
+}
+
+/// How many transactions an epoch has in the test of that.
+const COUNTER_MAX: u32 = 5;
+
+impl Puppet {
+    fn new(kind: Kind, own: u64, size: u64, past: &Past) -> Self {
+        let engine = match kind {
+            Kind::Gometa => {
+                let mut disk = Disk::default();
+                (disk.accepted, disk.current) = (Epoch(past.accepted), Epoch(past.current));
+                disk.last_committed = past.committed;
+                for zxid in &past.ids {
+                    disk.log(*zxid, command(*zxid));
+                }
+                let members = (1..=size).map(member).collect();
+                Engine::Gometa(Box::new(Gometa::new(member(own), members, disk, 0)))
+            }
+            Kind::Ours => {
+                let config = Config { allow_gometa_voters: true, ..config(own, size) };
+                Self::ours(config, past)
+            }
+        };
+        Self::of(engine, own, size)
+    }
+
+    fn ours(config: Config, past: &Past) -> Engine {
+        let storage = past.storage();
+        let zab = Zab::new(config, storage.clone(), 0).expect("settings that fit together");
+        Engine::Ours(Box::new(zab), storage)
+    }
+
+    fn of(engine: Engine, own: u64, size: u64) -> Self {
+        let applied = match &engine {
+            Engine::Gometa(node) => node.applied.clone(),
+            Engine::Ours(..) => Vec::new(),
+        };
+        let mut puppet = Puppet {
+            engine,
+            own,
+            size,
+            now_ms: 0,
+            out: Vec::new(),
+            datagrams: Vec::new(),
+            connect: Vec::new(),
+            closed: Vec::new(),
+            applied,
+            next_conn: 0,
+        };
+        puppet.pass(10);
+        puppet
+    }
+
+    fn handle(&mut self, event: Event) {
+        match &mut self.engine {
+            Engine::Gometa(node) => node.handle(event),
+            Engine::Ours(zab, _) => zab.handle(event).expect("no peer can break a node"),
+        }
+        self.drive();
+    }
+
+    fn drive(&mut self) {
+        loop {
+            let ready = match &mut self.engine {
+                Engine::Gometa(node) => node.take_ready(),
+                Engine::Ours(zab, _) => zab.ready().expect("no peer can break a node"),
+            };
+            if ready.is_empty() {
+                return;
+            }
+            self.applied.extend(ready.committed.iter().map(|entry| entry.zxid));
+            if let Engine::Ours(zab, storage) = &mut self.engine {
+                zab.check();
+                for (conn, _) in &ready.messages {
+                    zab.handle(Event::Written { conn: *conn, count: 1 }).unwrap();
+                }
+                if let Some(write) = ready.write {
+                    storage.write(&write).unwrap();
+                    zab.handle(Event::Persisted(write.id)).unwrap();
+                }
+                for entry in ready.committed {
+                    zab.handle(Event::Applied(entry.index)).unwrap();
+                }
+            }
+            self.out.extend(ready.messages);
+            self.datagrams.extend(ready.datagrams);
+            self.connect.extend(ready.connect);
+            self.closed.extend(ready.close);
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 10 {
+            self.now_ms += 10;
+            self.handle(Event::Tick { now_ms: self.now_ms });
+        }
+    }
+
+    fn hear(&mut self, conn: ConnId, message: Message) {
+        self.handle(Event::Received { conn, message });
+    }
+
+    fn hear_vote(&mut self, from: u64, vote: Vote) {
+        self.handle(Event::Datagram { from: member(from).election, vote });
+    }
+
+    fn sent(&mut self, to: ConnId) -> Vec<Message> {
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.out).into_iter().partition(|(conn, _)| *conn == to);
+        self.out = kept;
+        taken.into_iter().map(|(_, message)| message).collect()
+    }
+
+    fn is_open(&self, conn: ConnId) -> bool {
+        !self.closed.contains(&conn)
+    }
+
+    fn leads(&self) -> bool {
+        match &self.engine {
+            Engine::Gometa(node) => node.is_leading(),
+            Engine::Ours(zab, _) => {
+                let status = zab.status();
+                status.role == Role::Leading && status.is_serving
+            }
+        }
+    }
+
+    fn follows(&self) -> bool {
+        match &self.engine {
+            Engine::Gometa(node) => node.is_following(),
+            Engine::Ours(zab, _) => {
+                let status = zab.status();
+                status.role == Role::Following && status.is_serving
+            }
+        }
+    }
+
+    fn looks(&self) -> bool {
+        match &self.engine {
+            Engine::Gometa(node) => node.is_electing(),
+            Engine::Ours(zab, _) => zab.status().role == Role::Looking,
+        }
+    }
+
+    /// Ids of the transactions in the store, each once, in the order they came.
+    fn applied(&self) -> String {
+        let mut once: Vec<Zxid> = Vec::new();
+        for zxid in &self.applied {
+            if !once.contains(zxid) {
+                once.push(*zxid);
+            }
+        }
+        said(&once)
+    }
+
+    fn history(&self) -> String {
+        match &self.engine {
+            Engine::Gometa(node) => said(&node.disk.ids()),
+            Engine::Ours(zab, _) => {
+                let last = zab.status().last.0;
+                said(&(1..=last).filter_map(|at| zab.zxid(Index(at))).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    // What its peers do.
+
+    /// All other members vote for `winner`.
+    fn elect(&mut self, winner: u64) {
+        let standing = self.datagrams.last().map(|(_, vote)| vote.clone()).expect("it votes");
+        let epoch = if winner == self.own { standing.epoch } else { Epoch(1000) };
+        let vote = Vote { candidate: member(winner).election, epoch, ..standing };
+        let own = self.own;
+        for other in (1..=self.size).filter(|other| *other != own) {
+            self.hear_vote(other, vote.clone());
+        }
+        // gometa waits even where all agree.
+        self.pass(210);
+    }
+
+    fn accept(&mut self) -> ConnId {
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        self.handle(Event::Accepted { conn });
+        conn
+    }
+
+    fn introduce(&mut self, conn: ConnId, of: u64, accepted: u32, voting: bool) {
+        let fid = member(of).message;
+        let accepted_epoch = Epoch(accepted);
+        let info = FollowerInfo { accepted_epoch, fid, voting, ..FollowerInfo::default() };
+        self.hear(conn, Message::FollowerInfo(info));
+    }
+
+    fn promise(&mut self, conn: ConnId, current: u32, logged: Zxid) {
+        let current_epoch = Epoch(current);
+        self.hear(conn, Message::EpochAck(EpochAck { logged, current_epoch, committed: None }));
+    }
+
+    /// A learner goes all the way; says what it was sent.
+    fn join(&mut self, of: u64, epochs: u32, logged: Zxid, voting: bool) -> (ConnId, Vec<Message>) {
+        let conn = self.accept();
+        self.introduce(conn, of, epochs, voting);
+        self.promise(conn, epochs, logged);
+        let sent = self.sent(conn);
+        self.hear(conn, Message::NewLeaderAck);
+        (conn, sent)
+    }
+
+    /// The member of the highest id leads `size`, with 1, and as many more as it takes, beside it.
+    fn leading(kind: Kind, size: u64, past: &Past) -> (Self, Vec<ConnId>) {
+        let mut puppet = Puppet::new(kind, size, size, past);
+        puppet.elect(size);
+        let conns = puppet.gather(past);
+        assert!(puppet.leads(), "{kind:?}");
+        (puppet, conns)
+    }
+
+    fn gather(&mut self, past: &Past) -> Vec<ConnId> {
+        let followers = self.size / 2;
+        let conns: Vec<ConnId> = (0..followers).map(|_| self.accept()).collect();
+        for (of, conn) in (1..).zip(&conns) {
+            self.introduce(*conn, of, past.accepted, true);
+        }
+        for conn in &conns {
+            self.promise(*conn, past.current, Zxid::ZERO);
+        }
+        for conn in &conns {
+            self.hear(*conn, Message::NewLeaderAck);
+        }
+        self.out.clear();
+        conns
+    }
+
+    /// Node 1 of three follows 3 in `epoch`, up to its EpochAck; says what that asks for.
+    fn promised(kind: Kind, past: &Past, epoch: u32) -> (Self, ConnId, Zxid) {
+        let mut puppet = Puppet::new(kind, 1, 3, past);
+        let conn = puppet.follow(epoch);
+        let sent = puppet.sent(conn);
+        let Some(Message::EpochAck(ack)) = sent.last() else { panic!("{kind:?}: {sent:?}") };
+        let logged = ack.logged;
+        (puppet, conn, logged)
+    }
+
+    fn follow(&mut self, epoch: u32) -> ConnId {
+        self.elect(3);
+        let to = member(3).message;
+        assert_eq!(self.connect.pop(), Some(to.clone()));
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        self.handle(Event::Connected { to, conn });
+        self.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps: None }));
+        conn
+    }
+
+    /// What a gometa leader streams of `ids` after `start`, the first `committed` of them committed.
+    fn stream(&mut self, conn: ConnId, start: Zxid, ids: &[Zxid], committed: Zxid, epoch: u32) {
+        self.hear(conn, Message::LogEntry(LogEntry::begin(committed, None)));
+        for zxid in ids.iter().filter(|zxid| start < **zxid) {
+            self.hear(conn, entry(*zxid));
+        }
+        self.hear(conn, Message::LogEntry(LogEntry::end(committed)));
+        self.hear(conn, new_leader(epoch));
+    }
+
+    /// Node 1 of three follows in `epoch`, with nothing that it lacks.
+    fn following(kind: Kind, epoch: u32) -> (Self, ConnId) {
+        let (mut puppet, conn, _) = Puppet::promised(kind, &Past::default(), epoch);
+        puppet.stream(conn, Zxid::ZERO, &[], Zxid::ZERO, epoch);
+        assert!(puppet.follows(), "{kind:?}");
+        puppet.sent(conn);
+        (puppet, conn)
+    }
+
+    fn request(&mut self, text: &str) {
+        let command = Command::set("k", text.to_owned());
+        match &mut self.engine {
+            Engine::Gometa(node) => node.request(command),
+            Engine::Ours(zab, _) => drop(zab.propose(command)),
+        }
+        self.drive();
+    }
+
+    /// The follower `of` holds `zxid`.
+    fn hold(&mut self, conn: ConnId, of: u64, zxid: Zxid) {
+        self.hear(conn, Message::Accept { zxid, fid: member(of).message });
+    }
+
+    fn gometa(&mut self) -> Option<&mut Gometa> {
+        match &mut self.engine {
+            Engine::Gometa(node) => Some(node.as_mut()),
+            Engine::Ours(..) => None,
+        }
+    }
+}
+
+fn said(ids: &[Zxid]) -> String {
+    ids.iter().map(Zxid::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn streamed(messages: &[Message]) -> Vec<Zxid> {
+    let entries = messages.iter().filter_map(|message| match message {
+        Message::LogEntry(entry)
+            if ![Op::STREAM_BEGIN, Op::STREAM_END].contains(&entry.command.op) =>
+        {
+            Some(entry.zxid)
+        }
+        _ => None,
+    });
+    entries.collect()
+}
+
+fn either(is: bool, one: &str, other: &str) -> String {
+    if is { one } else { other }.to_owned()
+}
+
+type Play = fn(Kind) -> String;
+
+/// The number of the situation in `PARITY`'s rules, what it is, how it is played, and how it ends with
+/// gometa and with ours.
+const TABLE: &[(&str, &str, Play, &str, &str)] = &[
+    ("L1", "what the new leader logged before it", history_of_a_new_leader, "2.1", "1.1 2.1"),
+    ("L2", "a tail that the follower was known to have", returning_tail, "2.1", "1.1 1.2 2.1"),
+    ("L3", "a tail that nobody else has", alien_tail, "1.7 1.8 1.9 1.10 2.1", "1.7 2.1"),
+    ("L4", "who joins while proposals are under way", joiner, "lacks 1.2", "has it all"),
+    (
+        "L5",
+        "epochs of ten and of eleven digits",
+        epochs,
+        "3.1 1.1 2.1; lacks 3.1",
+        "1.1 2.1 3.1; has it",
+    ),
+    ("L6", "a second connection that fails", second_connection, "epoch 2", "epoch 1"),
+    ("L7", "a voter that knows more than its leader", better_voter, "taken", "refused"),
+    ("L8", "a promise that was another leader's", promise_to_another, "leads epoch 1", "gives up"),
+    ("L9", "a Commit of what was streamed", commit_of_streamed, "leaves", "1.1"),
+    ("L10", "all in one write", all_at_once, "1.1", "1.1"),
+    ("L11", "ids out of sequence", out_of_sequence, "accepts 1.7 1.3; leaves", "accepts ; leaves"),
+    (
+        "L12",
+        "an entry that looks like a Commit",
+        looks_like_commit,
+        "2.1 2.2; stays",
+        "2.1; leaves",
+    ),
+    ("L13", "a watcher that votes for others", voting_watcher, "resigns", "leads, watcher closed"),
+    ("L14", "operation 4", operation_get, "resigns", "leads, refused"),
+    ("L14", "operation 6", operation_marker, "in the log", "refused"),
+    ("L15", "an idle connection", idle_connection, "9999 of 10400", "10400 of 10400"),
+    ("L16", "a leader that stands still", still_leader, "waits", "looks"),
+    ("L17", "junk on the election port", junk, "mute", "answers"),
+    ("L18", "who connects to a follower", wrong_door, "waits", "closed"),
+    ("L19", "two learners ready at once", both_at_once, "resigns", "leads"),
+    ("L20", "a vote that changes nothing", late_vote, "waits on", "elected"),
+    ("L21", "an answer of the epoch before", stale_answer, "not joined", "not joined"),
+    ("L22", "a refusal while others are pending", refusal, "", "1.1 1.2"),
+    ("L24", "the end of the counter", counter, "gone after 5", "resigned after 5"),
+];
+
+#[test]
+fn gometa_fails_where_it_was_seen_to_and_ours_does_not() {
+    for (number, what, play, gometa, ours) in TABLE {
+        assert_eq!(play(Kind::Gometa), *gometa, "{number}: {what}: gometa");
+        assert_eq!(play(Kind::Ours), *ours, "{number}: {what}: ours");
+    }
+}
+
+fn history_of_a_new_leader(kind: Kind) -> String {
+    let past = Past::of_epoch(1, &[id(1, 1)], Zxid::ZERO);
+    let (mut puppet, conns) = Puppet::leading(kind, 3, &past);
+    puppet.request("a");
+    puppet.hold(conns[0], 1, id(2, 1));
+    puppet.applied()
+}
+
+fn returning_tail(kind: Kind) -> String {
+    let ids = [id(1, 1), id(1, 2)];
+    let past = Past::of_epoch(1, &ids, Zxid::ZERO);
+    let (mut puppet, conn, start) = Puppet::promised(kind, &past, 2);
+    puppet.stream(conn, start, &ids, ids[1], 2);
+    puppet.hear(conn, proposal(id(2, 1)));
+    puppet.hear(conn, Message::Commit { zxid: id(2, 1) });
+    puppet.applied()
+}
+
+fn alien_tail(kind: Kind) -> String {
+    let past = Past::of_epoch(1, &[id(1, 7), id(1, 8), id(1, 9), id(1, 10)], id(1, 7));
+    let (mut puppet, conn, start) = Puppet::promised(kind, &past, 2);
+    puppet.stream(conn, start, &[id(1, 7), id(2, 1)], id(2, 1), 2);
+    puppet.history()
+}
+
+fn joiner(kind: Kind) -> String {
+    let (mut puppet, conns) = Puppet::leading(kind, 3, &Past::default());
+    puppet.request("a");
+    puppet.request("b");
+    let joiner = puppet.accept();
+    puppet.hold(conns[0], 1, id(1, 1));
+    puppet.introduce(joiner, 2, 0, true);
+    puppet.promise(joiner, 0, Zxid::ZERO);
+    puppet.hear(joiner, Message::NewLeaderAck);
+    puppet.hold(conns[0], 1, id(1, 2));
+    let sent = puppet.sent(joiner);
+    let mut held = streamed(&sent);
+    for message in &sent {
+        match message {
+            Message::Proposal(proposal) => held.push(proposal.zxid),
+            Message::Commit { zxid } if !held.contains(zxid) => return format!("lacks {zxid}"),
+            _ => {}
+        }
+    }
+    "has it all".to_owned()
+}
+
+fn epochs(kind: Kind) -> String {
+    let ids = [id(1, 1), id(2, 1), id(3, 1)];
+    let past = Past::of_epoch(3, &ids, ids[2]);
+    let (mut puppet, _) = Puppet::leading(kind, 3, &past);
+    let (_, all) = puppet.join(2, 0, Zxid::ZERO, true);
+    let (_, rest) = puppet.join(9, 2, ids[1], false);
+    let has_last = streamed(&rest).contains(&ids[2]);
+    format!("{}; {}", said(&streamed(&all)), either(has_last, "has it", "lacks 3.1"))
+}
+
+fn second_connection(kind: Kind) -> String {
+    let (mut puppet, _) = Puppet::leading(kind, 5, &Past::default());
+    puppet.join(3, 0, Zxid::ZERO, true);
+    let second = puppet.accept();
+    puppet.introduce(second, 1, 1, true);
+    // It says no more.
+    puppet.pass(if kind == Kind::Gometa { 301_000 } else { 11_000 });
+    assert!(!puppet.is_open(second));
+    let third = puppet.accept();
+    puppet.introduce(third, 1, 1, true);
+    let sent = puppet.sent(third);
+    let [Message::LeaderInfo(info)] = &sent[..] else { panic!("{kind:?}: {sent:?}") };
+    format!("epoch {}", info.epoch.0)
+}
+
+fn better_voter(kind: Kind) -> String {
+    let mut puppet = Puppet::new(kind, 3, 3, &Past::default());
+    puppet.elect(3);
+    let (conn, _) = puppet.join(1, 5, id(5, 5), true);
+    either(puppet.leads() && puppet.is_open(conn), "taken", "refused")
+}
+
+fn promise_to_another(kind: Kind) -> String {
+    let mut puppet = Puppet::new(kind, 3, 3, &Past::default());
+    puppet.elect(3);
+    let first = puppet.accept();
+    puppet.introduce(first, 1, 0, true);
+    assert_eq!(puppet.sent(first).len(), 1, "it was told the epoch, and left");
+    puppet.handle(Event::Closed { conn: first });
+    let (_, _) = puppet.join(1, 1, id(1, 1), true);
+    either(puppet.leads(), "leads epoch 1", "gives up")
+}
+
+fn commit_of_streamed(kind: Kind) -> String {
+    let (mut puppet, conn, start) = Puppet::promised(kind, &Past::default(), 1);
+    puppet.stream(conn, start, &[id(1, 1)], Zxid::ZERO, 1);
+    puppet.hear(conn, proposal(id(1, 2)));
+    puppet.hear(conn, Message::Commit { zxid: id(1, 1) });
+    if puppet.follows() { puppet.applied() } else { "leaves".to_owned() }
+}
+
+fn all_at_once(kind: Kind) -> String {
+    let (mut puppet, conn, _) = Puppet::promised(kind, &Past::default(), 1);
+    puppet.stream(conn, Zxid::ZERO, &[], Zxid::ZERO, 1);
+    for message in [proposal(id(1, 1)), proposal(id(1, 2)), Message::Commit { zxid: id(1, 1) }] {
+        puppet.hear(conn, message);
+    }
+    assert!(puppet.follows());
+    puppet.applied()
+}
+
+fn out_of_sequence(kind: Kind) -> String {
+    let (mut puppet, conn) = Puppet::following(kind, 1);
+    for message in [proposal(id(1, 7)), proposal(id(1, 3)), Message::Commit { zxid: id(1, 3) }] {
+        puppet.hear(conn, message);
+    }
+    let accepted = puppet.sent(conn).into_iter().filter_map(|message| match message {
+        Message::Accept { zxid, .. } => Some(zxid),
+        _ => None,
+    });
+    let accepted = said(&accepted.collect::<Vec<_>>());
+    format!("accepts {accepted}; {}", either(puppet.follows(), "stays", "leaves"))
+}
+
+fn looks_like_commit(kind: Kind) -> String {
+    let (mut puppet, conn) = Puppet::following(kind, 2);
+    for message in [
+        proposal(id(2, 1)),
+        proposal(id(2, 2)),
+        Message::Commit { zxid: id(2, 1) },
+        entry(id(2, 2)),
+    ] {
+        puppet.hear(conn, message);
+    }
+    format!("{}; {}", puppet.applied(), either(puppet.follows(), "stays", "leaves"))
+}
+
+fn voting_watcher(kind: Kind) -> String {
+    let (mut puppet, _) = Puppet::leading(kind, 3, &Past::default());
+    let (watcher, _) = puppet.join(9, 0, Zxid::ZERO, false);
+    for of in [1, 2] {
+        puppet.hold(watcher, of, id(1, 1));
+    }
+    let watches = either(puppet.is_open(watcher), "watcher stays", "watcher closed");
+    if puppet.leads() { format!("leads, {watches}") } else { "resigns".to_owned() }
+}
+
+fn asks_for(puppet: &mut Puppet, conn: ConnId, op: Op) -> bool {
+    let command = Command { op, ..Command::set("k", "v") };
+    puppet.hear(conn, Message::Request(Request { id: 7, command }));
+    let sent = puppet.sent(conn);
+    sent.iter().any(|message| matches!(message, Message::Abort { request: 7, .. }))
+}
+
+fn operation_get(kind: Kind) -> String {
+    let (mut puppet, conns) = Puppet::leading(kind, 3, &Past::default());
+    let is_refused = asks_for(&mut puppet, conns[0], Op::GET);
+    if !is_refused {
+        puppet.hold(conns[0], 1, id(1, 1));
+    }
+    let answer = either(is_refused, "refused", "taken");
+    if puppet.leads() { format!("leads, {answer}") } else { "resigns".to_owned() }
+}
+
+fn operation_marker(kind: Kind) -> String {
+    let (mut puppet, conns) = Puppet::leading(kind, 3, &Past::default());
+    let is_refused = asks_for(&mut puppet, conns[0], Op::STREAM_END);
+    assert_eq!(is_refused, puppet.history().is_empty());
+    either(is_refused, "refused", "in the log")
+}
+
+fn idle_connection(kind: Kind) -> String {
+    let (mut puppet, conns) = Puppet::leading(kind, 3, &Past::default());
+    puppet.accept();
+    for at in 1..=10_400 {
+        puppet.request("w");
+        puppet.hold(conns[0], 1, id(1, at));
+        puppet.out.clear();
+    }
+    // The write whose Commit finds no room is answered to nobody.
+    let blocked = usize::from(puppet.applied.len() < 10_400);
+    format!("{} of 10400", puppet.applied.len() - blocked)
+}
+
+fn still_leader(kind: Kind) -> String {
+    let (mut puppet, _) = Puppet::following(kind, 1);
+    // It was seen to live once.
+    let (status, candidate) = (PeerStatus::Leading, member(3).election);
+    puppet.hear_vote(3, Vote { status, candidate, epoch: Epoch(1), ..Vote::default() });
+    puppet.pass(50_000);
+    either(puppet.looks(), "looks", "waits")
+}
+
+fn junk(kind: Kind) -> String {
+    let (mut puppet, _) = Puppet::leading(kind, 3, &Past::default());
+    // With ours it is no datagram: whoever decodes it drops it, and the engine hears nothing.
+    if let Some(node) = puppet.gometa() {
+        node.hear_junk();
+    }
+    puppet.datagrams.clear();
+    puppet.hear_vote(2, Vote { candidate: member(2).election, ..Vote::default() });
+    either(puppet.datagrams.is_empty(), "mute", "answers")
+}
+
+fn wrong_door(kind: Kind) -> String {
+    let (mut puppet, _) = Puppet::following(kind, 1);
+    let conn = puppet.accept();
+    puppet.introduce(conn, 2, 0, true);
+    puppet.pass(8_000);
+    let answers = !puppet.sent(conn).is_empty();
+    assert!(!answers);
+    either(puppet.is_open(conn), "waits", "closed")
+}
+
+fn both_at_once(kind: Kind) -> String {
+    let mut puppet = Puppet::new(kind, 5, 5, &Past::default());
+    if let Some(node) = puppet.gometa() {
+        node.is_hasty = true;
+    }
+    puppet.elect(5);
+    puppet.gather(&Past::default());
+    either(puppet.leads(), "leads", "resigns")
+}
+
+fn late_vote(kind: Kind) -> String {
+    let mut puppet = Puppet::new(kind, 2, 3, &Past::default());
+    let for_of = |of: u64| Vote { round: 1, candidate: member(of).election, ..Vote::default() };
+    puppet.hear_vote(3, for_of(3));
+    let began_ms = puppet.now_ms;
+    puppet.pass(190);
+    puppet.hear_vote(1, for_of(1));
+    // The longest wait there is, with all that chance adds.
+    puppet.pass(began_ms + 250 - puppet.now_ms);
+    either(puppet.looks(), "waits on", "elected")
+}
+
+fn stale_answer(kind: Kind) -> String {
+    let mut puppet = Puppet::new(kind, 1, 3, &Past::default());
+    let candidate = member(3).election;
+    let answer = |status, epoch| Vote {
+        round: 7,
+        status,
+        candidate: candidate.clone(),
+        epoch: Epoch(epoch),
+        ..Vote::default()
+    };
+    puppet.hear_vote(3, answer(PeerStatus::Leading, 4));
+    puppet.hear_vote(2, answer(PeerStatus::Following, 3));
+    puppet.pass(300);
+    either(puppet.looks(), "not joined", "joined")
+}
+
+fn refusal(kind: Kind) -> String {
+    let (mut puppet, conns) = Puppet::leading(kind, 3, &Past::default());
+    puppet.request("a");
+    puppet.request("b");
+    if let Some(node) = puppet.gometa() {
+        node.refuses_next = true;
+    }
+    // Ours refuses before there is an id: here because of what is asked.
+    let op = if kind == Kind::Gometa { Op::SET } else { Op::GET };
+    assert!(asks_for(&mut puppet, conns[0], op), "{kind:?}: refused");
+    for counter in [1, 2] {
+        puppet.hold(conns[0], 1, id(1, counter));
+    }
+    puppet.applied()
+}
+
+fn counter(kind: Kind) -> String {
+    let mut puppet = match kind {
+        Kind::Gometa => Puppet::new(kind, 3, 3, &Past::default()),
+        Kind::Ours => {
+            let counter_reserve = u32::MAX - COUNTER_MAX;
+            let own = Config { allow_gometa_voters: true, counter_reserve, ..config(3, 3) };
+            Puppet::of(Puppet::ours(own, &Past::default()), 3, 3)
+        }
+    };
+    if let Some(node) = puppet.gometa() {
+        node.counter_max = COUNTER_MAX;
+    }
+    puppet.elect(3);
+    let conns = puppet.gather(&Past::default());
+    for at in 1..=COUNTER_MAX + 1 {
+        puppet.request("w");
+        puppet.hold(conns[0], 1, id(1, at));
+    }
+    assert!(!puppet.leads());
+    let how = if kind == Kind::Gometa { "gone" } else { "resigned" };
+    format!("{how} after {}", puppet.applied.len())
+}
