@@ -40,7 +40,7 @@ pub use event::{
     Applying, Effects, Event, Fatal, Initial, Note, ReadFailure, ReadId, Refusal, Write, WriteId,
 };
 pub use message::{Message, MessageError, speaks_for};
-pub use replica::{Glance, Replica, StartError, Status};
+pub use replica::{Glance, Reach, Replica, StartError, Status};
 pub use start::{
     FIRST, Found, Start, first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at,
     start,

@@ -514,6 +514,7 @@ fn run(
         writing: Writing::default(),
         reads: HashMap::new(),
         next_read: 0,
+        heard: HashMap::new(),
     };
     let applier = apply::Applier {
         store: Arc::clone(&store),

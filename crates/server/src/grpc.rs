@@ -2,6 +2,7 @@
 //!
 //! Services and methods that are not here answer `Unimplemented`, as for an unknown name.
 
+mod autopilot;
 pub(crate) mod cluster;
 mod election;
 mod health;
@@ -23,6 +24,7 @@ use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use quorate_proto::etcdserverpb::watch_server::WatchServer;
 use quorate_proto::health::health_server::HealthServer;
+use quorate_proto::quoratepb::autopilot_server::AutopilotServer;
 use quorate_proto::v3electionpb::election_server::ElectionServer;
 use quorate_proto::v3lockpb::lock_server::LockServer;
 use tokio_stream::Stream;
@@ -70,13 +72,16 @@ pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {
     let election = ElectionServer::new(election::Service::new(local.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(i32::MAX as usize);
+    let autopilot = AutopilotServer::new(autopilot::Service::new(local.clone()))
+        .max_decoding_message_size(message_bytes_max);
     Routes::new(InterceptedService::new(kv, door.clone()))
         .add_service(InterceptedService::new(lease, door.clone()))
         .add_service(InterceptedService::new(watch, door.clone()))
         .add_service(InterceptedService::new(cluster, door.clone()))
         .add_service(InterceptedService::new(maintenance, door.clone()))
         .add_service(InterceptedService::new(lock, door.clone()))
-        .add_service(InterceptedService::new(election, door))
+        .add_service(InterceptedService::new(election, door.clone()))
+        .add_service(InterceptedService::new(autopilot, door))
         .add_service(HealthServer::new(health::Service))
 }
 
