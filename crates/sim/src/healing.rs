@@ -8,6 +8,9 @@ use crate::node::Damage;
 use crate::plan::SECOND;
 use crate::world::{Event, World};
 
+/// How long autopilot may take for it, once nothing goes wrong any more.
+const TENDED_US: u64 = 180 * SECOND;
+
 impl World<'_> {
     /// Heals a majority and waits until it works again; says so if it does not.
     pub(crate) fn heal_and_wait(&mut self) {
@@ -34,6 +37,9 @@ impl World<'_> {
         let bound = 40 * SECOND + 60 * self.plan.election_us();
         let began = self.now;
         self.run_until(self.now + bound / 2);
+        if self.plan.autopilot && !self.operator.is_done {
+            self.wait_until_tended(began);
+        }
         self.operator.is_done = true;
         let voters = self.checks.conf_state.voters.clone();
         let probed: Vec<NodeId> = healed.iter().copied().filter(|id| voters.contains(id)).collect();
@@ -73,6 +79,25 @@ impl World<'_> {
                 (self.now - began) / SECOND
             ));
         }
+    }
+
+    /// Autopilot replaces who is gone, and lets who has come vote, within a bound.
+    fn wait_until_tended(&mut self, began: u64) {
+        let until = self.now + TENDED_US;
+        while self.checks.violation().is_none() && !self.is_tended() {
+            if until <= self.now {
+                let conf = self.checks.conf_state.clone();
+                let took = (self.now - began) / SECOND;
+                let gone = self.nodes.iter().filter(|node| node.is_gone).map(|node| node.id);
+                let gone: Vec<NodeId> = gone.collect();
+                self.checks.fail(format!(
+                    "autopilot has not healed the cluster after {took} s: {conf:?}, gone {gone:?}"
+                ));
+                return;
+            }
+            self.run_until(self.now + SECOND);
+        }
+        self.checks.count("tended");
     }
 
     /// Whether the newest membership is a plain one.
