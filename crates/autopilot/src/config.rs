@@ -5,7 +5,7 @@ use crate::server::Ext;
 use crate::time::Span;
 
 /// Settings that may change at any time. The default is Consul's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Whether dead servers are removed at all.
     pub cleanup_dead_servers: bool,

@@ -54,6 +54,7 @@ mod promoter;
 mod prune;
 mod reconcile;
 mod server;
+mod settings;
 mod signal;
 mod state;
 mod strict;
@@ -85,6 +86,7 @@ pub use reconcile::{Round, RoundError, plan_reconcile};
 pub use server::{
     Ext, NodeStatus, NodeType, RaftState, Server, ServerHealth, ServerId, ServerState, ServerStats,
 };
+pub use settings::{Settings, read_object};
 pub use signal::Signal;
 pub use state::{Inputs, State};
 pub use strict::{Damping, FLIP_COUNT_MAX, Reason, Refusal, Strictness, Wanted};

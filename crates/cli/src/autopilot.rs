@@ -1,6 +1,6 @@
 //! `quorate autopilot`: what autopilot makes of a cluster.
 //!
-//! `evaluate` reads the inputs of a state on standard input and prints the state. Exit codes: 0 when it
+//! Most of it asks a running cluster, see `client/autopilot.rs`. `evaluate` reads the inputs of a state on standard input and prints the state. Exit codes: 0 when it
 //! was printed, 1 when the inputs are not usable; standard output stays empty then.
 
 use std::io::{Read as _, Write as _};
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::tell;
+use crate::{client, tell};
 
 /// What is asked of autopilot.
 #[derive(Subcommand, Debug)]
@@ -18,11 +18,14 @@ pub(crate) enum AutopilotCommand {
     /// No clock is read and no server is asked: all that counts stands in the input. The form of both
     /// is that of raft-autopilot's golden files.
     Evaluate,
+    #[command(flatten)]
+    Live(client::LiveCommand),
 }
 
-pub(crate) fn run(command: &AutopilotCommand) -> ExitCode {
+pub(crate) fn run(command: AutopilotCommand) -> ExitCode {
     match command {
         AutopilotCommand::Evaluate => evaluate(),
+        AutopilotCommand::Live(command) => client::run_live(command),
     }
 }
 

@@ -7,6 +7,7 @@
 //! themselves goes to all of them at once.
 
 mod answer;
+mod autopilot;
 mod contest;
 mod endpoint;
 mod endpoints;
@@ -31,6 +32,7 @@ mod words;
 
 use std::process::ExitCode;
 
+pub(crate) use autopilot::LiveCommand;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) use error::CliError;
 use flags::ClientFlags;
@@ -106,11 +108,20 @@ pub(crate) struct With<A: clap::Args> {
 
 /// Runs a command to its end and tells on standard error why it failed.
 pub(crate) fn run(command: ClientCommand) -> ExitCode {
+    to_its_end(command.run())
+}
+
+/// The same for what an operator asks of autopilot.
+pub(crate) fn run_live(command: LiveCommand) -> ExitCode {
+    to_its_end(command.run())
+}
+
+fn to_its_end(command: impl Future<Output = Result<(), CliError>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return CliError::Failed(format!("cannot start: {error}")).tell(),
     };
-    match runtime.block_on(command.run()) {
+    match runtime.block_on(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.tell(),
     }

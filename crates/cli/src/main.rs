@@ -50,7 +50,7 @@ enum Program {
     Log(log::LogArgs),
     /// Prints a script that completes commands in a shell
     Completion(completion::CompletionArgs),
-    /// What autopilot makes of a cluster
+    /// Shows what autopilot makes of a cluster, and tells it what to do
     #[command(subcommand)]
     Autopilot(autopilot::AutopilotCommand),
     /// Runs whole clusters with faults on simulated time, each from one seed, and checks what they promise
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         Program::Script(args) => script::run(&args),
         Program::Log(args) => log::run(&args),
         Program::Completion(args) => completion::run(&args),
-        Program::Autopilot(command) => autopilot::run(&command),
+        Program::Autopilot(command) => autopilot::run(command),
         Program::Sim(args) => sim::run(&args),
     }
 }

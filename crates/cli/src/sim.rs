@@ -55,6 +55,9 @@ struct RunArgs {
     /// Which engine the members run: raft or zab
     #[arg(long, default_value_t)]
     engine: Engine,
+    /// Autopilot looks after the members, instead of an operator with whims
+    #[arg(long)]
+    autopilot: bool,
     /// Simulated minutes with faults, instead of those that the seed draws
     #[arg(long, conflicts_with = "seconds")]
     minutes: Option<u64>,
@@ -74,6 +77,7 @@ impl RunArgs {
         let only = self.only.as_ref();
         Options {
             engine: self.engine,
+            autopilot: self.autopilot,
             seconds: self.seconds.or(self.minutes.map(|minutes| 60 * minutes)),
             clients: self.clients,
             only: only.map(|only| only.iter().copied().flatten().collect()),

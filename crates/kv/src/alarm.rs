@@ -151,9 +151,10 @@ fn changes(command: &Command) -> bool {
         | Command::LeaseGrant { .. }
         | Command::LeaseRevoke { .. }
         | Command::LeaseExpire { .. } => true,
-        Command::PublishMember { .. } | Command::LeaseCheckpoint { .. } | Command::Alarm(_) => {
-            false
-        }
+        Command::PublishMember { .. }
+        | Command::LeaseCheckpoint { .. }
+        | Command::Alarm(_)
+        | Command::SetAutopilot { .. } => false,
     }
 }
 
@@ -168,7 +169,8 @@ fn grows(command: &Command) -> bool {
         | Command::LeaseExpire { .. }
         | Command::LeaseCheckpoint { .. }
         | Command::PublishMember { .. }
-        | Command::Alarm(_) => false,
+        | Command::Alarm(_)
+        | Command::SetAutopilot { .. } => false,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::response::{
 };
 use crate::revision::Revision;
 use crate::row;
+use crate::setting::Setting;
 use crate::state::State;
 
 /// One committed entry.
@@ -95,9 +96,12 @@ impl State {
             }
             Command::Txn(txn) => self.txn(txn, allowance)?.map(Response::Txn),
             Command::Compact(compact) => self.compact(*compact).map(Response::Compact),
-            Command::PublishMember { id, name, client_urls, life } => {
+            Command::PublishMember { id, name, client_urls, life, version, tags } => {
                 let published = self.members.publish(*id, name, client_urls, *life);
-                published.map(|()| Response::Members(self.members.list()))
+                published.and_then(|()| {
+                    self.members.tag(*id, version, tags)?;
+                    Ok(Response::Members(self.members.list()))
+                })
             }
             Command::LeaseGrant { id, ttl_seconds } => {
                 self.lease_grant(*id, *ttl_seconds, index).map(Response::LeaseGrant)
@@ -122,6 +126,9 @@ impl State {
                 Ok(Response::LeaseCheckpoint(LeaseCheckpointResponse { revision }))
             }
             Command::Alarm(alarm) => self.alarm(alarm).map(Response::Alarm),
+            Command::SetAutopilot { settings, expected } => {
+                Ok(self.set_autopilot(index, settings, *expected))
+            }
         })
     }
 
@@ -214,6 +221,25 @@ impl State {
                 self.lessor.made_whole(one.id, place);
             }
         }
+    }
+
+    /// The index of the entry is that of the setting, so that two that expect the same cannot both do.
+    fn set_autopilot(
+        &mut self,
+        index: Index,
+        settings: &Bytes,
+        expected: Option<Index>,
+    ) -> Response {
+        let setting = &mut self.meta.autopilot;
+        let modified = setting.as_ref().map(|setting| setting.modified);
+        let succeeded = expected.is_none_or(|expected| expected == modified.unwrap_or_default());
+        if succeeded {
+            let created = setting.as_ref().map_or(index, |setting| setting.created);
+            // Out of the entry, which would otherwise stay in memory whole.
+            let value = Bytes::copy_from_slice(settings);
+            *setting = Some(Setting { value, created, modified: index });
+        }
+        Response::SetAutopilot { succeeded, setting: setting.clone() }
     }
 
     fn alarm(&mut self, request: &AlarmRequest) -> Result<AlarmResponse, KvError> {

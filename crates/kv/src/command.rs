@@ -7,6 +7,8 @@
 //! code does not know is an error of its own, because the member has to stop: to skip an entry that
 //! others apply would be to diverge from them.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{Index, Life, Term};
 
@@ -15,8 +17,8 @@ use crate::request::{
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 use crate::wire::{
-    Malformed, Reader, bytes_len, put_bytes, put_signed, put_str, put_strings, put_varint,
-    signed_len, strings_len, varint_len,
+    Malformed, Reader, bytes_len, put_bytes, put_signed, put_str, put_strings, put_tags,
+    put_varint, read_tags, signed_len, strings_len, tags_len, varint_len,
 };
 
 /// How deeply transactions may stand in each other, the outermost counted.
@@ -35,6 +37,9 @@ const LEASE_REVOKE: u8 = 7;
 const LEASE_EXPIRE: u8 = 8;
 const LEASE_CHECKPOINT: u8 = 9;
 const ALARM: u8 = 10;
+/// [`PUBLISH_MEMBER`], followed by version and tags.
+const PUBLISH_MEMBER_TAGGED: u8 = 11;
+const SET_AUTOPILOT: u8 = 12;
 
 // Kinds of operations in a transaction.
 const OP_EMPTY: u8 = 0;
@@ -65,6 +70,10 @@ pub enum Command {
         client_urls: Vec<String>,
         /// The life of its log.
         life: Life,
+        /// Of its program, or whatever else its operator calls it.
+        version: String,
+        /// What else its operator says of it.
+        tags: BTreeMap<String, String>,
     },
     /// A lease begins. etcd's `LeaseGrantRequest`; a client that leaves the choice of the id to the
     /// server gets one at the door.
@@ -100,6 +109,13 @@ pub enum Command {
     },
     /// Asks for alarms, raises or ends one.
     Alarm(AlarmRequest),
+    /// Replaces what operators have told autopilot.
+    SetAutopilot {
+        /// The settings, in bytes that mean nothing here.
+        settings: Bytes,
+        /// Only if these are in force since the entry of this index; 0 for none yet.
+        expected: Option<Index>,
+    },
 }
 
 /// What an encoded command asks for, where that is worth counting.
@@ -184,12 +200,16 @@ impl Command {
                 put_signed(out, compact.revision);
                 put_flags(out, &[compact.physical]);
             }
-            Command::PublishMember { id, name, client_urls, life } => {
-                out.put_u8(PUBLISH_MEMBER);
+            Command::PublishMember { id, name, client_urls, life, version, tags } => {
+                let is_tagged = !version.is_empty() || !tags.is_empty();
+                out.put_u8(if is_tagged { PUBLISH_MEMBER_TAGGED } else { PUBLISH_MEMBER });
                 put_varint(out, *id);
                 put_str(out, name);
                 put_strings(out, client_urls);
                 put_varint(out, life.0);
+                if is_tagged {
+                    put_tags(out, version, tags);
+                }
             }
             Command::LeaseGrant { id, ttl_seconds } => {
                 out.put_u8(LEASE_GRANT);
@@ -223,6 +243,12 @@ impl Command {
                 put_varint(out, *member);
                 put_signed(out, i64::from(i32::from(*alarm)));
             }
+            Command::SetAutopilot { settings, expected } => {
+                out.put_u8(SET_AUTOPILOT);
+                put_flags(out, &[expected.is_some()]);
+                put_varint(out, expected.unwrap_or_default().0);
+                put_bytes(out, settings);
+            }
         }
     }
 
@@ -233,11 +259,13 @@ impl Command {
             Command::DeleteRange(delete) => delete_range_len(delete),
             Command::Txn(txn) => txn_len(txn),
             Command::Compact(compact) => signed_len(compact.revision) + 1,
-            Command::PublishMember { id, name, client_urls, life } => {
+            Command::PublishMember { id, name, client_urls, life, version, tags } => {
+                let is_tagged = !version.is_empty() || !tags.is_empty();
                 varint_len(*id)
                     + bytes_len(name.as_bytes())
                     + strings_len(client_urls)
                     + varint_len(life.0)
+                    + if is_tagged { tags_len(version, tags) } else { 0 }
             }
             Command::LeaseGrant { id, ttl_seconds } => signed_len(*id) + signed_len(*ttl_seconds),
             Command::LeaseRevoke { id } => signed_len(*id),
@@ -260,6 +288,9 @@ impl Command {
                     + varint_len(*member)
                     + signed_len(i64::from(i32::from(*alarm)))
             }
+            Command::SetAutopilot { settings, expected } => {
+                1 + varint_len(expected.unwrap_or_default().0) + bytes_len(settings)
+            }
         };
         2 + fields
     }
@@ -275,7 +306,8 @@ impl Command {
         if version != VERSION {
             return Err(CommandError::UnknownVersion(version));
         }
-        let command = match reader.byte()? {
+        let kind = reader.byte()?;
+        let command = match kind {
             PUT => Command::Put(decode_put(&mut reader)?),
             DELETE_RANGE => Command::DeleteRange(decode_delete_range(&mut reader)?),
             TXN => Command::Txn(decode_txn(&mut reader, 1)?),
@@ -284,12 +316,25 @@ impl Command {
                 let [physical] = flags(&mut reader)?;
                 Command::Compact(CompactionRequest { revision, physical })
             }
-            PUBLISH_MEMBER => Command::PublishMember {
-                id: reader.varint()?,
-                name: reader.string()?,
-                client_urls: reader.strings()?,
-                life: Life(reader.varint()?),
-            },
+            PUBLISH_MEMBER | PUBLISH_MEMBER_TAGGED => {
+                let (id, name) = (reader.varint()?, reader.string()?);
+                let client_urls = reader.strings()?;
+                let life = Life(reader.varint()?);
+                let (version, tags) = match kind {
+                    PUBLISH_MEMBER => Default::default(),
+                    _ => read_tags(&mut reader)?,
+                };
+                Command::PublishMember { id, name, client_urls, life, version, tags }
+            }
+            SET_AUTOPILOT => {
+                let [is_expected] = flags(&mut reader)?;
+                let expected = Index(reader.varint()?);
+                if !is_expected && expected != Index(0) {
+                    return Err(Malformed("an index where none is expected").into());
+                }
+                let expected = is_expected.then_some(expected);
+                Command::SetAutopilot { settings: reader.bytes()?, expected }
+            }
             LEASE_GRANT => {
                 Command::LeaseGrant { id: reader.signed()?, ttl_seconds: reader.signed()? }
             }

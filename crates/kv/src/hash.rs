@@ -11,7 +11,8 @@ use crate::response::{HashKvResponse, HashResponse};
 use crate::store::Store;
 
 impl Store {
-    /// CRC-32C over the whole state: history, leases, alarms and members. It reads every row. Only
+    /// CRC-32C over the whole state: history, leases, alarms, members and
+    /// settings. It reads every row. Only
     /// members that stand still can be compared.
     ///
     /// # Errors
@@ -23,6 +24,10 @@ impl Store {
         let (revision, rest) = {
             let state = self.state()?;
             let hash = state.alarms.hash(state.leases.hash(state.members.hash(0)));
+            let hash = match &state.meta.autopilot {
+                Some(setting) => crc32c::crc32c_append(hash, &setting.row()),
+                None => hash,
+            };
             (state.meta.revision, hash)
         };
         let history = self.hash_kv(revision)?;

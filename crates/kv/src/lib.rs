@@ -38,6 +38,7 @@ mod response;
 mod revision;
 mod row;
 mod sealed;
+mod setting;
 mod snapshot;
 mod state;
 mod store;
@@ -67,6 +68,7 @@ pub use response::{
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
     LeaseTimeToLiveResponse, PutResponse, RangeResponse, Response, ResponseOp, TxnResponse,
 };
+pub use setting::Setting;
 pub use snapshot::{
     Founding, Snapshot, SnapshotContents, SnapshotReader, contents, refound, restore, verify,
 };

@@ -9,7 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::Life;
 
 use crate::error::KvError;
-use crate::wire::{Malformed, Reader, put_bytes, put_str, put_strings, put_varint};
+use crate::wire::{
+    Malformed, Reader, put_bytes, put_str, put_strings, put_tags, put_varint, read_tags,
+};
 
 /// One member. etcd's `Member`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub struct Member {
     pub is_learner: bool,
     /// The life of its log; `NONE` until it has published itself, and the same for ever after.
     pub life: Life,
+    /// Its version, as it published it; empty if it has not.
+    pub version: String,
+    /// What else it published of itself.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What a change of membership does to the list.
@@ -45,6 +51,8 @@ pub enum MemberChange {
     },
     /// A learner becomes a voter.
     Promote(u64),
+    /// A voter becomes a learner.
+    Demote(u64),
 }
 
 const CHANGE_FORMAT: u8 = 1;
@@ -53,6 +61,7 @@ const ADD: u8 = 1;
 const REMOVE: u8 = 2;
 const UPDATE_PEER_URLS: u8 = 3;
 const PROMOTE: u8 = 4;
+const DEMOTE: u8 = 5;
 
 impl MemberChange {
     /// Whom it is about.
@@ -61,6 +70,7 @@ impl MemberChange {
             MemberChange::Add(member) => member.id,
             MemberChange::Remove(id)
             | MemberChange::Promote(id)
+            | MemberChange::Demote(id)
             | MemberChange::UpdatePeerUrls { id, .. } => *id,
         }
     }
@@ -86,6 +96,10 @@ impl MemberChange {
                 out.put_u8(PROMOTE);
                 put_varint(out, *id);
             }
+            MemberChange::Demote(id) => {
+                out.put_u8(DEMOTE);
+                put_varint(out, *id);
+            }
         }
     }
 
@@ -107,6 +121,7 @@ impl MemberChange {
                 MemberChange::UpdatePeerUrls { id, peer_urls: reader.strings()? }
             }
             PROMOTE => MemberChange::Promote(reader.varint()?),
+            DEMOTE => MemberChange::Demote(reader.varint()?),
             _ => return Err(Malformed("kind of a change of members")),
         };
         reader.end()?;
@@ -126,6 +141,8 @@ pub(crate) struct Members {
 /// One row of the table: a member, or the mark of a removed one.
 const ROW_MEMBER: u64 = 1;
 const ROW_REMOVED: u64 = 2;
+/// [`ROW_MEMBER`], followed by version and tags.
+const ROW_TAGGED: u64 = 3;
 
 impl Members {
     pub(crate) fn new(members: Vec<Member>) -> Self {
@@ -158,6 +175,15 @@ impl Members {
                     false => Err(KvError::MemberNotLearner),
                 }
             }
+            MemberChange::Demote(id) => {
+                let member = self.present.get(id).ok_or(KvError::MemberNotFound)?;
+                let is_voter = |other: &&Member| !other.is_learner && other.id != *id;
+                // Who is a learner already has nothing to lose, and nobody can take the last vote.
+                match self.present.values().find(is_voter).filter(|_| !member.is_learner) {
+                    Some(_) => Ok(()),
+                    None => Err(KvError::MemberNotEnoughStarted),
+                }
+            }
         }
     }
 
@@ -176,6 +202,7 @@ impl Members {
                 self.update(*id)?.peer_urls.clone_from(peer_urls);
             }
             MemberChange::Promote(id) => self.update(*id)?.is_learner = false,
+            MemberChange::Demote(id) => self.update(*id)?.is_learner = true,
         }
         self.changed.insert(change.member());
         Ok(())
@@ -207,6 +234,19 @@ impl Members {
         member.life = life;
         name.clone_into(&mut member.name);
         client_urls.clone_into(&mut member.client_urls);
+        Ok(())
+    }
+
+    /// Takes what a member that has published itself says further.
+    pub(crate) fn tag(
+        &mut self,
+        id: u64,
+        version: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<(), KvError> {
+        let member = self.update(id)?;
+        version.clone_into(&mut member.version);
+        tags.clone_into(&mut member.tags);
         Ok(())
     }
 
@@ -245,8 +285,11 @@ impl Members {
         let id = u64::from_be_bytes(key.try_into().map_err(|_| Malformed("member id"))?);
         let mut reader = Reader::new(Bytes::copy_from_slice(row));
         match reader.varint()? {
-            ROW_MEMBER => {
-                let member = decode_member(&mut reader)?;
+            kind @ (ROW_MEMBER | ROW_TAGGED) => {
+                let mut member = decode_member(&mut reader)?;
+                if kind == ROW_TAGGED {
+                    (member.version, member.tags) = read_tags(&mut reader)?;
+                }
                 if member.id != id {
                     return Err(Malformed("a member under another id"));
                 }
@@ -263,9 +306,14 @@ impl Members {
     fn row(&self, id: u64) -> Vec<u8> {
         let mut row = BytesMut::new();
         match self.present.get(&id) {
-            Some(member) => {
+            Some(member) if member.version.is_empty() && member.tags.is_empty() => {
                 put_varint(&mut row, ROW_MEMBER);
                 encode_member(member, &mut row);
+            }
+            Some(member) => {
+                put_varint(&mut row, ROW_TAGGED);
+                encode_member(member, &mut row);
+                put_tags(&mut row, &member.version, &member.tags);
             }
             None => put_varint(&mut row, ROW_REMOVED),
         }
@@ -288,6 +336,7 @@ impl Members {
     }
 }
 
+/// Without version and tags, which nobody but the member itself can tell.
 fn encode_member(member: &Member, out: &mut BytesMut) {
     put_varint(out, member.id);
     put_str(out, &member.name);
@@ -308,7 +357,8 @@ fn decode_member(reader: &mut Reader) -> Result<Member, Malformed> {
         _ => return Err(Malformed("learner mark")),
     };
     let life = Life(reader.varint()?);
-    Ok(Member { id, name, peer_urls, client_urls, is_learner, life })
+    let member = Member { id, name, peer_urls, client_urls, is_learner, life, ..Member::default() };
+    Ok(member)
 }
 
 #[cfg(test)]
@@ -335,6 +385,9 @@ mod tests {
             (MemberChange::Promote(3), Ok(())),
             (MemberChange::Promote(1), Err(KvError::MemberNotLearner)),
             (MemberChange::Promote(7), Err(KvError::MemberNotFound)),
+            (MemberChange::Demote(1), Ok(())),
+            (MemberChange::Demote(3), Err(KvError::MemberNotEnoughStarted)),
+            (MemberChange::Demote(7), Err(KvError::MemberNotFound)),
             (
                 MemberChange::UpdatePeerUrls { id: 1, peer_urls: member(2).peer_urls },
                 Err(KvError::PeerURLExist),
@@ -370,6 +423,7 @@ mod tests {
             MemberChange::UpdatePeerUrls { id: 1, peer_urls: member(9).peer_urls },
             MemberChange::UpdatePeerUrls { id: 1, peer_urls: Vec::new() },
             MemberChange::Promote(7),
+            MemberChange::Demote(7),
         ] {
             let mut out = BytesMut::new();
             change.encode(&mut out);
@@ -425,5 +479,43 @@ mod tests {
         assert_eq!(again, members);
         assert_eq!(again.list().iter().map(|member| member.id).collect::<Vec<_>>(), [1, 3]);
         assert!(again.load(&[0; 8], &[7]).is_err());
+    }
+
+    #[test]
+    fn tags_come_back_from_their_row() {
+        let mut members = members();
+        let before = members.row(1);
+        members.publish(1, "one", &[], Life(5)).unwrap();
+        let tags = [("zone", "a"), ("rack", "")].map(|(key, tag)| (key.into(), tag.into()));
+        members.tag(1, "1.2.0", &tags.into()).unwrap();
+        assert_eq!(members.tag(7, "1.2.0", &Default::default()), Err(KvError::MemberNotFound));
+        let mut again = Members::default();
+        for (key, row) in members.take_changed() {
+            again.load(&key, &row).unwrap();
+            for length in 0..row.len() {
+                assert!(Members::default().load(&key, &row[..length]).is_err(), "cut to {length}");
+            }
+        }
+        assert_eq!(again.list(), members.list());
+        assert_eq!(again.list()[0].tags.get("zone").map(String::as_str), Some("a"));
+        // Without any it is the row that earlier versions wrote.
+        members.tag(1, "", &Default::default()).unwrap();
+        members.publish(1, "", &[], Life(5)).unwrap();
+        members.update(1).unwrap().life = Life::NONE;
+        assert_eq!(members.row(1), before);
+    }
+
+    #[test]
+    fn the_last_vote_is_not_taken() {
+        let mut members = members();
+        members.change(&MemberChange::Demote(2)).unwrap();
+        assert!(members.list()[1].is_learner);
+        assert_eq!(
+            members.change(&MemberChange::Demote(1)),
+            Err(KvError::MemberNotEnoughStarted),
+            "it is the only one left"
+        );
+        members.change(&MemberChange::Promote(2)).unwrap();
+        members.change(&MemberChange::Demote(1)).unwrap();
     }
 }

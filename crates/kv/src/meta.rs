@@ -9,21 +9,25 @@ use quorate_types::{Index, NodeId, Term};
 use crate::backend::{Batch, Table, View};
 use crate::error::StoreError;
 use crate::sealed;
+use crate::setting::Setting;
 use crate::wire::{Malformed, Reader, put_bytes, put_signed, put_varint};
 
 /// The format of all tables, as it is written. In 2 every row has a checksum, and one of them names
 /// the member. In 3 there are leases and alarms: a version that knows only 2 would pass them over,
-/// and not do what the other members do, so it must not read them.
-const FORMAT: u64 = 3;
+/// and not do what the other members do, so it must not read them. In 4 members have tags, and autopilot
+/// has settings.
+const FORMAT: u64 = 4;
 
-/// The oldest format that is read. A state of format 2 is one of format 3 in which nobody has granted
-/// a lease or raised an alarm; the next flush makes it one. Any other format is refused.
+/// The oldest format that is read. A state of an older format is one in which nobody has used what the
+/// later ones brought; the next flush makes it one of the latest. Any other format is refused.
 const FORMAT_MIN: u64 = 2;
 
 const ROW_FORMAT: &[u8] = b"format";
 /// Whose storage it is: the one row that is not the same on every member.
 const ROW_NODE: &[u8] = b"node";
 const ROW_STATE: &[u8] = b"state";
+/// What operators have told autopilot; there once they have.
+const ROW_AUTOPILOT: &[u8] = b"autopilot";
 const ROW_RESTORING: &[u8] = b"restoring";
 
 /// Up to where the log is applied.
@@ -50,6 +54,8 @@ pub(crate) struct Meta {
     pub(crate) compacted: i64,
     /// The last compaction whose data is gone from the tables.
     pub(crate) removed: i64,
+    /// What operators have told autopilot.
+    pub(crate) autopilot: Option<Setting>,
 }
 
 impl Meta {
@@ -67,6 +73,9 @@ impl Meta {
         put_signed(&mut state, self.compacted);
         put_signed(&mut state, self.removed);
         batch.put_sealed(Table::Meta, ROW_STATE, &state);
+        if let Some(autopilot) = &self.autopilot {
+            batch.put_sealed(Table::Meta, ROW_AUTOPILOT, &autopilot.row());
+        }
     }
 
     pub(crate) fn read(view: &dyn View) -> Result<Meta, StoreError> {
@@ -88,7 +97,11 @@ impl Meta {
         let node = NodeId(Reader::new(node).varint().map_err(damaged)?);
         let state = row(ROW_STATE)?;
         let state = state.ok_or_else(|| StoreError::Damaged("no applied index".to_owned()))?;
-        let meta = Meta::decode(node, state).map_err(damaged)?;
+        let autopilot = row(ROW_AUTOPILOT)?.map(Setting::decode).transpose();
+        let autopilot = autopilot.map_err(|error| {
+            StoreError::Damaged(format!("the row of autopilot's settings is {error}"))
+        })?;
+        let meta = Meta { autopilot, ..Meta::decode(node, state).map_err(damaged)? };
         if meta.revision < 1 || meta.revision < meta.compacted || meta.compacted < meta.removed {
             return Err(StoreError::Damaged(format!("impossible revisions in {meta:?}")));
         }
@@ -107,7 +120,7 @@ impl Meta {
         let compacted = reader.signed()?;
         let removed = reader.signed()?;
         reader.end()?;
-        Ok(Meta { node, cluster_id, applied, revision, compacted, removed })
+        Ok(Meta { node, cluster_id, applied, revision, compacted, removed, autopilot: None })
     }
 }
 

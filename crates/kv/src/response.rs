@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::alarm::Alarm;
 use crate::member::Member;
+use crate::setting::Setting;
 
 /// A stored pair. etcd's `mvccpb.KeyValue`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -202,4 +203,11 @@ pub enum Response {
     Alarm(AlarmResponse),
     /// The members after a change of membership or of a member's own data, by id.
     Members(Vec<Member>),
+    /// To new settings of autopilot.
+    SetAutopilot {
+        /// Whether they are in force: the ones before were those that were expected.
+        succeeded: bool,
+        /// What is in force after it.
+        setting: Option<Setting>,
+    },
 }

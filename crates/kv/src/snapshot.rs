@@ -467,7 +467,9 @@ fn found(founding: &Founding, read: Meta, batch: &mut Batch) -> Result<(), Store
     }
     let compacted = if founding.mark_compacted { revision } else { read.compacted };
     let applied = Applied { index, term, conf_state };
-    Meta { node, cluster_id, applied, revision, compacted, removed: read.removed }.write(batch);
+    // What the old cluster's operators told autopilot was about its members.
+    let (removed, autopilot) = (read.removed, None);
+    Meta { node, cluster_id, applied, revision, compacted, removed, autopilot }.write(batch);
     Ok(())
 }
 

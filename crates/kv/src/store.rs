@@ -24,6 +24,7 @@ use crate::member::{Member, MemberChange, Members};
 use crate::meta::{self, Applied, Meta};
 use crate::request::AlarmType;
 use crate::response::Response;
+use crate::setting::Setting;
 use crate::state::State;
 
 /// Entries applied between two chances for readers to take the lock.
@@ -87,7 +88,9 @@ impl Store {
             batch.put_sealed(Table::Member, &id, &row);
         }
         let (revision, compacted, removed) = (1, -1, -1);
-        Meta { node, cluster_id, applied, revision, compacted, removed }.write(&mut batch);
+        let autopilot = None;
+        Meta { node, cluster_id, applied, revision, compacted, removed, autopilot }
+            .write(&mut batch);
         backend.commit(&batch)?;
         Store::open(backend)
     }
@@ -330,6 +333,11 @@ impl Store {
         state.meta.applied.conf_state = conf_state;
         drop(state);
         self.flush().map(drop)
+    }
+
+    /// What operators have told autopilot, if they have told it anything.
+    pub fn autopilot(&self) -> Option<Setting> {
+        self.any_state().meta.autopilot.clone()
     }
 
     /// The active alarms.

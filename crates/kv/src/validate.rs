@@ -45,7 +45,8 @@ impl Command {
             | Command::LeaseRevoke { .. }
             | Command::LeaseExpire { .. }
             | Command::LeaseCheckpoint { .. }
-            | Command::Alarm(_) => Ok(()),
+            | Command::Alarm(_)
+            | Command::SetAutopilot { .. } => Ok(()),
         }
     }
 }

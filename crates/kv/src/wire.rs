@@ -4,6 +4,8 @@
 //! text stand behind their length. What is read is checked and sliced, never copied, and no length
 //! is believed before it is compared with what is left.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes are not what they should be; says which part.
@@ -57,6 +59,44 @@ pub(crate) fn put_strings(out: &mut BytesMut, texts: &[String]) {
     for text in texts {
         put_str(out, text);
     }
+}
+
+/// A version, and tags in the order of their keys.
+pub(crate) fn put_tags(out: &mut BytesMut, version: &str, tags: &BTreeMap<String, String>) {
+    put_str(out, version);
+    put_varint(out, tags.len() as u64);
+    for (key, value) in tags {
+        put_str(out, key);
+        put_str(out, value);
+    }
+}
+
+pub(crate) fn tags_len(version: &str, tags: &BTreeMap<String, String>) -> usize {
+    let each =
+        |(key, value): (&String, &String)| bytes_len(key.as_bytes()) + bytes_len(value.as_bytes());
+    bytes_len(version.as_bytes())
+        + varint_len(tags.len() as u64)
+        + tags.iter().map(each).sum::<usize>()
+}
+
+/// What [`put_tags`] writes. Something is said, or else nothing is written: equal values have equal bytes.
+pub(crate) fn read_tags(
+    reader: &mut Reader,
+) -> Result<(String, BTreeMap<String, String>), Malformed> {
+    let version = reader.string()?;
+    let count = reader.count()?;
+    let mut tags = BTreeMap::<String, String>::new();
+    for _ in 0..count {
+        let key = reader.string()?;
+        if tags.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return Err(Malformed("tags out of order"));
+        }
+        tags.insert(key, reader.string()?);
+    }
+    if version.is_empty() && tags.is_empty() {
+        return Err(Malformed("tags that say nothing"));
+    }
+    Ok((version, tags))
 }
 
 /// Numbers near zero stay short, whatever their sign.

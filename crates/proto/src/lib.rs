@@ -1,4 +1,5 @@
-//! The messages and services of the etcd v3 API, client and server side, and gRPC's health check.
+//! The messages and services of the etcd v3 API, client and server side, gRPC's health check,
+//! and what Quorate adds.
 //!
 //! The modules are named as the protobuf packages are. All code in them is generated from
 //! `proto/*.proto` by `cargo run -p xtask -- proto` and never edited. `bytes` fields are
@@ -55,4 +56,11 @@ pub mod health {
     #![allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::pedantic)]
     #![allow(rustdoc::all)]
     include!("gen/grpc.health.v1.rs");
+}
+
+/// What Quorate offers beside etcd's API: autopilot.
+pub mod quoratepb {
+    #![allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::pedantic)]
+    #![allow(rustdoc::all)]
+    include!("gen/quoratepb.rs");
 }

@@ -24,6 +24,8 @@ pub(crate) struct Core {
     pub(crate) making_snapshot: bool,
     /// How often the membership in force was set.
     pub(crate) memberships: u64,
+    /// Where in the log that was; after a start, up to where the log was applied then.
+    pub(crate) membership_index: Index,
     pub(crate) effects: Effects,
 }
 
@@ -55,6 +57,7 @@ impl Core {
             snapshot_made_ticks: 0,
             making_snapshot: false,
             memberships: 1,
+            membership_index: applied,
             effects: Effects::default(),
             config,
         }
@@ -167,6 +170,7 @@ impl Core {
         self.snapshots.on_flushed(index);
         self.proposals.forget_through(index);
         self.memberships += 1;
+        self.membership_index = index;
     }
 
     /// Since how many ticks `oldest` waits for the disk, if that is so long that it says something,

@@ -42,7 +42,7 @@ pub use event::{
 };
 pub use feed::{Feed, FeedError};
 pub use message::{Asked, Message, MessageError, speaks_for};
-pub use replica::{Glance, Replica, StartError, Status};
+pub use replica::{Glance, Reach, Replica, StartError, Status};
 pub use start::{
     FIRST, Found, Start, first_conf_state, first_log, joining_conf_state, joining_log, snapshot_at,
     start,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use quorate_codec as codec;
 use quorate_raft::{
     AnyConfChange, AppliedChange, Body, ConfState, DropReason, Entries, Entry, EntryType, Error,
-    Message, Note, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState,
+    Message, Note, ProgressState, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState,
     TransferOutcome, decode_conf_change,
 };
 use quorate_types::{EntryId, Index, NodeId, Term, bug};
@@ -16,6 +16,7 @@ use quorate_types::{EntryId, Index, NodeId, Term, bug};
 use crate::core::{Core, EngineStatus, PendingWrite, check_writes};
 use crate::envelope::open_change;
 use crate::event::Applying;
+use crate::replica::Reach;
 use crate::storage::LogInMemory;
 use crate::{
     Config, Event, Fatal, Initial, Message as AnyMessage, Refusal, RequestId, StartError, Write,
@@ -175,6 +176,23 @@ impl OnRaft {
         let mut matched = Vec::new();
         self.raft.for_each_progress(|id, _, progress| matched.push((id, progress.matched)));
         matched
+    }
+
+    pub(crate) fn reaches(&self) -> Vec<Reach> {
+        let mut reaches = Vec::new();
+        self.raft.for_each_progress(|node, _, progress| {
+            let is_sent_snapshot = progress.state == ProgressState::Snapshot;
+            reaches.push(Reach { node, matched: progress.matched, term: None, is_sent_snapshot });
+        });
+        for reach in &mut reaches {
+            reach.term = self.raft.entry_term(reach.matched);
+        }
+        reaches
+    }
+
+    /// Term of the last entry.
+    pub(crate) fn last_term(&self) -> Option<Term> {
+        self.raft.entry_term(self.raft.last_index())
     }
 
     pub(crate) fn check(&self) {
@@ -411,6 +429,7 @@ impl OnRaft {
             Err(error) => return Err(Fatal(error.to_string())),
         };
         core.memberships += 1;
+        core.membership_index = index;
         self.write_commit(core);
         if self.raft.storage().keeps_snapshot() && core.snapshots.none_sending() {
             // Whoever was added just now would find itself missing in it.

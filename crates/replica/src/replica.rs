@@ -41,6 +41,19 @@ pub struct Glance {
     pub memberships: u64,
 }
 
+/// How far one member's log is, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The member.
+    pub node: NodeId,
+    /// Up to here it is the leader's.
+    pub matched: Index,
+    /// The term of the entry there, if the leader still has it.
+    pub term: Option<Term>,
+    /// Whether it is being sent the state itself.
+    pub is_sent_snapshot: bool,
+}
+
 /// A picture of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -212,6 +225,28 @@ impl Replica {
             Running::Raft(raft) => raft.matched(),
             Running::Zab(zab) => zab.matched(),
         }
+    }
+
+    /// How far each member's log is, its own included, if this replica leads. Nothing with ZAB.
+    pub fn reaches(&self) -> Vec<Reach> {
+        match &self.engine {
+            Running::Raft(raft) => raft.reaches(),
+            Running::Zab(_) => Vec::new(),
+        }
+    }
+
+    /// Term of the last entry of its log. Nothing with ZAB.
+    pub fn last_term(&self) -> Option<Term> {
+        match &self.engine {
+            Running::Raft(raft) => raft.last_term(),
+            Running::Zab(_) => None,
+        }
+    }
+
+    /// The entry that made the membership what it is. After a start, and after a snapshot, an index that
+    /// is no less: two that are equal stand for the same membership, as long as the replica runs.
+    pub fn membership_index(&self) -> Index {
+        self.core.membership_index
     }
 
     /// Asserts what holds between any two calls.

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quorate_kv::{Command, MemberChange, Store};
@@ -44,6 +44,8 @@ pub(crate) enum Call {
     Propose { request: RequestId, entry: Bytes },
     /// A change of members.
     Change { request: RequestId, judge: Judge },
+    /// How things stand, if this node leads.
+    Standing(oneshot::Sender<Option<Standing>>),
     /// A linearizable read.
     Read(oneshot::Sender<Result<(), ReadFailure>>),
     /// Hand leadership to a node.
@@ -76,6 +78,8 @@ pub(crate) struct Driver {
     pub(crate) writing: Writing,
     pub(crate) reads: HashMap<ReadId, oneshot::Sender<Result<(), ReadFailure>>>,
     pub(crate) next_read: u64,
+    /// When the last message came from each peer.
+    pub(crate) heard: HashMap<NodeId, Instant>,
 }
 
 impl Driver {
@@ -146,6 +150,11 @@ impl Driver {
         match call {
             Call::Propose { request, entry } => self.on_event(Event::Propose { request, entry }),
             Call::Change { request, judge } => self.on_change(request, &judge),
+            Call::Standing(answer) => {
+                let leads = self.replica.glance().role == Role::Leader;
+                let _ = answer.send(leads.then(|| self.standing()));
+                Ok(())
+            }
             Call::Read(answer) => {
                 self.next_read += 1;
                 let read = ReadId(self.next_read);
@@ -188,6 +197,8 @@ impl Driver {
                     MemberChange::Add(member) if member.is_learner => {
                         ConfChangeType::AddLearnerNode
                     }
+                    // To demote a voter is to add a learner.
+                    MemberChange::Demote(_) => ConfChangeType::AddLearnerNode,
                     MemberChange::Remove(_) => ConfChangeType::RemoveNode,
                     MemberChange::UpdatePeerUrls { .. } => ConfChangeType::UpdateNode,
                     // To promote a learner is to add a voter.
@@ -204,15 +215,24 @@ impl Driver {
     }
 
     fn standing(&self) -> Standing {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let connected = |peer: PeerStatus| {
             Some((peer.id, now.saturating_duration_since(peer.connected_since?)))
         };
+        let ago = |(peer, at): (&NodeId, &Instant)| (*peer, now.saturating_duration_since(*at));
+        let reaches = self.replica.reaches();
+        let receiving = reaches.iter().filter(|reach| reach.is_sent_snapshot);
         Standing {
             leader: self.node,
             members: self.store.members(),
             matched: self.replica.matched().into_iter().collect(),
+            matched_terms: reaches.iter().filter_map(|one| Some((one.node, one.term?))).collect(),
+            receiving: receiving.map(|reach| reach.node).collect(),
             connected: self.net.peers().into_iter().filter_map(connected).collect(),
+            heard: self.heard.iter().map(ago).collect(),
+            membership_index: self.replica.membership_index(),
+            last_index: self.replica.status().last,
+            last_term: self.replica.last_term().unwrap_or_default(),
         }
     }
 
@@ -226,6 +246,7 @@ impl Driver {
                         && speaks_for(&message, from)
                         && can_be_applied(&message) =>
                 {
+                    self.heard.insert(from, Instant::now());
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -291,6 +312,8 @@ impl Driver {
             Done::Applied { through, members_changed } => {
                 if members_changed {
                     self.peers.on_members_changed(&self.store)?;
+                    let removed = |id: &NodeId| self.store.is_removed(id.0);
+                    self.heard.retain(|id, _| !removed(id));
                 }
                 self.on_event(Event::Applied(through))
             }

@@ -1,6 +1,6 @@
 //! A handle to one running node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -135,8 +135,21 @@ pub struct Standing {
     pub members: Vec<Member>,
     /// How far each member's log is known to match the leader's, its own included.
     pub matched: BTreeMap<NodeId, Index>,
+    /// The term of the entry there, of those whose entry the leader still has.
+    pub matched_terms: BTreeMap<NodeId, Term>,
+    /// Who is being sent the state itself.
+    pub receiving: BTreeSet<NodeId>,
     /// For how long each other member has been connected; without those that are not.
     pub connected: BTreeMap<NodeId, Duration>,
+    /// How long ago a message came from each other member; without those from whom none did.
+    pub heard: BTreeMap<NodeId, Duration>,
+    /// The entry that made the membership what it is, or a later one. As long as this node runs, two
+    /// that are equal stand for the same membership.
+    pub membership_index: Index,
+    /// The end of the leader's log.
+    pub last_index: Index,
+    /// The term of the entry there.
+    pub last_term: Term,
 }
 
 /// Decides about a change of members, by how things stand. It may be asked more than once.
@@ -307,6 +320,23 @@ impl Node {
             Ok(_) => Ok(self.inner.store.members()),
             Err(refused) => Err(refused),
         })
+    }
+
+    /// How things stand, if this node leads, as far as it knows; nothing if it does not.
+    ///
+    /// # Errors
+    ///
+    /// When the node is stopping, or is too busy to say.
+    pub async fn standing(&self) -> Result<Option<Standing>, ProposeError> {
+        let asked = async {
+            let (answer, standing) = oneshot::channel();
+            let calls = &self.inner.calls;
+            calls.send(Call::Standing(answer)).await.map_err(|_| ProposeError::Stopped)?;
+            standing.await.map_err(|_| ProposeError::Stopped)
+        };
+        tokio::time::timeout(self.inner.request_timeout, asked)
+            .await
+            .unwrap_or(Err(ProposeError::Timeout))
     }
 
     fn draw(&self) -> RequestId {

@@ -519,6 +519,7 @@ fn run(
         writing: Writing::default(),
         reads: HashMap::new(),
         next_read: 0,
+        heard: HashMap::new(),
     };
     let applier = apply::Applier {
         store: Arc::clone(&store),

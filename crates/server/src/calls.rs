@@ -115,6 +115,10 @@ const SERVICES: &[(&str, &[(&str, &str)])] = &[
     ("etcdserverpb.Watch", &[("Watch", BIDI_STREAM)]),
     ("grpc.health.v1.Health", &[("Check", UNARY), ("Watch", SERVER_STREAM)]),
     (
+        "quoratepb.Autopilot",
+        &[("GetConfig", UNARY), ("Health", UNARY), ("SetConfig", UNARY), ("State", UNARY)],
+    ),
+    (
         "v3electionpb.Election",
         &[
             ("Campaign", UNARY),

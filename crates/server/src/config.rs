@@ -24,11 +24,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_autopilot::{Settings, Span};
+
 pub use sources::{FLAGS, Flag, Sources};
 
 use crate::Engine;
+use crate::autopilot::AutopilotConfig;
 use crate::duration::parse_duration;
 use crate::urls::{Url, UrlError};
+use crate::version::QUORATE_VERSION;
 
 /// Election timeouts above this make a cluster that seems dead.
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -52,6 +56,17 @@ const RETENTION_MIN: Duration = Duration::from_secs(1);
 const CORRUPT_CHECK_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const NAME_BYTES_MAX: usize = 255;
+const TAGS_MAX: usize = 64;
+/// Learners that a cluster may have where nobody promotes them by himself, as etcd has it.
+const LEARNERS_DEFAULT: usize = 1;
+/// The same where autopilot promotes them, or keeps them to stand by.
+const LEARNERS_DEFAULT_AUTOPILOT: usize = 64;
+/// More often would only cost.
+const AUTOPILOT_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// Entries that a healthy member may lack: what a busy leader writes while one answer is on its way.
+const TRAILING_LOGS_DEFAULT: u64 = 10_000;
+/// A member that is dead for less may be one that is only restarted.
+const DEAD_MIN: Span = Span::from_secs(300);
 
 /// Checked settings of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +127,8 @@ pub struct Config {
     pub corrupt_check_interval: Duration,
     /// Whether they are compared before clients are served.
     pub initial_corrupt_check: bool,
+    /// How autopilot looks after the members.
+    pub autopilot: AutopilotConfig,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -302,6 +319,14 @@ pub enum ConfigError {
         /// The URLs it advertises.
         advertised: String,
     },
+    /// Something that is made of parts, of which one is wrong.
+    #[error("{origin}: {why}")]
+    Part {
+        /// Where it was given.
+        origin: String,
+        /// Which one, and why.
+        why: String,
+    },
     /// The file cannot be used.
     #[error("config file {path}: {why}")]
     File {
@@ -352,10 +377,20 @@ impl Config {
                 "--initial-cluster-state existing",
             ),
             (self.force_new_cluster, "--force-new-cluster"),
+            (sources.is_given("autopilot") && self.autopilot.is_on, "--autopilot true"),
         ] {
             if is_on && self.engine == Engine::Zab {
                 problems.push(ConfigError::FixedMembers { flag });
             }
+        }
+        let contact = self.autopilot.settings.config.last_contact_threshold;
+        if contact <= Span::from_millis(i64::try_from(self.heartbeat_ms).unwrap_or(i64::MAX)) {
+            let why = format!(
+                "last_contact_threshold: {contact} is not more than --heartbeat-interval, {} ms: no \
+                 follower would stay healthy",
+                self.heartbeat_ms
+            );
+            problems.push(ConfigError::Part { origin: sources.origin("autopilot-config"), why });
         }
         self.check_cluster(problems);
     }
@@ -396,6 +431,13 @@ impl Config {
                 self.warnings.push(format!("--{flag} {url}: nobody can connect to that address"));
             }
         }
+        let dead = self.autopilot.settings.dead_server_threshold;
+        if self.autopilot.settings.config.cleanup_dead_servers && dead < DEAD_MIN {
+            self.warnings.push(format!(
+                "--autopilot-config: a member that does not answer for {dead} is removed for good; one \
+                 that is only restarted may take longer"
+            ));
+        }
         if self.initial_cluster.len().is_multiple_of(2) {
             let count = self.initial_cluster.len();
             self.warnings.push(format!(
@@ -404,6 +446,11 @@ impl Config {
             ));
         }
     }
+}
+
+/// Whether a text can stand in a table and in a line of the log.
+fn is_plain(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 /// URLs as a flag takes them.
@@ -450,8 +497,8 @@ impl Sources {
                 &[("raft", Engine::Raft), ("zab", Engine::Zab)],
             ),
             is_reconfig_strict: read.boolean("strict-reconfig-check"),
-            learners_max: usize::try_from(read.number("max-learners", 0, LEARNERS_CEILING))
-                .unwrap_or(usize::MAX),
+            learners_max: read.learners_max(),
+            autopilot: read.autopilot(),
             force_new_cluster: read.boolean("force-new-cluster"),
             heartbeat_ms: read.number("heartbeat-interval", 1, ELECTION_MS_MAX),
             election_ms: read.number("election-timeout", 1, ELECTION_MS_MAX),
@@ -545,6 +592,96 @@ impl Reader<'_> {
 
     fn boolean(&mut self, flag: &'static str) -> bool {
         self.choice(flag, "true or false", &[("false", false), ("true", true)])
+    }
+
+    fn learners_max(&mut self) -> usize {
+        if self.sources.is_given("max-learners") {
+            let count = self.number("max-learners", 0, LEARNERS_CEILING);
+            return usize::try_from(count).unwrap_or(usize::MAX);
+        }
+        let is_off = self.sources.value("autopilot").trim().eq_ignore_ascii_case("false");
+        let is_zab = self.sources.value("engine").trim().eq_ignore_ascii_case("zab");
+        if is_off || is_zab { LEARNERS_DEFAULT } else { LEARNERS_DEFAULT_AUTOPILOT }
+    }
+
+    fn autopilot(&mut self) -> AutopilotConfig {
+        let is_zab = self.sources.value("engine").trim().eq_ignore_ascii_case("zab");
+        let is_on = self.boolean("autopilot");
+        AutopilotConfig {
+            // With ZAB only for who asks for it, and is then told that it cannot be.
+            is_on: is_on && (!is_zab || self.sources.is_given("autopilot")),
+            settings: self.autopilot_settings(),
+            update_interval: self.autopilot_interval("autopilot-update-interval"),
+            reconcile_interval: self.autopilot_interval("autopilot-reconcile-interval"),
+            member_version: self.member_version(),
+            member_tags: self.member_tags(),
+        }
+    }
+
+    fn autopilot_interval(&mut self, flag: &'static str) -> Duration {
+        match parse_duration(self.sources.value(flag).trim()) {
+            Ok(span) if AUTOPILOT_INTERVAL_MIN <= span => span,
+            _ => {
+                self.not_a(flag, "a duration of 10ms or more, such as 2s");
+                AUTOPILOT_INTERVAL_MIN
+            }
+        }
+    }
+
+    /// What a new cluster begins with, unless told otherwise: a member counts as well for as long as it
+    /// would not stand for election itself.
+    fn autopilot_settings(&mut self) -> Settings {
+        let flag = "autopilot-config";
+        let election_ms = self.sources.value("election-timeout").trim().parse();
+        let mut settings = Settings::default();
+        settings.config.last_contact_threshold = Span::from_millis(election_ms.unwrap_or(1000));
+        settings.config.max_trailing_logs = TRAILING_LOGS_DEFAULT;
+        let parts = self.sources.value(flag).split(',').filter(|part| !part.trim().is_empty());
+        let changes: Result<_, _> = parts.map(|part| Settings::change_of(part.trim())).collect();
+        match changes.and_then(|changes| settings.with(&changes)) {
+            Ok(settings) => settings,
+            Err(error) => {
+                let (origin, why) = (self.origin(flag), error.to_string());
+                self.problems.push(ConfigError::Part { origin, why });
+                settings
+            }
+        }
+    }
+
+    fn member_version(&mut self) -> String {
+        let flag = "member-version";
+        match self.sources.value(flag).trim() {
+            "" => QUORATE_VERSION.to_owned(),
+            text if is_plain(text) => text.to_owned(),
+            _ => {
+                self.not_a(flag, "a version such as 1.2.0, of 255 bytes at most");
+                String::new()
+            }
+        }
+    }
+
+    fn member_tags(&mut self) -> BTreeMap<String, String> {
+        let flag = "member-tags";
+        let mut tags = BTreeMap::new();
+        let text = self.sources.value(flag);
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let tag = part.split_once('=').filter(|(key, _)| !key.trim().is_empty());
+            let why = match tag {
+                Some((key, value)) if is_plain(key) && is_plain(value) => {
+                    let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+                    match tags.insert(key, value) {
+                        None if tags.len() <= TAGS_MAX => continue,
+                        None => format!("there are more than {TAGS_MAX} tags"),
+                        Some(_) => format!("{part:?} is a second value of one tag"),
+                    }
+                }
+                Some(_) => format!("{part:?} is too long, or has control characters"),
+                None => format!("{part:?} is not KEY=VALUE; write zone=a,rack=7"),
+            };
+            let origin = self.origin(flag);
+            self.problems.push(ConfigError::Part { origin, why });
+        }
+        tags
     }
 
     /// Zero, or a span that leaves both sides time for something else.

@@ -3,6 +3,7 @@
 //!
 //! All are read when they are asked for; nothing here is on the way of a request.
 
+mod autopilot;
 mod process;
 
 use std::collections::BTreeMap;
@@ -116,6 +117,7 @@ impl Collector for Reading {
         self.peers(&mut page)?;
         self.clients(&mut page)?;
         self.own(&mut page)?;
+        autopilot::write(&mut page, self.local.pilot())?;
         process::write(&mut page)
     }
 }

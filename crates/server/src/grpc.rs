@@ -2,6 +2,7 @@
 //!
 //! Services and methods that are not here answer `Unimplemented`, as for an unknown name.
 
+mod autopilot;
 pub(crate) mod cluster;
 mod election;
 mod health;
@@ -25,6 +26,7 @@ use quorate_proto::etcdserverpb::lease_server::{self, LeaseServer};
 use quorate_proto::etcdserverpb::maintenance_server::{self, Maintenance, MaintenanceServer};
 use quorate_proto::etcdserverpb::watch_server::{self, WatchServer};
 use quorate_proto::health::health_server::{self, HealthServer};
+use quorate_proto::quoratepb::autopilot_server::{self, AutopilotServer};
 use quorate_proto::v3electionpb::election_server::{self, ElectionServer};
 use quorate_proto::v3lockpb::lock_server::{self, LockServer};
 use tokio::time::MissedTickBehavior;
@@ -56,6 +58,7 @@ pub(crate) enum Api {
     Maintenance,
     Lock,
     Election,
+    Autopilot,
     Health,
 }
 
@@ -71,6 +74,7 @@ impl Api {
             maintenance_server::SERVICE_NAME => Api::Maintenance,
             lock_server::SERVICE_NAME => Api::Lock,
             election_server::SERVICE_NAME => Api::Election,
+            autopilot_server::SERVICE_NAME => Api::Autopilot,
             health_server::SERVICE_NAME => Api::Health,
             _ => return None,
         })
@@ -86,6 +90,7 @@ pub(crate) struct Services {
     maintenance: MaintenanceServer<maintenance::Service>,
     lock: LockServer<lock::Service>,
     election: ElectionServer<election::Service>,
+    autopilot: AutopilotServer<autopilot::Service>,
     health: HealthServer<health::Service>,
 }
 
@@ -116,6 +121,8 @@ impl Services {
             election: ElectionServer::new(election::Service::new(local.clone()))
                 .max_decoding_message_size(message_bytes_max)
                 .max_encoding_message_size(answer_bytes_max),
+            autopilot: AutopilotServer::new(autopilot::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(health::Service),
         }
     }
@@ -134,6 +141,7 @@ impl Services {
             Api::Maintenance => self.maintenance.clone().call(request),
             Api::Lock => self.lock.clone().call(request),
             Api::Election => self.election.clone().call(request),
+            Api::Autopilot => self.autopilot.clone().call(request),
             Api::Health => self.health.clone().call(request),
         };
         match answer.await {

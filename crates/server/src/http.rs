@@ -4,8 +4,10 @@
 //! health    /health, /livez, /readyz
 //! /version  what this member is
 //! /metrics  its figures
+//! /autopilot/state, /autopilot/health, /autopilot/config
 //! ```
 
+mod autopilot;
 mod health;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub(crate) fn router(plain: Plain) -> Router {
 /// What those may ask for who only watch this member.
 pub(crate) fn observing(plain: Plain) -> Router {
     health::routes()
+        .merge(autopilot::routes())
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .with_state(plain)

@@ -159,6 +159,7 @@ fn find(config: &Config, answer: pb::MemberListResponse) -> Result<Joined, JoinE
         is_learner: member.is_learner,
         // It comes with the state.
         life: Life::NONE,
+        ..Member::default()
     });
     Ok(Joined { node, cluster, members: members.collect() })
 }

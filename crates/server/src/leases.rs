@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Leases that may be on their way out at once.
 const EXPIRING_MAX: usize = 100;
 /// Wait before a question is asked again whose answer is on its way.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(20);
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// What leases need beside the store.
@@ -62,7 +62,7 @@ impl Leases {
     }
 
     /// A connection to the leader, kept as long as it is the same.
-    fn channel(&self, url: &str) -> Result<Channel, Status> {
+    pub(crate) fn channel(&self, url: &str) -> Result<Channel, Status> {
         let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
         match &*leader {
             Some((known, channel)) if known == url => Ok(channel.clone()),
@@ -131,7 +131,7 @@ impl Local {
     }
 
     /// The term in which this member leads, as far as it knows.
-    fn leads(&self) -> Option<Term> {
+    pub(crate) fn leads(&self) -> Option<Term> {
         let status = self.status();
         (status.is_leader && status.leader == Some(status.node)).then_some(status.term)
     }
@@ -299,7 +299,10 @@ impl Local {
         Ok(client.max_decoding_message_size(i32::MAX as usize))
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
         match tokio::time::timeout(self.request_timeout(), work).await {
             Ok(outcome) => outcome,
             Err(_) if self.leader().is_none() => Err(status::of_kv(KvError::NoLeader)),
@@ -308,18 +311,20 @@ impl Local {
     }
 }
 
-fn client_url(store: &Arc<Store>, id: NodeId) -> Option<String> {
+/// Where clients reach a member.
+pub(crate) fn client_url(store: &Arc<Store>, id: NodeId) -> Option<String> {
     let member = store.members().into_iter().find(|member| member.id == id.0)?;
     member.client_urls.into_iter().next()
 }
 
-fn passed_on<T>(message: T) -> Request<T> {
+/// A call that is not passed on once more.
+pub(crate) fn passed_on<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("true"));
     request
 }
 
 /// Whether another try may find the leader.
-fn is_passing(error: &Status) -> bool {
+pub(crate) fn is_passing(error: &Status) -> bool {
     error.code() == Code::Unavailable || error.message() == KvError::NotLeader.message()
 }

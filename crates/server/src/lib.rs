@@ -10,6 +10,7 @@
 //! leases, watching         when leases end, and who is told what
 //! line                     whose turn it is under a name: locks and elections
 //! membership               which changes of the members may be made, and by whom
+//! autopilot                who sees to the members while no operator does
 //! joining, peer_port       how a new member finds the cluster, and what it is told on the peer port
 //! accept, authority        connections of clients, old ones included
 //! open_files               how many connections there may be
@@ -18,6 +19,7 @@
 
 mod accept;
 mod authority;
+mod autopilot;
 mod calls;
 mod compaction;
 pub mod config;
@@ -45,6 +47,7 @@ pub mod urls;
 mod version;
 mod watching;
 
+pub use autopilot::AutopilotConfig;
 pub use duration::parse_duration;
 pub use joining::JoinError;
 pub use open_files::raise_open_files;

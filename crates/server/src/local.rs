@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
-use quorate_runtime::{Metrics, Node, NodeStatus, PeerStatus};
+use quorate_runtime::{Engine, Metrics, Node, NodeStatus, PeerStatus};
 use quorate_types::{Index, Life, NodeId};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::autopilot::Pilot;
 use crate::config::Config;
 use crate::grpc::MESSAGE_OVERHEAD_BYTES;
 use crate::leadership::Leadership;
@@ -47,6 +48,8 @@ struct Inner {
     membership_rules: Rules,
     leases: Arc<Leases>,
     watching: Arc<Watching>,
+    pilot: Arc<Pilot>,
+    engine: Engine,
     stopping: watch::Receiver<bool>,
     reads: Arc<Reads>,
 }
@@ -69,6 +72,8 @@ impl Local {
         let inner = Inner {
             leases: Arc::new(Leases::new(node.status().node)),
             watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
+            pilot: Arc::new(Pilot::new(config.autopilot.clone())),
+            engine: config.engine,
             stopping,
             reads: Arc::default(),
             election_timeout: Duration::from_millis(config.election_ms),
@@ -228,6 +233,14 @@ impl Local {
 
     pub(crate) fn watching(&self) -> &Arc<Watching> {
         &self.inner.watching
+    }
+
+    pub(crate) fn pilot(&self) -> &Pilot {
+        &self.pilot
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// Follows what is applied.

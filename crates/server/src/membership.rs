@@ -95,6 +95,23 @@ impl Rules {
         }
     }
 
+    /// Whether autopilot may make a change that its own rules allow: by the rules of everybody's.
+    pub(crate) fn judge_change(
+        &self,
+        change: &MemberChange,
+        standing: &Standing,
+    ) -> Result<(), KvError> {
+        match change {
+            MemberChange::Add(member) => self.judge_add(member, standing),
+            MemberChange::Promote(id) => self.judge_promote(*id, standing),
+            // The others have to do without its vote, whether it stays or not.
+            MemberChange::Remove(id) | MemberChange::Demote(id) => self.judge_remove(*id, standing),
+            MemberChange::UpdatePeerUrls { .. } => Ok(()),
+            // Nobody has thought about it yet.
+            _ => Err(KvError::Unhealthy),
+        }
+    }
+
     fn judge_add(&self, member: &Member, standing: &Standing) -> Result<(), KvError> {
         let taken: BTreeSet<&String> =
             standing.members.iter().flat_map(|member| &member.peer_urls).collect();

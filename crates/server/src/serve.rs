@@ -175,6 +175,7 @@ impl Server {
                 tokio::select! {
                     () = local.keep_watch() => {}
                     () = local.keep_leases() => {}
+                    () = local.keep_autopilot() => {}
                     () = local.keep_compact(compaction) => {}
                     () = local.keep_comparing(compare_every) => {}
                     () = watching.run(local.applied(), progress_every) => {}
@@ -278,6 +279,7 @@ fn node_config(
             client_urls: Vec::new(),
             is_learner: false,
             life: Life::NONE,
+            ..Member::default()
         })
         .collect();
     NodeConfig {
@@ -407,6 +409,8 @@ async fn publish(config: &Config, local: &Local) {
             .map(|url| url.as_str().to_owned())
             .collect(),
         life: local.life(),
+        version: config.autopilot.member_version.clone(),
+        tags: config.autopilot.member_tags.clone(),
     };
     while let Err(status) = local.propose(&command).await {
         tracing::warn!(

@@ -57,6 +57,7 @@ pub fn restore(
         client_urls: Vec::new(),
         is_learner: false,
         life: Life::NONE,
+        ..Member::default()
     });
     let restore = RestoreConfig {
         node: identity.node,

@@ -8,6 +8,9 @@ use crate::node::Damage;
 use crate::plan::SECOND;
 use crate::world::{Event, World};
 
+/// How long autopilot may take for it, once nothing goes wrong any more.
+const TENDED_US: u64 = 180 * SECOND;
+
 impl World<'_> {
     /// Heals a majority and waits until it works again; says so if it does not.
     pub(crate) fn heal_and_wait(&mut self) {
@@ -33,6 +36,10 @@ impl World<'_> {
         // Whoever was made a member lately catches up and is made a voter; then nothing changes.
         let bound = 40 * SECOND + 60 * self.plan.election_us();
         let began = self.now;
+        if self.plan.autopilot && !self.operator.is_done {
+            self.run_until(self.now + bound / 2);
+            self.wait_until_tended(began);
+        }
         while self.checks.violation().is_none()
             && self.now < began + bound / 2
             && !self.is_settled(&healed)
@@ -94,6 +101,25 @@ impl World<'_> {
             && (self.operator.is_done || !conf.voters.iter().any(is_gone))
             && healed.iter().filter(|id| conf.voters.contains(id)).all(runs)
             && self.leader().is_some_and(|id| healed.contains(&id))
+    }
+
+    /// Autopilot replaces who is gone, and lets who has come vote, within a bound.
+    fn wait_until_tended(&mut self, began: u64) {
+        let until = self.now + TENDED_US;
+        while self.checks.violation().is_none() && !self.is_tended() {
+            if until <= self.now {
+                let conf = self.checks.conf_state.clone();
+                let took = (self.now - began) / SECOND;
+                let gone = self.nodes.iter().filter(|node| node.is_gone).map(|node| node.id);
+                let gone: Vec<NodeId> = gone.collect();
+                self.checks.fail(format!(
+                    "autopilot has not healed the cluster after {took} s: {conf:?}, gone {gone:?}"
+                ));
+                return;
+            }
+            self.run_until(self.now + SECOND);
+        }
+        self.checks.count("tended");
     }
 
     /// Whether the newest membership is a plain one.

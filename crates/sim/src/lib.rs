@@ -59,6 +59,8 @@ pub struct Options {
     pub seconds: Option<u64>,
     /// Clients, instead of as many as the seed draws.
     pub clients: Option<usize>,
+    /// Whether autopilot looks after the members, instead of an operator.
+    pub autopilot: bool,
     /// Of the faults that the seed draws, only these.
     pub only: Option<Vec<Fault>>,
 }
@@ -69,6 +71,9 @@ impl Options {
         let mut command = format!("quorate sim --seed {seed}");
         if self.engine != Engine::default() {
             command += &format!(" --engine {}", self.engine);
+        }
+        if self.autopilot {
+            command += " --autopilot";
         }
         if let Some(seconds) = self.seconds {
             command += &format!(" --seconds {seconds}");

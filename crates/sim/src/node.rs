@@ -124,6 +124,8 @@ pub(crate) struct Process {
     pub(crate) watches: Watches,
     pub(crate) listeners: BTreeMap<StreamId, Listener>,
     pub(crate) ticks: u64,
+    /// When the last message came from each other member.
+    pub(crate) heard: BTreeMap<NodeId, u64>,
     writing: Writing,
     wal: Wal,
     waiters: BTreeMap<RequestId, (usize, OpId)>,
@@ -226,6 +228,7 @@ impl Node {
             watches,
             listeners: BTreeMap::new(),
             ticks: 0,
+            heard: BTreeMap::new(),
             writing: Writing::default(),
             wal,
             ids: RequestIds::new(self.id, started_ms),
@@ -339,6 +342,7 @@ impl Node {
     fn on_message(&mut self, cx: &mut Cx<'_>, from: NodeId, bytes: Bytes) -> Going {
         match Message::decode(cx.plan.engine, bytes) {
             Ok(message) if message.to() == self.id && speaks_for(&message, from) => {
+                self.process().heard.insert(from, cx.now);
                 self.event(ReplicaEvent::Message(message))
             }
             Ok(_) => Ok(()),

@@ -1,6 +1,8 @@
 //! Whoever runs the cluster: replaces members that are gone, makes learners voters, and now and then
 //! has whims, so that memberships change in all ways there are.
 
+mod pilot;
+
 use bytes::Bytes;
 use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
@@ -26,11 +28,17 @@ pub(crate) struct Operator {
     changed_at: u64,
     /// The one that asks for changes, as a client.
     client: Option<usize>,
+    /// Who decides, where autopilot does.
+    pilot: pilot::Pilot,
 }
 
 impl World<'_> {
     /// Looks at the cluster once a second and takes the next step, if one is due.
     pub(crate) fn operate(&mut self) {
+        if self.plan.autopilot && self.plan.engine == Engine::Raft {
+            self.pilot();
+            return;
+        }
         let settled = 5 * SECOND + 10 * self.plan.election_us();
         if self.now < self.operator.changed_at + settled && self.operator.is_changing {
             return;

@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) engine: Engine,
     pub(crate) cluster: u64,
     pub(crate) members: usize,
+    /// Whether autopilot looks after the members, instead of an operator with whims.
+    pub(crate) autopilot: bool,
     /// Simulated time with faults; the end, where all must work again, comes on top.
     pub(crate) duration_us: u64,
     pub(crate) tick_us: u64,
@@ -109,6 +111,7 @@ impl Plan {
             engine: options.engine,
             cluster: 0x5eed ^ (seed << 16),
             members,
+            autopilot: options.autopilot,
             duration_us,
             tick_us: 100_000,
             segment_bytes: *chance.pick(&[4 << 10, 16 << 10, 64 << 10]),

@@ -1,5 +1,6 @@
 //! Whole processes: real servers on loopback, real clients, real kills.
 
+mod autopilot;
 mod bad_input;
 mod bench;
 mod catch_up;

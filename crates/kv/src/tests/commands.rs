@@ -26,13 +26,29 @@ fn commands_come_back() {
         name: "näme".to_owned(),
         client_urls: vec!["http://a".to_owned(), String::new()],
         life: quorate_types::Life(u64::MAX),
+        version: String::new(),
+        tags: std::collections::BTreeMap::new(),
     };
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let tagged = Command::PublishMember {
+        id: 1,
+        name: "n1".to_owned(),
+        client_urls: Vec::new(),
+        life: quorate_types::Life(9),
+        version: "1.2.0".to_owned(),
+        tags: [tag("zone", "a"), tag("rack", "")].into(),
+    };
+    let settings = |expected| Command::SetAutopilot { settings: bytes("{}"), expected };
     let alarm = |action, alarm| Command::Alarm(AlarmRequest { action, member: u64::MAX, alarm });
     let checkpoint =
         |id, remaining_seconds| LeaseCheckpoint { id, granted: Index(u64::MAX), remaining_seconds };
     let checkpoints = vec![checkpoint(i64::MIN, i64::MAX), checkpoint(1, 0)];
     for command in [
         publish,
+        tagged,
+        settings(None),
+        settings(Some(Index(0))),
+        settings(Some(Index(u64::MAX))),
         Command::LeaseGrant { id: i64::MIN, ttl_seconds: i64::MAX },
         Command::LeaseRevoke { id: i64::MAX },
         Command::LeaseExpire { id: -1, granted: Index(300), term: Term(u64::MAX) },

@@ -70,8 +70,8 @@ fn storage_is_told_apart() {
     drop(Store::create(disk.clone(), initial()).unwrap());
     assert!(matches!(Store::create(disk.clone(), initial()), Err(StoreError::NotEmpty)));
     for (key, row, want) in [
-        (&b"format"[..], &[1][..], "has format 1; this version reads formats 2 to 3"),
-        (b"format", &[4], "has format 4"),
+        (&b"format"[..], &[1][..], "has format 1; this version reads formats 2 to 4"),
+        (b"format", &[5], "has format 5"),
         (b"restoring", b"1", "half restored"),
         (b"state", b"?", "state row"),
     ] {

@@ -156,7 +156,7 @@ fn a_state_of_the_format_before_is_read_and_then_written_anew() {
         let view = disk.view().unwrap();
         view.get(Table::Meta, b"format").unwrap().unwrap()[0]
     };
-    assert_eq!(format(), 3);
+    assert_eq!(format(), 4);
     let mut batch = Batch::default();
     batch.put_sealed(Table::Meta, b"format", &[2]);
     disk.clone().commit(&batch).unwrap();
@@ -164,7 +164,7 @@ fn a_state_of_the_format_before_is_read_and_then_written_anew() {
     assert_eq!(format(), 2);
     node.grant(7, 10).unwrap();
     node.store.flush().unwrap();
-    assert_eq!(format(), 3);
+    assert_eq!(format(), 4);
     assert_eq!(Store::open(disk.clone()).unwrap().leases_count(), 1);
 }
 

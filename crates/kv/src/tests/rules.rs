@@ -288,6 +288,39 @@ fn removal_goes_in_steps_and_is_reported_when_durable() {
 }
 
 #[test]
+fn settings_of_autopilot_are_compared_and_set() {
+    let disk = MemoryBackend::new();
+    let mut node = Node::on(disk.clone());
+    assert_eq!(node.store.autopilot(), None);
+    let hash = node.store.hash().unwrap().hash;
+    let set = |node: &mut Node, value: &'static str, expected: Option<u64>| {
+        let (settings, expected) = (Bytes::from_static(value.as_bytes()), expected.map(Index));
+        match node.run(&Command::SetAutopilot { settings, expected }) {
+            Ok(Response::SetAutopilot { succeeded, setting }) => {
+                let setting = setting.map(|set| (set.value, set.created.0, set.modified.0));
+                (succeeded, setting)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let is = |value: &'static str, created, modified| {
+        Some((Bytes::from_static(value.as_bytes()), created, modified))
+    };
+    assert_eq!(set(&mut node, "a", Some(7)), (false, None), "there is none of 7");
+    assert_eq!(set(&mut node, "a", Some(0)), (true, is("a", 2, 2)));
+    assert_eq!(set(&mut node, "b", Some(0)), (false, is("a", 2, 2)), "another was quicker");
+    assert_eq!(set(&mut node, "b", Some(2)), (true, is("b", 2, 4)));
+    assert_eq!(set(&mut node, "c", None), (true, is("c", 2, 5)), "whatever it was");
+    assert_eq!(node.store.revision(), 1, "settings have no revisions");
+    assert_ne!(node.store.hash().unwrap().hash, hash);
+    let set = node.store.autopilot();
+    assert!(set.is_some());
+    node.store.flush().unwrap();
+    drop(node);
+    assert_eq!(Store::open(disk).unwrap().autopilot(), set, "it outlives a restart");
+}
+
+#[test]
 fn members_change_by_entries() {
     let mut node = Node::new();
     let publish = |id, name: &str, life| Command::PublishMember {
@@ -295,6 +328,8 @@ fn members_change_by_entries() {
         name: name.to_owned(),
         client_urls: vec!["http://c1".to_owned()],
         life: Life(life),
+        version: String::new(),
+        tags: std::collections::BTreeMap::new(),
     };
     assert_eq!(node.run(&publish(9, "nobody", 1)), Err(KvError::MemberNotFound));
     node.run(&publish(1, "one", 1)).unwrap();

@@ -20,9 +20,9 @@ use super::{Contents, Held, filled, open};
 const ENTRIES: u64 = 40;
 
 /// Every format of the state that was released; a snapshot carries the number of its state.
-const FORMATS: [u32; 2] = [2, 3];
+const FORMATS: [u32; 3] = [2, 3, 4];
 /// The one that is written.
-const NEWEST: u32 = 3;
+const NEWEST: u32 = 4;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)

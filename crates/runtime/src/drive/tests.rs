@@ -72,6 +72,7 @@ impl Rig {
             writing: Writing::default(),
             reads: HashMap::new(),
             next_read: 0,
+            heard: HashMap::new(),
         };
         Rig { driver, disk, apply, snap }
     }

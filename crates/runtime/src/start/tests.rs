@@ -143,6 +143,8 @@ fn each_log_has_a_life_of_its_own_and_keeps_it() {
         name: "one".to_owned(),
         client_urls: Vec::new(),
         life,
+        version: String::new(),
+        tags: std::collections::BTreeMap::new(),
     };
     let mut command = bytes::BytesMut::new();
     publish.encode(&mut command);

@@ -93,7 +93,44 @@ pub const FLAGS: &[Flag] = &[
         "true",
         "Refuse changes of the members that would cost, or risk, the quorum",
     ),
-    flag("max-learners", "COUNT", "1", "Learners that the cluster may have at one time"),
+    flag(
+        "max-learners",
+        "COUNT",
+        "",
+        "Learners that the cluster may have at one time [default: 64; 1 without autopilot]",
+    ),
+    flag(
+        "autopilot",
+        "BOOL",
+        "true",
+        "While this member leads, promote learners that are stable and remove members that are dead",
+    ),
+    flag(
+        "autopilot-config",
+        "LIST",
+        "",
+        "What autopilot's settings begin with in a new cluster: min-quorum=3,dead-server-threshold=24h; \
+         see `quorate autopilot set-config`",
+    ),
+    flag("autopilot-update-interval", "DURATION", "2s", "How often a leader looks at the members"),
+    flag(
+        "autopilot-reconcile-interval",
+        "DURATION",
+        "10s",
+        "How often a leader's autopilot considers changes",
+    ),
+    flag(
+        "member-version",
+        "VERSION",
+        "",
+        "Version of this member for autopilot's migrations [default: that of the program]",
+    ),
+    flag(
+        "member-tags",
+        "LIST",
+        "",
+        "What autopilot is to know of this member: zone=a,read_replica=true",
+    ),
     flag(
         "force-new-cluster",
         "BOOL",

@@ -46,6 +46,45 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
 }
 
 #[test]
+fn autopilot_is_on_with_raft_and_its_settings_begin_as_the_flags_say() {
+    let config = Sources::default().config().unwrap().autopilot;
+    assert!(config.is_on);
+    let settings = &config.settings;
+    assert!(settings.config.cleanup_dead_servers && settings.policy.disable_upgrade_migration);
+    assert_eq!((settings.config.min_quorum, settings.config.max_trailing_logs), (3, 10_000));
+    assert_eq!(settings.config.last_contact_threshold.to_string(), "1s", "the election timeout");
+    assert_eq!(settings.dead_server_threshold.to_string(), "24h0m0s");
+    assert_eq!(config.update_interval, Duration::from_secs(2));
+    assert_eq!(config.reconcile_interval, Duration::from_secs(10));
+    assert_eq!((config.member_version.as_str(), config.member_tags.len()), (QUORATE_VERSION, 0));
+
+    let config = given(&[
+        ("autopilot-config", "min-quorum=5, redundancy-zone-tag=zone"),
+        ("member-tags", "zone=a, rack=7"),
+        ("member-version", "1.2.0"),
+        ("election-timeout", "2000"),
+    ]);
+    let config = config.config().unwrap().autopilot;
+    assert_eq!(config.settings.config.min_quorum, 5);
+    assert_eq!(config.settings.config.last_contact_threshold.to_string(), "2s");
+    assert_eq!(config.settings.policy.redundancy_zone_tag, "zone");
+    assert_eq!(config.member_version, "1.2.0");
+    let tags = [("rack", "7"), ("zone", "a")].map(|(key, tag)| (key.to_owned(), tag.to_owned()));
+    assert_eq!(config.member_tags, tags.into());
+
+    for (flags, is_on, learners_max) in [
+        (&[("autopilot", "false")][..], false, 1),
+        (&[("autopilot", "false"), ("max-learners", "5")], false, 5),
+        (&[("engine", "zab")], false, 1),
+    ] {
+        let config = given(flags).config().unwrap();
+        assert_eq!((config.autopilot.is_on, config.learners_max), (is_on, learners_max));
+    }
+    let refused = given(&[("engine", "zab"), ("autopilot", "true")]).config().unwrap_err();
+    assert!(refused.to_string().contains("--autopilot true does not go with --engine zab"));
+}
+
+#[test]
 fn retentions_are_read_as_etcd_reads_them() {
     use AutoCompaction::{Off, Periodic, Revision};
     let seconds = Duration::from_secs;
@@ -94,7 +133,7 @@ fn comparisons_are_set_by_time() {
 fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
-    assert_eq!(config.learners_max, 1);
+    assert_eq!(config.learners_max, 64, "autopilot promotes them");
     for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
@@ -260,6 +299,20 @@ const BAD: &[(&str, &str, &str)] = &[
     ("quota-backend-bytes", "99999999999999999999", "is not a whole number of bytes"),
     ("strict-reconfig-check", "yes", "\"yes\" is not true or false"),
     ("max-learners", "-1", "\"-1\" is not a whole number"),
+    ("autopilot", "on", "\"on\" is not true or false"),
+    ("autopilot-config", "min-quorum", "min-quorum: has no value; write NAME=VALUE"),
+    ("autopilot-config", "min-quorum=0", "min_quorum: cleanup_dead_servers is on"),
+    ("autopilot-config", "max-quorum=3", "max_quorum: is no setting of autopilot; there are"),
+    (
+        "autopilot-config",
+        "last-contact-threshold=100ms",
+        "last_contact_threshold: 100ms is not more than --heartbeat-interval, 100 ms",
+    ),
+    ("autopilot-update-interval", "2", "\"2\" is not a duration of 10ms or more, such as 2s"),
+    ("autopilot-reconcile-interval", "0s", "\"0s\" is not a duration of 10ms or more"),
+    ("member-version", "1\n0", "is not a version such as 1.2.0"),
+    ("member-tags", "zone", "\"zone\" is not KEY=VALUE; write zone=a,rack=7"),
+    ("member-tags", "zone=a,zone=b", "\"zone=b\" is a second value of one tag"),
     ("force-new-cluster", "1", "\"1\" is not true or false"),
     ("initial-cluster-state", "old", "\"old\" is not new or existing"),
     ("log-level", "loud", "\"loud\" is not trace, debug, info, warn or error"),

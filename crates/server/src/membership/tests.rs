@@ -24,6 +24,7 @@ fn standing(voters: u64) -> Standing {
         members: (1..=voters).map(member).collect(),
         matched: (1..=voters).map(|id| (NodeId(id), Index(100))).collect(),
         connected: (2..=voters).map(|id| (NodeId(id), HEALTHY)).collect(),
+        ..Standing::default()
     }
 }
 
@@ -170,6 +171,23 @@ fn what_is_allowed_never_costs_the_quorum_and_what_is_safe_is_allowed() {
                 let allowed = judged(&Ask::Remove(id), &standing).is_ok();
                 assert!(!runs || allowed == safe, "{id} of {standing:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_vote_is_taken_away_if_the_others_can_do_without_it() {
+    let rules = rules();
+    let judged = |change: MemberChange, standing: &Standing| rules.judge_change(&change, standing);
+    for voters in 1..=5 {
+        for away in [&[][..], &[3], &[2, 3]] {
+            let standing = with_learner(down(standing(voters), away), 100);
+            for id in 1..=voters {
+                let removed = judged(MemberChange::Remove(id), &standing);
+                assert_eq!(judged(MemberChange::Demote(id), &standing), removed, "{standing:?}");
+            }
+            let promoted = rules.judge(&Ask::Promote(9), &standing).map(drop);
+            assert_eq!(judged(MemberChange::Promote(9), &standing), promoted);
         }
     }
 }

@@ -1,0 +1,325 @@
+//! All that an operator sets for a cluster, as text and back: [`Config`], the policies' settings, and
+//! the spans of the strict rules. One object of JSON, whose members have these names and no others.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use crate::config::{Config, ConfigError};
+use crate::policy::PolicyConfig;
+use crate::strict::Strictness;
+use crate::time::Span;
+
+/// What is set. It is replicated, so every leader goes by the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Of the engine; its `ext` is not used.
+    pub config: Config,
+    /// Of the built-in policies.
+    pub policy: PolicyConfig,
+    /// See [`Strictness::dead_server_threshold`].
+    pub dead_server_threshold: Span,
+    /// See [`Strictness::join_grace`].
+    pub join_grace: Span,
+}
+
+impl Default for Settings {
+    /// The defaults of the parts, but for two: removals leave at least three, and newer servers do not
+    /// take over from older ones unless an operator asks for it.
+    fn default() -> Settings {
+        let strictness = Strictness::server();
+        Settings {
+            config: Config { min_quorum: 3, ..Config::default() },
+            policy: PolicyConfig { disable_upgrade_migration: true, ..PolicyConfig::default() },
+            dead_server_threshold: strictness.dead_server_threshold,
+            join_grace: strictness.join_grace,
+        }
+    }
+}
+
+/// What the value of a setting is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Truth,
+    Count,
+    Span,
+    Text,
+}
+
+const FIELDS: [(&str, Kind); 12] = [
+    ("cleanup_dead_servers", Kind::Truth),
+    ("last_contact_threshold", Kind::Span),
+    ("max_trailing_logs", Kind::Count),
+    ("min_quorum", Kind::Count),
+    ("server_stabilization_time", Kind::Span),
+    ("dead_server_threshold", Kind::Span),
+    ("join_grace", Kind::Span),
+    ("redundancy_zone_tag", Kind::Text),
+    ("disable_upgrade_migration", Kind::Truth),
+    ("upgrade_version_tag", Kind::Text),
+    ("read_replica_tag", Kind::Text),
+    ("target_voters", Kind::Count),
+];
+
+/// The longest name of a tag.
+const TEXT_BYTES_MAX: usize = 255;
+
+impl Settings {
+    /// The settings in `json`, an object; those that are missing have their defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::with`]; a text that is no object has no field to name.
+    pub fn from_json(json: &[u8]) -> Result<Settings, ConfigError> {
+        Settings::default().with(&read_object(json)?)
+    }
+
+    /// These settings with some of them changed, checked together.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that does not exist, is of the wrong type, or contradicts another.
+    pub fn with(&self, changes: &Map<String, Value>) -> Result<Settings, ConfigError> {
+        let mut changed = self.clone();
+        for (name, value) in changes {
+            let Some((name, kind)) = FIELDS.into_iter().find(|(known, _)| known == name) else {
+                return Err(unknown(name));
+            };
+            changed.set(name, kind, value)?;
+        }
+        changed.check()?;
+        Ok(changed)
+    }
+
+    /// A change of one setting as an operator writes it: `min_quorum=3`, also with dashes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no `=`, no such setting, or a value of another type.
+    pub fn change_of(text: &str) -> Result<(String, Value), ConfigError> {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(ConfigError::new(text, "has no value; write NAME=VALUE"));
+        };
+        let (name, value) = (name.trim().replace('-', "_"), value.trim());
+        let Some((_, kind)) = FIELDS.iter().find(|(known, _)| *known == name) else {
+            return Err(unknown(&name));
+        };
+        let value = match kind {
+            Kind::Span | Kind::Text => value.into(),
+            Kind::Truth => match value {
+                "true" => true.into(),
+                "false" => false.into(),
+                _ => return Err(mistyped(&name, *kind, &value.into())),
+            },
+            Kind::Count => match value.parse::<u64>() {
+                Ok(count) => count.into(),
+                Err(_) => return Err(mistyped(&name, *kind, &value.into())),
+            },
+        };
+        Ok((name, value))
+    }
+
+    /// All settings, as an object; [`Settings::from_json`] reads it.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let value = |name| match name {
+            "cleanup_dead_servers" => self.config.cleanup_dead_servers.into(),
+            "last_contact_threshold" => self.config.last_contact_threshold.to_string().into(),
+            "max_trailing_logs" => self.config.max_trailing_logs.into(),
+            "min_quorum" => self.config.min_quorum.into(),
+            "server_stabilization_time" => self.config.server_stabilization_time.to_string().into(),
+            "dead_server_threshold" => self.dead_server_threshold.to_string().into(),
+            "join_grace" => self.join_grace.to_string().into(),
+            "redundancy_zone_tag" => self.policy.redundancy_zone_tag.clone().into(),
+            "disable_upgrade_migration" => self.policy.disable_upgrade_migration.into(),
+            "upgrade_version_tag" => self.policy.upgrade_version_tag.clone().into(),
+            "read_replica_tag" => self.policy.read_replica_tag.clone().into(),
+            "target_voters" => self.policy.target_voters.into(),
+            _ => Value::Null,
+        };
+        FIELDS.into_iter().map(|(name, _)| (name.to_owned(), value(name))).collect()
+    }
+
+    /// As the engine takes them.
+    pub fn config(&self) -> Config {
+        Config { ext: Some(self.policy.to_ext()), ..self.config.clone() }
+    }
+
+    /// The server's strict rules with these spans.
+    pub fn strictness(&self) -> Strictness {
+        Strictness {
+            dead_server_threshold: self.dead_server_threshold,
+            join_grace: self.join_grace,
+            ..Strictness::server()
+        }
+    }
+
+    fn set(&mut self, name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> {
+        let wrong = || mistyped(name, kind, value);
+        let truth = || value.as_bool().ok_or_else(wrong);
+        let count = || value.as_u64().ok_or_else(wrong);
+        let span = || {
+            let text = value.as_str().ok_or_else(wrong)?;
+            text.parse::<Span>().map_err(|_| wrong())
+        };
+        let text = || {
+            let text = value.as_str().ok_or_else(wrong)?;
+            if TEXT_BYTES_MAX < text.len() {
+                let why = format!("is {} bytes long; {TEXT_BYTES_MAX} are allowed", text.len());
+                return Err(ConfigError::new(name, why));
+            }
+            Ok(text.to_owned())
+        };
+        match name {
+            "cleanup_dead_servers" => self.config.cleanup_dead_servers = truth()?,
+            "last_contact_threshold" => self.config.last_contact_threshold = span()?,
+            "max_trailing_logs" => self.config.max_trailing_logs = count()?,
+            "min_quorum" => self.config.min_quorum = count()?,
+            "server_stabilization_time" => self.config.server_stabilization_time = span()?,
+            "dead_server_threshold" => self.dead_server_threshold = span()?,
+            "join_grace" => self.join_grace = span()?,
+            "redundancy_zone_tag" => self.policy.redundancy_zone_tag = text()?,
+            "disable_upgrade_migration" => self.policy.disable_upgrade_migration = truth()?,
+            "upgrade_version_tag" => self.policy.upgrade_version_tag = text()?,
+            "read_replica_tag" => self.policy.read_replica_tag = text()?,
+            "target_voters" => self.policy.target_voters = count()?,
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let named_here = |error: ConfigError| ConfigError {
+            field: snake_case(&error.field),
+            why: snake_case_words(&error.why),
+        };
+        self.config.check().map_err(named_here)?;
+        PolicyConfig::from_ext(Some(&self.policy.to_ext()))?;
+        for (name, span) in
+            [("dead_server_threshold", self.dead_server_threshold), ("join_grace", self.join_grace)]
+        {
+            if span.is_negative() {
+                return Err(ConfigError::new(name, format!("{span} is less than no time")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An object of JSON, whatever is in it.
+///
+/// # Errors
+///
+/// When it is none.
+pub fn read_object(json: &[u8]) -> Result<Map<String, Value>, ConfigError> {
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(ConfigError::new("settings", "are no object of JSON")),
+        Err(error) => Err(ConfigError::new("settings", format!("are no JSON: {error}"))),
+    }
+}
+
+fn unknown(name: &str) -> ConfigError {
+    let mut why = "is no setting of autopilot; there are ".to_owned();
+    for (number, (known, _)) in FIELDS.iter().enumerate() {
+        let _ = write!(why, "{}{known}", if number == 0 { "" } else { ", " });
+    }
+    ConfigError::new(name, why)
+}
+
+fn mistyped(name: &str, kind: Kind, value: &Value) -> ConfigError {
+    let want = match kind {
+        Kind::Truth => "true or false",
+        Kind::Count => "a whole number",
+        Kind::Span => "a span of time such as 200ms, 10s or 24h",
+        Kind::Text => "a text",
+    };
+    ConfigError::new(name, format!("is {value} and not {want}"))
+}
+
+/// `MinQuorum` as it is written here.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for (at, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && 0 < at {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+fn snake_case_words(text: &str) -> String {
+    let is_name = |word: &str| FIELDS.iter().any(|(name, _)| *name == snake_case(word));
+    let words = text.split(' ').map(|word| match is_name(word) {
+        true => snake_case(word),
+        false => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_come_back_from_their_text() {
+        let settings = Settings::default();
+        let json = Value::Object(settings.to_json()).to_string();
+        assert_eq!(Settings::from_json(json.as_bytes()), Ok(settings.clone()));
+        assert_eq!(Settings::from_json(b"{}"), Ok(settings.clone()));
+        assert_eq!(settings.to_json().len(), FIELDS.len());
+        assert!(settings.to_json().values().all(|value| !value.is_null()));
+        for (change, name, want) in [
+            ("min-quorum=5", "min_quorum", "5"),
+            ("cleanup_dead_servers = false", "cleanup_dead_servers", "false"),
+            ("last-contact-threshold=1500ms", "last_contact_threshold", "\"1.5s\""),
+            ("dead_server_threshold=0", "dead_server_threshold", "\"0s\""),
+            ("redundancy-zone-tag=zone", "redundancy_zone_tag", "\"zone\""),
+            ("read_replica_tag=", "read_replica_tag", "\"\""),
+        ] {
+            let (field, value) = Settings::change_of(change).unwrap();
+            assert_eq!(field, name);
+            let changed = settings.with(&[(field, value)].into_iter().collect()).unwrap();
+            assert_eq!(changed.to_json()[name].to_string(), want, "{change}");
+            assert_ne!(changed, settings);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (json, field) in [
+            ("", "settings"),
+            ("[]", "settings"),
+            ("{\"min_quorum\":3", "settings"),
+            ("{\"min_quorums\":3}", "min_quorums"),
+            ("{\"min_quorum\":\"3\"}", "min_quorum"),
+            ("{\"min_quorum\":-1}", "min_quorum"),
+            ("{\"min_quorum\":0}", "min_quorum"),
+            ("{\"cleanup_dead_servers\":1}", "cleanup_dead_servers"),
+            ("{\"last_contact_threshold\":200}", "last_contact_threshold"),
+            ("{\"last_contact_threshold\":\"200\"}", "last_contact_threshold"),
+            ("{\"last_contact_threshold\":\"0s\"}", "last_contact_threshold"),
+            ("{\"server_stabilization_time\":\"-1s\"}", "server_stabilization_time"),
+            ("{\"dead_server_threshold\":\"-1s\"}", "dead_server_threshold"),
+            ("{\"join_grace\":\"-1s\"}", "join_grace"),
+            ("{\"redundancy_zone_tag\":\"z\",\"target_voters\":3}", "target_voters"),
+            ("{\"redundancy_zone_tag\":\"z\",\"read_replica_tag\":\"z\"}", "read_replica_tag"),
+            ("{\"read_replica_tag\":null}", "read_replica_tag"),
+        ] {
+            let error = Settings::from_json(json.as_bytes()).unwrap_err();
+            assert_eq!(error.field, field, "{json}: {error}");
+        }
+        let long = format!("{{\"read_replica_tag\":\"{}\"}}", "x".repeat(256));
+        assert_eq!(Settings::from_json(long.as_bytes()).unwrap_err().field, "read_replica_tag");
+        for (text, field) in [
+            ("min_quorum", "min_quorum"),
+            ("min_quorum=three", "min_quorum"),
+            ("=3", ""),
+            ("cleanup_dead_servers=yes", "cleanup_dead_servers"),
+        ] {
+            assert_eq!(Settings::change_of(text).unwrap_err().field, field, "{text}");
+        }
+        let error = Settings::from_json(b"{\"min_quorum\":0}").unwrap_err().to_string();
+        assert!(error.starts_with("min_quorum: cleanup_dead_servers is on"), "{error}");
+    }
+}

@@ -1,0 +1,195 @@
+//! `autopilot`: how the leader sees the members, and what it is told to do about them.
+
+use quorate_autopilot::Settings;
+use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
+use quorate_proto::quoratepb::{
+    AutopilotConfigResponse, AutopilotGetConfigRequest, AutopilotHealthRequest,
+    AutopilotSetConfigRequest, AutopilotStateRequest,
+};
+use serde_json::{Map, Value};
+
+use super::With;
+use super::error::CliError;
+use super::flags::Form;
+use super::output::{Output, to_stdout, write_rows};
+use super::table::table;
+
+/// What a running cluster is asked, or told.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum LiveCommand {
+    /// Shows every member as the leader's autopilot sees it, and why nothing is done about it
+    State(With<NoArgs>),
+    /// Shows whether the members are healthy and how many may fail; exits with 1 when one is unhealthy
+    Health(With<NoArgs>),
+    /// Shows autopilot's settings
+    GetConfig(With<NoArgs>),
+    /// Changes some of autopilot's settings
+    ///
+    /// Durations are written as 200ms, 10s or 24h. `get-config` shows all settings there are.
+    SetConfig(With<SetArgs>),
+}
+
+/// None.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct NoArgs {}
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct SetArgs {
+    /// What is to be changed: min-quorum=3 cleanup-dead-servers=false
+    #[arg(required = true, value_name = "NAME=VALUE")]
+    changes: Vec<String>,
+    /// Only if nobody has changed anything since `get-config` showed this index
+    #[arg(long, value_name = "INDEX")]
+    modify_index: Option<u64>,
+}
+
+impl LiveCommand {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self {
+            LiveCommand::State(With { args: NoArgs {}, flags }) => {
+                let (target, output) = (flags.target()?, flags.output()?);
+                let answer = target
+                    .read(async |channel| {
+                        AutopilotClient::new(channel).state(AutopilotStateRequest {}).await
+                    })
+                    .await?;
+                show_state(&output, &answer.json)
+            }
+            LiveCommand::Health(With { args: NoArgs {}, flags }) => {
+                let (target, output) = (flags.target()?, flags.output()?);
+                let answer = target
+                    .read(async |channel| {
+                        AutopilotClient::new(channel).health(AutopilotHealthRequest {}).await
+                    })
+                    .await?;
+                show_health(&output, &answer.json)?;
+                if answer.healthy { Ok(()) } else { Err(CliError::Told(1)) }
+            }
+            LiveCommand::GetConfig(With { args: NoArgs {}, flags }) => {
+                let (target, output) = (flags.target()?, flags.output()?);
+                let answer = target
+                    .read(async |channel| {
+                        AutopilotClient::new(channel).get_config(AutopilotGetConfigRequest {}).await
+                    })
+                    .await?;
+                show_config(&output, &answer)
+            }
+            LiveCommand::SetConfig(With { args, flags }) => {
+                let (target, output) = (flags.target()?, flags.output()?);
+                let changes: Result<Map<String, Value>, _> =
+                    args.changes.iter().map(|change| Settings::change_of(change)).collect();
+                let changes = changes.map_err(|error| CliError::Arguments(error.to_string()))?;
+                let request = AutopilotSetConfigRequest {
+                    json: Value::Object(changes).to_string(),
+                    compare: args.modify_index.is_some(),
+                    modify_index: args.modify_index.unwrap_or_default(),
+                };
+                let answer = target
+                    .write(async |channel| {
+                        AutopilotClient::new(channel).set_config(request.clone()).await
+                    })
+                    .await?;
+                show_config(&output, &answer)
+            }
+        }
+    }
+}
+
+const STATE_COLUMNS: [&str; 9] =
+    ["ID", "NAME", "STATE", "TYPE", "STATUS", "VERSION", "HEALTHY", "STABLE SINCE", "REASON"];
+
+fn show_state(output: &Output, json: &str) -> Result<(), CliError> {
+    let state = parsed(json)?;
+    let reasons = &state["Ext"]["reasons"]["servers"];
+    let rows = members(&state["Servers"]).map(|(id, one)| {
+        let server = &one["Server"];
+        [
+            id.to_owned(),
+            text(&server["Name"]),
+            text(&one["State"]),
+            text(&server["NodeType"]),
+            text(&server["NodeStatus"]),
+            text(&server["Version"]),
+            text(&one["Health"]["Healthy"]),
+            text(&one["Health"]["StableSince"]),
+            text(&reasons[id]),
+        ]
+    });
+    let mut lines = summary(&state, &state["Ext"]["optimistic_failure_tolerance"]);
+    lines.push(format!("upgrade: {}", text(&state["Ext"]["reasons"]["upgrade"])));
+    show(output, json, &lines, STATE_COLUMNS, rows.collect())
+}
+
+const HEALTH_COLUMNS: [&str; 8] =
+    ["ID", "NAME", "STATUS", "VOTER", "HEALTHY", "LAST CONTACT", "LAST INDEX", "REASON"];
+
+fn show_health(output: &Output, json: &str) -> Result<(), CliError> {
+    let health = parsed(json)?;
+    let servers = health["Servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names =
+        ["ID", "Name", "NodeStatus", "Voter", "Healthy", "LastContact", "LastIndex", "Reason"];
+    let rows = servers.iter().map(|one| names.map(|name| text(&one[name])));
+    let lines = summary(&health, &health["OptimisticFailureTolerance"]);
+    show(output, json, &lines, HEALTH_COLUMNS, rows.collect())
+}
+
+fn show_config(output: &Output, answer: &AutopilotConfigResponse) -> Result<(), CliError> {
+    let mut config = parsed(&answer.json)?;
+    config["create_index"] = answer.create_index.into();
+    config["modify_index"] = answer.modify_index.into();
+    let rows = members(&config).map(|(name, value)| [name.to_owned(), text(value)]).collect();
+    show(output, &config.to_string(), &[], ["SETTING", "VALUE"], rows)
+}
+
+/// What stands above a table of members.
+fn summary(state: &Value, optimistic: &Value) -> Vec<String> {
+    vec![
+        format!("healthy: {}", text(&state["Healthy"])),
+        format!("leader: {}", text(&state["Leader"])),
+        format!(
+            "failure tolerance: {} ({} one after the other)",
+            text(&state["FailureTolerance"]),
+            text(optimistic)
+        ),
+    ]
+}
+
+fn show<const COLUMNS: usize>(
+    output: &Output,
+    json: &str,
+    lines: &[String],
+    columns: [&str; COLUMNS],
+    rows: Vec<[String; COLUMNS]>,
+) -> Result<(), CliError> {
+    use std::io::Write as _;
+    if output.form == Some(Form::Fields) {
+        return Err(CliError::Unsupported("fields not supported as output format".to_owned()));
+    }
+    to_stdout(|out| match output.form {
+        Some(Form::Json) => writeln!(out, "{json}"),
+        Some(Form::Simple) => write_rows(out, rows.into_iter()),
+        Some(Form::Fields | Form::Table) | None => {
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            writeln!(out, "{}", table(columns, rows))
+        }
+    })
+}
+
+fn parsed(json: &str) -> Result<Value, CliError> {
+    serde_json::from_str(json)
+        .map_err(|error| CliError::Failed(format!("the answer is no JSON ({error})")))
+}
+
+/// The members of an object of JSON; none of anything else.
+fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+}
+
+/// A text without its quotes; anything else as it is.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,367 @@
+//! The cluster looks after its own members: no operator in sight but for the settings.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use crate::harness::{Cluster, Outcome, eventually, quorate, run};
+
+/// Everything autopilot does in seconds takes tenths of them here.
+const QUICK: &[&str] = &[
+    "--heartbeat-interval",
+    "50",
+    "--election-timeout",
+    "500",
+    "--autopilot-update-interval",
+    "100ms",
+    "--autopilot-reconcile-interval",
+    "300ms",
+    "--autopilot-config",
+    "last-contact-threshold=1s,server-stabilization-time=1s,dead-server-threshold=2s,join-grace=2s,\
+     target-voters=5",
+];
+
+impl Cluster {
+    fn autopilot(&self, at: usize, arguments: &[&str]) -> Outcome {
+        let mut command = quorate();
+        command.arg("autopilot").args(arguments).args(["--endpoints", &self.endpoint(at)]);
+        run(&mut command)
+    }
+
+    /// How the members stand, by their names, as one of them says.
+    fn states(&self, at: usize) -> Option<BTreeMap<String, String>> {
+        let outcome = self.autopilot(at, &["state", "-w", "json"]);
+        let state: Value = serde_json::from_str(&outcome.output).ok()?;
+        let servers = state["Servers"].as_object()?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        servers
+            .values()
+            .map(|one| Some((text(&one["Server"]["Name"])?, text(&one["State"])?)))
+            .collect()
+    }
+
+    async fn becomes(
+        &self,
+        at: usize,
+        what: &str,
+        is_so: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) {
+        eventually(what, async || self.states(at).filter(&is_so).map(drop)).await;
+    }
+
+    /// Adds a learner through a member, and starts it with further flags.
+    async fn join_as_learner(&mut self, through: usize, others: &[usize], flags: &[&str]) -> usize {
+        let at = self.prepare_joining(others);
+        let (name, peers) = (self.members[at].name.clone(), self.peer_url(at));
+        let endpoint = self.endpoint(through);
+        eventually("a learner is added", async || {
+            let mut command = quorate();
+            command.args(["member", "add", &name, "--learner", "--peer-urls", &peers]);
+            (run(command.args(["--endpoints", &endpoint])).code == 0).then_some(())
+        })
+        .await;
+        self.spawn_with(at, flags);
+        self.logged(at, "published").await;
+        at
+    }
+}
+
+fn voters(states: &BTreeMap<String, String>) -> Vec<&str> {
+    let votes = |(_, state): &(&String, &String)| ["leader", "voter"].contains(&state.as_str());
+    states.iter().filter(votes).map(|(name, _)| name.as_str()).collect()
+}
+
+/// What `GET` answers: its code and its body.
+fn http_get(endpoint: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(endpoint).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+/// A client that knows all members, as an etcd client does: it writes one key after the other, and asks
+/// the next member when one refuses. A write fails when nobody can say what became of it, or when it
+/// takes too long.
+struct Writer {
+    acknowledged: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    channels: Arc<Mutex<Vec<Channel>>>,
+    failures: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Nothing was written, says the member: it cannot, or not now. (A member that is gone says nothing,
+/// and the connection was refused before anything was sent.)
+const REFUSALS: &[&str] =
+    &["rpc not supported for learner", "leader changed", "server stopped", "tcp connect error"];
+const WRITE_MAX: Duration = Duration::from_secs(10);
+
+impl Writer {
+    fn start(channels: Vec<Channel>) -> Writer {
+        let writer = Writer {
+            acknowledged: Arc::default(),
+            stop: Arc::default(),
+            channels: Arc::new(Mutex::new(channels)),
+            failures: Arc::default(),
+            task: tokio::spawn(async {}),
+        };
+        let (acknowledged, stop) = (Arc::clone(&writer.acknowledged), Arc::clone(&writer.stop));
+        let (channels, failures) = (Arc::clone(&writer.channels), Arc::clone(&writer.failures));
+        let task = tokio::spawn(async move {
+            let mut turn = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let number = acknowledged.load(Ordering::Relaxed);
+                let begun = Instant::now();
+                loop {
+                    let channel = {
+                        let channels = channels.lock().unwrap();
+                        channels[turn % channels.len()].clone()
+                    };
+                    let request = PutRequest {
+                        key: Bytes::from(format!("w/{number:08}")),
+                        value: Bytes::from_static(b"v"),
+                        ..Default::default()
+                    };
+                    let Err(error) = KvClient::new(channel).put(request).await else { break };
+                    turn += 1;
+                    let text = format!("{error:?}");
+                    let is_refused = REFUSALS.iter().any(|refusal| text.contains(refusal));
+                    if !is_refused || WRITE_MAX < begun.elapsed() {
+                        failures.lock().unwrap().push(text);
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Writer { task, ..writer }
+    }
+
+    fn also(&self, channel: Channel) {
+        self.channels.lock().unwrap().push(channel);
+    }
+
+    async fn goes_on(&self) {
+        let goal = self.acknowledged.load(Ordering::Relaxed) + 10;
+        eventually("writes go on", async || {
+            (goal <= self.acknowledged.load(Ordering::Relaxed)).then_some(())
+        })
+        .await;
+    }
+
+    /// How many writes were acknowledged, and which failed.
+    async fn end(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        let failures = self.failures.lock().unwrap().clone();
+        (self.acknowledged.load(Ordering::Relaxed), failures)
+    }
+}
+
+async fn count(cluster: &Cluster, at: usize) -> usize {
+    let request = RangeRequest {
+        key: Bytes::from_static(b"w/"),
+        range_end: Bytes::from_static(b"w0"),
+        count_only: true,
+        ..Default::default()
+    };
+    let mut client = KvClient::new(cluster.channel(at));
+    usize::try_from(client.range(request).await.unwrap().into_inner().count).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_takes_the_place_of_a_member_that_died() {
+    let mut cluster = Cluster::start(5, QUICK).await;
+    let others: Vec<usize> = (0..5).collect();
+    let writer = Writer::start(others.iter().map(|at| cluster.channel(*at)).collect());
+    let spare = cluster.join_as_learner(0, &others, &[]).await;
+    cluster
+        .becomes(0, "the spare stands by", |states| {
+            states.get("n6").is_some_and(|state| state == "non-voter")
+        })
+        .await;
+    // Five are to vote, and five do: some rounds later it still stands by.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(voters(&cluster.states(0).unwrap()).len(), 5);
+    let outcome = cluster.autopilot(spare, &["health"]);
+    assert!(outcome.code == 0 && outcome.output.contains("healthy: true"), "{}", outcome.output);
+
+    // The leader dies for good. Who follows it knows what was set.
+    let dead = cluster.leader().await;
+    let name = cluster.members[dead].name.clone();
+    cluster.kill(dead);
+    let (left, other) = ((dead + 1) % 5, (dead + 2) % 5);
+    cluster
+        .becomes(left, "the spare votes and the dead member is gone", |states| {
+            voters(states).contains(&"n6") && states.len() == 5 && !states.contains_key(&name)
+        })
+        .await;
+    assert_eq!(voters(&cluster.states(left).unwrap()).len(), 5);
+    writer.goes_on().await;
+    let leader = cluster.leader().await;
+    let log = cluster.log(leader);
+    for said in ["looks after the members", "changes the cluster", "add-voter"] {
+        assert!(log.contains(said), "{said:?} is not in the log of the leader");
+    }
+
+    // The new one counts: with two of the old ones it is a majority.
+    let rest: Vec<usize> = (0..5).filter(|at| ![dead, left, other].contains(at)).collect();
+    for at in [left, other] {
+        cluster.kill(at);
+    }
+    writer.also(cluster.channel(spare));
+    writer.goes_on().await;
+    let (written, _) = writer.end().await;
+    assert!(written <= count(&cluster, spare).await, "what was acknowledged is there");
+    // They are as dead as the first. One after the other they go, as long as three are left.
+    cluster.becomes(rest[0], "three are left", |states| voters(states).len() == 3).await;
+    cluster.fill(&[rest[0], spare], "after", 10).await;
+
+    // Who was removed hears so, and stops.
+    cluster.spawn(dead);
+    let status = cluster.ended(dead).unwrap();
+    assert!(!status.success());
+    assert!(cluster.log(dead).contains("this member was removed from the cluster"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newer_members_take_over_from_older_ones_without_a_failed_write() {
+    let mut cluster = Cluster::prepare(3, QUICK);
+    for at in 0..3 {
+        cluster.spawn_with(at, &["--member-version", "1.0.0"]);
+    }
+    cluster.settle().await;
+    let set = ["set-config", "disable-upgrade-migration=false", "target-voters=0"];
+    assert_eq!(cluster.autopilot(0, &set).code, 0);
+    // Through the leader: what another member has passed on to it when it hands over may be lost on the
+    // way, as with any change of leaders, and its client hears of that only by waiting in vain.
+    let leader = cluster.leader().await;
+    let order = [leader, (leader + 1) % 3, (leader + 2) % 3];
+    let writer = Writer::start(order.map(|at| cluster.channel(at)).to_vec());
+    writer.goes_on().await;
+    for number in 0..3 {
+        let others: Vec<usize> = (0..3 + number).collect();
+        let at = cluster.join_as_learner(0, &others, &["--member-version", "1.1.0"]).await;
+        writer.also(cluster.channel(at));
+    }
+    cluster
+        .becomes(3, "the newer ones vote, one of them leads, and the older ones do not", |states| {
+            voters(states) == ["n4", "n5", "n6"] && states.len() == 6
+        })
+        .await;
+    let leader = cluster.leader().await;
+    assert!((3..6).contains(&leader), "n{} leads", leader + 1);
+    writer.goes_on().await;
+
+    // The older ones are stopped; who is gone for good is removed.
+    for at in 0..3 {
+        assert!(cluster.stop(at));
+    }
+    cluster.becomes(3, "the older ones are gone", |states| states.len() == 3).await;
+    writer.goes_on().await;
+    let (written, failures) = writer.end().await;
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(written <= count(&cluster, 3).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_is_checked_compared_and_kept() {
+    let mut cluster = Cluster::start(3, QUICK).await;
+    let config = |cluster: &Cluster, at, arguments: &[&str]| -> Value {
+        let outcome = cluster.autopilot(at, &[arguments, &["-w", "json"]].concat());
+        assert_eq!(outcome.code, 0, "{arguments:?}: {}", outcome.errors);
+        serde_json::from_str(&outcome.output).unwrap()
+    };
+    let seeded = config(&cluster, 0, &["get-config"]);
+    assert_eq!((&seeded["min_quorum"], &seeded["target_voters"]), (&3.into(), &5.into()));
+    let index = seeded["modify_index"].to_string();
+    for (arguments, want) in [
+        (&["set-config", "min-quorum=0"][..], "min_quorum: cleanup_dead_servers is on"),
+        (&["set-config", "min-quorum=x"], "min_quorum: is \"x\" and not a whole number"),
+        (&["set-config", "max-quorum=1"], "max_quorum: is no setting of autopilot"),
+        (&["set-config", "last-contact-threshold=50ms"], "not more than the heartbeat interval"),
+        (&["set-config", "min-quorum=5", "--modify-index", "1"], "the settings are those of index"),
+    ] {
+        let outcome = cluster.autopilot(1, arguments);
+        assert!(outcome.code != 0 && outcome.errors.contains(want), "{}", outcome.errors);
+    }
+    let set = ["set-config", "min-quorum=2", "--modify-index", &index];
+    assert_eq!(config(&cluster, 1, &set)["min_quorum"], 2);
+    assert_ne!(cluster.autopilot(1, &set).code, 0, "another index by now");
+    let table = cluster.autopilot(2, &["get-config"]).output;
+    assert!(table.contains("min_quorum") && table.contains("modify_index"), "{table}");
+
+    // Any member says how the cluster is; figures of it are the leader's alone.
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    for at in [leader, follower] {
+        eventually("all are healthy", async || {
+            let (code, body) = http_get(&cluster.endpoint(at), "/autopilot/health");
+            (code == 200 && body.contains("\"Healthy\":true")).then_some(())
+        })
+        .await;
+        let (code, body) = http_get(&cluster.endpoint(at), "/autopilot/state");
+        let state: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &state["FailureTolerance"]), (200, &1.into()));
+        let (code, body) = http_get(&cluster.endpoint(at), "/autopilot/config");
+        assert!(code == 200 && body.contains("\"min_quorum\":2"), "{body}");
+        let (_, figures) = http_get(&cluster.endpoint(at), "/metrics");
+        let has = |name: &str| figures.lines().any(|line| line.starts_with(name));
+        assert_eq!(has("quorate_autopilot_healthy 1"), at == leader);
+        assert_eq!(has("quorate_autopilot_server_healthy{server_id="), at == leader);
+        assert!(has("quorate_autopilot_failures_total"));
+    }
+    cluster.kill(leader);
+    eventually("one is missed", async || {
+        let (code, body) = http_get(&cluster.endpoint(follower), "/autopilot/health");
+        (code == 429 && body.contains("\"NodeStatus\":\"failed\"")).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.autopilot(follower, &["health"]).code, 1);
+    assert_eq!(
+        config(&cluster, follower, &["get-config"])["min_quorum"],
+        2,
+        "after a change of leader"
+    );
+    for at in 0..3 {
+        cluster.kill(at);
+    }
+    for at in 0..3 {
+        cluster.spawn_with(at, &["--autopilot-config", "min-quorum=7"]);
+    }
+    cluster.settle().await;
+    assert_eq!(
+        config(&cluster, 0, &["get-config"])["min_quorum"],
+        2,
+        "flags are for the beginning"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_it_does_not_run_it_says_so() {
+    let cluster = Cluster::start(1, &["--engine", "zab"]).await;
+    for arguments in [&["state"][..], &["set-config", "min-quorum=1"], &["get-config"]] {
+        let outcome = cluster.autopilot(0, arguments);
+        assert!(outcome.code != 0 && outcome.errors.contains("zab engine"), "{}", outcome.errors);
+    }
+    let cluster = Cluster::start(1, &["--autopilot", "false"]).await;
+    let outcome = cluster.autopilot(0, &["state"]);
+    assert!(outcome.errors.contains("autopilot is off on the leader"), "{}", outcome.errors);
+    let (code, body) = http_get(&cluster.endpoint(0), "/autopilot/health");
+    assert!(code == 404 && body.contains("is off"), "{code} {body}");
+}

@@ -1,0 +1,226 @@
+//! Autopilot on this member: it acts while the member leads, and any member can be asked about it.
+//!
+//! ```text
+//! keep_autopilot   leadership comes: settings are seeded, the engine starts; it goes: the engine stops
+//! site             what the engine needs of this member: how things stand, changes, a transfer
+//! telling          what it did and left undone and why: in the log, and counted
+//! answers          what operators see and set
+//! ```
+//! What is decided is decided in the crate `autopilot`; what a change needs is judged where it is
+//! proposed (`membership.rs`). Nothing here is on the way of a request.
+
+pub(crate) mod answers;
+mod site;
+pub(crate) mod telling;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quorate_autopilot::{
+    Autopilot, ConfigError, OptionError, Options, PolicyPromoter, Settings, Signal, Span, State,
+    Strictness,
+};
+use quorate_kv::{Command, Setting};
+use quorate_runtime::TokioHost;
+use quorate_types::{Index, Term};
+
+use crate::local::Local;
+use site::Site;
+use telling::Telling;
+
+/// How often to see whether this member still leads and what is set has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How autopilot is set up on this member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutopilotConfig {
+    /// Whether it acts while this member leads.
+    pub is_on: bool,
+    /// What a new cluster begins with.
+    pub settings: Settings,
+    /// Between two looks at the members.
+    pub update_interval: Duration,
+    /// Between two rounds of changes.
+    pub reconcile_interval: Duration,
+    /// Of this member, for migrations.
+    pub member_version: String,
+    /// What else this member says of itself.
+    pub member_tags: BTreeMap<String, String>,
+}
+
+/// Autopilot as the rest of the server sees it.
+pub(crate) struct Pilot {
+    config: AutopilotConfig,
+    office: Mutex<Option<Office>>,
+    /// What is set, as last read, and by which entry.
+    read: Mutex<Option<(Index, Result<Settings, ConfigError>)>>,
+    telling: Arc<Telling>,
+}
+
+/// One reign of this member.
+struct Office {
+    term: Term,
+    strictness: Strictness,
+    autopilot: Autopilot,
+    site: Arc<Site>,
+}
+
+/// What the figures show of an autopilot that acts.
+pub(crate) struct Picture {
+    pub(crate) state: Arc<State>,
+    pub(crate) age: Duration,
+    pub(crate) states_count: u64,
+}
+
+impl Pilot {
+    pub(crate) fn new(config: AutopilotConfig) -> Pilot {
+        Pilot { config, office: Mutex::new(None), read: Mutex::new(None), telling: Arc::default() }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.config.is_on
+    }
+
+    pub(crate) fn telling(&self) -> &Telling {
+        &self.telling
+    }
+
+    /// The latest state, while this member leads and has made one.
+    pub(crate) fn picture(&self) -> Option<Picture> {
+        let office = self.office();
+        let office = office.as_ref()?;
+        let state = office.autopilot.get_state();
+        let (made, states_count) = office.site.notified()?;
+        let age = Instant::now().saturating_duration_since(made);
+        (!state.servers.is_empty()).then_some(Picture { state, age, states_count })
+    }
+
+    fn office(&self) -> MutexGuard<'_, Option<Office>> {
+        self.office.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the engine runs as it should in this reign.
+    fn is_in_office(&self, term: Term, strictness: &Strictness) -> bool {
+        let office = self.office();
+        office
+            .as_ref()
+            .is_some_and(|office| office.term == term && office.strictness == *strictness)
+    }
+
+    fn leave_office(&self) {
+        let office = self.office().take();
+        if let Some(office) = office {
+            // Its task ends by itself; nothing it is about to ask for can be done any more.
+            let _ended = office.autopilot.stop();
+            tracing::info!(target: "autopilot", "no longer looks after the members");
+        }
+    }
+
+    /// What is set: as it is replicated, or, before anybody has set anything, what a new cluster begins
+    /// with.
+    fn settings(&self, setting: Option<&Setting>) -> Result<Settings, ConfigError> {
+        let Some(setting) = setting else { return Ok(self.config.settings.clone()) };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((index, settings)) = &*read
+            && *index == setting.modified
+        {
+            return settings.clone();
+        }
+        let settings = Settings::from_json(&setting.value);
+        *read = Some((setting.modified, settings.clone()));
+        settings
+    }
+
+    fn options(&self, strictness: Strictness) -> Result<Options, OptionError> {
+        let options = Options::default()
+            .with_update_interval(span(self.config.update_interval))?
+            .with_reconcile_interval(span(self.config.reconcile_interval))?;
+        Ok(options
+            .with_promoter(Arc::new(PolicyPromoter::new()))
+            .with_logger(Arc::clone(&self.telling) as _)
+            .with_strictness(strictness))
+    }
+}
+
+/// As autopilot counts time; about 292 years at most.
+fn span(duration: Duration) -> Span {
+    Span(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+}
+
+impl Local {
+    /// Has autopilot act while this member leads; never returns.
+    pub(crate) async fn keep_autopilot(&self) {
+        let pilot = self.pilot();
+        if !pilot.is_on() {
+            std::future::pending::<()>().await;
+        }
+        // However this future ends, the engine ends with it.
+        let _leaves = Leaves(self);
+        let mut leader = self.node().leader();
+        loop {
+            match self.leads() {
+                Some(term) => self.take_office(term).await,
+                None => pilot.leave_office(),
+            }
+            tokio::select! {
+                _ = leader.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Sees to it that the engine runs by what is set.
+    async fn take_office(&self, term: Term) {
+        let pilot = self.pilot();
+        if self.store().autopilot().is_none() {
+            self.seed_settings().await;
+        }
+        // Settings that this version cannot read stop the engine from acting, not from saying so.
+        let settings = self.autopilot_settings().unwrap_or_default();
+        let strictness = settings.strictness();
+        if pilot.is_in_office(term, &strictness) {
+            return;
+        }
+        pilot.leave_office();
+        let options = match pilot.options(strictness.clone()) {
+            Ok(options) => options,
+            Err(error) => {
+                tracing::error!(target: "autopilot", %error, "does not run");
+                return;
+            }
+        };
+        pilot.telling.begin();
+        let (site, host) = (Arc::new(Site::new(self.clone())), Arc::new(TokioHost::current()));
+        let (raft, application) = (Arc::clone(&site), Arc::clone(&site));
+        let autopilot = Autopilot::new(raft, application, host.clone(), host, options);
+        let office = Office { term, strictness, autopilot: autopilot.clone(), site };
+        *pilot.office() = Some(office);
+        tracing::info!(target: "autopilot", "looks after the members");
+        autopilot.start(Signal::new()).await;
+    }
+
+    /// Has the cluster begin with the settings of this member, so that every leader goes by the same.
+    async fn seed_settings(&self) {
+        let json = serde_json::Value::Object(self.pilot().config.settings.to_json()).to_string();
+        let expected = Some(Index(0));
+        let seed = Command::SetAutopilot { settings: json.into(), expected };
+        if let Err(error) = self.propose(&seed).await {
+            tracing::debug!(target: "autopilot", reason = error.message(), "not seeded yet");
+        }
+    }
+
+    /// What is set, on this member's word.
+    pub(crate) fn autopilot_settings(&self) -> Result<Settings, ConfigError> {
+        self.pilot().settings(self.store().autopilot().as_ref())
+    }
+}
+
+/// Ends the engine.
+struct Leaves<'a>(&'a Local);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.pilot().leave_office();
+    }
+}

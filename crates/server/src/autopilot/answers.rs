@@ -1,0 +1,244 @@
+//! What operators see of autopilot, and what they set. Only the leader has a state: another member asks
+//! it. What is set is replicated, so that every member knows.
+
+use std::sync::Arc;
+
+use quorate_autopilot::{Settings, Span, State, read_object, write_state};
+use quorate_kv::{Command, KvError, Response, Setting};
+use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
+use quorate_proto::quoratepb::{AutopilotHealthRequest, AutopilotStateRequest};
+use quorate_types::Index;
+use serde_json::{Value, json};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::span;
+use crate::leases::{ASK_AGAIN, client_url, is_passing, passed_on};
+use crate::local::Local;
+use crate::{Engine, status};
+
+/// The longest settings that are taken, as text.
+const SETTINGS_BYTES_MAX: usize = 64 << 10;
+
+/// All settings, and which entries made and changed them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) json: String,
+    pub(crate) created: u64,
+    pub(crate) modified: u64,
+}
+
+/// A cluster in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) is_healthy: bool,
+    pub(crate) json: String,
+}
+
+/// What is asked of the leader.
+enum Asked {
+    Here(Arc<State>),
+    There(AutopilotClient<Channel>),
+}
+
+impl Local {
+    /// The cluster as its leader sees it, as the reference writes it.
+    pub(crate) async fn autopilot_state(&self, is_passed_on: bool) -> Result<String, Status> {
+        let asked = async {
+            loop {
+                let mut client = match self.ask_autopilot(is_passed_on).await? {
+                    Asked::Here(state) => return Ok(write_state(&state)),
+                    Asked::There(client) => client,
+                };
+                match client.state(passed_on(AutopilotStateRequest {})).await {
+                    Ok(answer) => return Ok(answer.into_inner().json),
+                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        self.in_time(asked).await
+    }
+
+    /// The same in short.
+    pub(crate) async fn autopilot_health(&self, is_passed_on: bool) -> Result<Health, Status> {
+        let asked = async {
+            loop {
+                let mut client = match self.ask_autopilot(is_passed_on).await? {
+                    Asked::Here(state) => return Ok(health(&state)),
+                    Asked::There(client) => client,
+                };
+                match client.health(passed_on(AutopilotHealthRequest {})).await {
+                    Ok(answer) => {
+                        let answer = answer.into_inner();
+                        return Ok(Health { is_healthy: answer.healthy, json: answer.json });
+                    }
+                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        self.in_time(asked).await
+    }
+
+    /// What is set, as of now.
+    pub(crate) async fn autopilot_config(&self) -> Result<Set, Status> {
+        self.check_engine()?;
+        self.read_barrier().await?;
+        self.set_of(self.store().autopilot().as_ref())
+    }
+
+    /// Changes some of what is set; only if it is still that of the entry `expected`, if that is given.
+    pub(crate) async fn set_autopilot_config(
+        &self,
+        json: &str,
+        expected: Option<u64>,
+    ) -> Result<Set, Status> {
+        self.check_engine()?;
+        self.check_votes()?;
+        if SETTINGS_BYTES_MAX < json.len() {
+            let (bytes, bytes_max) = (json.len(), SETTINGS_BYTES_MAX);
+            let why = format!("autopilot: settings of {bytes} bytes; {bytes_max} are allowed");
+            return Err(Status::invalid_argument(why));
+        }
+        let refused = |error| Status::invalid_argument(format!("autopilot: {error}"));
+        let changes = read_object(json.as_bytes()).map_err(refused)?;
+        let asked = async {
+            loop {
+                self.read_barrier().await?;
+                let before = self.store().autopilot();
+                let modified = before.as_ref().map_or(Index(0), |setting| setting.modified);
+                if let Some(expected) = expected
+                    && Index(expected) != modified
+                {
+                    return Err(Status::failed_precondition(format!(
+                        "autopilot: the settings are those of index {modified}, not of {expected}; \
+                         look at them and try again"
+                    )));
+                }
+                let settings = self.pilot().settings(before.as_ref()).map_err(|error| {
+                    Status::failed_precondition(format!(
+                        "autopilot: this version cannot read what is set, and would lose it: {error}"
+                    ))
+                })?;
+                let settings = settings.with(&changes).map_err(refused)?;
+                self.check_settings(&settings)?;
+                let settings = Value::Object(settings.to_json()).to_string().into();
+                let expected = Some(modified);
+                match self.propose(&Command::SetAutopilot { settings, expected }).await? {
+                    Response::SetAutopilot { succeeded: true, setting } => {
+                        return self.set_of(setting.as_ref());
+                    }
+                    // Somebody was quicker: what is changed is changed in what they have set.
+                    _ => {}
+                }
+            }
+        };
+        self.in_time(asked).await
+    }
+
+    /// What no cluster with this heartbeat could work with.
+    fn check_settings(&self, settings: &Settings) -> Result<(), Status> {
+        let (threshold, heartbeat) =
+            (settings.config.last_contact_threshold, span(self.heartbeat_interval()));
+        if threshold <= heartbeat {
+            return Err(Status::invalid_argument(format!(
+                "autopilot: last_contact_threshold: {threshold} is not more than the heartbeat \
+                 interval of {heartbeat}: no follower would stay healthy"
+            )));
+        }
+        Ok(())
+    }
+
+    fn set_of(&self, setting: Option<&Setting>) -> Result<Set, Status> {
+        let settings = self.pilot().settings(setting).map_err(|error| {
+            Status::failed_precondition(format!(
+                "autopilot: this version cannot read what is set: {error}"
+            ))
+        })?;
+        Ok(Set {
+            json: Value::Object(settings.to_json()).to_string(),
+            created: setting.map_or(0, |setting| setting.created.0),
+            modified: setting.map_or(0, |setting| setting.modified.0),
+        })
+    }
+
+    fn check_engine(&self) -> Result<(), Status> {
+        match self.engine() {
+            Engine::Raft => Ok(()),
+            Engine::Zab => Err(Status::unimplemented(
+                "autopilot does not run on the zab engine, whose members are fixed when the cluster is \
+                 made",
+            )),
+        }
+    }
+
+    /// This member's own state if it leads, or a way to the leader.
+    async fn ask_autopilot(&self, is_passed_on: bool) -> Result<Asked, Status> {
+        self.check_engine()?;
+        loop {
+            if self.leads().is_some() {
+                if !self.pilot().is_on() {
+                    return Err(Status::failed_precondition(
+                        "autopilot is off on the leader (--autopilot false)",
+                    ));
+                }
+                if let Some(picture) = self.pilot().picture() {
+                    return Ok(Asked::Here(picture.state));
+                }
+                // It has only just been elected.
+            } else if is_passed_on {
+                return Err(status::of_kv(KvError::NotLeader));
+            } else if let Some(leader) = self.leader()
+                && let Some(url) = client_url(self.store(), leader)
+            {
+                return Ok(Asked::There(AutopilotClient::new(self.leases().channel(&url)?)));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
+/// A state in short: what an operator looks at first.
+fn health(state: &State) -> Health {
+    let number = |name: &str| state.ext.as_ref()?.get(name)?.as_u64();
+    let servers: Vec<Value> = state
+        .servers
+        .iter()
+        .map(|(id, one)| {
+            let reason = state.ext.as_ref().and_then(|ext| {
+                ext.get("reasons")?.get("servers")?.get(id.as_str())?.as_str()
+            });
+            let contact = one.stats.last_contact;
+            json!({
+                "ID": id.as_str(),
+                "Name": one.server.name,
+                "Address": one.server.address,
+                "NodeStatus": one.server.node_status.as_str(),
+                "NodeType": one.server.node_type.as_str(),
+                "Version": one.server.version,
+                "State": one.state.as_str(),
+                "Voter": one.has_voting_rights(),
+                "Healthy": one.health.healthy,
+                "StableSince": one.health.stable_since.to_string(),
+                "LastContact": if contact < Span::ZERO { "never".to_owned() } else { contact.to_string() },
+                "LastTerm": one.stats.last_term.0,
+                "LastIndex": one.stats.last_index.0,
+                "Reason": reason.unwrap_or_default(),
+            })
+        })
+        .collect();
+    let tolerance = state.failure_tolerance;
+    let voters: Vec<&str> = state.voters.iter().map(|id| id.as_str()).collect();
+    let upgrade = state.ext.as_ref().and_then(|ext| ext.get("upgrade")?.get("status")?.as_str());
+    let json = json!({
+        "Healthy": state.healthy,
+        "FailureTolerance": tolerance,
+        "OptimisticFailureTolerance": number("optimistic_failure_tolerance").unwrap_or(tolerance),
+        "Leader": state.leader.as_ref().map_or("", |id| id.as_str()),
+        "Voters": voters,
+        "Upgrade": upgrade.unwrap_or_default(),
+        "Servers": servers,
+    });
+    Health { is_healthy: state.healthy, json: json.to_string() }
+}

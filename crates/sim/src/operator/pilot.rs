@@ -1,0 +1,370 @@
+//! Autopilot in the operator's place: the operator only sets up machines, a new one for each that is
+//! lost, and adds them as learners. Everything else is decided by the leader's autopilot, from what the
+//! leader knows, as the server has it (`server/src/autopilot/site.rs`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::BytesMut;
+use quorate_autopilot::adapter::{
+    CoreChange, CoreMembership, admits, server_id, stats_of_leader, stats_of_peer,
+};
+use quorate_autopilot::{
+    Action, Inputs, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings, Span,
+    State, Time, plan_prune, plan_reconcile, quorum,
+};
+use quorate_raft::{AnyConfChange, ConfChange, ConfChangeType};
+use quorate_replica::{RequestId, seal_change};
+use quorate_types::{Index, NodeId, Term};
+
+use crate::plan::{Plan, SECOND};
+use crate::world::{What, World};
+
+/// Between two states, and between two rounds.
+const UPDATE_US: u64 = 2 * SECOND;
+const ROUND_US: u64 = 10 * SECOND;
+/// A learner that is stable for so long is promoted, a member that is dead for so long is removed.
+const STABLE: Span = Span::from_secs(5);
+const DEAD: Span = Span::from_secs(20);
+/// Changes that a run may take at the beginning, and for each thing that goes wrong.
+const CHANGES_AT_FIRST: u64 = 20;
+const CHANGES_A_FAULT: u64 = 4;
+
+/// One leader's autopilot; a new leader begins anew.
+#[derive(Debug, Default)]
+pub(crate) struct Pilot {
+    led_by: Option<(NodeId, Term)>,
+    promoter: PolicyPromoter,
+    state: State,
+    updated_us: u64,
+    round_us: u64,
+    /// What is left of a round, and the membership that it was decided on.
+    actions: VecDeque<Action>,
+    decided_on: Index,
+    /// The membership before the change under way.
+    asked_on: Index,
+    changes: u64,
+}
+
+/// What a leader knows.
+struct View {
+    term: Term,
+    inputs: Inputs,
+    membership: CoreMembership,
+    may_change: bool,
+}
+
+impl World<'_> {
+    /// Looks at the cluster once a second, and does what is due.
+    pub(super) fn pilot(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let at = self.place(leader);
+        let Some(mut view) = self.view_of(at) else { return };
+        self.stop_unlisted(&view.membership);
+        if self.operator.is_changing {
+            let settled = 5 * SECOND + 10 * self.plan.election_us();
+            let is_over = self.operator.pilot.asked_on < view.membership.index
+                || self.operator.changed_at + settled <= self.now;
+            if !is_over {
+                return;
+            }
+            self.operator.is_changing = false;
+            // Nobody else changes anything: what is left of the round was decided on this.
+            self.operator.pilot.decided_on = view.membership.index;
+        }
+        if self.operator.is_done {
+            return;
+        }
+        let settings = settings(&self.plan);
+        let (config, strictness) = (settings.config(), settings.strictness());
+        let (now_us, pilot) = (self.now, &mut self.operator.pilot);
+        if pilot.led_by != Some((leader, view.term)) {
+            let (led_by, changes) = (Some((leader, view.term)), pilot.changes);
+            *pilot = Pilot { led_by, changes, round_us: now_us, ..Pilot::default() };
+        }
+        if pilot.updated_us + UPDATE_US <= now_us || pilot.updated_us == 0 {
+            pilot.updated_us = now_us;
+            let inputs = &mut view.inputs;
+            inputs.first_state_time = pilot.state.first_state_time().unwrap_or(inputs.now);
+            inputs.current = Some(pilot.state.clone());
+            inputs.config = config.clone();
+            pilot.state = State::next(inputs, &pilot.promoter, &strictness);
+        }
+        if !view.may_change {
+            return;
+        }
+        if let Some(action) = pilot.actions.pop_front() {
+            self.act(leader, &view, &action);
+            return;
+        }
+        if self.add_machines(leader, &view) {
+            return;
+        }
+        let pilot = &mut self.operator.pilot;
+        if now_us < pilot.round_us + ROUND_US {
+            return;
+        }
+        pilot.round_us = now_us;
+        pilot.decided_on = view.membership.index;
+        let (now, state) = (view.inputs.now, &pilot.state);
+        let wanted = pilot.promoter.calculate_promotions_and_demotions(now, &config, state);
+        let round = plan_reconcile(now, &config, state, &wanted, &strictness, false);
+        pilot.actions = round.map(|round| round.actions.into()).unwrap_or_default();
+        if pilot.actions.is_empty() {
+            let configuration = view.membership.configuration();
+            let known = &view.inputs.known_servers;
+            let prune = plan_prune(
+                now,
+                &config,
+                &configuration,
+                known,
+                state,
+                &pilot.promoter,
+                &strictness,
+            );
+            pilot.actions = prune.actions().cloned().collect();
+        }
+    }
+
+    /// Whether every member runs for all that is known, and votes if it is to.
+    pub(crate) fn is_tended(&self) -> bool {
+        let conf = &self.checks.conf_state;
+        let is_gone = |id: &NodeId| self.nodes[self.place(*id)].is_gone;
+        let policy = settings(&self.plan).policy;
+        let may_wait = policy != settings_of(0).policy;
+        conf.voters_outgoing.is_empty()
+            && !conf.voters.iter().chain(&conf.learners).any(is_gone)
+            && (conf.learners.is_empty() || may_wait)
+    }
+
+    fn view_of(&self, at: usize) -> Option<View> {
+        let process = self.nodes[at].process.as_ref()?;
+        let (status, election_us) = (process.replica.status(), self.plan.election_us());
+        let (leader, conf) = (self.nodes[at].id, &status.conf_state);
+        let learners = conf.learners.iter().chain(&conf.learners_next);
+        let mut membership = CoreMembership {
+            voters: conf.voters.iter().copied().collect(),
+            voters_outgoing: conf.voters_outgoing.iter().copied().collect(),
+            learners: learners.copied().collect(),
+            addresses: BTreeMap::new(),
+            index: process.replica.membership_index(),
+            leader: Some(leader),
+        };
+        let all: BTreeSet<NodeId> =
+            membership.voters.iter().chain(&membership.learners).copied().collect();
+        membership.addresses = all.iter().map(|id| (*id, address(*id))).collect();
+        let now = time(self.now);
+        let mut inputs = Inputs {
+            now,
+            configuration: membership.configuration(),
+            last_index: status.last,
+            last_term: process.replica.last_term().unwrap_or_default(),
+            leader: Some(server_id(leader)),
+            is_leader: true,
+            ..Inputs::default()
+        };
+        for reach in process.replica.reaches() {
+            let (id, heard) = (reach.node, process.heard.get(&reach.node).copied());
+            let is_alive = id == leader || heard.is_some_and(|at| self.now < at + 2 * election_us);
+            let node_status = match (is_alive, heard) {
+                (true, _) => NodeStatus::Alive,
+                (false, Some(_)) => NodeStatus::Failed,
+                // Added, and nobody has heard of it yet: a machine takes its time to start.
+                (false, None) if membership.learners.contains(&id) => NodeStatus::Unknown,
+                (false, None) => NodeStatus::Failed,
+            };
+            let meta = [("zone".to_owned(), format!("z{}", id.0 % 3))];
+            let server = Server {
+                id: server_id(id),
+                address: address(id),
+                node_status,
+                version: version(&self.plan, id),
+                meta: Some(meta.into()),
+                ..Server::default()
+            };
+            let stats = match id == leader {
+                true => stats_of_leader(inputs.last_index, inputs.last_term),
+                false => stats_of_peer(now, reach.matched, reach.term, heard.map(time)),
+            };
+            inputs.known_servers.insert(server_id(id), server);
+            inputs.fetched_stats.insert(server_id(id), stats);
+            if reach.is_sent_snapshot {
+                inputs.receiving_snapshot.insert(server_id(id));
+            }
+        }
+        let may_change = process.replica.may_change();
+        Some(View { term: status.term, inputs, membership, may_change })
+    }
+
+    fn stop_unlisted(&mut self, membership: &CoreMembership) {
+        let newest = &self.checks.conf_state;
+        let known = [&newest.voters, &newest.voters_outgoing, &newest.learners];
+        let mut known: Vec<NodeId> = known.into_iter().flatten().copied().collect();
+        known.extend(membership.voters.iter().chain(&membership.learners));
+        self.stop_removed(&known);
+    }
+
+    /// For each machine that is lost another one comes, and has to be made a voter by autopilot.
+    fn add_machines(&mut self, leader: NodeId, view: &View) -> bool {
+        let members: Vec<NodeId> =
+            view.membership.voters.iter().chain(&view.membership.learners).copied().collect();
+        let is_there = |id: &&NodeId| !self.nodes[self.place(**id)].is_gone;
+        if self.plan.members <= members.iter().filter(is_there).count() {
+            return false;
+        }
+        let id = self.spare_member(&members);
+        self.checks.count("machines added");
+        self.propose(leader, view, ConfChangeType::AddLearnerNode, id);
+        true
+    }
+
+    fn act(&mut self, leader: NodeId, view: &View, action: &Action) {
+        let pilot = &mut self.operator.pilot;
+        // A change of one's own is what the next one is decided on; any other ends the round.
+        if admits(view.membership.index, pilot.decided_on).is_err() {
+            pilot.actions.clear();
+            self.checks.count("autopilot rounds abandoned");
+            return;
+        }
+        let removal = match action {
+            Action::TransferLeadership { id, .. } => {
+                if let Ok(to) = view.membership.plan_transfer(id) {
+                    self.trace(leader, &format!("autopilot hands leadership to n{}", to.0));
+                    self.checks.count("autopilot transfers");
+                    self.on_node(leader, What::Transfer(to));
+                }
+                return;
+            }
+            Action::RemoveFailedServer(server) => {
+                let is_back = view.inputs.known_servers.get(&server.id);
+                if is_back.is_some_and(|server| server.node_status == NodeStatus::Alive) {
+                    return;
+                }
+                Some(Action::RemoveServer { id: server.id.clone() })
+            }
+            _ => None,
+        };
+        let Ok(Some(change)) = view.membership.plan(removal.as_ref().unwrap_or(action)) else {
+            return;
+        };
+        let (change_type, id) = match change {
+            CoreChange::AddNode { id, .. } => (ConfChangeType::AddNode, id),
+            CoreChange::AddLearner { id, .. } => (ConfChangeType::AddLearnerNode, id),
+            CoreChange::RemoveNode { id } => (ConfChangeType::RemoveNode, id),
+            CoreChange::UpdateNode { .. } | CoreChange::Replace { .. } => return,
+        };
+        self.trace(leader, &format!("autopilot: {action}"));
+        if change_type == ConfChangeType::RemoveNode {
+            self.check_removal(leader, view, id);
+        }
+        self.checks.count(match change_type {
+            ConfChangeType::AddNode => "autopilot promotions",
+            ConfChangeType::AddLearnerNode => "autopilot demotions",
+            _ => "autopilot removals",
+        });
+        self.operator.pilot.changes += 1;
+        self.check_rest();
+        self.propose(leader, view, change_type, id);
+    }
+
+    /// In the term in which it was judged, or never: as the runtime has it.
+    fn propose(&mut self, leader: NodeId, view: &View, change_type: ConfChangeType, id: NodeId) {
+        let mut context = BytesMut::new();
+        seal_change(RequestId(self.now), view.term, &mut context);
+        let context = context.freeze();
+        let change = ConfChange { id: 0, change_type, node_id: id, context };
+        self.operator.is_changing = true;
+        self.operator.changed_at = self.now;
+        let pilot = &mut self.operator.pilot;
+        pilot.asked_on = view.membership.index;
+        self.checks.count("membership changes asked for");
+        let at = self.place(leader);
+        self.ask_membership(at, AnyConfChange::V1(change));
+    }
+
+    /// A removal never costs the quorum: if the leader reaches one, it reaches one of those that stay.
+    fn check_removal(&mut self, leader: NodeId, view: &View, removed: NodeId) {
+        let voters = &view.membership.voters;
+        let reached = |id: &&NodeId| {
+            let node = &self.nodes[self.place(**id)];
+            let runs = node.process.is_some() && node.paused_until <= self.now;
+            **id == leader
+                || runs && !self.net.is_cut(leader, **id) && !self.net.is_cut(**id, leader)
+        };
+        let before = voters.iter().filter(reached).count();
+        let rest: Vec<&NodeId> = voters.iter().filter(|id| **id != removed).collect();
+        let after = rest.iter().copied().filter(reached).count();
+        if quorum(voters.len()) <= before && after < quorum(rest.len()) {
+            self.checks.fail(format!(
+                "autopilot removes n{}, and the quorum with it: {after} of {} are left",
+                removed.0,
+                rest.len()
+            ));
+        }
+    }
+
+    /// It comes to rest: no more changes than there were reasons.
+    fn check_rest(&mut self) {
+        let faults: u64 = self.checks.ledger.faults.values().sum();
+        let most = CHANGES_AT_FIRST + CHANGES_A_FAULT * faults;
+        let changes = self.operator.pilot.changes;
+        if most < changes {
+            self.checks.fail(format!("autopilot made {changes} changes, for {faults} faults"));
+        }
+    }
+}
+
+/// What the seed's cluster is told.
+fn settings(plan: &Plan) -> Settings {
+    let mut settings = settings_of(plan.cluster >> 16);
+    settings.config.min_quorum = plan.members.min(3) as u64;
+    let contact = i64::try_from(2 * plan.election_us() / 1000).unwrap_or(i64::MAX);
+    settings.config.last_contact_threshold = Span::from_millis(contact);
+    settings
+}
+
+/// Every third cluster has zones, and every third is moved to newer members.
+fn settings_of(seed: u64) -> Settings {
+    let mut settings = Settings { dead_server_threshold: DEAD, ..Settings::default() };
+    settings.join_grace = DEAD;
+    settings.config.server_stabilization_time = STABLE;
+    settings.config.max_trailing_logs = 200;
+    settings.policy = match seed % 3 {
+        0 => PolicyConfig { disable_upgrade_migration: true, ..PolicyConfig::default() },
+        1 => PolicyConfig {
+            disable_upgrade_migration: true,
+            redundancy_zone_tag: "zone".to_owned(),
+            ..PolicyConfig::default()
+        },
+        _ => PolicyConfig::default(),
+    };
+    settings
+}
+
+/// Machines that come later are newer.
+fn version(plan: &Plan, id: NodeId) -> String {
+    let is_later = plan.members < id.0 as usize;
+    if is_later { "1.1.0" } else { "1.0.0" }.to_owned()
+}
+
+fn address(id: NodeId) -> String {
+    format!("n{}", id.0)
+}
+
+fn time(us: u64) -> Time {
+    Time::from_unix(0, 0).plus(Span(i64::try_from(us * 1000).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_autopilot::adapter::node_id;
+
+    use super::*;
+
+    #[test]
+    fn ids_and_times_are_told_apart() {
+        assert_eq!(node_id(&server_id(NodeId(31))), Some(NodeId(31)));
+        assert_eq!(time(3 * SECOND).since(time(SECOND)), Span::from_secs(2));
+        let policies: Vec<_> = (0..3).map(|seed| settings_of(seed).policy).collect();
+        assert!(policies[0] != policies[1] && policies[1] != policies[2]);
+    }
+}
