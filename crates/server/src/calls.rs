@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
@@ -15,6 +16,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+use quorate_runtime::Histogram;
 use tonic::Code;
 
 use crate::status;
@@ -153,6 +155,8 @@ pub(crate) struct Method {
     handled: [AtomicU64; CODES.len()],
     received: AtomicU64,
     sent: AtomicU64,
+    /// Of calls that failed, and of those that did not.
+    durations: [Histogram; 2],
 }
 
 /// The figures of one method.
@@ -177,6 +181,7 @@ impl Calls {
                     handled: Default::default(),
                     received: AtomicU64::new(0),
                     sent: AtomicU64::new(0),
+                    durations: Default::default(),
                 };
                 (format!("/{service}/{name}"), Arc::new(method))
             })
@@ -232,6 +237,17 @@ impl Calls {
 }
 
 impl Method {
+    /// How long calls took that were answered well, or were not. Only of calls that are one request
+    /// and one answer.
+    pub(crate) fn durations(&self, success: bool) -> &Histogram {
+        &self.durations[usize::from(success)]
+    }
+
+    /// Whether a call is one request and one answer.
+    pub(crate) fn is_unary(&self) -> bool {
+        self.kind == UNARY
+    }
+
     pub(crate) fn figures(&self) -> MethodFigures {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         MethodFigures {
@@ -254,7 +270,7 @@ pub(crate) async fn counted(
     };
     method.started.fetch_add(1, Ordering::Relaxed);
     calls.on_version(request.headers().get("client-api-version"), method.kind != UNARY);
-    let mut open = Open { method, code: Code::Cancelled };
+    let mut open = Open { method, code: Code::Cancelled, begun: Instant::now() };
     let incoming = Counting {
         method: Arc::clone(&open.method),
         calls: Arc::clone(&calls),
@@ -281,6 +297,7 @@ struct Open {
     method: Arc<Method>,
     /// What came of it; as long as nothing did, its client went away.
     code: Code,
+    begun: Instant,
 }
 
 impl Open {
@@ -295,6 +312,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(handled) = self.method.handled.get(self.code as usize) {
             handled.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.method.is_unary() {
+            self.method.durations(self.code == Code::Ok).observe(self.begun.elapsed());
         }
     }
 }
@@ -435,7 +455,8 @@ mod tests {
     fn a_call_counts_once_by_what_ended_it() {
         let calls = Calls::new();
         let method = calls.methods.values().next().unwrap();
-        let open = || Open { method: Arc::clone(method), code: Code::Cancelled };
+        let open =
+            || Open { method: Arc::clone(method), code: Code::Cancelled, begun: Instant::now() };
         drop(open());
         let mut answered = open();
         let mut headers = HeaderMap::new();

@@ -11,6 +11,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod move_leader;
+mod range_stream;
 mod watch;
 
 use std::pin::Pin;
@@ -51,7 +52,7 @@ pub(crate) fn routes(local: &Local, request_bytes_max: u64) -> Routes {
         .unwrap_or(usize::MAX)
         .saturating_add(MESSAGE_OVERHEAD_BYTES);
     let door = Door { local: local.clone() };
-    let kv = KvServer::new(kv::Service::new(local.clone()))
+    let kv = KvServer::new(kv::Service::new(local.clone(), message_bytes_max))
         .max_decoding_message_size(message_bytes_max)
         // Reads are not limited; the wire format ends here.
         .max_encoding_message_size(i32::MAX as usize);
@@ -118,9 +119,4 @@ async fn leaderless(local: &Local) {
         looks.tick().await;
         leaderless = if local.leader().is_some() { 0 } else { leaderless + 1 };
     }
-}
-
-/// What a method answers that is not there yet.
-fn not_yet<T>(method: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{method} is not supported yet")))
 }

@@ -4,6 +4,7 @@
 //! health    /health, /livez, /readyz
 //! /version  what this member is
 //! /metrics  its figures
+//! /debug/vars  this process, on the client port only
 //! ```
 
 mod health;
@@ -21,6 +22,7 @@ use tonic::Status;
 use tonic::service::Routes;
 
 use crate::calls::{Calls, counted};
+use crate::deadline;
 use crate::figures::Figures;
 use crate::grpc::learner;
 use crate::local::Local;
@@ -39,7 +41,9 @@ pub(crate) fn router(services: Routes, calls: Arc<Calls>, plain: Plain) -> Route
     services
         .into_axum_router()
         .layer(middleware::from_fn_with_state(local, learner::refuse))
+        .layer(middleware::from_fn(deadline::kept))
         .layer(middleware::from_fn_with_state(calls, counted))
+        .merge(Router::new().route("/debug/vars", get(vars)).with_state(plain.clone()))
         .merge(observing(plain))
         .fallback(unknown)
 }
@@ -72,6 +76,31 @@ async fn metrics(State(plain): State<Plain>) -> Response {
         }
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// The process and its place in the cluster, under the names that etcd exports, as far as they mean
+/// something here.
+async fn vars(State(plain): State<Plain>) -> Response {
+    let status = plain.local.status();
+    let role = match (status.is_leader, status.is_learner, status.leader) {
+        (true, _, _) => "StateLeader",
+        (_, true, _) | (_, _, Some(_)) => "StateFollower",
+        _ => "StateCandidate",
+    };
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let vars = json!({
+        "cmdline": words.collect::<Vec<_>>(),
+        "file_descriptor_limit": crate::open_files::limit().unwrap_or(0),
+        "raft.status": {
+            "id": format!("{:x}", status.node),
+            "term": status.term.0,
+            "commit": status.commit.0,
+            "applied": status.applied.0,
+            "lead": status.leader.map_or("0".to_owned(), |leader| format!("{leader:x}")),
+            "raftState": role,
+        },
+    });
+    answer(StatusCode::OK, &vars)
 }
 
 fn answer(code: StatusCode, body: &Value) -> Response {

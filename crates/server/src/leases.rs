@@ -177,6 +177,8 @@ impl Local {
                         let now_ms = self.leases().now_ms();
                         let left = self.store().lease_time_to_live(id, false, now_ms);
                         let lives = left.is_ok_and(|left| 0 <= left.ttl_seconds);
+                        let renewed = &self.tally().leases_renewed;
+                        renewed.fetch_add(u64::from(lives), Ordering::Relaxed);
                         return Ok(Some(if lives { ttl_seconds } else { 0 }));
                     }
                 }

@@ -19,6 +19,7 @@ use crate::leases::Leases;
 use crate::membership::Rules;
 use crate::quota::Quota;
 use crate::status;
+use crate::tally::Tally;
 use crate::watching::Watching;
 
 /// How often to see whether compacted data is gone.
@@ -45,6 +46,7 @@ pub(crate) struct Local {
     watching: Arc<Watching>,
     stopping: watch::Receiver<bool>,
     reads: Arc<Reads>,
+    tally: Arc<Tally>,
 }
 
 /// Reads that went other than they should.
@@ -67,6 +69,7 @@ impl Local {
             watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
             stopping,
             reads: Arc::default(),
+            tally: Arc::default(),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
@@ -200,6 +203,10 @@ impl Local {
 
     pub(crate) fn reads(&self) -> &Reads {
         &self.reads
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {

@@ -12,6 +12,7 @@ mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
+mod leaderless;
 mod maintenance;
 mod membership;
 mod others;

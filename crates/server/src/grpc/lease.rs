@@ -1,5 +1,7 @@
 //! Leases. A grant and a revocation go through the log; renewals and questions go to the leader.
 
+use std::pin::pin;
+
 use quorate_kv as kv;
 use quorate_kv::Command;
 use quorate_proto::etcdserverpb::lease_server::Lease;
@@ -13,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Streamed;
 use super::kv::mismatched;
+use super::{Streamed, leaderless, wants_leader};
 use crate::leases::PASSED_ON;
 use crate::local::Local;
 use crate::status;
@@ -67,12 +69,22 @@ impl Lease for Service {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let is_passed_on = is_passed_on(request.metadata());
+        let wants_leader = wants_leader(request.metadata());
         let mut requests = request.into_inner();
         let (answers, outgoing) = mpsc::channel(1);
         let local = self.local.clone();
         tokio::spawn(async move {
+            let mut leaderless = pin!(leaderless(&local));
             // One after the other: each has one answer, in its order.
-            while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
+            loop {
+                let request = tokio::select! {
+                    request = requests.message() => request,
+                    () = &mut leaderless, if wants_leader => {
+                        let _ = answers.send(Err(status::of_kv(kv::KvError::NoLeader))).await;
+                        return;
+                    }
+                };
+                let Ok(Some(LeaseKeepAliveRequest { id })) = request else { return };
                 // As of before the renewal: it says when the lease was alive for sure.
                 let header = Some(local.header(local.store().revision()));
                 let renewed = tokio::select! {

@@ -1,7 +1,7 @@
 //! What an operator asks of one member.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_kv as kv;
 use quorate_kv::{AlarmType, Command, KvError};
@@ -111,6 +111,7 @@ impl Maintenance for Service {
     ) -> Result<Response<DefragmentResponse>, Status> {
         // They would wait for each other on threads that others need.
         let _turn = self.defragmenting.lock().await;
+        let _counted = self.local.tally().defragmenting();
         let before = self.local.status().db_bytes;
         tracing::info!(db_bytes = before, "defragmenting");
         self.local.node().defragment().await.map_err(|error| failed("defragmentation", &error))?;
@@ -201,6 +202,7 @@ fn send(
     local: &Local,
     runtime: &Handle,
 ) {
+    let begun = Instant::now();
     loop {
         let piece = match saving.next_piece() {
             Ok(Some(piece)) => Ok(SnapshotResponse {
@@ -209,7 +211,10 @@ fn send(
                 blob: piece.bytes,
                 version: CLUSTER_VERSION.to_owned(),
             }),
-            Ok(None) => return,
+            Ok(None) => {
+                local.tally().snapshot.observe(begun.elapsed());
+                return;
+            }
             Err(error) => {
                 tracing::error!(%error, "a snapshot could not be read");
                 Err(status::of_kv(KvError::Corrupt))
