@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_proto::etcdserverpb::{PutRequest, StatusRequest};
+use quorate_proto::etcdserverpb::{PutRequest, RangeRequest, StatusRequest};
 use quorate_proto::tonic::transport::Endpoint;
 use tempfile::TempDir;
 
@@ -207,14 +207,74 @@ impl Cluster {
     ///
     /// It cannot be started, ends, or does not answer within half a minute.
     pub async fn restart(&mut self, number: usize, pause: Duration) -> Result<(), ClusterError> {
-        let node = &mut self.nodes[number];
-        node.end();
+        self.kill(number);
         tokio::time::sleep(pause).await;
+        self.spawn(number)?;
+        self.answers().await
+    }
+
+    /// Ends a server at once, as a lost machine would.
+    pub fn kill(&mut self, number: usize) {
+        self.nodes[number].end();
+    }
+
+    /// Starts a server that was killed, and says how long it took until a linearizable read was
+    /// answered.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started, ends, or does not answer within half a minute.
+    pub async fn revive(&mut self, number: usize) -> Result<Duration, ClusterError> {
+        let begun = Instant::now();
+        self.spawn(number)?;
+        loop {
+            let node = &self.nodes[number];
+            let Err(reason) = node.reads().await else { return Ok(begun.elapsed()) };
+            self.running()?;
+            if START_LIMIT < begun.elapsed() {
+                let log = tail(&self.nodes[number].log);
+                return Err(ClusterError::Silent { program: self.name, reason, log });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until all servers answer, and each knows a leader.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Cluster::start`].
+    pub async fn settled(&mut self) -> Result<(), ClusterError> {
+        self.answers().await
+    }
+
+    /// The server that leads, by its own word.
+    ///
+    /// # Errors
+    ///
+    /// Nobody leads for half a minute.
+    pub async fn leader(&mut self) -> Result<usize, ClusterError> {
+        let begun = Instant::now();
+        while begun.elapsed() < START_LIMIT {
+            for (number, node) in self.nodes.iter().enumerate() {
+                if node.leads().await == Ok(true) {
+                    return Ok(number);
+                }
+            }
+            self.running()?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let reason = "nobody leads".to_owned();
+        Err(ClusterError::Silent { program: self.name, reason, log: tail(&self.nodes[0].log) })
+    }
+
+    fn spawn(&mut self, number: usize) -> Result<(), ClusterError> {
+        let node = &mut self.nodes[number];
         node.child = node.command.spawn().map_err(|reason| ClusterError::Start {
             program: node.command.get_program().to_string_lossy().into_owned(),
             reason,
         })?;
-        self.answers().await
+        Ok(())
     }
 
     fn data_folder(&self, name: &str) -> PathBuf {
@@ -270,6 +330,22 @@ impl Node {
         let put = PutRequest { key: "ready".into(), ..PutRequest::default() };
         KvClient::new(channel).put(put).await.map_err(|status| status.to_string())?;
         Ok(())
+    }
+
+    /// Whether it answers a linearizable read.
+    async fn reads(&self) -> Result<(), String> {
+        let channel = self.endpoint.connect().await.map_err(|error| error.to_string())?;
+        let range = RangeRequest { key: "ready".into(), ..RangeRequest::default() };
+        KvClient::new(channel).range(range).await.map_err(|status| status.to_string())?;
+        Ok(())
+    }
+
+    /// Whether it says that it leads.
+    async fn leads(&self) -> Result<bool, String> {
+        let channel = self.endpoint.connect().await.map_err(|error| error.to_string())?;
+        let status = MaintenanceClient::new(channel).status(StatusRequest {}).await;
+        let status = status.map_err(|status| status.to_string())?.into_inner();
+        Ok(status.header.is_some_and(|header| header.member_id == status.leader))
     }
 }
 

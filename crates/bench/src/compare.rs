@@ -43,6 +43,27 @@ pub struct Plan {
     pub folder: PathBuf,
 }
 
+#[cfg(test)]
+impl Plan {
+    /// A small one.
+    pub(crate) fn example() -> Plan {
+        Plan {
+            programs: Vec::new(),
+            works: vec![Work::Put],
+            client_counts: vec![1, 64],
+            connections_max: 1,
+            request_count: 1,
+            duration_max: Duration::ZERO,
+            repeat_count: 3,
+            node_count: 3,
+            value_bytes: 1,
+            key_count: 1,
+            first_port: 1,
+            folder: PathBuf::new(),
+        }
+    }
+}
+
 /// Why a comparison ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -320,20 +341,7 @@ mod tests {
 
     fn plan() -> Plan {
         let program = |name| Program { name, path: PathBuf::new(), words: &[] };
-        Plan {
-            programs: vec![program("ours"), program("theirs")],
-            works: vec![Work::Put],
-            client_counts: vec![1, 64],
-            connections_max: 1,
-            request_count: 1,
-            duration_max: Duration::ZERO,
-            repeat_count: 3,
-            node_count: 3,
-            value_bytes: 1,
-            key_count: 1,
-            first_port: 1,
-            folder: PathBuf::new(),
-        }
+        Plan { programs: vec![program("ours"), program("theirs")], ..Plan::example() }
     }
 
     #[test]

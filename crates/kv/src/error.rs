@@ -281,30 +281,4 @@ pub enum StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::KvError;
-
-    #[test]
-    fn texts_and_codes_are_etcds() {
-        for (error, code, text) in [
-            (KvError::EmptyKey, 3, "etcdserver: key is not provided"),
-            (KvError::Compacted, 11, "etcdserver: mvcc: required revision has been compacted"),
-            (KvError::FutureRev, 11, "etcdserver: mvcc: required revision is a future revision"),
-            (KvError::LeaseNotFound, 5, "etcdserver: requested lease not found"),
-            (KvError::NoSpace, 8, "etcdserver: mvcc: database space exceeded"),
-            (KvError::Stopped, 14, "etcdserver: server stopped"),
-            (KvError::InvalidAuthToken, 16, "etcdserver: invalid auth token"),
-            (KvError::Corrupt, 15, "etcdserver: corrupt cluster"),
-        ] {
-            assert_eq!((error.code(), error.to_string().as_str()), (code, text));
-        }
-    }
-
-    #[test]
-    fn no_two_answers_share_a_text() {
-        let texts: BTreeSet<_> = KvError::ALL.iter().map(|error| error.message()).collect();
-        assert_eq!(texts.len(), KvError::ALL.len());
-    }
-}
+mod tests;

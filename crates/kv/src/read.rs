@@ -49,6 +49,21 @@ impl Store {
         .map(|((), mut responses)| responses.remove(0))
     }
 
+    /// Reads a page of an interval: as [`Store::range`], but it goes no further than the limit, so the
+    /// count is not of the interval. The keys of the next page begin after the last of this one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::range`].
+    pub fn page(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        request.validate()?;
+        self.read_by(Scan::page, RANGE_ANSWER_BYTES_MAX, |state| {
+            check_range(request, state.meta.revision, state.meta.compacted)?;
+            Ok(((), vec![request]))
+        })
+        .map(|((), mut responses)| responses.remove(0))
+    }
+
     /// Runs a transaction that holds nothing but ranges, all of them on one state.
     ///
     /// # Errors
@@ -84,9 +99,19 @@ impl Store {
         bytes_max: usize,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
     ) -> Result<(T, Vec<RangeResponse>), KvError> {
+        self.read_by(Scan::new, bytes_max, plan)
+    }
+
+    /// Reads them in scans of one kind.
+    fn read_by<'r, T>(
+        &self,
+        scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
+        bytes_max: usize,
+        plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
+    ) -> Result<(T, Vec<RangeResponse>), KvError> {
         for tries in 0.. {
             let mut allowance = Allowance::new(bytes_max);
-            match self.try_read(&plan, tries == OVERTAKEN_MAX, &mut allowance) {
+            match self.try_read(scan, &plan, tries == OVERTAKEN_MAX, &mut allowance) {
                 Ok(_) if allowance.is_spent() => return Err(KvError::ResponseTooLarge),
                 Ok(done) => return Ok(done),
                 Err(ReadError::Overtaken) => {}
@@ -99,6 +124,7 @@ impl Store {
 
     fn try_read<'r, T>(
         &self,
+        scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
         keeps_lock: bool,
         allowance: &mut Allowance,
@@ -110,7 +136,7 @@ impl Store {
         let mut scans = Vec::with_capacity(requests.len());
         for request in requests {
             let main = if 0 < request.revision { request.revision } else { revision };
-            let mut scan = Scan::new(request, main);
+            let mut scan = scan(request, main);
             while !scan.step(&state, &mut budget, allowance) {
                 state = self.let_others(state)?;
                 budget = STEP_KEYS;
@@ -196,6 +222,8 @@ pub(crate) struct Scan<'r> {
     /// As many of those as can be in the answer.
     found: Vec<Found>,
     found_max: usize,
+    /// Whether it is over with the first key that has no place in the answer.
+    is_page: bool,
 }
 
 impl<'r> Scan<'r> {
@@ -207,7 +235,21 @@ impl<'r> Scan<'r> {
         } else {
             usize::MAX // the limit is for what is first after sorting
         };
-        Scan { request, main, after: None, count: 0, matched: 0, found: Vec::new(), found_max }
+        Scan {
+            request,
+            main,
+            after: None,
+            count: 0,
+            matched: 0,
+            found: Vec::new(),
+            found_max,
+            is_page: false,
+        }
+    }
+
+    /// One that does not count what it does not answer.
+    fn page(request: &'r RangeRequest, main: i64) -> Self {
+        Scan { is_page: true, ..Scan::new(request, main) }
     }
 
     /// Goes on, for at most `budget` keys, which it takes from. True when the walk is over, which it
@@ -236,6 +278,8 @@ impl<'r> Scan<'r> {
                             return ControlFlow::Break(());
                         }
                         self.found.push((*stamp, state.overlay.row(stamp.revision).cloned()));
+                    } else if self.is_page {
+                        return ControlFlow::Break(());
                     }
                 }
                 ControlFlow::Continue(())

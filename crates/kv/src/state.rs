@@ -49,6 +49,8 @@ pub(crate) struct State {
     removed_durably: i64,
     /// Rows that compaction has forgotten and storage still has.
     forgotten: Vec<Revision>,
+    /// Not replicated: how many compaction has forgotten since this began.
+    forgotten_count: u64,
     walk: Option<Walk>,
 }
 
@@ -114,12 +116,17 @@ impl State {
             flushed,
             removed_durably,
             forgotten: Vec::new(),
+            forgotten_count: 0,
             walk: None,
         })
     }
 
     pub(crate) fn flushed(&self) -> LogIndex {
         self.flushed
+    }
+
+    pub(crate) fn forgotten_count(&self) -> u64 {
+        self.forgotten_count
     }
 
     pub(crate) fn removed_durably(&self) -> i64 {
@@ -206,7 +213,9 @@ impl State {
         let Some(walk) = &mut self.walk else { return true };
         let from = walk.after.take();
         let forgotten = &mut self.forgotten;
+        let before = forgotten.len();
         walk.after = self.index.compact(from.as_deref(), walk.target, keys_max, forgotten);
+        self.forgotten_count += (forgotten.len() - before) as u64;
         if walk.after.is_some() {
             return false;
         }

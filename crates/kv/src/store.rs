@@ -295,6 +295,11 @@ impl Store {
         self.any_state().index.keys_count()
     }
 
+    /// Versions of keys that compaction has forgotten since the store was opened.
+    pub fn forgotten_count(&self) -> u64 {
+        self.any_state().forgotten_count()
+    }
+
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
         self.any_state().members.list()

@@ -435,6 +435,12 @@ impl Watches {
         self.queue.len() + self.streams.values().map(|stream| stream.blocked.len()).sum::<usize>()
     }
 
+    /// Events that streams have not taken yet.
+    pub fn waiting_events_count(&self) -> usize {
+        let waiting = self.streams.values().flat_map(|stream| &stream.outbox);
+        waiting.map(|(_, response)| response.events.len()).sum()
+    }
+
     /// How many streams are open.
     pub fn streams_count(&self) -> usize {
         self.streams.len()

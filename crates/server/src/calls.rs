@@ -8,10 +8,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderValue, Request, Response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use quorate_runtime::Histogram;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -151,6 +153,8 @@ pub(crate) struct Method {
     handled: [AtomicU64; CODES.len()],
     received: Flow,
     sent: Flow,
+    /// Of calls that failed, and of those that did not.
+    durations: [Histogram; 2],
 }
 
 /// One direction of a method's calls.
@@ -182,6 +186,7 @@ impl Calls {
                     handled: Default::default(),
                     received: Flow::default(),
                     sent: Flow::default(),
+                    durations: Default::default(),
                 };
                 (format!("/{service}/{name}"), Arc::new(method))
             })
@@ -238,6 +243,17 @@ impl Calls {
 }
 
 impl Method {
+    /// How long calls took that were answered well, or were not. Only of calls that are one request
+    /// and one answer.
+    pub(crate) fn durations(&self, success: bool) -> &Histogram {
+        &self.durations[usize::from(success)]
+    }
+
+    /// Whether a call is one request and one answer.
+    pub(crate) fn is_unary(&self) -> bool {
+        self.kind == UNARY
+    }
+
     pub(crate) fn figures(&self) -> MethodFigures {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         MethodFigures {
@@ -261,7 +277,8 @@ impl Calls {
         let counting = |method| Counting { method, is_sent: false, rest: Rest::default() };
         let incoming = method.cloned().map(counting);
         let request = request.map(|body| Counted { body, counting: incoming, open: None });
-        let open = method.cloned().map(|method| Open { method, code: Code::Cancelled });
+        let begun = Instant::now();
+        let open = method.cloned().map(|method| Open { method, code: Code::Cancelled, begun });
         (request, open)
     }
 }
@@ -284,6 +301,7 @@ pub(crate) struct Open {
     method: Arc<Method>,
     /// What came of it; as long as nothing did, its client went away.
     code: Code,
+    begun: Instant,
 }
 
 impl Open {
@@ -298,6 +316,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(handled) = self.method.handled.get(self.code as usize) {
             handled.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.method.is_unary() {
+            self.method.durations(self.code == Code::Ok).observe(self.begun.elapsed());
         }
     }
 }
@@ -434,7 +455,8 @@ mod tests {
     fn a_call_counts_once_by_what_ended_it() {
         let calls = Calls::new();
         let method = calls.methods.values().next().unwrap();
-        let open = || Open { method: Arc::clone(method), code: Code::Cancelled };
+        let open =
+            || Open { method: Arc::clone(method), code: Code::Cancelled, begun: Instant::now() };
         drop(open());
         let mut answered = open();
         let mut headers = HeaderMap::new();

@@ -167,6 +167,19 @@ impl Reading {
         ] {
             page.gauge(name, help, value)?;
         }
+        let (promoted, refusals) = self.local.tally().promotions();
+        page.gauge(
+            "etcd_server_learner_promote_successes",
+            "Learners that were given their vote on this member's word",
+            promoted as f64,
+        )?;
+        let (name, help) =
+            ("etcd_server_learner_promote_failures", "Learners that were not, by reason");
+        let mut family = page.family(name, help, MetricType::Gauge)?;
+        for (reason, count) in refusals {
+            let labels = [("Reason", reason)];
+            ConstGauge::new(count as f64).encode(family.encode_family(&labels)?)?;
+        }
         let reads = self.local.reads();
         for (name, help, value) in [
             (
@@ -244,10 +257,24 @@ impl Reading {
                 "How long a batch of entries took to apply",
                 &metrics.apply_batch,
             ),
+            (
+                "etcd_disk_backend_defrag_duration_seconds",
+                "How long a defragmentation took",
+                &self.local.tally().defragment,
+            ),
+            (
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "How long it took to send a snapshot to a client",
+                &self.local.tally().snapshot,
+            ),
         ] {
             page.durations(name, help, histogram)?;
         }
-        Ok(())
+        page.gauge(
+            "etcd_disk_defrag_inflight",
+            "Whether a defragmentation is under way",
+            self.local.tally().defragmenting.load(Ordering::Relaxed) as f64,
+        )
     }
 
     fn store(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -287,6 +314,11 @@ impl Reading {
                 "Watchers that are behind, or whose stream has no room",
                 watching.slow as f64,
             ),
+            (
+                "etcd_debugging_mvcc_pending_events_total",
+                "Events that wait for their stream's connection",
+                watching.waiting_events as f64,
+            ),
         ] {
             page.gauge(name, help, value)?;
         }
@@ -303,6 +335,17 @@ impl Reading {
                 "etcd_mvcc_range",
                 "Ranges answered, but for those in transactions",
                 self.handled("etcdserverpb.KV", "Range"),
+            ),
+            ("etcd_debugging_mvcc_events", "Events sent to watchers", watching.events),
+            (
+                "etcd_debugging_mvcc_db_compaction_keys",
+                "Versions of keys that compaction has forgotten",
+                store.forgotten_count(),
+            ),
+            (
+                "etcd_debugging_lease_renewed",
+                "Leases renewed on this member, as their leader",
+                self.local.tally().leases_renewed.load(Ordering::Relaxed),
             ),
             ("etcd_debugging_lease_granted", "Leases granted", applied.leases_granted.value()),
             (
@@ -431,6 +474,26 @@ impl Reading {
                     ("grpc_method", method.name),
                 ];
                 ConstCounter::new(value(figures)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let (name, help) =
+            ("etcd_server_request_duration_seconds", "How long calls took that ask once");
+        let mut family = page.family(name, help, MetricType::Histogram)?;
+        let timed = |method: &&crate::calls::Method| {
+            method.is_unary() && ["etcdserverpb.KV", "etcdserverpb.Lease"].contains(&method.service)
+        };
+        for method in self.calls.methods().filter(timed) {
+            for (success, word) in [(false, "false"), (true, "true")] {
+                let labels = [("type", method.name), ("success", word)];
+                encode_durations(&mut family.encode_family(&labels)?, method.durations(success))?;
+            }
+        }
+        let (name, help) = ("etcd_server_range_duration_seconds", "How long ranges took");
+        let mut family = page.family(name, help, MetricType::Histogram)?;
+        for method in self.calls.methods().filter(|method| method.name == "Range") {
+            for (success, word) in [(false, "false"), (true, "true")] {
+                let labels = [("success", word)];
+                encode_durations(&mut family.encode_family(&labels)?, method.durations(success))?;
             }
         }
         let (name, help) = ("grpc_server_handled", "Calls that ended, by what came of them");
@@ -566,10 +629,14 @@ impl Page<'_> {
     }
 
     fn durations(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
-        let (counts, sum_us): ([u64; BUCKETS], u64) = histogram.picture();
         let mut family = self.family(name, help, MetricType::Histogram)?;
-        encode_histogram(&mut family, sum_us as f64 / 1e6, &counts, Histogram::limit_us)
+        encode_durations(&mut family, histogram)
     }
+}
+
+fn encode_durations(encoder: &mut MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
+    let (counts, sum_us): ([u64; BUCKETS], u64) = histogram.picture();
+    encode_histogram(encoder, sum_us as f64 / 1e6, &counts, Histogram::limit_us)
 }
 
 #[cfg(test)]

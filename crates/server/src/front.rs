@@ -18,7 +18,7 @@ use crate::calls::{Calls, Counted, answered};
 use crate::grpc::{Api, Services, check_headers, learner};
 use crate::http::{self, Plain};
 use crate::local::Local;
-use crate::status;
+use crate::{deadline, status};
 
 /// Everything that clients can ask for. Cheap to clone.
 #[derive(Clone)]
@@ -67,7 +67,10 @@ impl Inner {
         let (request, open) = self.calls.begin(request);
         let response = match self.refusal(api, &request) {
             Some(error) => status::of_kv(error).into_http(),
-            None => in_etcds_words(self.services.call(api, request).await),
+            None => {
+                let limit = deadline::limit(request.headers());
+                in_etcds_words(deadline::kept(limit, self.services.call(api, request)).await)
+            }
         };
         answered(response, open)
     }

@@ -12,6 +12,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod move_leader;
+mod range_stream;
 mod watch;
 
 use std::pin::Pin;
@@ -103,7 +104,7 @@ impl Services {
         // Reads are not limited; the wire format ends here.
         let answer_bytes_max = i32::MAX as usize;
         Services {
-            kv: KvServer::new(kv::Service::new(local.clone()))
+            kv: KvServer::new(kv::Service::new(local.clone(), message_bytes_max))
                 .max_decoding_message_size(message_bytes_max)
                 .max_encoding_message_size(answer_bytes_max),
             lease: LeaseServer::new(lease::Service::new(local.clone()))
@@ -183,9 +184,4 @@ async fn leaderless(local: &Local) {
         looks.tick().await;
         leaderless = if local.leader().is_some() { 0 } else { leaderless + 1 };
     }
-}
-
-/// What a method answers that is not there yet.
-fn not_yet<T>(method: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{method} is not supported yet")))
 }

@@ -5,6 +5,7 @@
 //! /version  what this member is
 //! /metrics  its figures
 //! /autopilot/state, /autopilot/health, /autopilot/config
+//! /debug/vars  this process, on the client port only
 //! ```
 
 mod autopilot;
@@ -33,7 +34,11 @@ pub(crate) struct Plain {
 
 /// Everything that is no call of a service that is here.
 pub(crate) fn router(plain: Plain) -> Router {
-    observing(plain).fallback(unknown)
+    Router::new()
+        .route("/debug/vars", get(vars))
+        .with_state(plain.clone())
+        .merge(observing(plain))
+        .fallback(unknown)
 }
 
 /// What those may ask for who only watch this member.
@@ -65,6 +70,31 @@ async fn metrics(State(plain): State<Plain>) -> Response {
         }
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// The process and its place in the cluster, under the names that etcd exports, as far as they mean
+/// something here.
+async fn vars(State(plain): State<Plain>) -> Response {
+    let status = plain.local.status();
+    let role = match (status.is_leader, status.is_learner, status.leader) {
+        (true, _, _) => "StateLeader",
+        (_, true, _) | (_, _, Some(_)) => "StateFollower",
+        _ => "StateCandidate",
+    };
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let vars = json!({
+        "cmdline": words.collect::<Vec<_>>(),
+        "file_descriptor_limit": crate::open_files::limit().unwrap_or(0),
+        "raft.status": {
+            "id": format!("{:x}", status.node),
+            "term": status.term.0,
+            "commit": status.commit.0,
+            "applied": status.applied.0,
+            "lead": status.leader.map_or("0".to_owned(), |leader| format!("{leader:x}")),
+            "raftState": role,
+        },
+    });
+    answer(StatusCode::OK, &vars)
 }
 
 fn answer(code: StatusCode, body: &Value) -> Response {

@@ -177,7 +177,10 @@ impl Local {
                         let now_ms = self.leases().now_ms();
                         match self.store().lease_time_to_live(id, false, now_ms) {
                             Ok(left) if left.ttl_seconds < 0 => return Ok(Some(0)),
-                            Ok(_) => return Ok(Some(ttl_seconds)),
+                            Ok(_) => {
+                                self.tally().leases_renewed.fetch_add(1, Ordering::Relaxed);
+                                return Ok(Some(ttl_seconds));
+                            }
                             // It has just been deposed, and cannot say.
                             Err(_) => {}
                         }

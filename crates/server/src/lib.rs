@@ -4,7 +4,8 @@
 //! config, urls, identity   what was asked for, whether it can work, and who this member is
 //! serve                    a running server: what starts and stops in which order
 //! http, grpc               the client port
-//! calls, figures           what happened, counted, under the names that dashboards know
+//! calls, tally, figures    what happened, counted, under the names that dashboards know
+//! deadline                 how long a client waits
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
 //! leases, watching         when leases end, and who is told what
@@ -25,6 +26,7 @@ mod compaction;
 pub mod config;
 mod convert;
 mod corruption;
+mod deadline;
 mod duration;
 mod figures;
 mod front;
@@ -43,6 +45,7 @@ mod quota;
 mod serve;
 pub mod snapshot;
 mod status;
+mod tally;
 pub mod urls;
 mod version;
 mod watching;

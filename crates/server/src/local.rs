@@ -20,6 +20,7 @@ use crate::leases::Leases;
 use crate::membership::Rules;
 use crate::quota::Quota;
 use crate::status;
+use crate::tally::Tally;
 use crate::watching::Watching;
 
 /// How often to see whether compacted data is gone.
@@ -52,6 +53,7 @@ struct Inner {
     engine: Engine,
     stopping: watch::Receiver<bool>,
     reads: Arc<Reads>,
+    tally: Arc<Tally>,
 }
 
 /// Reads that went other than they should.
@@ -76,6 +78,7 @@ impl Local {
             engine: config.engine,
             stopping,
             reads: Arc::default(),
+            tally: Arc::default(),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
@@ -214,6 +217,10 @@ impl Local {
         &self.inner.reads
     }
 
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
         self.inner.node.peers()
     }
@@ -236,11 +243,11 @@ impl Local {
     }
 
     pub(crate) fn pilot(&self) -> &Pilot {
-        &self.pilot
+        &self.inner.pilot
     }
 
     pub(crate) fn engine(&self) -> Engine {
-        self.engine
+        self.inner.engine
     }
 
     /// Follows what is applied.

@@ -20,6 +20,11 @@ pub fn raise_open_files() {
     }
 }
 
+/// How many files this process may have open; nothing if there is no limit.
+pub(crate) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {

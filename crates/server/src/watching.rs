@@ -2,6 +2,7 @@
 //! what changed, on threads that may read storage. Nothing that applies entries waits for it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(crate) struct Watching {
     shared: Mutex<Shared>,
     /// Somebody has room again who is behind.
     room: Notify,
+    /// Events that were handed to a stream's connection.
+    events: AtomicU64,
 }
 
 struct Shared {
@@ -32,6 +35,10 @@ pub(crate) struct Counts {
     pub(crate) streams: usize,
     pub(crate) watchers: usize,
     pub(crate) slow: usize,
+    /// Events that were sent.
+    pub(crate) events: u64,
+    /// Events that wait for their stream's connection.
+    pub(crate) waiting_events: usize,
 }
 
 /// An open stream, which ends when this is dropped.
@@ -47,7 +54,7 @@ impl Watching {
         let limits = WatchLimits { response_bytes_max, ..WatchLimits::default() };
         let watches = Watches::new(limits, &store);
         let shared = Mutex::new(Shared { watches, wakers: BTreeMap::new() });
-        Watching { store, shared, room: Notify::new() }
+        Watching { store, shared, room: Notify::new(), events: AtomicU64::new(0) }
     }
 
     /// Tells watchers what is applied, and every so often how far they are. Ends with the node, or
@@ -110,6 +117,8 @@ impl Watching {
             streams: shared.watches.streams_count(),
             watchers: shared.watches.watchers_count(),
             slow: shared.watches.slow_count(),
+            events: self.events.load(Ordering::Relaxed),
+            waiting_events: shared.watches.waiting_events_count(),
         }
     }
 
@@ -172,6 +181,10 @@ impl Stream {
         let response = shared.watches.take(self.id);
         if response.is_some() && shared.watches.is_behind() {
             self.watching.room.notify_one();
+        }
+        let events = response.as_ref().map_or(0, |response| response.events.len() as u64);
+        if 0 < events {
+            self.watching.events.fetch_add(events, Ordering::Relaxed);
         }
         response
     }

@@ -3,7 +3,11 @@
 //!
 //! ```text
 //! cargo build --release && cargo run --release -p quorate-bench --bin compare
+//! cargo build --release && cargo run --release -p quorate-bench --bin compare -- --marks
 //! ```
+//! The second one takes half an hour: it also measures watchers, the memory of a million keys, restarts
+//! with them, and failovers, and prints each number beside what it is to reach.
+//!
 //! Load generator and servers share the machine, so the numbers compare the two programs, and say
 //! little about either on machines of its own.
 
@@ -14,6 +18,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use quorate_bench::cluster::Program;
 use quorate_bench::compare::{self, Comparison, Plan};
+use quorate_bench::marks::{self, Figures, MarksPlan};
 use quorate_load::Work;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,6 +63,25 @@ struct Args {
     /// Also measure serializable reads
     #[arg(long)]
     serializable: bool,
+    /// Also measure watchers, memory, restarts and failovers, and print all that is to be reached
+    #[arg(long)]
+    marks: bool,
+    /// With --marks: how many watchers there are
+    #[arg(long, value_name = "COUNT", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    watchers: u32,
+    /// With --marks: puts that they are told of
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    watched_puts: u64,
+    /// With --marks: keys whose memory is measured
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    mark_keys: u64,
+    /// With --marks: restarts with them
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    restarts: usize,
+    /// With --marks: leaders killed
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    failovers: usize,
     /// Ports are taken from here on, below 32768
     #[arg(long, value_name = "PORT", default_value_t = 24_000)]
     first_port: u16,
@@ -86,15 +110,31 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("cannot start threads: {error}")),
     };
     let mut comparison = Comparison::default();
-    let ended = runtime.block_on(until_signal(&plan, &mut comparison));
-    match args.json {
-        true => match serde_json::to_string_pretty(&comparison.rows(&plan)) {
-            Ok(json) => println!("{json}"),
-            Err(error) => return fail(&error.to_string()),
-        },
+    let marks_plan = args.marks.then_some(MarksPlan {
+        watcher_count: args.watchers,
+        watched_put_count: args.watched_puts,
+        key_count: args.mark_keys,
+        restart_count: args.restarts,
+        failover_count: args.failovers,
+    });
+    let mut figures = Vec::new();
+    let measuring = until_signal(&plan, marks_plan, &mut comparison, &mut figures);
+    let ended = runtime.block_on(measuring);
+    let rows = comparison.rows(&plan);
+    if args.json {
+        let all = match args.marks {
+            true => serde_json::json!({ "loads": rows, "marks": figures }),
+            false => serde_json::json!(rows),
+        };
+        println!("{all:#}");
+    } else {
         // An empty table would only hide why it is empty.
-        false if comparison.is_empty() => {}
-        false => println!("{}", comparison.table(&plan)),
+        if !comparison.is_empty() {
+            println!("{}", comparison.table(&plan));
+        }
+        if args.marks && !(rows.is_empty() && figures.is_empty()) {
+            println!("{}", marks::table(&plan, &rows, &figures));
+        }
     }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,13 +143,26 @@ fn main() -> ExitCode {
 }
 
 /// Measures until all is done or a signal comes. Either way the servers have ended when it returns.
-async fn until_signal(plan: &Plan, comparison: &mut Comparison) -> Result<(), String> {
+async fn until_signal(
+    plan: &Plan,
+    marks_plan: Option<MarksPlan>,
+    comparison: &mut Comparison,
+    figures: &mut Vec<Figures>,
+) -> Result<(), String> {
     let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
+    let measure = async {
+        compare::run(plan, comparison).await.map_err(|error| error.to_string())?;
+        if let Some(marks_plan) = marks_plan {
+            let ended = marks::run(plan, &marks_plan, figures).await;
+            ended.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    };
     tokio::select! {
-        ended = compare::run(plan, comparison) => ended.map_err(|error| error.to_string()),
+        ended = measure => ended,
         _ = interrupt.recv() => Err("interrupted".to_owned()),
         _ = terminate.recv() => Err("terminated".to_owned()),
         _ = hangup.recv() => Err("the terminal has gone".to_owned()),
@@ -135,7 +188,7 @@ fn plan(args: &Args) -> Result<Plan, String> {
         }
     }
     let mut works = vec![Work::Put, Work::Get { serializable: false }];
-    if args.serializable {
+    if args.serializable || args.marks {
         works.push(Work::Get { serializable: true });
     }
     let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);

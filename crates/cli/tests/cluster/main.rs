@@ -13,6 +13,7 @@ mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
+mod leaderless;
 mod maintenance;
 mod membership;
 mod others;

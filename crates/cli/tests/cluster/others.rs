@@ -56,3 +56,15 @@ async fn nodes_etcd3() {
         succeeds(node().args([&script("node.js"), &cluster.endpoint(0)]));
     }
 }
+
+/// A program of its own, since the crate needs `protoc` when it is built: see `others/rust`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rusts_etcd_client() {
+    const VARIABLE: &str = "QUORATE_TEST_RUST_CLIENT";
+    let Some(program) = std::env::var_os(VARIABLE) else {
+        eprintln!("skipped: {VARIABLE} does not say where the program with etcd-client is");
+        return;
+    };
+    let cluster = Cluster::start(1, &[]).await;
+    succeeds(Command::new(program).arg(cluster.endpoint(0)));
+}

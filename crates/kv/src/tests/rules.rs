@@ -354,3 +354,37 @@ fn members_change_by_entries() {
     );
     assert_eq!(node.store.revision(), 1, "members have no revisions");
 }
+
+/// Page by page at one revision is the whole, however the pages are cut; and a page goes no further
+/// than it has to.
+#[test]
+fn pages_make_up_the_whole() {
+    let mut node = Node::new();
+    for number in 0..25 {
+        node.put(&format!("k{number:02}"), "old");
+    }
+    let revision = node.store.revision();
+    node.delete("k00", "k10");
+    let whole = node.range(RangeRequest { revision, ..range("k", "l") }).unwrap().kvs;
+    assert_eq!(whole.len(), 25);
+    for limit in [1, 2, 7, 24, 25, 26] {
+        let mut ask = RangeRequest { revision, limit, ..range("k", "l") };
+        let mut all = Vec::new();
+        loop {
+            let page = node.store.page(&ask).unwrap();
+            assert!(page.kvs.len() as i64 <= limit && page.count <= limit + 1, "limit {limit}");
+            all.extend(page.kvs);
+            if !page.more {
+                break;
+            }
+            let after = [&all.last().unwrap().key[..], &[0]].concat();
+            ask.key = Bytes::from(after);
+        }
+        assert_eq!(all, whole, "limit {limit}");
+    }
+    let one = node.store.page(&RangeRequest { limit: 1, ..range("k10", "") }).unwrap();
+    assert_eq!((pairs(&one.kvs), one.more), (vec!["k10=old".to_owned()], false));
+    node.compact(revision + 1).unwrap();
+    let gone = node.store.page(&RangeRequest { revision, ..range("k", "l") });
+    assert_eq!(gone, Err(KvError::Compacted));
+}

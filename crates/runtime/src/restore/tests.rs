@@ -5,7 +5,7 @@ use quorate_kv::{Command, CompactionRequest, DeleteRangeRequest, PutRequest, Ran
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Node, NodeConfig};
+use crate::{Node, NodeConfig, inspect_saved};
 
 fn members() -> Vec<Member> {
     vec![Member { id: 1, ..Member::default() }]
@@ -110,8 +110,9 @@ async fn nothing_is_made_of_a_file_that_is_not_whole() {
     let whole = fs::read(&file).unwrap();
     let fresh = directory.path().join("fresh");
     fs::create_dir(&fresh).unwrap();
-    for length in [0, 100, whole.len() - 512, whole.len() - 1] {
+    for length in 0..whole.len() {
         fs::write(&file, &whole[..length]).unwrap();
+        inspect_saved(&file, &mut |_, _| ()).unwrap_err();
         restore_saved(&file, &config(fresh.clone()), &mut |_, _| ()).unwrap_err();
     }
     let mut names: Vec<_> =

@@ -97,7 +97,9 @@ impl Cluster for Service {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let (header, changed) = self.change(Ask::Promote(request.get_ref().id)).await?;
+        let promoted = self.change(Ask::Promote(request.get_ref().id)).await;
+        self.local.tally().on_promotion(promoted.as_ref().err().map(Status::message));
+        let (header, changed) = promoted?;
         Ok(Response::new(MemberPromoteResponse { header, members: changed.members }))
     }
 }

@@ -8,21 +8,26 @@ use quorate_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, not_yet};
+use super::{Streamed, range_stream};
 use crate::local::Local;
 use crate::{convert, status};
 
 pub(super) struct Service {
     local: Local,
     limits: kv::Limits,
+    /// Of a range that is streamed.
+    piece_bytes: usize,
 }
 
 impl Service {
-    pub(super) fn new(local: Local) -> Self {
+    /// Ranges that are streamed come in pieces of about `piece_bytes`.
+    pub(super) fn new(local: Local, piece_bytes: usize) -> Self {
         let limits = kv::Limits { txn_ops_max: local.txn_ops_max() };
-        Service { local, limits }
+        Service { local, limits, piece_bytes }
     }
 
     /// Checks a change and takes it through the log.
@@ -67,9 +72,24 @@ impl Kv for Service {
 
     async fn range_stream(
         &self,
-        _: Request<RangeRequest>,
+        request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        not_yet("RangeStream")
+        let range = convert::range_request(request.into_inner());
+        range.validate().map_err(status::of_kv)?;
+        range_stream::check(&range).map_err(status::of_kv)?;
+        if !range.serializable {
+            self.local.read_barrier().await?;
+        }
+        // One waits for the client, and the next one for that.
+        let (pieces, outgoing) = mpsc::channel(1);
+        let (local, piece_bytes) = (self.local.clone(), self.piece_bytes);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = range_stream::send(&local, range, piece_bytes, &pieces) => {}
+                () = pieces.closed() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

@@ -1,7 +1,7 @@
 //! What an operator asks of one member.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_kv as kv;
 use quorate_kv::{AlarmType, Command, KvError};
@@ -115,6 +115,7 @@ impl Maintenance for Service {
         let local = self.local.clone();
         let defragmented = tokio::spawn(async move {
             let _turn = turn;
+            let _counted = local.tally().defragmenting();
             let before = local.status().db_bytes;
             tracing::info!(db_bytes = before, "defragmenting");
             let outcome = local.node().defragment().await;
@@ -214,6 +215,7 @@ fn send(
     local: &Local,
     runtime: &Handle,
 ) {
+    let begun = Instant::now();
     loop {
         let piece = match saving.next_piece() {
             Ok(Some(piece)) => Ok(SnapshotResponse {
@@ -222,7 +224,10 @@ fn send(
                 blob: piece.bytes,
                 version: CLUSTER_VERSION.to_owned(),
             }),
-            Ok(None) => return,
+            Ok(None) => {
+                local.tally().snapshot.observe(begun.elapsed());
+                return;
+            }
             Err(error) => {
                 tracing::error!(%error, "a snapshot could not be read");
                 Err(status::of_kv(KvError::Corrupt))

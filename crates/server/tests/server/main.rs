@@ -7,3 +7,4 @@ mod node;
 mod observing;
 mod services;
 mod starting;
+mod streams;

@@ -82,6 +82,13 @@ async fn a_member_that_is_well_says_so_on_both_ports() {
         let (head, _) = get(address, "/metrics").await;
         assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     }
+    let (_, vars) = get(server.client_addresses()[0], "/debug/vars").await;
+    let vars: serde_json::Value = serde_json::from_str(&vars).unwrap();
+    assert!(vars["cmdline"].is_array() && vars["file_descriptor_limit"].is_u64(), "{vars}");
+    assert_eq!(vars["raft.status"]["raftState"], "StateLeader", "{vars}");
+    assert_eq!(vars["raft.status"]["id"], vars["raft.status"]["lead"], "{vars}");
+    let (head, _) = get(server.metrics_addresses()[0], "/debug/vars").await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
     // Nothing else is there on the second one.
     let mut kv = KvClient::connect(format!("http://{}", server.metrics_addresses()[0])).await;
     let range = RangeRequest { key: "k".into(), ..Default::default() };
@@ -167,6 +174,17 @@ async fn figures_have_the_names_that_dashboards_know() {
         ("etcd_debugging_mvcc_watch_stream_total", "gauge"),
         ("etcd_debugging_mvcc_current_revision", "gauge"),
         ("etcd_debugging_mvcc_compact_revision", "gauge"),
+        ("etcd_debugging_mvcc_events_total", "counter"),
+        ("etcd_debugging_mvcc_pending_events_total", "gauge"),
+        ("etcd_debugging_mvcc_db_compaction_keys_total", "counter"),
+        ("etcd_debugging_lease_renewed_total", "counter"),
+        ("etcd_server_request_duration_seconds", "histogram"),
+        ("etcd_server_range_duration_seconds", "histogram"),
+        ("etcd_server_learner_promote_successes", "gauge"),
+        ("etcd_server_learner_promote_failures", "gauge"),
+        ("etcd_disk_backend_defrag_duration_seconds", "histogram"),
+        ("etcd_disk_backend_snapshot_duration_seconds", "histogram"),
+        ("etcd_disk_defrag_inflight", "gauge"),
         ("etcd_debugging_lease_granted_total", "counter"),
         ("etcd_debugging_lease_revoked_total", "counter"),
         ("etcd_debugging_server_lease_expired_total", "counter"),
@@ -245,6 +263,15 @@ async fn figures_have_the_names_that_dashboards_know() {
         ("etcd_mvcc_put_total".to_owned(), 3.0),
         ("etcd_mvcc_delete_total".to_owned(), 1.0),
         ("etcd_mvcc_range_total".to_owned(), 1.0),
+        ("etcd_server_range_duration_seconds_count{success=\"true\"}".to_owned(), 1.0),
+        (
+            "etcd_server_request_duration_seconds_count{type=\"Put\",success=\"true\"}".to_owned(),
+            3.0,
+        ),
+        (
+            "etcd_server_request_duration_seconds_count{type=\"Put\",success=\"false\"}".to_owned(),
+            1.0,
+        ),
         // The deleted one is there until it is compacted.
         ("etcd_debugging_mvcc_keys_total".to_owned(), 3.0),
         ("etcd_debugging_mvcc_current_revision".to_owned(), 5.0),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
@@ -9,11 +10,11 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
-    LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
-    MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest,
-    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-    request_op, response_op,
+    AlarmRequest, AuthStatusRequest, CompactionRequest, Compare, DeleteRangeRequest,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
+    TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
+    WatchResponse, request_op, response_op,
 };
 use quorate_proto::health::HealthCheckRequest;
 use quorate_proto::health::health_client::HealthClient;
@@ -564,8 +565,9 @@ async fn who_does_not_read_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_unimplemented() {
     let alone = Alone::start().await;
-    let mut kv = alone.kv().await;
-    assert_eq!(kv.range_stream(range("k")).await.unwrap_err().code(), Code::Unimplemented);
+    let mut auth = AuthClient::new(alone.channel().await);
+    let refused = auth.auth_status(AuthStatusRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
     alone.server.shutdown().await;
 }
 

@@ -201,9 +201,8 @@ impl Known {
             9..15 => request_op::Request::RequestRange(self.range(dice)),
             15..19 => {
                 let mut delete = delete(dice);
-                // etcd takes a put together with a deletion of all keys from there on, and none with
-                // an interval that is empty: see PARITY.md.
-                if delete.range_end <= delete.key {
+                // etcd takes a put together with a deletion of all keys from there on: see PARITY.md.
+                if delete.range_end == b"\0"[..] {
                     delete.range_end = Bytes::new();
                 }
                 request_op::Request::RequestDeleteRange(delete)

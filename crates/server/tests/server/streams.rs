@@ -1,0 +1,275 @@
+//! Long answers, long waits, and clients that ask for more than they take: one real node, asked over
+//! real connections.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::watch_client::WatchClient;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, PutRequest, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest,
+};
+use quorate_proto::v3lockpb::LockRequest;
+use quorate_proto::v3lockpb::lock_client::LockClient;
+use quorate_server::Server;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::node::{self, PATIENCE, connect};
+
+struct Alone {
+    server: Server,
+    _directory: TempDir,
+}
+
+impl Alone {
+    async fn start() -> Alone {
+        let directory = TempDir::new().unwrap();
+        let server = node::ready(&directory, &[]).await;
+        Alone { server, _directory: directory }
+    }
+
+    async fn channel(&self) -> Channel {
+        connect(&self.server).await
+    }
+
+    async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+}
+
+fn put(key: String, bytes: usize) -> PutRequest {
+    PutRequest { key: key.into(), value: vec![b'v'; bytes].into(), ..Default::default() }
+}
+
+fn range(key: &'static str, range_end: &'static str) -> RangeRequest {
+    RangeRequest { key: key.into(), range_end: range_end.into(), ..Default::default() }
+}
+
+fn words(status: &Status) -> (Code, &str) {
+    (status.code(), status.message())
+}
+
+/// The pieces of a streamed range; and how it ended, if not well.
+async fn pieces(
+    kv: &mut KvClient<Channel>,
+    range: RangeRequest,
+) -> (Vec<RangeResponse>, Option<Status>) {
+    let mut stream = match kv.range_stream(range).await {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return (Vec::new(), Some(status)),
+    };
+    let mut pieces = Vec::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(piece)) => pieces.push(piece.range_response.expect("a piece holds a part")),
+            Ok(None) => return (pieces, None),
+            Err(status) => return (pieces, Some(status)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_range_is_the_range_in_pieces() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    let lanes = (0..500).map(|number| {
+        let mut kv = kv.clone();
+        async move { kv.put(put(format!("k{number:03}"), 10_000)).await.unwrap() }
+    });
+    join_all(lanes).await;
+    let old = 300;
+    kv.put(put("k007".to_owned(), 1)).await.unwrap();
+    for (ask, pieces_min) in [
+        (range("k", "l"), 4),
+        (range("\0", "\0"), 4),
+        (RangeRequest { keys_only: true, ..range("k", "l") }, 3),
+        (RangeRequest { serializable: true, ..range("k250", "\0") }, 3),
+        (RangeRequest { limit: 9, ..range("k", "l") }, 1),
+        (RangeRequest { limit: 10, ..range("k", "l") }, 1),
+        (RangeRequest { limit: 11, ..range("k", "l") }, 2),
+        (RangeRequest { limit: 499, ..range("k", "l") }, 4),
+        (RangeRequest { limit: 500, ..range("k", "l") }, 4),
+        (RangeRequest { limit: 501, ..range("k", "l") }, 4),
+        (RangeRequest { limit: -1, ..range("k490", "l") }, 1),
+        (RangeRequest { revision: old, ..range("k", "l") }, 3),
+        (RangeRequest { count_only: true, limit: 3, ..range("k", "l") }, 1),
+        (range("k007", ""), 1),
+        (range("none", ""), 1),
+        (range("l", "k"), 1),
+    ] {
+        let want = kv.range(ask.clone()).await.unwrap().into_inner();
+        let (pieces, status) = pieces(&mut kv, ask.clone()).await;
+        assert!(status.is_none(), "{ask:?}: {status:?}");
+        assert!(pieces_min <= pieces.len(), "{ask:?}: {} pieces", pieces.len());
+        assert!(pieces[0].kvs.len() <= 10, "{ask:?}: who asks sees soon that there is an answer");
+        let (last, before) = pieces.split_last().unwrap();
+        for piece in before {
+            let is_bare = piece.header.is_none() && !piece.more && piece.count == 0;
+            assert!(is_bare && !piece.kvs.is_empty(), "{ask:?}");
+            let bytes: usize = piece.kvs.iter().map(|kv| kv.value.len()).sum();
+            assert!(bytes <= 3 << 20, "{ask:?}: {bytes} bytes in a piece");
+        }
+        let kvs = pieces.iter().flat_map(|piece| piece.kvs.clone()).collect();
+        assert_eq!(RangeResponse { kvs, ..last.clone() }, want, "{ask:?}");
+    }
+    for (ask, code, text) in [
+        (range("", ""), Code::InvalidArgument, "etcdserver: key is not provided"),
+        (
+            RangeRequest { sort_order: 1, ..range("k", "l") },
+            Code::Unimplemented,
+            "RangeStream does not support custom sort orders",
+        ),
+        (
+            RangeRequest { sort_target: 3, ..range("k", "l") },
+            Code::Unimplemented,
+            "RangeStream does not support custom sort orders",
+        ),
+        (
+            RangeRequest { max_create_revision: 3, ..range("k", "l") },
+            Code::Unimplemented,
+            "RangeStream does not support revision filters",
+        ),
+        (
+            RangeRequest { revision: 1_000_000, ..range("k", "l") },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+    ] {
+        let (pieces, status) = pieces(&mut kv, ask.clone()).await;
+        assert!(pieces.is_empty(), "{ask:?}");
+        assert_eq!(words(&status.unwrap()), (code, text), "{ask:?}");
+    }
+    alone.server.shutdown().await;
+}
+
+/// The whole does not wait in memory, so a compaction takes from a slow reader what it has not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_range_stays_at_its_revision_until_that_is_compacted() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    for number in 0..40 {
+        kv.put(put(format!("k{number:02}"), 1 << 20)).await.unwrap();
+    }
+    for compacts in [false, true] {
+        let mut stream = kv.range_stream(range("k", "l")).await.unwrap().into_inner();
+        let first = stream.message().await.unwrap().unwrap().range_response.unwrap();
+        assert_eq!(first.kvs.len(), 10);
+        let last = kv.put(put("k39".to_owned(), 5)).await.unwrap().into_inner();
+        let revision = last.header.unwrap().revision;
+        if compacts {
+            kv.compact(CompactionRequest { revision, physical: false }).await.unwrap();
+        }
+        let mut lengths = vec![];
+        let ended = loop {
+            match stream.message().await {
+                Ok(Some(piece)) => lengths
+                    .extend(piece.range_response.unwrap().kvs.iter().map(|kv| kv.value.len())),
+                Ok(None) => break None,
+                Err(status) => break Some(status),
+            }
+        };
+        if compacts {
+            let text = "etcdserver: mvcc: required revision has been compacted";
+            assert_eq!(words(&ended.unwrap()), (Code::OutOfRange, text));
+        } else {
+            assert!(ended.is_none(), "{ended:?}");
+            assert_eq!(lengths, [1 << 20; 30], "what came later is not seen");
+        }
+    }
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_when_its_client_waits_no_longer() {
+    let alone = Alone::start().await;
+    let mut locks = LockClient::new(alone.channel().await);
+    locks.lock(LockRequest { name: "l".into(), lease: 0 }).await.unwrap();
+    // A second one waits. Headers are readable in the older HTTP, which is served here as well.
+    let message = [0, 0, 0, 0, 3, 0x0a, 1, b'l'];
+    let request = format!(
+        "POST /v3lockpb.Lock/Lock HTTP/1.1\r\nhost: h\r\nconnection: close\r\nte: trailers\r\n\
+         content-type: application/grpc\r\ngrpc-timeout: 200m\r\ncontent-length: {}\r\n\r\n",
+        message.len()
+    );
+    let mut stream = TcpStream::connect(alone.server.client_addresses()[0]).await.unwrap();
+    stream.write_all(&[request.as_bytes(), &message].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(answer.contains("grpc-status: 4\r\n"), "{answer}");
+    let text = answer.replace("%20", " ");
+    assert!(text.contains("grpc-message: etcdserver: context deadline exceeded\r\n"), "{answer}");
+    alone.server.shutdown().await;
+}
+
+/// Thousands of streams whose clients never look at them, and requests as fast as one client can send
+/// them: everybody else is served, and hears what happens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_that_ask_for_more_than_they_take_stop_nobody_else() {
+    const STREAMS: usize = 1000;
+    let alone = Alone::start().await;
+    let create = |key: &'static str| {
+        let create = WatchCreateRequest { key: key.into(), prev_kv: true, ..Default::default() };
+        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+    };
+    // Whoever never reads.
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let channel = alone.channel().await;
+        let opened = (0..STREAMS).map(|_| {
+            let mut client = WatchClient::new(channel.clone());
+            async move {
+                let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+                requests.send(create("hot")).await.unwrap();
+                let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+                (client.watch(outgoing).await.unwrap(), requests)
+            }
+        });
+        unread.extend(join_all(opened).await);
+    }
+    // Whoever floods.
+    let mut floods = Vec::new();
+    for _ in 0..2 {
+        let kv = KvClient::new(alone.channel().await);
+        floods.push(tokio::spawn(async move {
+            loop {
+                let some = (0..500).map(|_| {
+                    let mut kv = kv.clone();
+                    async move { kv.put(put("flood".to_owned(), 100)).await }
+                });
+                join_all(some).await;
+            }
+        }));
+    }
+    // Somebody else.
+    let mut kv = alone.kv().await;
+    let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+    requests.send(create("hot")).await.unwrap();
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let mut watch = WatchClient::new(alone.channel().await);
+    let mut watch = watch.watch(outgoing).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().unwrap().created);
+    let work = async {
+        for number in 0..60_usize {
+            let value = Bytes::from(vec![b'v'; 20_000 + number]);
+            let put = PutRequest { key: "hot".into(), value: value.clone(), ..Default::default() };
+            let revision = kv.put(put).await.unwrap().into_inner().header.unwrap().revision;
+            let found = kv.range(range("hot", "")).await.unwrap().into_inner();
+            assert_eq!(found.kvs[0].value, value);
+            let told = watch.message().await.unwrap().unwrap();
+            assert_eq!(told.events[0].kv.as_ref().unwrap().mod_revision, revision);
+        }
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("everybody else is served");
+    for flood in &floods {
+        flood.abort();
+    }
+    drop(unread);
+    alone.server.shutdown().await;
+}
