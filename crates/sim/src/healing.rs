@@ -1,6 +1,7 @@
 //! The end of a run: a majority is healed, the rest stays broken for good, and within a bound every
 //! healed voter must serve writes and linearizable reads again, and all must agree in the end.
 
+use quorate_replica::Engine;
 use quorate_types::NodeId;
 
 use crate::clients::{Client, Part};
@@ -48,7 +49,11 @@ impl World<'_> {
         }
         self.operator.is_done = true;
         let voters = self.checks.conf_state.voters.clone();
-        let probed: Vec<NodeId> = healed.iter().copied().filter(|id| voters.contains(id)).collect();
+        // Where membership is fixed, nobody takes the place of a member that refused its damaged disk.
+        let is_fixed = self.plan.engine == Engine::Zab;
+        let is_lost = |id: &NodeId| is_fixed && self.nodes[self.place(*id)].is_gone;
+        let may_serve = |id: &NodeId| voters.contains(id) && !is_lost(id);
+        let probed: Vec<NodeId> = healed.iter().copied().filter(may_serve).collect();
         self.probed = vec![(false, false); self.nodes.len()];
         let told = self.checks.revision();
         self.watch_at = Some(probed.iter().map(|id| self.place(*id)).collect());
