@@ -1,7 +1,5 @@
 //! Leases. A grant and a revocation go through the log; renewals and questions go to the leader.
 
-use std::pin::pin;
-
 use quorate_kv as kv;
 use quorate_kv::Command;
 use quorate_proto::etcdserverpb::lease_server::Lease;

@@ -1,8 +1,6 @@
 //! Long answers, long waits, and clients that ask for more than they take: one real node, asked over
 //! real connections.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
