@@ -18,9 +18,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Notes {
     events: mpsc::Sender<NetEvent>,
-    clocks: Mutex<BTreeMap<(RefusedBy, Refusal, Option<NodeId>), Clock>>,
+    clocks: Mutex<BTreeMap<Key, Clock>>,
     refused: AtomicU64,
 }
+
+/// Who refused, why, and which peer that was, if it was dialed.
+type Key = (RefusedBy, Refusal, Option<NodeId>);
 
 #[derive(Debug)]
 struct Clock {

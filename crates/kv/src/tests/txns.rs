@@ -387,7 +387,7 @@ fn intervals_and_puts_of_others_are_told_apart() {
         // One list, each element of which puts or deletes in a transaction of its own.
         let mut list = Vec::new();
         let mut expected = false;
-        let mut writers: Vec<(Vec<&str>, Option<(&str, &str)>)> = Vec::new();
+        let mut writers = Vec::new();
         for _ in 0..1 + dice.roll(4) {
             let mut keys = vec![key(&mut dice), key(&mut dice)];
             keys.sort_unstable();

@@ -125,13 +125,11 @@ impl Local {
                 self.check_settings(&settings)?;
                 let settings = Value::Object(settings.to_json()).to_string().into();
                 let expected = Some(modified);
-                match self.propose(&Command::SetAutopilot { settings, expected }).await? {
-                    Response::SetAutopilot { succeeded: true, setting } => {
-                        return self.set_of(setting.as_ref());
-                    }
-                    // Somebody was quicker: what is changed is changed in what they have set.
-                    _ => {}
+                let answer = self.propose(&Command::SetAutopilot { settings, expected }).await?;
+                if let Response::SetAutopilot { succeeded: true, setting } = answer {
+                    return self.set_of(setting.as_ref());
                 }
+                // Somebody was quicker: what is changed is changed in what they have set.
             }
         };
         self.in_time(asked).await
@@ -229,7 +227,7 @@ fn health(state: &State) -> Health {
         })
         .collect();
     let tolerance = state.failure_tolerance;
-    let voters: Vec<&str> = state.voters.iter().map(|id| id.as_str()).collect();
+    let voters: Vec<&str> = state.voters.iter().map(quorate_autopilot::ServerId::as_str).collect();
     let upgrade = state.ext.as_ref().and_then(|ext| ext.get("upgrade")?.get("status")?.as_str());
     let json = json!({
         "Healthy": state.healthy,
