@@ -4,8 +4,9 @@
 //! enough of the others know, and then tells one of them to campaign. After that it is refused, and so
 //! told that it was removed, should it not know by then.
 //!
-//! A member stops when the others say that it is none of them. One alone may be wrong: it may have gone
-//! on by itself from an old state, and must not stop the rest. So they have to be most of them.
+//! A member that is told that it was removed stops. One that is told that its log is not the one by which
+//! it is known stops, too, if most of the others say so, or the cluster has not acknowledged its log yet:
+//! one alone may have been started with an old directory, and must not stop the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +32,8 @@ pub(crate) struct Peers {
     leaving: BTreeMap<NodeId, u64>,
     /// Since when this node knows that it was removed itself.
     removed_since: Option<u64>,
-    /// Who refuses this node as none of them, since they were connected last.
-    denied_by: BTreeMap<NodeId, Refusal>,
+    /// Who says that this node's log is not its own, since they were connected last.
+    denied_by: BTreeSet<NodeId>,
 }
 
 impl Peers {
@@ -47,7 +48,7 @@ impl Peers {
             removed: BTreeSet::new(),
             leaving: BTreeMap::new(),
             removed_since: None,
-            denied_by: BTreeMap::new(),
+            denied_by: BTreeSet::new(),
         }
     }
 
@@ -69,23 +70,23 @@ impl Peers {
     ) -> Result<(), FatalError> {
         let error = match reason {
             Refusal::OtherLife => FatalError::OtherLife { peer: Some(peer) },
-            Refusal::Removed => FatalError::Removed { peer: Some(peer) },
+            Refusal::Removed => return Err(FatalError::Removed { peer: Some(peer) }),
             _ => return Ok(()),
         };
-        self.denied_by.insert(peer, reason);
+        self.denied_by.insert(peer);
         let members = store.members();
         let (own, others): (Vec<_>, Vec<_>) =
             members.iter().partition(|member| member.id == self.node.0);
         // The cluster has said nothing else of this log.
         let is_acknowledged = own.iter().any(|member| member.life.known() == Some(self.life));
-        let denied = others.iter().filter(|one| self.denied_by.contains_key(&NodeId(one.id)));
+        let denied = others.iter().filter(|one| self.denied_by.contains(&NodeId(one.id)));
         if !is_acknowledged || others.len() < 2 * denied.count() {
             return Err(error);
         }
         tracing::error!(
             peer = %format_args!("{peer:x}"),
-            "{error}; the others do not say so, and this member goes on with them: is that one \
-             started with an old directory, or by itself?"
+            "{error}; most others do not say so, and this member goes on with them: is that one \
+             started with an old directory?"
         );
         Ok(())
     }
@@ -250,9 +251,9 @@ mod tests {
         let net = Net::start(NetConfig::new(7, NodeId(1)), Vec::new(), mpsc::channel(16).0);
         for (own, said, stops) in [
             // The cluster knows this log.
-            (1, vec![(2, Refusal::OtherLife)], false),
-            (1, vec![(2, Refusal::Removed), (2, Refusal::Removed)], false),
-            (1, vec![(2, Refusal::OtherLife), (3, Refusal::Removed)], true),
+            (1, vec![(2, Refusal::OtherLife), (2, Refusal::OtherLife)], false),
+            (1, vec![(2, Refusal::OtherLife), (3, Refusal::OtherLife)], true),
+            (1, vec![(2, Refusal::Removed)], true),
             (1, vec![(2, Refusal::OtherLife), (9, Refusal::OtherLife)], false), // no member
             (1, vec![(2, Refusal::WrongCluster), (3, Refusal::WrongCluster)], false),
             // It has not heard of it yet.
