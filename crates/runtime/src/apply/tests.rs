@@ -1,5 +1,7 @@
 use bytes::{Bytes, BytesMut};
-use quorate_kv::{Command, Initial, MemoryBackend, PutRequest, RangeRequest, RequestOp};
+use quorate_kv::{
+    Command, CompactionRequest, Initial, MemoryBackend, PutRequest, RangeRequest, RequestOp,
+};
 use quorate_kv::{Response, TxnRequest};
 use quorate_replica::seal;
 use quorate_types::Term;
@@ -122,4 +124,29 @@ fn changes_wait_for_a_flush_rather_than_grow() {
         [("applied", 19), ("flushed", 19), ("applied", 35), ("flushed", 35), ("applied", index)];
     assert_eq!(told, want);
     assert_eq!(bench.applier.store.applied().index, Index(index));
+}
+
+#[test]
+fn what_compaction_forgot_is_removed_however_busy_the_machine_is() {
+    let Bench { applier, told: _told, _directory } = bench();
+    let keys = 5000;
+    let put = |index: u64| {
+        let key = Bytes::from(format!("{:04}", index % keys));
+        Command::Put(PutRequest { key, ..PutRequest::default() })
+    };
+    applier.apply((1..=2 * keys).map(|index| entry(index, &put(index))).collect()).unwrap();
+    let store = Arc::clone(&applier.store);
+    let revision = store.revision();
+    let compact = CompactionRequest { revision, physical: false };
+    // All of it is there before anything is done, so there is never a moment of rest.
+    let (inbox, work) = blocking::channel();
+    inbox.send(Work::Apply(vec![entry(2 * keys + 1, &Command::Compact(compact))])).unwrap();
+    for number in 0..20 {
+        inbox.send(Work::Flush).unwrap();
+        let index = 2 * keys + 2 + number;
+        inbox.send(Work::Apply(vec![entry(index, &put(index))])).unwrap();
+    }
+    drop(inbox);
+    applier.run(work);
+    assert_eq!((store.compact_revision(), store.removed_revision()), (revision, revision));
 }
