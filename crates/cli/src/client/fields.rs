@@ -124,8 +124,11 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
                 _ if letter.is_ascii_control() => {
                     let _ = write!(text, "\\x{:02x}", u32::from(letter));
                 }
-                _ if letter.is_control() => {
+                _ if is_hidden(letter) && u32::from(letter) <= 0xffff => {
                     let _ = write!(text, "\\u{:04x}", u32::from(letter));
+                }
+                _ if is_hidden(letter) => {
+                    let _ = write!(text, "\\U{:08x}", u32::from(letter));
                 }
                 _ => text.push(letter),
             }
@@ -138,6 +141,21 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
     text
 }
 
+/// Whether Go takes it for nothing to print: controls, spaces but the plain one, formats, private use.
+/// What Unicode has not assigned yet is printed here, and not there.
+fn is_hidden(letter: char) -> bool {
+    letter.is_control()
+        || (letter.is_whitespace() && letter != ' ')
+        || matches!(letter,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{206f}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}' | '\u{e0020}'..='\u{e007f}' | '\u{f0000}'..='\u{ffffd}'
+            | '\u{100000}'..='\u{10fffd}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +163,8 @@ mod tests {
     #[test]
     fn texts_are_quoted_as_go_does() {
         for (bytes, want) in [
+            ("\u{a0}\u{ad}\u{2028}\u{feff}".as_bytes(), r#""\u00a0\u00ad\u2028\ufeff""#),
+            ("\u{e0001}\u{e9}\u{1f600}".as_bytes(), "\"\\U000e0001\u{e9}\u{1f600}\""),
             (&b""[..], r#""""#),
             (b"a b", r#""a b""#),
             (b"a\"\\", r#""a\"\\""#),

@@ -2,7 +2,7 @@
 //! were there to their ends: half a transaction is another transaction.
 
 use std::ffi::OsString;
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::os::unix::ffi::OsStringExt;
 
 use bytes::Bytes;
@@ -13,24 +13,35 @@ use quorate_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
 use super::error::CliError;
 use super::kv::{DelArgs, GetArgs, PutArgs};
+use super::output::to_stdout;
 use super::words::{quoted, words};
 
 /// No server takes a larger transaction.
 const STDIN_BYTES_MAX: u64 = 256 << 20;
 
-/// Arguments of `txn`: none of its own.
-#[derive(clap::Args, Clone, Debug)]
-pub(crate) struct TxnArgs {}
+/// Arguments of `txn`.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct TxnArgs {
+    /// Say which block of lines comes next
+    #[arg(long, short)]
+    interactive: bool,
+}
 
 impl TxnArgs {
     /// The request that the lines spell.
     pub(super) fn request(&self, input: impl BufRead) -> Result<TxnRequest, CliError> {
         let mut input = input.take(STDIN_BYTES_MAX);
-        Ok(TxnRequest {
-            compare: block(&mut input, "comparisons", parse_compare)?,
-            success: block(&mut input, "requests on success", parse_request)?,
-            failure: block(&mut input, "requests on failure", parse_request)?,
-        })
+        self.say("compares:")?;
+        let compare = block(&mut input, "comparisons", parse_compare)?;
+        self.say("success requests (get, put, del):")?;
+        let success = block(&mut input, "requests on success", parse_request)?;
+        self.say("failure requests (get, put, del):")?;
+        let failure = block(&mut input, "requests on failure", parse_request)?;
+        Ok(TxnRequest { compare, success, failure })
+    }
+
+    fn say(&self, what: &str) -> Result<(), CliError> {
+        if self.interactive { to_stdout(|out| writeln!(out, "{what}")) } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@ use quorate_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use super::*;
 
 fn parse(text: &str) -> Result<TxnRequest, CliError> {
-    TxnArgs {}.request(text.as_bytes())
+    TxnArgs::default().request(text.as_bytes())
 }
 
 #[test]
