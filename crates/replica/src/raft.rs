@@ -114,9 +114,13 @@ impl OnRaft {
 
     /// One round of work; whether there may be more.
     pub(crate) fn round(&mut self, core: &mut Core) -> Result<bool, Fatal> {
-        if self.raft.is_handing_over() {
-            // Whoever leads next can have them.
+        // While it hands over, whoever leads next can have them. And what the engine knows of its leader
+        // may be newer than what was told by its last Ready.
+        let leads_nobody = self.raft.basic_status().soft_state.lead.is_none();
+        if self.raft.is_handing_over() || leads_nobody {
             core.park();
+        } else {
+            core.unpark();
         }
         while let Some(batch) = core.next_batch() {
             self.propose(core, batch)?;

@@ -113,7 +113,7 @@ impl Pilot {
         if let Some(office) = office {
             // Its task ends by itself; nothing it is about to ask for can be done any more.
             let _ended = office.autopilot.stop();
-            tracing::info!(target: "autopilot", "no longer looks after the members");
+            tracing::info!(target: "quorate::autopilot", "no longer looks after the members");
         }
     }
 
@@ -186,7 +186,7 @@ impl Local {
         let options = match pilot.options(strictness.clone()) {
             Ok(options) => options,
             Err(error) => {
-                tracing::error!(target: "autopilot", %error, "does not run");
+                tracing::error!(target: "quorate::autopilot", %error, "does not run");
                 return;
             }
         };
@@ -196,7 +196,7 @@ impl Local {
         let autopilot = Autopilot::new(raft, application, host.clone(), host, options);
         let office = Office { term, strictness, autopilot: autopilot.clone(), site };
         *pilot.office() = Some(office);
-        tracing::info!(target: "autopilot", "looks after the members");
+        tracing::info!(target: "quorate::autopilot", "looks after the members");
         autopilot.start(Signal::new()).await;
     }
 
@@ -206,7 +206,7 @@ impl Local {
         let expected = Some(Index(0));
         let seed = Command::SetAutopilot { settings: json.into(), expected };
         if let Err(error) = self.propose(&seed).await {
-            tracing::debug!(target: "autopilot", reason = error.message(), "not seeded yet");
+            tracing::debug!(target: "quorate::autopilot", reason = error.message(), "not seeded yet");
         }
     }
 

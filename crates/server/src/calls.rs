@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn every_method_has_figures_from_the_start() {
         let calls = Calls::new();
-        assert_eq!(calls.methods().count(), 51);
+        assert_eq!(calls.methods().count(), 55);
         let paths: Vec<&String> = calls.methods.keys().collect();
         assert!(paths.is_sorted());
     }

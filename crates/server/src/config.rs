@@ -377,7 +377,7 @@ impl Config {
                 "--initial-cluster-state existing",
             ),
             (self.force_new_cluster, "--force-new-cluster"),
-            (sources.is_given("autopilot") && self.autopilot.is_on, "--autopilot true"),
+            (sources.is_given("autopilot") && self.autopilot.is_on, "--autopilot=true"),
         ] {
             if is_on && self.engine == Engine::Zab {
                 problems.push(ConfigError::FixedMembers { flag });

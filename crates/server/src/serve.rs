@@ -412,7 +412,13 @@ async fn publish(config: &Config, local: &Local) {
         version: config.autopilot.member_version.clone(),
         tags: config.autopilot.member_tags.clone(),
     };
-    while let Err(status) = local.propose(&command).await {
+    loop {
+        let outcome = tokio::select! {
+            outcome = local.propose(&command) => outcome.map(drop),
+            // It may have come with a snapshot, which answers nobody.
+            () = known(local, &command) => Ok(()),
+        };
+        let Err(status) = outcome else { break };
         tracing::warn!(
             reason = status.message(),
             "not published yet; is a majority of the members running and reachable?"
@@ -420,6 +426,27 @@ async fn publish(config: &Config, local: &Local) {
         tokio::time::sleep(PUBLISH_RETRY).await;
     }
     tracing::info!(name = config.name, "published this member's name and client URLs");
+}
+
+/// Waits until this member's state has what a publication says.
+async fn known(local: &Local, publication: &Command) {
+    let Command::PublishMember { id, name, client_urls, life, version, tags } = publication else {
+        return std::future::pending().await;
+    };
+    let is_known = |member: &Member| {
+        member.id == *id
+            && member.name == *name
+            && member.client_urls == *client_urls
+            && member.life == *life
+            && member.version == *version
+            && member.tags == *tags
+    };
+    let mut applied = local.applied();
+    while !local.store().members().iter().any(is_known) {
+        if applied.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Compares this member's data with the others' before any client sees it. What differs raises the

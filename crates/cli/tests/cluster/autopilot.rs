@@ -281,7 +281,12 @@ async fn newer_members_take_over_from_older_ones_without_a_failed_write() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_set_is_checked_compared_and_kept() {
-    let mut cluster = Cluster::start(3, QUICK).await;
+    let (usual, seeds) = QUICK.split_at(QUICK.len() - 2);
+    let mut cluster = Cluster::prepare(3, usual);
+    for at in 0..3 {
+        cluster.spawn_with(at, seeds);
+    }
+    cluster.settle().await;
     let config = |cluster: &Cluster, at, arguments: &[&str]| -> Value {
         let outcome = cluster.autopilot(at, &[arguments, &["-w", "json"]].concat());
         assert_eq!(outcome.code, 0, "{arguments:?}: {}", outcome.errors);
@@ -359,7 +364,7 @@ async fn where_it_does_not_run_it_says_so() {
         let outcome = cluster.autopilot(0, arguments);
         assert!(outcome.code != 0 && outcome.errors.contains("zab engine"), "{}", outcome.errors);
     }
-    let cluster = Cluster::start(1, &["--autopilot", "false"]).await;
+    let cluster = Cluster::start(1, &["--autopilot=false"]).await;
     let outcome = cluster.autopilot(0, &["state"]);
     assert!(outcome.errors.contains("autopilot is off on the leader"), "{}", outcome.errors);
     let (code, body) = http_get(&cluster.endpoint(0), "/autopilot/health");

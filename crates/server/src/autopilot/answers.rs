@@ -178,7 +178,7 @@ impl Local {
             if self.leads().is_some() {
                 if !self.pilot().is_on() {
                     return Err(Status::failed_precondition(
-                        "autopilot is off on the leader (--autopilot false)",
+                        "autopilot is off on the leader (--autopilot=false)",
                     ));
                 }
                 if let Some(picture) = self.pilot().picture() {

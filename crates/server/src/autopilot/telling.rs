@@ -46,7 +46,7 @@ impl Telling {
 
     pub(super) fn cannot_read(&self, error: &ConfigError) {
         if self.memory().is_news("settings", &error.to_string()) {
-            tracing::warn!(target: "autopilot", %error, "cannot read what is set; nothing is done");
+            tracing::warn!(target: "quorate::autopilot", %error, "cannot read what is set; nothing is done");
         }
     }
 
@@ -54,7 +54,7 @@ impl Telling {
     pub(super) fn removed(&self, id: NodeId, outcome: &Result<Index, RaftError>) {
         match outcome {
             Ok(index) => {
-                tracing::info!(target: "autopilot", member = format!("{id:x}"), %index, "removed");
+                tracing::info!(target: "quorate::autopilot", member = format!("{id:x}"), %index, "removed");
             }
             Err(error) => {
                 let is_news = {
@@ -64,7 +64,7 @@ impl Telling {
                 };
                 if is_news {
                     let member = format!("{id:x}");
-                    tracing::warn!(target: "autopilot", member, %error, "not removed yet");
+                    tracing::warn!(target: "quorate::autopilot", member, %error, "not removed yet");
                 }
             }
         }
@@ -82,8 +82,8 @@ impl Telling {
             memory.is_news(&what, code)
         };
         match is_news {
-            true => tracing::info!(target: "autopilot", code, "{refusal}"),
-            false => tracing::debug!(target: "autopilot", code, "{refusal}"),
+            true => tracing::info!(target: "quorate::autopilot", code, "{refusal}"),
+            false => tracing::debug!(target: "quorate::autopilot", code, "{refusal}"),
         }
     }
 
@@ -95,8 +95,8 @@ impl Telling {
             memory.is_news(kind, &text)
         };
         match is_news {
-            true => tracing::warn!(target: "autopilot", "{text}"),
-            false => tracing::debug!(target: "autopilot", "{text}"),
+            true => tracing::warn!(target: "quorate::autopilot", "{text}"),
+            false => tracing::debug!(target: "quorate::autopilot", "{text}"),
         }
     }
 }
@@ -120,7 +120,7 @@ impl Logger for Telling {
         match note {
             Note::Doing { action, why } => {
                 *self.memory().counts.changes.entry(kind(action)).or_default() += 1;
-                tracing::info!(target: "autopilot", %action, why, "changes the cluster");
+                tracing::info!(target: "quorate::autopilot", %action, why, "changes the cluster");
             }
             Note::Refused(refusal) => self.refused(refusal),
             Note::UpdateFailed(_) => self.failed("state", note),

@@ -125,15 +125,17 @@ impl World<'_> {
         }
     }
 
-    /// Whether every member runs for all that is known, and votes if it is to.
+    /// Whether every member runs for all that is known, and votes if it is to. One that was added and
+    /// never ran is no concern of autopilot's: somebody may be about to start it.
     pub(crate) fn is_tended(&self) -> bool {
         let conf = &self.checks.conf_state;
+        let has_run = |id: &&NodeId| 0 < self.nodes[self.place(**id)].life;
         let is_gone = |id: &NodeId| self.nodes[self.place(*id)].is_gone;
+        let mut members = conf.voters.iter().chain(&conf.learners).filter(has_run);
+        let learns = conf.learners.iter().any(|id| has_run(&id));
         let policy = settings(&self.plan).policy;
         let may_wait = policy != settings_of(0).policy;
-        conf.voters_outgoing.is_empty()
-            && !conf.voters.iter().chain(&conf.learners).any(is_gone)
-            && (conf.learners.is_empty() || may_wait)
+        conf.voters_outgoing.is_empty() && !members.any(is_gone) && (!learns || may_wait)
     }
 
     fn view_of(&self, at: usize) -> Option<View> {
@@ -168,8 +170,9 @@ impl World<'_> {
             let node_status = match (is_alive, heard) {
                 (true, _) => NodeStatus::Alive,
                 (false, Some(_)) => NodeStatus::Failed,
-                // Added, and nobody has heard of it yet: a machine takes its time to start.
-                (false, None) if membership.learners.contains(&id) => NodeStatus::Unknown,
+                // Added, and not started yet: a machine takes its time. A server knows by whether the
+                // member has published itself.
+                (false, None) if self.nodes[self.place(id)].life == 0 => NodeStatus::Unknown,
                 (false, None) => NodeStatus::Failed,
             };
             let meta = [("zone".to_owned(), format!("z{}", id.0 % 3))];
