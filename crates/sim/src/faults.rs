@@ -406,7 +406,13 @@ impl World<'_> {
         let enough = |voters: &[NodeId]| {
             voters.is_empty() || voters.len() / 2 < voters.iter().filter(fine).count()
         };
-        enough(&conf.voters) && enough(&conf.voters_outgoing) && !self.operator.is_changing
+        // Autopilot may make a learner a voter in the moment in which it dies, before it can know that.
+        let mut soon = conf.voters.clone();
+        soon.extend(conf.learners.iter().filter(|_| self.plan.autopilot));
+        enough(&conf.voters)
+            && enough(&soon)
+            && enough(&conf.voters_outgoing)
+            && !self.operator.is_changing
     }
 
     fn give_up(&mut self, target: NodeId) -> bool {
