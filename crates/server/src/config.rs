@@ -377,7 +377,7 @@ impl Config {
                 "--initial-cluster-state existing",
             ),
             (self.force_new_cluster, "--force-new-cluster"),
-            (sources.is_given("autopilot") && self.autopilot.is_on, "--autopilot=true"),
+            (self.autopilot.is_on, "--autopilot true"),
         ] {
             if is_on && self.engine == Engine::Zab {
                 problems.push(ConfigError::FixedMembers { flag });
@@ -599,17 +599,13 @@ impl Reader<'_> {
             let count = self.number("max-learners", 0, LEARNERS_CEILING);
             return usize::try_from(count).unwrap_or(usize::MAX);
         }
-        let is_off = self.sources.value("autopilot").trim().eq_ignore_ascii_case("false");
-        let is_zab = self.sources.value("engine").trim().eq_ignore_ascii_case("zab");
-        if is_off || is_zab { LEARNERS_DEFAULT } else { LEARNERS_DEFAULT_AUTOPILOT }
+        let is_on = self.sources.value("autopilot").trim().eq_ignore_ascii_case("true");
+        if is_on { LEARNERS_DEFAULT_AUTOPILOT } else { LEARNERS_DEFAULT }
     }
 
     fn autopilot(&mut self) -> AutopilotConfig {
-        let is_zab = self.sources.value("engine").trim().eq_ignore_ascii_case("zab");
-        let is_on = self.boolean("autopilot");
         AutopilotConfig {
-            // With ZAB only for who asks for it, and is then told that it cannot be.
-            is_on: is_on && (!is_zab || self.sources.is_given("autopilot")),
+            is_on: self.boolean("autopilot"),
             settings: self.autopilot_settings(),
             update_interval: self.autopilot_interval("autopilot-update-interval"),
             reconcile_interval: self.autopilot_interval("autopilot-reconcile-interval"),

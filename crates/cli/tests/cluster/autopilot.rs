@@ -17,6 +17,7 @@ use crate::harness::{Cluster, Outcome, eventually, quorate, run};
 
 /// Everything autopilot does in seconds takes tenths of them here.
 const QUICK: &[&str] = &[
+    "--autopilot=true",
     "--heartbeat-interval",
     "50",
     "--election-timeout",
@@ -364,7 +365,7 @@ async fn where_it_does_not_run_it_says_so() {
         let outcome = cluster.autopilot(0, arguments);
         assert!(outcome.code != 0 && outcome.errors.contains("zab engine"), "{}", outcome.errors);
     }
-    let cluster = Cluster::start(1, &["--autopilot=false"]).await;
+    let cluster = Cluster::start(1, &[]).await;
     let outcome = cluster.autopilot(0, &["state"]);
     assert!(outcome.errors.contains("autopilot is off on the leader"), "{}", outcome.errors);
     let (code, body) = http_get(&cluster.endpoint(0), "/autopilot/health");

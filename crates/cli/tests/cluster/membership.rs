@@ -14,7 +14,7 @@ use crate::harness::{Cluster, eventually};
 
 /// By hand: nobody else changes anything.
 const QUICK: &[&str] =
-    &["--heartbeat-interval", "50", "--election-timeout", "500", "--autopilot=false"];
+    &["--heartbeat-interval", "50", "--election-timeout", "500"];
 
 impl Cluster {
     /// Runs etcdctl against one member until it works; what it says.

@@ -97,12 +97,12 @@ pub const FLAGS: &[Flag] = &[
         "max-learners",
         "COUNT",
         "",
-        "Learners that the cluster may have at one time [default: 64; 1 without autopilot]",
+        "Learners that the cluster may have at one time [default: 1; 64 with autopilot]",
     ),
     flag(
         "autopilot",
         "BOOL",
-        "true",
+        "false",
         "While this member leads, promote learners that are stable and remove members that are dead",
     ),
     flag(

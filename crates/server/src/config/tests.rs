@@ -46,9 +46,9 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
 }
 
 #[test]
-fn autopilot_is_on_with_raft_and_its_settings_begin_as_the_flags_say() {
+fn autopilot_is_for_who_asks_for_it_and_its_settings_begin_as_the_flags_say() {
     let config = Sources::default().config().unwrap().autopilot;
-    assert!(config.is_on);
+    assert!(!config.is_on);
     let settings = &config.settings;
     assert!(settings.config.cleanup_dead_servers && settings.policy.disable_upgrade_migration);
     assert_eq!((settings.config.min_quorum, settings.config.max_trailing_logs), (3, 10_000));
@@ -73,9 +73,10 @@ fn autopilot_is_on_with_raft_and_its_settings_begin_as_the_flags_say() {
     assert_eq!(config.member_tags, tags.into());
 
     for (flags, is_on, learners_max) in [
-        (&[("autopilot", "false")][..], false, 1),
-        (&[("autopilot", "false"), ("max-learners", "5")], false, 5),
-        (&[("engine", "zab")], false, 1),
+        (&[("autopilot", "true")][..], true, 64),
+        (&[("autopilot", "true"), ("max-learners", "5")], true, 5),
+        (&[("autopilot", "false")], false, 1),
+        (&[("max-learners", "5")], false, 5),
     ] {
         let config = given(flags).config().unwrap();
         assert_eq!((config.autopilot.is_on, config.learners_max), (is_on, learners_max));
@@ -133,7 +134,7 @@ fn comparisons_are_set_by_time() {
 fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
-    assert_eq!(config.learners_max, 64, "autopilot promotes them");
+    assert_eq!(config.learners_max, 1);
     for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");

@@ -53,8 +53,6 @@ impl Running {
             ("initial-advertise-peer-urls", peer),
             ("initial-cluster", cluster),
             ("initial-cluster-state", state),
-            // Whoever is to vote is told to.
-            ("autopilot", "false"),
         ];
         let server = node::start(&directory, &[&usual, flags].concat()).await;
         Running { server, peer: peer.to_owned(), _directory: directory }
