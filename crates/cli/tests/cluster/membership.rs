@@ -12,9 +12,7 @@ use crate::bad_input::assert_refused;
 use crate::etcdctl::{etcdctl, is_installed};
 use crate::harness::{Cluster, eventually};
 
-/// By hand: nobody else changes anything.
-const QUICK: &[&str] =
-    &["--heartbeat-interval", "50", "--election-timeout", "500"];
+const QUICK: &[&str] = &["--heartbeat-interval", "50", "--election-timeout", "500"];
 
 impl Cluster {
     /// Runs etcdctl against one member until it works; what it says.
