@@ -442,7 +442,10 @@ async fn known(local: &Local, publication: &Command) {
             && member.tags == *tags
     };
     let mut applied = local.applied();
-    while !local.store().members().iter().any(is_known) {
+    // What this member serves follows from what it knows itself to be, and that comes after the state.
+    while applied.borrow_and_update().0 < local.store().applied().index.0
+        || !local.store().members().iter().any(is_known)
+    {
         if applied.changed().await.is_err() {
             return std::future::pending().await;
         }
