@@ -61,6 +61,11 @@ impl Board {
         self.commit.store(picture.commit.0, Ordering::Relaxed);
         self.applied.store(picture.applied.0, Ordering::Relaxed);
         self.is_leader.store(picture.role == Role::Leader, Ordering::Relaxed);
+        // Before anybody hears of it who then serves by it.
+        if self.memberships.swap(picture.memberships, Ordering::Relaxed) != picture.memberships {
+            let learners = replica.status().conf_state.learners;
+            self.is_learner.store(learners.contains(&self.node), Ordering::Relaxed);
+        }
         self.applied_to.send_if_modified(|known| {
             let changed = *known != picture.applied;
             *known = picture.applied;
@@ -74,10 +79,6 @@ impl Board {
         });
         if changed {
             self.metrics.leader_changes.add(u64::from(!leader.is_none()));
-        }
-        if self.memberships.swap(picture.memberships, Ordering::Relaxed) != picture.memberships {
-            let learners = replica.status().conf_state.learners;
-            self.is_learner.store(learners.contains(&self.node), Ordering::Relaxed);
         }
     }
 
