@@ -231,7 +231,12 @@ async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
     let refused = moved.clone().move_leader(MoveLeaderRequest { target_id: id }).await.unwrap_err();
     let not_leader = "etcdserver: not leader".to_owned();
     assert_eq!(words(refused), (Code::FailedPrecondition, not_leader));
-    let third = b.cluster().await.member_add(add("http://h:1", true)).await.unwrap().into_inner();
+    let asked = b.cluster().await;
+    let third = eventually("a voter that has been connected for long enough", || {
+        let mut asked = asked.clone();
+        async move { asked.member_add(add("http://h:1", true)).await.ok() }
+    });
+    let third = third.await.into_inner();
     assert_eq!(third.header.unwrap().member_id, id, "it answers itself");
     let third = third.member.unwrap();
     let mut serializable = b.cluster().await;
