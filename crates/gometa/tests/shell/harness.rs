@@ -167,12 +167,19 @@ pub(crate) fn members(nodes: &[Node]) -> Vec<Peer> {
     nodes.iter().map(|node| node.peer).collect()
 }
 
-/// Which of them leads; exactly one does.
+/// Which of them leads, once exactly one does. A leader whose quorum was just ended is elected anew.
 pub(crate) fn leader(nodes: &[Node]) -> usize {
     let is_leading = |node: &Node| node.status().status == PeerStatus::Leading;
-    let leading: Vec<usize> = (0..nodes.len()).filter(|at| is_leading(&nodes[*at])).collect();
-    assert_eq!(leading.len(), 1, "one leader");
-    leading[0]
+    let began = Instant::now();
+    loop {
+        let leading: Vec<usize> = (0..nodes.len()).filter(|at| is_leading(&nodes[*at])).collect();
+        if let [leader] = leading[..] {
+            return leader;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{} lead", leading.len());
+        // Not on a thread that the nodes need.
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Looks again and again until it is so.
