@@ -35,6 +35,8 @@ pub(crate) struct OnRaft {
     last_write: WriteId,
     /// Committed entries handed to the machine and not yet applied, oldest first.
     pub(crate) applies: VecDeque<PendingApply>,
+    /// Proposals wait, by what the engine knew at the last round.
+    lays_aside: bool,
 }
 
 pub(crate) struct PendingApply {
@@ -58,6 +60,7 @@ impl OnRaft {
             writes: VecDeque::new(),
             last_write: WriteId(0),
             applies: VecDeque::new(),
+            lays_aside: false,
         })
     }
 
@@ -119,7 +122,8 @@ impl OnRaft {
         let leads_nobody = self.raft.basic_status().soft_state.lead.is_none();
         if self.raft.is_handing_over() || leads_nobody {
             core.park();
-        } else {
+            self.lays_aside = true;
+        } else if std::mem::take(&mut self.lays_aside) {
             core.unpark();
         }
         while let Some(batch) = core.next_batch() {
