@@ -91,6 +91,7 @@ impl Driver {
         let mut clock = crate::clock::ticks(self.tick);
         // What storage held may already ask for something.
         self.carry_out_all()?;
+        let mut has_progress = false;
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
@@ -103,6 +104,7 @@ impl Driver {
                     Some(done) => self.on_done(done)?,
                     None => return Err(FatalError::Thread("the apply thread has ended")),
                 },
+                () = std::future::ready(()), if has_progress => {}
                 Some(event) = self.net_events.recv() => self.on_net(event)?,
                 call = self.calls.recv() => match call {
                     None | Some(Call::Stop) => return Ok(()),
@@ -115,9 +117,7 @@ impl Driver {
             while let Ok(written) = self.written.try_recv() {
                 self.on_written(written)?;
             }
-            while let Ok(done) = self.done.try_recv() {
-                self.on_done(done)?;
-            }
+            self.see_applied()?;
             for _ in 0..BATCH_MAX {
                 let Ok(event) = self.net_events.try_recv() else { break };
                 self.on_net(event)?;
@@ -133,6 +133,23 @@ impl Driver {
             if cfg!(debug_assertions) {
                 self.replica.check();
             }
+            let (board, replica) = (&self.board, &self.replica);
+            has_progress = board.progress.settle(replica.glance().applied, || {
+                board.is_followed() || replica.awaits_applied() || self.flushed.is_some()
+            });
+        }
+    }
+
+    /// Takes what the machine has to tell, and how far it is.
+    fn see_applied(&mut self) -> Result<(), FatalError> {
+        // First the index: whatever was told before it is in the queue.
+        let through = self.board.progress.through();
+        while let Ok(done) = self.done.try_recv() {
+            self.on_done(done)?;
+        }
+        match self.replica.glance().applied < through {
+            true => self.on_done(Done::Progress(through)),
+            false => Ok(()),
         }
     }
 
@@ -316,10 +333,12 @@ impl Driver {
 
     fn on_done(&mut self, done: Done) -> Result<(), FatalError> {
         match done {
-            Done::Applied { through, members } => {
-                if let Some(members) = members {
-                    self.on_members(members)?;
-                }
+            Done::Progress(through) => {
+                self.on_event(Event::Applied(through))?;
+                self.on_flushed()
+            }
+            Done::Members { through, members } => {
+                self.on_members(members)?;
                 self.on_event(Event::Applied(through))?;
                 self.on_flushed()
             }

@@ -22,6 +22,7 @@ mod metrics;
 mod node;
 mod notes;
 mod peers;
+mod progress;
 mod restore;
 mod room;
 mod snapshot;
