@@ -14,20 +14,21 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_kv::{Command, MemberChange, Members};
 use quorate_net::{Net, NetEvent, PeerStatus, RefusedBy};
-use quorate_raft::{ConfChange, ConfChangeType, Role};
+use quorate_raft::Role;
 use quorate_replica as replica;
 use quorate_replica::{
     Asked, Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica,
-    RequestId, Step, Write, Writing, seal_change, speaks_for,
+    RequestId, Step, Write, Writing, speaks_for,
 };
 use quorate_types::{Index, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
 use crate::board::Board;
+use crate::changing::change_of_engine;
 use crate::disk::{self, Written};
 use crate::node::{Answer, FatalError, Judge, Standing};
 use crate::notes;
@@ -209,22 +210,7 @@ impl Driver {
         });
         match judged {
             Ok(change) => {
-                let mut context = BytesMut::new();
-                seal_change(request, glance.term, &mut context);
-                change.encode(&mut context);
-                let (node_id, context) = (NodeId(change.member()), context.freeze());
-                let change_type = match &change {
-                    MemberChange::Add(member) if member.is_learner => {
-                        ConfChangeType::AddLearnerNode
-                    }
-                    // To demote a voter is to add a learner.
-                    MemberChange::Demote(_) => ConfChangeType::AddLearnerNode,
-                    MemberChange::Remove(_) => ConfChangeType::RemoveNode,
-                    MemberChange::UpdatePeerUrls { .. } => ConfChangeType::UpdateNode,
-                    // To promote a learner is to add a voter.
-                    _ => ConfChangeType::AddNode,
-                };
-                let change = ConfChange { id: request.0, change_type, node_id, context }.into();
+                let change = change_of_engine(request, glance.term, &change);
                 self.on_event(Event::ProposeChange { request, change })
             }
             Err(refused) => {

@@ -12,6 +12,7 @@
 mod apply;
 mod autopilot;
 mod board;
+mod changing;
 mod clock;
 mod disk;
 mod drive;
