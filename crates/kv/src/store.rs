@@ -6,7 +6,7 @@
 //! Locks are taken in this order: backend, state. The backend's is held through a flush, the state's
 //! never while storage is written.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -47,6 +47,7 @@ pub struct Store {
     cluster_id: u64,
     size_bytes: AtomicU64,
     in_use_bytes: AtomicU64,
+    views_count: AtomicUsize,
     /// Why nothing is done any more.
     failure: OnceLock<String>,
 }
@@ -120,6 +121,7 @@ impl Store {
         let store = Store {
             size_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
+            views_count: AtomicUsize::new(0),
             backend: Mutex::new(Box::new(backend)),
             state: RwLock::new(state),
             node,
@@ -354,6 +356,15 @@ impl Store {
     /// Bytes of those that hold something.
     pub fn in_use_bytes(&self) -> u64 {
         self.in_use_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many views of storage are held: by the store itself, by reads, and by snapshots that are
+    /// being sent. As of before, while a flush runs.
+    pub fn views_count(&self) -> usize {
+        if let Ok(backend) = self.backend.try_lock() {
+            self.views_count.store(backend.views_count(), Ordering::Relaxed);
+        }
+        self.views_count.load(Ordering::Relaxed)
     }
 
     /// Why the store does nothing any more, if so. The member has to stop.

@@ -172,14 +172,17 @@ impl Applier {
         let started = Instant::now();
         let mut members_changed = false;
         let mut requests: Vec<Option<RequestId>> = Vec::with_capacity(entries.len());
+        let mut kinds: Vec<Option<CommandKind>> = Vec::with_capacity(entries.len());
         let mut batch = Vec::with_capacity(entries.len());
         for entry in entries {
+            let mut kind = None;
             let (index, term, what) = match entry {
                 Applying::Command { index, term, entry } => {
                     let (request, command) = open(entry)
                         .map_err(|error| FatalError::Machine(format!("at {index}: {error}")))?;
                     requests.push(Some(request));
-                    if let Some(kind) = CommandKind::of_encoded(&command) {
+                    kind = CommandKind::of_encoded(&command);
+                    if let Some(kind) = kind {
                         self.metrics.applied.on_command(kind);
                     }
                     (index, term, Apply::Command(command))
@@ -200,10 +203,12 @@ impl Applier {
                     (index, term, Apply::Membership { conf_state, change })
                 }
             };
+            kinds.push(kind);
             batch.push(Entry { index, term, what, answer_wanted: false });
         }
-        for (entries, requests) in batch.chunks_mut(CALL_MAX).zip(requests.chunks(CALL_MAX)) {
-            self.apply_call(entries, requests, members_changed)?;
+        let calls = batch.chunks_mut(CALL_MAX).zip(requests.chunks(CALL_MAX));
+        for ((entries, requests), kinds) in calls.zip(kinds.chunks(CALL_MAX)) {
+            self.apply_call(entries, requests, kinds, members_changed)?;
         }
         if members_changed {
             check_members(&self.store)?;
@@ -220,6 +225,7 @@ impl Applier {
         &self,
         entries: &mut [Entry],
         requests: &[Option<RequestId>],
+        kinds: &[Option<CommandKind>],
         members_changed: bool,
     ) -> Result<(), FatalError> {
         for (entry, wanted) in entries.iter_mut().zip(self.waiters.are_waited_for(requests)) {
@@ -230,7 +236,15 @@ impl Applier {
             if self.store.needs_flush() {
                 self.flush_first()?;
             }
+            let started = Instant::now();
             let applied = self.store.apply(&entries[done..]).map_err(failed)?;
+            let count = u32::try_from(applied.responses.len()).unwrap_or(u32::MAX);
+            let each = started.elapsed() / count.max(1);
+            for (kind, response) in kinds[done..].iter().zip(&applied.responses) {
+                if let Some(kind) = kind {
+                    self.metrics.applied.on_applied(*kind, response.is_ok(), each);
+                }
+            }
             let may_differ = members_changed || applied.members_changed;
             let from = done;
             done += applied.responses.len();
@@ -298,7 +312,10 @@ impl Applier {
     }
 
     fn install(&self, snapshot: &Snapshot) -> Result<Option<Done>, FatalError> {
-        self.state_file.replace(&self.store, &snapshot.metadata).map_err(FatalError::Machine)?;
+        self.metrics.installing.set(1);
+        let replaced = self.state_file.replace(&self.store, &snapshot.metadata);
+        self.metrics.installing.set(0);
+        replaced.map_err(FatalError::Machine)?;
         Ok(Some(Done::Installed(self.store.membership())))
     }
 }

@@ -96,7 +96,7 @@ impl Driver {
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
-                _ = clock.tick() => self.on_tick()?,
+                due = clock.tick() => self.on_tick(due.elapsed())?,
                 written = self.written.recv() => match written {
                     Some(written) => self.on_written(written)?,
                     None => return Err(FatalError::Thread("the disk thread has ended")),
@@ -159,8 +159,12 @@ impl Driver {
         Ok(self.replica.handle(event)?)
     }
 
-    fn on_tick(&mut self) -> Result<(), FatalError> {
+    /// A tick that came `late`.
+    fn on_tick(&mut self, late: Duration) -> Result<(), FatalError> {
         let leads = self.replica.glance().role == Role::Leader;
+        if leads && self.tick < late {
+            self.board.metrics.late_heartbeats.add(1);
+        }
         self.peers.on_tick(&self.members, leads)?;
         self.writing.on_tick();
         self.feed_disk()?;

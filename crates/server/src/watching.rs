@@ -2,6 +2,8 @@
 //! what changed, on threads that may read storage. Nothing that applies entries waits for it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -64,8 +66,7 @@ impl Watching {
         follow: impl Fn() -> watch::Receiver<Index>,
         progress_every: Duration,
     ) {
-        let mut progress = tokio::time::interval(progress_every);
-        progress.tick().await; // the first one comes at once
+        let mut progress = pin!(tokio::time::sleep(a_little_more_than(progress_every)));
         let mut applied = None;
         loop {
             tokio::select! {
@@ -75,7 +76,9 @@ impl Watching {
                     }
                 }
                 () = self.wanted.notified() => {}
-                _ = progress.tick() => {
+                () = &mut progress => {
+                    let next = a_little_more_than(progress_every);
+                    progress.as_mut().reset(tokio::time::Instant::now() + next);
                     let told = self.with(|watches, _| {
                         watches.notify_progress();
                         Ok(())
@@ -216,4 +219,10 @@ impl Drop for Stream {
         shared.watches.close(self.id);
         shared.wakers.remove(&self.id);
     }
+}
+
+/// Up to a tenth more, so that members do not tell all their watchers at the same moment for ever.
+fn a_little_more_than(span: Duration) -> Duration {
+    let tenth = u64::try_from(span.as_micros() / 10).unwrap_or(u64::MAX);
+    span + Duration::from_micros(RandomState::new().hash_one(()) % tenth.max(1))
 }

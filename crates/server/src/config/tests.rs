@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
+use crate::version::QUORATE_VERSION;
 
 fn given(flags: &[(&str, &str)]) -> Sources {
     let mut sources = Sources::default();
@@ -37,6 +38,7 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
     assert_eq!(config.quota_bytes_max, Some(2 << 30));
     assert_eq!(config.request_bytes_max, 1_572_864);
     assert_eq!(config.txn_ops_max, 128);
+    assert_eq!(config.answer_bytes_max, 2 << 30);
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
     assert_eq!(
         (config.corrupt_check_interval, config.initial_corrupt_check),
@@ -73,7 +75,7 @@ fn autopilot_is_on_and_its_settings_begin_as_the_flags_say() {
     assert_eq!(config.member_tags, tags.into());
 
     for (flags, is_on, learners_max) in [
-        (&[("autopilot", "true")][..], true, 64),
+        (&[][..], true, 1),
         (&[("autopilot", "true"), ("max-learners", "5")], true, 5),
         (&[("autopilot", "false")], false, 1),
         (&[("autopilot", "false"), ("max-learners", "5")], false, 5),
@@ -142,7 +144,7 @@ fn comparisons_are_set_by_time() {
 fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
-    assert_eq!(config.learners_max, 64);
+    assert_eq!(config.learners_max, 1, "as in etcd");
     for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
@@ -539,4 +541,29 @@ fn what_works_and_may_not_be_meant_is_warned_about() {
 fn unknown_flags_are_refused() {
     let error = Sources::default().flag("colour", "x").unwrap_err();
     assert_eq!(error.to_string(), "command line: no setting \"colour\"");
+}
+
+#[test]
+fn flags_of_etcd_that_change_nothing_are_taken_and_told() {
+    let mut sources = Sources::default();
+    for flag in IGNORED {
+        assert!(!FLAGS.iter().any(|known| known.name == flag.name), "{} is a setting", flag.name);
+        sources.flag(flag.name, "whatever").unwrap();
+    }
+    sources.toml("q.toml", "logger = \"zap\"\nname = \"n1\"\n");
+    variables(&mut sources, &[("ETCD_LOGGER", "zap"), ("ETCD_MAX_WALS", "5")]);
+    let config = sources.config().unwrap();
+    assert_eq!(config.name, "n1");
+    assert_eq!(config.warnings.len(), IGNORED.len() + 3, "{:?}", config.warnings);
+    for want in [
+        "--logger is one of etcd's and changes nothing here",
+        "config file q.toml, logger is one of etcd's and changes nothing here",
+        "ETCD_MAX_WALS is set and has no meaning here",
+    ] {
+        assert!(config.warnings.iter().any(|warning| warning == want), "{want}");
+    }
+    // What would keep others out, or put data elsewhere, is never passed over.
+    for flag in ["client-cert-auth", "cert-file", "wal-dir", "auth-token", "host-whitelist"] {
+        assert!(Sources::default().flag(flag, "x").is_err(), "{flag}");
+    }
 }
