@@ -1,6 +1,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use quorate_autopilot::Settings;
+
 use super::*;
 use crate::version::QUORATE_VERSION;
 
