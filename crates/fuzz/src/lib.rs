@@ -17,12 +17,13 @@ mod engine;
 mod log;
 mod peers;
 mod state;
+mod zab;
 
 /// A door: bytes in, a panic if it does not hold.
 pub type Target = fn(&[u8]);
 
 /// All targets by name; a folder of the corpus has the same name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("log_record", log::record),
     ("log_segment", log::segment),
     ("snapshot", state::snapshot),
@@ -30,6 +31,9 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("raftpb", peers::raftpb),
     ("engine_step", engine::step),
     ("scripts", scripts),
+    ("zab_frames", zab::frames),
+    ("zab_packet", zab::packet),
+    ("zab_step", zab::step),
 ];
 
 /// Runs the target of this name.

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_raft::{ConfState, Entry, Role, Snapshot, TransferOutcome};
-use quorate_types::{Index, Mark, NodeId, Term};
+use quorate_types::{Index, Mark, NodeId, Term, bug};
 use quorate_zab::{
-    Address, Command, Event as ZabEvent, Member, Outcome, ProposalId, ProposeError, ReadFailure,
-    ReadId, Ready, Role as ZabRole, SoftState, Zab,
+    Address, Command, Event as ZabEvent, Member, Message as ZabMessage, Op, Outcome, ProposalId,
+    ProposeError, ReadFailure, ReadId, Ready, Role as ZabRole, SoftState, Zab,
 };
 
 use crate::core::{Core, EngineStatus, PendingWrite, check_writes};
@@ -37,6 +37,8 @@ pub(crate) struct OnZab {
     links: Links,
     /// Writes handed out and not yet durable, oldest first.
     pub(crate) writes: VecDeque<PendingWrite<()>>,
+    /// How much they add to the log.
+    writes_bytes: u64,
     /// Requests of this node that the engine has, by its name for them.
     requests: BTreeMap<ProposalId, RequestId>,
     voters: Vec<NodeId>,
@@ -45,6 +47,8 @@ pub(crate) struct OnZab {
     opens_epoch: bool,
     /// The disk stands still: the node is mute until it goes on.
     is_mute: bool,
+    /// The engine was told that the log holds more than it may.
+    is_stalled: bool,
 }
 
 impl OnZab {
@@ -74,11 +78,13 @@ impl OnZab {
             zab,
             links,
             writes: VecDeque::new(),
+            writes_bytes: 0,
             requests: BTreeMap::new(),
             voters,
             soft_state,
             opens_epoch: false,
             is_mute: false,
+            is_stalled: false,
         })
     }
 
@@ -137,9 +143,15 @@ impl OnZab {
 
     /// One round of work; whether there may be more.
     pub(crate) fn round(&mut self, core: &mut Core) -> Result<bool, Fatal> {
-        if std::mem::take(&mut self.opens_epoch) {
+        let is_stalled = self.is_stalled(core);
+        if is_stalled != self.is_stalled {
+            self.is_stalled = is_stalled;
+            self.tell(ZabEvent::Stalled(is_stalled))?;
+        }
+        if self.opens_epoch {
             // The machine learns of the epoch by its first entry, as it does of a term.
-            let _ = self.zab.propose(Command::set("", bytes::Bytes::new()));
+            let opened = self.zab.propose(Command::set("", bytes::Bytes::new()));
+            self.opens_epoch = matches!(opened, Err(ProposeError::Busy));
         }
         while let Some(batch) = core.next_batch() {
             self.propose(core, batch);
@@ -247,7 +259,14 @@ impl OnZab {
         if self.is_mute {
             return Ok(());
         }
-        let Packet { from, body, .. } = packet;
+        let Packet { from, mut body, .. } = packet;
+        // Lost: they are said again until there is room for them, or the leader gives this member up.
+        if let Body::Data { messages, .. } = &mut body
+            && messages.iter().any(is_entry)
+            && self.is_stalled(core)
+        {
+            messages.clear();
+        }
         // Each may ask for a further write; what is not taken in is said again.
         let asks = matches!(&body, Body::Data { messages, .. } if !messages.is_empty());
         if asks && core.config.writes_count_max <= self.writes.len() {
@@ -260,6 +279,19 @@ impl OnZab {
             self.links.on_packet(from, body, &mut events);
         }
         self.tell_all(events)
+    }
+
+    /// Whether the log holds more than it may, since what is committed cannot be flushed. What is not
+    /// committed does not count: it may be what the rest waits for.
+    fn is_stalled(&self, core: &Core) -> bool {
+        let (log, bytes_max) = (self.log(), core.config.stalled_bytes_max());
+        if log.bytes() + self.writes_bytes < bytes_max {
+            return false;
+        }
+        let commit = self.zab.glance().commit;
+        let on_its_way = if log.last() < commit { self.writes_bytes } else { 0 };
+        bytes_max <= log.bytes_through(commit) + on_its_way
+            && !bug!("a-log-that-cannot-be-flushed-grows")
     }
 
     fn propose(&mut self, core: &mut Core, batch: Vec<(RequestId, Entry)>) {
@@ -300,6 +332,7 @@ impl OnZab {
             let write = to_write(write);
             core.effects.writes.push(write.clone());
             let since_ticks = core.now_ticks;
+            self.writes_bytes += bytes_of(&write);
             self.writes.push_back(PendingWrite { write, responses: (), since_ticks });
         }
         let mut bytes = 0;
@@ -348,6 +381,7 @@ impl OnZab {
     fn on_persisted(&mut self, core: &mut Core, id: WriteId) -> Result<(), Fatal> {
         while self.writes.front().is_some_and(|pending| pending.write.id <= id) {
             let Some(pending) = self.writes.pop_front() else { break };
+            self.writes_bytes -= bytes_of(&pending.write);
             if let Some(snapshot) = &pending.write.install {
                 core.on_installed(snapshot);
             }
@@ -362,6 +396,21 @@ impl OnZab {
     fn drop_snapshot(&mut self, core: &mut Core) {
         self.zab.storage_mut().drop_snapshot();
         core.effects.drop_snapshot = true;
+    }
+}
+
+fn bytes_of(write: &Write) -> u64 {
+    write.entries.iter().map(|entry| entry.data.as_ref().map_or(0, |data| data.len() as u64)).sum()
+}
+
+/// Whether it makes the log longer.
+fn is_entry(message: &ZabMessage) -> bool {
+    match message {
+        ZabMessage::Proposal(_) => true,
+        ZabMessage::LogEntry(entry) => {
+            ![Op::STREAM_BEGIN, Op::STREAM_END].contains(&entry.command.op)
+        }
+        _ => false,
     }
 }
 

@@ -20,6 +20,7 @@ struct Group {
 struct Member {
     replica: Replica,
     stands_still: bool,
+    can_flush: bool,
     is_away: bool,
     last_write: WriteId,
     writes: Vec<Write>,
@@ -47,9 +48,14 @@ fn config(id: u64) -> Config {
 impl Group {
     /// A group with a leader, and where that one is.
     fn new() -> (Group, usize) {
+        Group::with(config)
+    }
+
+    fn with(config: impl Fn(u64) -> Config) -> (Group, usize) {
         let member = |id| Member {
             replica: Replica::new(config(id), initial(&[1, 2, 3])).unwrap(),
             stands_still: false,
+            can_flush: true,
             is_away: false,
             last_write: WriteId(0),
             writes: Vec::new(),
@@ -91,11 +97,15 @@ impl Group {
     }
 
     fn propose(&mut self, at: usize) -> RequestId {
+        self.propose_command(at, b"command")
+    }
+
+    fn propose_command(&mut self, at: usize, command: &[u8]) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
         let mut entry = BytesMut::new();
         seal(request, &mut entry);
-        entry.extend_from_slice(b"command");
+        entry.extend_from_slice(command);
         self.handle(at, Event::Propose { request, entry: entry.freeze() });
         request
     }
@@ -116,6 +126,10 @@ impl Group {
                     member.applied.extend(effects.apply);
                     if let Some(last) = last {
                         member.replica.handle(Event::Applied(last)).unwrap();
+                    }
+                    if effects.flush && member.can_flush {
+                        let applied = member.replica.glance().applied;
+                        member.replica.handle(Event::Flushed(applied)).unwrap();
                     }
                     if !member.stands_still {
                         member.replica.handle(Event::Persisted(member.last_write)).unwrap();
@@ -278,5 +292,53 @@ fn a_log_of_the_other_engine_is_refused() {
         );
         let refused = Replica::new(Config { engine: wanted, ..config(1) }, initial);
         assert!(matches!(refused.err(), Some(StartError::OtherEngine { .. })), "{wanted}");
+    }
+}
+
+/// Clients write much more than the log of one member may hold that cannot flush: a follower falls
+/// behind, a leader refuses, and both go on by themselves after a flush.
+#[test]
+fn a_log_that_cannot_be_flushed_takes_no_more_than_it_may_with_zab_either() {
+    const WINDOW: u64 = 20_000;
+    for (at, leads) in [(0, false), (2, true)] {
+        let small = |id| Config {
+            log_bytes_max: if id == at + 1 { 10_000 } else { config(id).log_bytes_max },
+            message_bytes_max: WINDOW / 2,
+            inflight_bytes_max: WINDOW,
+            ..config(id)
+        };
+        let (mut group, leader) = Group::with(small);
+        let at = at as usize;
+        assert_eq!(at == leader, leads);
+        group.members[at].can_flush = false;
+        for _ in 0..300 {
+            group.propose_command(leader, &[b'x'; 1000]);
+            group.tick(1);
+            let status = group.members[at].replica.status();
+            assert!(status.log_bytes <= 80_000 + 2 * WINDOW, "{status:?}");
+        }
+        let stalled = group.members[at].commands();
+        assert!((70..140).contains(&stalled), "it has stopped taking entries, after {stalled}");
+        let refused = &group.members[leader].refused;
+        if leads {
+            assert_eq!(refused.len(), 300 - stalled);
+            assert!(refused.iter().all(|(_, why)| *why == Refusal::Busy), "{refused:?}");
+        } else {
+            assert_eq!((group.members[leader].commands(), refused.len()), (300, 0));
+        }
+
+        group.members[at].can_flush = true;
+        let applied = group.members[at].glance().applied;
+        group.handle(at, Event::Flushed(applied));
+        group.tick(20 * ELECTION_TICKS);
+        group.propose(at);
+        group.tick(2);
+        for member in &group.members {
+            assert_eq!(member.commands(), group.members[leader].commands());
+            let status = member.replica.status();
+            assert_eq!(status.leader, Some(NodeId(leader as u64 + 1)), "{status:?}");
+        }
+        let all = if leads { stalled + 1 } else { 301 };
+        assert_eq!(group.members[at].commands(), all);
     }
 }

@@ -2,6 +2,7 @@
 //! broken ends the run.
 
 mod applied;
+mod epochs;
 mod history;
 mod judge;
 mod leases;
@@ -26,6 +27,7 @@ use crate::world::OpId;
 pub(crate) struct Checks {
     applied: applied::Applied,
     logs: logs::Logs,
+    epochs: epochs::Epochs,
     states: states::States,
     history: history::Clients,
     judge: judge::Judge,
@@ -92,6 +94,8 @@ impl Checks {
         damage: Damage,
         initial: &Initial,
     ) -> Result<(), Fatal> {
+        let finding = self.epochs.on_start(node, initial);
+        self.note(finding);
         match self.logs.on_start(node, initial) {
             // All that a log can't tell from a write cut short: it has to be known from outside.
             Err(logs::Lost::LastGroup) if damage == Damage::Lie => {
@@ -112,6 +116,8 @@ impl Checks {
 
     pub(crate) fn on_write(&mut self, node: NodeId, write: &Write) {
         let finding = self.logs.on_write(node, write);
+        self.note(finding);
+        let finding = self.epochs.on_write(node, write, &self.logs);
         self.note(finding);
     }
 
@@ -146,6 +152,7 @@ impl Checks {
                 if let Applying::Membership { conf_state, .. } = entry {
                     self.conf_state = conf_state.clone();
                 }
+                self.epochs.on_commit(entry)?;
                 self.history.on_commit(now, entry)
             }
             false => Ok(()),

@@ -147,16 +147,10 @@ impl Fault {
         Fault::ALL.into_iter().find(|fault| fault.name() == name)
     }
 
-    /// Whether a cluster whose membership is fixed cannot be asked to bear it.
+    /// Whether it cannot happen where membership is fixed. A member may be lost there, too: nobody takes
+    /// its place.
     pub(crate) fn needs_membership(self) -> bool {
-        matches!(
-            self,
-            Fault::LostWrite
-                | Fault::MisdirectedWrite
-                | Fault::BitRot
-                | Fault::Replace
-                | Fault::Membership
-        )
+        self == Fault::Membership
     }
 
     /// Whether it is a property of the network for the whole run, counted by message.

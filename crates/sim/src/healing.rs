@@ -98,12 +98,13 @@ impl World<'_> {
         let conf = &self.checks.conf_state;
         let runs = |id: &NodeId| self.nodes[self.place(*id)].glance().is_some();
         let is_gone = |id: &NodeId| self.nodes[self.place(*id)].is_gone;
+        let is_done = self.operator.is_done || self.plan.engine == Engine::Zab;
         self.is_left()
             && !self.operator.is_changing
             && !self.operator.whim
             && conf.learners.is_empty()
             && conf.voters.len() == self.plan.members + usize::from(self.operator.wants_more)
-            && (self.operator.is_done || !conf.voters.iter().any(is_gone))
+            && (is_done || !conf.voters.iter().any(is_gone))
             && healed.iter().filter(|id| conf.voters.contains(id)).all(runs)
             && self.leader().is_some_and(|id| healed.contains(&id))
     }

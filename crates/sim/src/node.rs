@@ -316,6 +316,7 @@ impl Node {
             What::Unwatch { watcher, connection } => self.on_unwatch(watcher, connection),
             What::Transfer(target) => self.event(ReplicaEvent::Transfer(target))?,
             What::HandOver => self.event(ReplicaEvent::HandOver)?,
+            What::Unreachable(to) => self.event(ReplicaEvent::Unreachable(to))?,
         }
         self.settle(cx)
     }

@@ -95,7 +95,7 @@ impl Plan {
         };
         let mut faults = draw_faults(chance, members, only);
         if options.engine == Engine::Zab {
-            // Its membership is fixed: nobody takes the place of a member that lost its disk.
+            // Its membership is fixed.
             faults.retain(|(fault, _)| !fault.needs_membership());
         }
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);

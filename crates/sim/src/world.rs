@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 use quorate_kv::{Response, WatchCreateRequest};
-use quorate_replica::Message;
+use quorate_replica::{Engine, Message};
 use quorate_types::{NodeId, bug};
 
 use crate::chance::Chance;
@@ -116,6 +116,8 @@ pub(crate) enum What {
     },
     Transfer(NodeId),
     HandOver,
+    /// The transport does not reach a member.
+    Unreachable(NodeId),
 }
 
 struct Queued {
@@ -212,6 +214,9 @@ impl Cx<'_> {
     pub(crate) fn send(&mut self, from: NodeId, to: NodeId, message: &Message) {
         let Some(delay) = self.net.delay(self.chance, from, to) else {
             self.checks.count_fault(Fault::Loss.name());
+            if self.net.is_cut(from, to) {
+                self.tell_unreachable(from, to);
+            }
             return;
         };
         let bytes = match message.encode().as_slice() {
@@ -232,6 +237,14 @@ impl Cx<'_> {
         }
         let what = What::Deliver { from, bytes };
         self.queue.push(self.now + delay, Event::Any { id: to, what });
+    }
+
+    /// The transport notices now and then that what it sends does not arrive.
+    fn tell_unreachable(&mut self, from: NodeId, to: NodeId) {
+        if self.plan.engine == Engine::Zab && self.chance.percent(30) {
+            let delay = self.chance.between(1_000, 500_000);
+            self.queue.push(self.now + delay, Event::Any { id: from, what: What::Unreachable(to) });
+        }
     }
 
     pub(crate) fn answer(&mut self, client: usize, op: OpId, said: Said) {
@@ -678,6 +691,7 @@ impl<'t> World<'t> {
             What::Unwatch { .. } => return,
             What::Transfer(to) => format!("is to hand over to n{}", to.0),
             What::HandOver => "is to hand over".to_owned(),
+            What::Unreachable(to) => format!("does not reach n{}", to.0),
         };
         self.trace(id, &text);
     }

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use quorate_sim::{Options, attempt};
+use quorate_sim::{Engine, Options, attempt};
 use quorate_types::bugs;
 
-/// A bug: its name in the code, its number in the catalogue, the file of the code that stands
-/// against it, and the seed that finds it with a part of what is said then; no seed, if none is known.
+/// A bug: its name in the code, its number in the catalogue (with a K, among gometa's weaknesses), the
+/// file of the code that stands against it, and the seed that finds it with a part of what is said then;
+/// no seed, if none is known. Those of `zab/` are looked for with that engine.
 type Bug = (&'static str, &'static str, &'static str, Option<(u64, &'static str)>);
 
 include!("bugs/list.rs");
@@ -18,9 +19,10 @@ include!("bugs/list.rs");
 /// How long a bug may take to be found.
 const TIME_MAX: Duration = Duration::from_secs(120);
 
-/// What a run of this seed says is wrong, with this bug.
-fn violation(bug: &'static str, seed: u64) -> Option<String> {
-    let options = Options { seconds: Some(120), ..Options::default() };
+/// What a run of this seed says is wrong, with this bug of this file.
+fn violation(bug: &'static str, file: &str, seed: u64) -> Option<String> {
+    let engine = if file.starts_with("zab/") { Engine::Zab } else { Engine::Raft };
+    let options = Options { engine, seconds: Some(120), ..Options::default() };
     bugs::put_back(Some(bug));
     let outcome = attempt(seed, &options, None);
     bugs::put_back(None);
@@ -40,14 +42,14 @@ fn setting(name: &str) -> Option<String> {
     clippy::disallowed_types,
     reason = "the bound is on the time of whoever waits"
 )]
-fn find(bug: &'static str, known: Option<u64>) -> Option<(u64, String)> {
+fn find(bug: &'static str, file: &str, known: Option<u64>) -> Option<(u64, String)> {
     let began = std::time::Instant::now();
     let from = setting("QUORATE_BUGS_FROM").and_then(|from| from.parse().ok()).unwrap_or(1);
     known
         .into_iter()
         .chain(from..)
         .take_while(|_| began.elapsed() < TIME_MAX)
-        .find_map(|seed| violation(bug, seed).map(|why| (seed, why)))
+        .find_map(|seed| violation(bug, file, seed).map(|why| (seed, why)))
 }
 
 #[test]
@@ -55,12 +57,12 @@ fn bugs_that_are_put_back_are_found() {
     let which = setting("QUORATE_BUGS").unwrap_or_default();
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();
-    for (bug, _, _, known) in BUGS {
+    for (bug, _, file, known) in BUGS {
         let is_named = which.split(',').any(|name| name == *bug);
         if !is_named && which != "all" && (known.is_none() || !which.is_empty()) {
             continue;
         }
-        match find(bug, known.map(|(seed, _)| seed)) {
+        match find(bug, file, known.map(|(seed, _)| seed)) {
             Some((seed, why)) => {
                 let why = why.lines().next().unwrap_or_default();
                 println!("{bug}: seed {seed}: {why}");
@@ -89,7 +91,7 @@ fn the_table_of_bugs_is_true() {
     let section = section.split("\n#").next().unwrap_or_default();
     let rows: Vec<Vec<&str>> = section
         .lines()
-        .filter(|line| line.starts_with("| H"))
+        .filter(|line| line.starts_with("| H") || line.starts_with("| K"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
     let found = BUGS.iter().filter(|(.., known)| known.is_some());

@@ -90,6 +90,10 @@ pub struct Config {
     pub connections_count_max: usize,
     /// Most bytes of a stream of a gometa leader, which must be held until its end.
     pub stream_bytes_max: u64,
+    /// A watcher takes the state of a gometa leader that keeps no history in place of its own: the
+    /// application installs a [`Snapshot`](crate::Snapshot) of [`commands`](crate::Snapshot::commands).
+    /// Otherwise such a leader is left. Voters never take one.
+    pub takes_states: bool,
     /// A gometa learner is sent so many entries again at most; one that needs more is refused.
     pub replay_count_max: u64,
     /// Most bytes of committed entries in one Ready. One entry always goes.
@@ -137,6 +141,7 @@ impl Config {
             behind_count_max: 100_000,
             connections_count_max: 150,
             stream_bytes_max: 256 << 20,
+            takes_states: false,
             replay_count_max: 100_000,
             applying_bytes_max: 4 << 20,
             applying_count_max: 10_000,

@@ -75,6 +75,8 @@ pub(crate) struct Core<S> {
     pub(crate) answered_ms: BTreeMap<Address, u64>,
     /// The next synchronization with a gometa leader begins at the first entry there is.
     pub(crate) wants_all: bool,
+    /// The history can let go of nothing for now.
+    pub(crate) is_stalled: bool,
     last_cut: WriteId,
     durable_write: WriteId,
     pub(crate) ready: Ready,
@@ -124,6 +126,7 @@ impl<S: Storage> Core<S> {
             next_read: 0,
             answered_ms: BTreeMap::new(),
             wants_all: false,
+            is_stalled: false,
             last_cut: WriteId(0),
             durable_write: WriteId(0),
             ready: Ready::default(),

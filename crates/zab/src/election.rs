@@ -12,6 +12,8 @@
 
 use std::collections::BTreeMap;
 
+use quorate_types::bug;
+
 use crate::note::DatagramFault;
 use crate::quorum::Electors;
 use crate::rng::Rng;
@@ -431,7 +433,8 @@ fn has_quorum(
         true => round == ballot.round,
         false => leader.is_some_and(|heard| heard.status == PeerStatus::Leading),
     };
-    is_certified && (are_enough(&ballot.received) || are_enough(&ballot.active))
+    let is_known = leader.is_some() && bug!("a-promise-to-another-leader-counts");
+    is_certified && (are_enough(&ballot.received) || are_enough(&ballot.active) || is_known)
 }
 
 #[cfg(test)]

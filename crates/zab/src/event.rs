@@ -114,6 +114,9 @@ pub enum Event {
     },
     /// Give up leadership in good order, if this node leads: outstanding proposals first.
     Resign,
+    /// Whether the machine's state cannot be saved, so that the history can let go of nothing. While
+    /// that is so, a leader refuses requests as [`ProposeError::Busy`](crate::ProposeError::Busy).
+    Stalled(bool),
 }
 
 /// A numbered write. Whatever vouches for it waits inside the node until it is durable.

@@ -2,6 +2,8 @@
 //!
 //! Everything else is the same for whoever follows (`learner.rs`).
 
+use quorate_types::bug;
+
 use crate::core::Core;
 use crate::{Address, ConnId, Epoch, LeaveReason, Message, Storage, Zxid};
 
@@ -18,7 +20,9 @@ pub(crate) fn promise<S: Storage>(
         return Ok(());
     }
     // Two leaders of one epoch would give one id to two transactions.
-    match accepted == epoch && core.hard_state.accepted_leader.as_ref() == Some(leader) {
+    let is_its = core.hard_state.accepted_leader.as_ref() == Some(leader)
+        || bug!("a-promise-to-another-leader-counts");
+    match accepted == epoch && is_its {
         true => Ok(()),
         false => Err(LeaveReason::Epoch),
     }

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use quorate_types::{Index, NodeId};
+use quorate_types::{Index, NodeId, bug};
 
 use crate::consent::ConsentState;
 use crate::core::Core;
@@ -251,7 +251,8 @@ impl Leading {
                 Some(epoch) if epoch == accepted => {
                     // It has promised this epoch, and maybe not to this leader: then it must not be
                     // counted again, or two leaders could share the epoch.
-                    counts = info.accepted_leader.as_ref() == Some(&core.config.own.message);
+                    counts = info.accepted_leader.as_ref() == Some(&core.config.own.message)
+                        || bug!("a-promise-to-another-leader-counts");
                     // One of ours will not follow; a gometa follower will, and does no harm.
                     self.has_outbidder |= !counts && is_native;
                 }
@@ -289,7 +290,9 @@ impl Leading {
         if let Some(voter) = peer.voter
             && !self.consent.is_promised()
         {
-            if self.own_rank < (ack.current_epoch, ack.logged) {
+            let is_second = self.consent.epoch() == Some(ack.current_epoch)
+                && bug!("a-promise-to-another-leader-counts");
+            if self.own_rank < (ack.current_epoch, ack.logged) && !is_second {
                 // A leader must hold everything that its quorum holds.
                 core.close(conn, CloseReason::Ahead);
                 return self.while_in_reach(core);
@@ -434,7 +437,8 @@ impl Leading {
             return Some(ProposeError::Resigning);
         }
         let bytes = self.pending_bytes.saturating_add(command.bytes());
-        let is_full = core.config.proposals_count_max <= self.pending.len()
+        let is_full = core.is_stalled
+            || core.config.proposals_count_max <= self.pending.len()
             || (core.config.proposals_bytes_max < bytes && !self.pending.is_empty());
         is_full.then_some(ProposeError::Busy)
     }
@@ -608,6 +612,9 @@ impl Leading {
             assert!(core.history.last() == self.initial, "nothing is proposed before");
             self.established_ms = Some(core.now_ms);
             core.commit_to(self.initial);
+            if bug!("a-new-leader-passes-over-its-history") {
+                core.handed = self.initial;
+            }
             core.note(Note::Established { epoch, initial: self.initial });
         }
     }

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::Index;
+use quorate_types::{Index, bug};
 
 use crate::core::Core;
 use crate::event::Fatal;
@@ -389,9 +389,13 @@ impl Learner {
 
     /// Keeps what a gometa leader sends until all of it is there.
     fn collect<S: Storage>(&mut self, core: &mut Core<S>, entry: LogEntry) -> Next {
-        if entry.zxid.epoch() == Epoch(0) {
+        if entry.zxid.epoch() == Epoch(0) && !self.takes_states(core) {
             // Ids that somebody made up for the keys of a state.
             return Next::Look(LeaveReason::StateStream);
+        }
+        let op = entry.command.op;
+        if !op.is_logged() {
+            core.note(Note::OddOperation { zxid: entry.zxid, op });
         }
         self.is_unordered = self.is_unordered || entry.zxid <= self.stream_last;
         self.stream_last = entry.zxid;
@@ -400,6 +404,31 @@ impl Learner {
             return Next::Look(LeaveReason::TooLong);
         }
         self.collected.insert(entry.zxid, entry.command);
+        Next::Stay
+    }
+
+    fn takes_states<S>(&self, core: &Core<S>) -> bool {
+        core.config.takes_states && !self.voting && self.starts_at_zero
+    }
+
+    /// Whether the stream holds the keys of a state, and not the history that this node has a part of.
+    fn is_state(&self, committed: Zxid) -> bool {
+        let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
+        has_made_up || (committed != Zxid::ZERO && !self.collected.contains_key(&committed))
+    }
+
+    /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
+    fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid) -> Next {
+        let collected = std::mem::take(&mut self.collected);
+        let Some(zxid) = collected.keys().next_back().copied() else { return Next::Stay };
+        if zxid < committed || zxid.epoch() == Epoch(0) {
+            core.note(Note::Diverged { zxid });
+            return Next::Look(LeaveReason::Diverged);
+        }
+        if committed < zxid {
+            self.cursor = core.history.last().next();
+            core.install(Snapshot::of_commands(self.cursor, zxid, collected.values()));
+        }
         Next::Stay
     }
 
@@ -416,6 +445,12 @@ impl Learner {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
             }
+            if self.takes_states(core) && self.is_state(committed) {
+                match self.take_state(core, committed) {
+                    Next::Stay => {}
+                    next => return Ok(next),
+                }
+            }
             for (zxid, command) in std::mem::take(&mut self.collected) {
                 if committed < zxid {
                     match self.settle(core, zxid, command)? {
@@ -428,7 +463,7 @@ impl Learner {
         if let Err(why) = self.replace_tail(core)? {
             return Ok(Next::Look(why));
         }
-        if core.history.last_zxid() < self.stream_committed {
+        if core.history.last_zxid() < self.stream_committed && !believes_in_holes() {
             return Ok(Next::Look(LeaveReason::Gap));
         }
         self.stage = FollowerStage::ReceiveNewLeader;
@@ -479,7 +514,7 @@ impl Learner {
                 return Ok(Next::Look(LeaveReason::Diverged));
             }
             index
-        } else if zxid.follows(last) || (!self.voting && !self.is_native()) {
+        } else if zxid.follows(last) || (!self.voting && !self.is_native()) || believes_in_holes() {
             // A gometa leader leaves out what it refused; that concerns voters only, who might
             // lead with this history.
             core.history.append(zxid, command)
@@ -592,6 +627,11 @@ impl Learner {
             false => Next::Stay,
         }
     }
+}
+
+/// What a learner does not notice when the guard on the leader's side is taken away as well.
+fn believes_in_holes() -> bool {
+    bug!("joiners-miss-what-is-under-way") || bug!("ids-are-ordered-as-text")
 }
 
 /// Asks a gometa peer on its election port: whoever leads or follows answers.

@@ -86,6 +86,7 @@ mod observing;
 mod quorum;
 mod requests;
 mod rng;
+mod state;
 mod status;
 mod storage;
 mod zab;

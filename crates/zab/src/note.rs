@@ -5,7 +5,7 @@
 
 use quorate_types::{Index, NodeId};
 
-use crate::{Address, ConnId, Epoch, MessageType, Role, Zxid};
+use crate::{Address, ConnId, Epoch, MessageType, Op, Role, Zxid};
 
 /// Something worth telling an operator, or a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Note {
     GometaVoter { peer: Address },
     /// A gometa peer's election port has never answered: only its connection shows that it lives.
     ElectionPortSilent { peer: Address },
+    /// A gometa leader's history has an operation that no machine applies; it is passed over.
+    OddOperation { zxid: Zxid, op: Op },
     /// Two histories hold the same id with different contents. Nothing was changed.
     Diverged { zxid: Zxid },
     /// So many notes found no room.

@@ -252,6 +252,7 @@ impl<S: Storage> Zab<S> {
                     leading.resign(core, ResignReason::Asked);
                 }
             }
+            Event::Stalled(is_stalled) => core.is_stalled = is_stalled,
         }
         Ok(Next::Stay)
     }

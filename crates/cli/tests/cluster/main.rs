@@ -19,5 +19,6 @@ mod membership;
 mod others;
 mod playground;
 mod signals;
+mod stalls;
 mod suite;
 mod wiped;

@@ -1,5 +1,5 @@
-//! State machine safety: every machine applies the same entries at the same places, each request at
-//! most once, and none that was refused (Raft thesis 3.2; exactly-once).
+//! State machine safety: every machine applies the same entries at the same places, in the order of
+//! their terms, each request at most once, and none that was refused (Raft thesis 3.2; exactly-once).
 
 use std::collections::BTreeSet;
 
@@ -35,6 +35,9 @@ impl Applied {
         }
         if at != self.entries.len() {
             return Err(format!("{node} applies {index} after {}: a gap", self.last()));
+        }
+        if self.entries.last().is_some_and(|(before, _)| found.0 < *before) {
+            return Err(format!("order: {found:?} stands at {index}, after a later term"));
         }
         self.entries.push(found);
         if let Applying::Command { entry, .. } = entry

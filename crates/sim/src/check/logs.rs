@@ -5,6 +5,7 @@
 //! so is all before it. *Leader completeness*: who leads has every entry that a leader of an earlier
 //! term committed. What a later one has committed by then it need not have: its votes may come late,
 //! when another is in office already, which it finds out with its first word to a majority.
+//! *Marks*: what a process has committed or applied never goes back.
 //! *Commit*: what a leader commits is durable on a majority by then, not only written. *Recovery*:
 //! what a member reads from its disk is what some first part of its writes made of it, and that part
 //! has every write that was reported as durable.
@@ -160,6 +161,15 @@ impl Logs {
         self.leaders.len() as u64
     }
 
+    pub(super) fn has_led(&self, term: Term) -> bool {
+        self.leaders.contains_key(&term)
+    }
+
+    /// What stands at a place in the log that a member has written, synced or not.
+    pub(super) fn written(&self, node: NodeId, index: Index) -> Option<Term> {
+        self.members.get(&node)?.written.term(index)
+    }
+
     pub(super) fn on_start(&mut self, node: NodeId, initial: &Initial) -> Result<(), Lost> {
         let member = self.members.entry(node).or_default();
         let found = Shadow {
@@ -276,6 +286,9 @@ impl Logs {
         applied: &Applied,
         status: impl Fn() -> Status,
     ) -> Finding {
+        if before.is_some_and(|before| now.commit < before.commit || now.applied < before.applied) {
+            return Err(format!("marks: {node} goes from {before:?} back to {now:?}"));
+        }
         let committed = self.committed.entry(now.term).or_default();
         *committed = now.commit.max(*committed);
         let leads = now.role == Role::Leader;

@@ -67,4 +67,8 @@ const BUGS: &[Bug] = &[
     ("the-pair-before-is-the-one-after", "H123", "kv/src/changes.rs", Some((2, "watch"))),
     ("what-is-not-taken-in-is-answered", "H135", "replica/src/raft.rs", None),
     ("what-is-passed-on-comes-twice", "H128", "sim/src/world.rs", Some((5, "exactly once"))),
+    ("a-new-leader-passes-over-its-history", "K1", "zab/src/leading.rs", Some((1, "ends by itself"))),
+    ("joiners-miss-what-is-under-way", "K5", "zab/src/leading/peer.rs", Some((4, "history"))),
+    ("ids-are-ordered-as-text", "K6", "zab/src/leading/peer.rs", Some((1, "history"))),
+    ("a-promise-to-another-leader-counts", "K13", "zab/src/leading.rs", None),
 ];

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::{Index, NodeId};
+use quorate_types::{Index, NodeId, bug};
 
 use crate::core::Core;
 use crate::event::Fatal;
@@ -205,6 +205,13 @@ impl Peer {
         if self.sent < self.sync_point {
             for entry in self.next_entries(core, conn, self.sync_point)? {
                 self.sent = entry.index;
+                let is_committed = entry.index <= core.commit;
+                if (bug!("joiners-miss-what-is-under-way") && !is_committed)
+                    || (bug!("ids-are-ordered-as-text")
+                        && entry.zxid.0.to_string() < self.ack.logged.0.to_string())
+                {
+                    continue;
+                }
                 let entry = LogEntry { zxid: entry.zxid, command: entry.command, keep: None };
                 core.send(conn, Message::LogEntry(entry));
             }

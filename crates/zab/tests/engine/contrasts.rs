@@ -1,358 +1,20 @@
 //! One table of situations, two engines: what gometa makes of each, and what ours does. The node
 //! under test is played against peers that speak gometa's dialect, so one script does for both.
 //!
-//! Situations in which gometa was not watched, and which take whole ensembles, are ours alone:
-//! `scenarios.rs` has the crashes at every write, the restarts of all with tails of different length
-//! and the moving partitions.
+//! Situations that take whole ensembles are in `upheavals.rs`: crashes at every write, restarts of all
+//! with tails of different length, partitions that move.
 
-use quorate_types::Index;
 use quorate_zab::{
-    Address, Command, Config, ConnId, Epoch, EpochAck, Event, FollowerInfo, LeaderInfo, LogEntry,
-    MemoryStorage, Message, Op, PeerStatus, Request, Role, Vote, Zab, Zxid,
+    Command, Config, ConnId, Epoch, Event, LogEntry, Message, Op, PeerStatus, Proposal, Request,
+    Vote, Zxid,
 };
 
-use crate::gometa::{Disk, Gometa};
-use crate::hand::{Past, command, entry, id, new_leader, proposal};
+use crate::hand::{Past, entry, id, new_leader, proposal};
 use crate::net::{config, member};
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Gometa,
-    Ours,
-}
-
-enum Engine {
-    Gometa(Box<Gometa>),
-    Ours(Box<Zab<MemoryStorage>>, MemoryStorage),
-}
-
-/// The node under test.
-struct Puppet {
-    engine: Engine,
-    own: u64,
-    size: u64,
-    now_ms: u64,
-    out: Vec<(ConnId, Message)>,
-    datagrams: Vec<(Address, Vote)>,
-    connect: Vec<Address>,
-    closed: Vec<ConnId>,
-    applied: Vec<Zxid>,
-    next_conn: u64,
-}
+use crate::puppet::{Kind, Puppet, either, said, streamed};
 
 /// How many transactions an epoch has in the test of that.
 const COUNTER_MAX: u32 = 5;
-
-impl Puppet {
-    fn new(kind: Kind, own: u64, size: u64, past: &Past) -> Self {
-        let engine = match kind {
-            Kind::Gometa => {
-                let mut disk = Disk::default();
-                (disk.accepted, disk.current) = (Epoch(past.accepted), Epoch(past.current));
-                disk.last_committed = past.committed;
-                for zxid in &past.ids {
-                    disk.log(*zxid, command(*zxid));
-                }
-                let members = (1..=size).map(member).collect();
-                Engine::Gometa(Box::new(Gometa::new(member(own), members, disk, 0)))
-            }
-            Kind::Ours => {
-                let config = Config { allow_gometa_voters: true, ..config(own, size) };
-                Self::ours(config, past)
-            }
-        };
-        Self::of(engine, own, size)
-    }
-
-    fn ours(config: Config, past: &Past) -> Engine {
-        let storage = past.storage();
-        let zab = Zab::new(config, storage.clone(), 0).expect("settings that fit together");
-        Engine::Ours(Box::new(zab), storage)
-    }
-
-    fn of(engine: Engine, own: u64, size: u64) -> Self {
-        let applied = match &engine {
-            Engine::Gometa(node) => node.applied.clone(),
-            Engine::Ours(..) => Vec::new(),
-        };
-        let mut puppet = Puppet {
-            engine,
-            own,
-            size,
-            now_ms: 0,
-            out: Vec::new(),
-            datagrams: Vec::new(),
-            connect: Vec::new(),
-            closed: Vec::new(),
-            applied,
-            next_conn: 0,
-        };
-        puppet.pass(10);
-        puppet
-    }
-
-    fn handle(&mut self, event: Event) {
-        match &mut self.engine {
-            Engine::Gometa(node) => node.handle(event),
-            Engine::Ours(zab, _) => zab.handle(event).expect("no peer can break a node"),
-        }
-        self.drive();
-    }
-
-    fn drive(&mut self) {
-        loop {
-            let ready = match &mut self.engine {
-                Engine::Gometa(node) => node.take_ready(),
-                Engine::Ours(zab, _) => zab.ready().expect("no peer can break a node"),
-            };
-            if ready.is_empty() {
-                return;
-            }
-            self.applied.extend(ready.committed.iter().map(|entry| entry.zxid));
-            if let Engine::Ours(zab, storage) = &mut self.engine {
-                zab.check();
-                for (conn, _) in &ready.messages {
-                    zab.handle(Event::Written { conn: *conn, count: 1 }).unwrap();
-                }
-                if let Some(write) = ready.write {
-                    storage.write(&write).unwrap();
-                    zab.handle(Event::Persisted(write.id)).unwrap();
-                }
-                for entry in ready.committed {
-                    zab.handle(Event::Applied(entry.index)).unwrap();
-                }
-            }
-            self.out.extend(ready.messages);
-            self.datagrams.extend(ready.datagrams);
-            self.connect.extend(ready.connect);
-            self.closed.extend(ready.close);
-        }
-    }
-
-    fn pass(&mut self, ms: u64) {
-        for _ in 0..ms / 10 {
-            self.now_ms += 10;
-            self.handle(Event::Tick { now_ms: self.now_ms });
-        }
-    }
-
-    fn hear(&mut self, conn: ConnId, message: Message) {
-        self.handle(Event::Received { conn, message });
-    }
-
-    fn hear_vote(&mut self, from: u64, vote: Vote) {
-        self.handle(Event::Datagram { from: member(from).election, vote });
-    }
-
-    fn sent(&mut self, to: ConnId) -> Vec<Message> {
-        let (taken, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.out).into_iter().partition(|(conn, _)| *conn == to);
-        self.out = kept;
-        taken.into_iter().map(|(_, message)| message).collect()
-    }
-
-    fn is_open(&self, conn: ConnId) -> bool {
-        !self.closed.contains(&conn)
-    }
-
-    fn leads(&self) -> bool {
-        match &self.engine {
-            Engine::Gometa(node) => node.is_leading(),
-            Engine::Ours(zab, _) => {
-                let status = zab.status();
-                status.role == Role::Leading && status.is_serving
-            }
-        }
-    }
-
-    fn follows(&self) -> bool {
-        match &self.engine {
-            Engine::Gometa(node) => node.is_following(),
-            Engine::Ours(zab, _) => {
-                let status = zab.status();
-                status.role == Role::Following && status.is_serving
-            }
-        }
-    }
-
-    fn looks(&self) -> bool {
-        match &self.engine {
-            Engine::Gometa(node) => node.is_electing(),
-            Engine::Ours(zab, _) => zab.status().role == Role::Looking,
-        }
-    }
-
-    /// Ids of the transactions in the store, each once, in the order they came.
-    fn applied(&self) -> String {
-        let mut once: Vec<Zxid> = Vec::new();
-        for zxid in &self.applied {
-            if !once.contains(zxid) {
-                once.push(*zxid);
-            }
-        }
-        said(&once)
-    }
-
-    fn history(&self) -> String {
-        match &self.engine {
-            Engine::Gometa(node) => said(&node.disk.ids()),
-            Engine::Ours(zab, _) => {
-                let last = zab.status().last.0;
-                said(&(1..=last).filter_map(|at| zab.zxid(Index(at))).collect::<Vec<_>>())
-            }
-        }
-    }
-
-    // What its peers do.
-
-    /// All other members vote for `winner`.
-    fn elect(&mut self, winner: u64) {
-        let standing = self.datagrams.last().map(|(_, vote)| vote.clone()).expect("it votes");
-        let epoch = if winner == self.own { standing.epoch } else { Epoch(1000) };
-        let vote = Vote { candidate: member(winner).election, epoch, ..standing };
-        let own = self.own;
-        for other in (1..=self.size).filter(|other| *other != own) {
-            self.hear_vote(other, vote.clone());
-        }
-        // gometa waits even where all agree.
-        self.pass(210);
-    }
-
-    fn accept(&mut self) -> ConnId {
-        self.next_conn += 1;
-        let conn = ConnId(self.next_conn);
-        self.handle(Event::Accepted { conn });
-        conn
-    }
-
-    fn introduce(&mut self, conn: ConnId, of: u64, accepted: u32, voting: bool) {
-        let fid = member(of).message;
-        let accepted_epoch = Epoch(accepted);
-        let info = FollowerInfo { accepted_epoch, fid, voting, ..FollowerInfo::default() };
-        self.hear(conn, Message::FollowerInfo(info));
-    }
-
-    fn promise(&mut self, conn: ConnId, current: u32, logged: Zxid) {
-        let current_epoch = Epoch(current);
-        self.hear(conn, Message::EpochAck(EpochAck { logged, current_epoch, committed: None }));
-    }
-
-    /// A learner goes all the way; says what it was sent.
-    fn join(&mut self, of: u64, epochs: u32, logged: Zxid, voting: bool) -> (ConnId, Vec<Message>) {
-        let conn = self.accept();
-        self.introduce(conn, of, epochs, voting);
-        self.promise(conn, epochs, logged);
-        let sent = self.sent(conn);
-        self.hear(conn, Message::NewLeaderAck);
-        (conn, sent)
-    }
-
-    /// The member of the highest id leads `size`, with 1, and as many more as it takes, beside it.
-    fn leading(kind: Kind, size: u64, past: &Past) -> (Self, Vec<ConnId>) {
-        let mut puppet = Puppet::new(kind, size, size, past);
-        puppet.elect(size);
-        let conns = puppet.gather(past);
-        assert!(puppet.leads(), "{kind:?}");
-        (puppet, conns)
-    }
-
-    fn gather(&mut self, past: &Past) -> Vec<ConnId> {
-        let followers = self.size / 2;
-        let conns: Vec<ConnId> = (0..followers).map(|_| self.accept()).collect();
-        for (of, conn) in (1..).zip(&conns) {
-            self.introduce(*conn, of, past.accepted, true);
-        }
-        for conn in &conns {
-            self.promise(*conn, past.current, Zxid::ZERO);
-        }
-        for conn in &conns {
-            self.hear(*conn, Message::NewLeaderAck);
-        }
-        self.out.clear();
-        conns
-    }
-
-    /// Node 1 of three follows 3 in `epoch`, up to its EpochAck; says what that asks for.
-    fn promised(kind: Kind, past: &Past, epoch: u32) -> (Self, ConnId, Zxid) {
-        let mut puppet = Puppet::new(kind, 1, 3, past);
-        let conn = puppet.follow(epoch);
-        let sent = puppet.sent(conn);
-        let Some(Message::EpochAck(ack)) = sent.last() else { panic!("{kind:?}: {sent:?}") };
-        let logged = ack.logged;
-        (puppet, conn, logged)
-    }
-
-    fn follow(&mut self, epoch: u32) -> ConnId {
-        self.elect(3);
-        let to = member(3).message;
-        assert_eq!(self.connect.pop(), Some(to.clone()));
-        self.next_conn += 1;
-        let conn = ConnId(self.next_conn);
-        self.handle(Event::Connected { to, conn });
-        self.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps: None }));
-        conn
-    }
-
-    /// What a gometa leader streams of `ids` after `start`, the first `committed` of them committed.
-    fn stream(&mut self, conn: ConnId, start: Zxid, ids: &[Zxid], committed: Zxid, epoch: u32) {
-        self.hear(conn, Message::LogEntry(LogEntry::begin(committed, None)));
-        for zxid in ids.iter().filter(|zxid| start < **zxid) {
-            self.hear(conn, entry(*zxid));
-        }
-        self.hear(conn, Message::LogEntry(LogEntry::end(committed)));
-        self.hear(conn, new_leader(epoch));
-    }
-
-    /// Node 1 of three follows in `epoch`, with nothing that it lacks.
-    fn following(kind: Kind, epoch: u32) -> (Self, ConnId) {
-        let (mut puppet, conn, _) = Puppet::promised(kind, &Past::default(), epoch);
-        puppet.stream(conn, Zxid::ZERO, &[], Zxid::ZERO, epoch);
-        assert!(puppet.follows(), "{kind:?}");
-        puppet.sent(conn);
-        (puppet, conn)
-    }
-
-    fn request(&mut self, text: &str) {
-        let command = Command::set("k", text.to_owned());
-        match &mut self.engine {
-            Engine::Gometa(node) => node.request(command),
-            Engine::Ours(zab, _) => drop(zab.propose(command)),
-        }
-        self.drive();
-    }
-
-    /// The follower `of` holds `zxid`.
-    fn hold(&mut self, conn: ConnId, of: u64, zxid: Zxid) {
-        self.hear(conn, Message::Accept { zxid, fid: member(of).message });
-    }
-
-    fn gometa(&mut self) -> Option<&mut Gometa> {
-        match &mut self.engine {
-            Engine::Gometa(node) => Some(node.as_mut()),
-            Engine::Ours(..) => None,
-        }
-    }
-}
-
-fn said(ids: &[Zxid]) -> String {
-    ids.iter().map(Zxid::to_string).collect::<Vec<_>>().join(" ")
-}
-
-fn streamed(messages: &[Message]) -> Vec<Zxid> {
-    let entries = messages.iter().filter_map(|message| match message {
-        Message::LogEntry(entry)
-            if ![Op::STREAM_BEGIN, Op::STREAM_END].contains(&entry.command.op) =>
-        {
-            Some(entry.zxid)
-        }
-        _ => None,
-    });
-    entries.collect()
-}
-
-fn either(is: bool, one: &str, other: &str) -> String {
-    if is { one } else { other }.to_owned()
-}
 
 type Play = fn(Kind) -> String;
 
@@ -394,7 +56,15 @@ const TABLE: &[(&str, &str, Play, &str, &str)] = &[
     ("L20", "a vote that changes nothing", late_vote, "waits on", "elected"),
     ("L21", "an answer of the epoch before", stale_answer, "not joined", "not joined"),
     ("L22", "a refusal while others are pending", refusal, "", "1.1 1.2"),
+    (
+        "L23",
+        "committed, refused, sent and not answered, not sent",
+        fates,
+        "committed error error error",
+        "committed refused unknown refused",
+    ),
     ("L24", "the end of the counter", counter, "gone after 5", "resigned after 5"),
+    ("L25", "a key that was deleted while a watcher was away", deleted_key, "a b", "b"),
 ];
 
 #[test]
@@ -691,4 +361,49 @@ fn counter(kind: Kind) -> String {
     assert!(!puppet.leads());
     let how = if kind == Kind::Gometa { "gone" } else { "resigned" };
     format!("{how} after {}", puppet.applied.len())
+}
+
+fn fates(kind: Kind) -> String {
+    let (mut puppet, conn) = Puppet::following(kind, 1);
+    let fid = member(1).message;
+    let ask = |puppet: &mut Puppet| {
+        puppet.request("w");
+        match &puppet.sent(conn)[..] {
+            [Message::Request(Request { id, .. })] => *id,
+            other => panic!("{kind:?}: {other:?}"),
+        }
+    };
+    let (request, zxid) = (ask(&mut puppet), id(1, 1));
+    let command = Command::set("k", "w");
+    let placed = Proposal { zxid, fid: fid.clone(), request, command };
+    puppet.hear(conn, Message::Proposal(placed));
+    puppet.hear(conn, Message::Commit { zxid });
+    puppet.sent(conn);
+    let request = ask(&mut puppet);
+    puppet.hear(conn, Message::Abort { request, fid, error: "no".to_owned() });
+    ask(&mut puppet);
+    puppet.handle(Event::Closed { conn });
+    puppet.request("w");
+    puppet.fates()
+}
+
+/// The leader keeps a state and no history: it makes up ids for all keys but the last.
+fn deleted_key(kind: Kind) -> String {
+    let mut puppet = Puppet::new(kind, 9, 3, &Past::default());
+    for (epoch, keys, last) in [(1, &["a", "b"][..], id(1, 2)), (2, &["b"], id(1, 3))] {
+        let conn = puppet.watch(epoch);
+        let of_key = |(made_up, key): (u64, &&str)| {
+            let zxid = if Some(key) == keys.last() { last } else { Zxid(made_up) };
+            Message::LogEntry(LogEntry { zxid, command: Command::set(key, "v"), keep: None })
+        };
+        puppet.hear(conn, Message::LogEntry(LogEntry::begin(last, None)));
+        for message in (1..).zip(keys).map(of_key) {
+            puppet.hear(conn, message);
+        }
+        puppet.hear(conn, Message::LogEntry(LogEntry::end(last)));
+        puppet.hear(conn, new_leader(epoch));
+        puppet.handle(Event::Closed { conn });
+        puppet.pass(3_000);
+    }
+    puppet.keys()
 }

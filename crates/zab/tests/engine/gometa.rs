@@ -31,11 +31,11 @@ pub(crate) struct Disk {
     pub(crate) current: Epoch,
     pub(crate) last_logged: Zxid,
     pub(crate) last_committed: Zxid,
-    log: BTreeMap<String, (Zxid, Command)>,
+    pub(crate) log: BTreeMap<String, (Zxid, Command)>,
 }
 
 impl Disk {
-    pub(crate) fn log(&mut self, zxid: Zxid, command: Command) {
+    pub(crate) fn keep(&mut self, zxid: Zxid, command: Command) {
         if is_transactional(command.op) {
             self.last_logged = zxid;
         }
@@ -156,6 +156,8 @@ pub(crate) struct Gometa {
     winner: Option<(u64, Choice)>,
     round: u64,
     is_site_open: bool,
+    /// Who connected while it was not leading, and what they have said.
+    waiting: BTreeMap<ConnId, Vec<Message>>,
     ready: Ready,
     /// What the store has seen, in order.
     pub(crate) applied: Vec<Zxid>,
@@ -164,6 +166,12 @@ pub(crate) struct Gometa {
     /// Two learners are ready at one moment: the signal of the first is taken for one of a loss.
     pub(crate) is_hasty: bool,
     pub(crate) counter_max: u32,
+    /// What became of its own requests, by number: an empty text where all went well.
+    pub(crate) answers: Vec<(u64, String)>,
+    next_request: u64,
+    /// Those that are sent and in no place yet, and those that wait in theirs.
+    asked: BTreeSet<u64>,
+    placed: BTreeMap<Zxid, u64>,
 }
 
 impl Gometa {
@@ -194,11 +202,16 @@ impl Gometa {
             winner: None,
             round: 0,
             is_site_open: true,
+            waiting: BTreeMap::new(),
             ready: Ready::default(),
             applied,
             refuses_next: false,
             is_hasty: false,
             counter_max: u32::MAX,
+            answers: Vec::new(),
+            next_request: 0,
+            asked: BTreeSet::new(),
+            placed: BTreeMap::new(),
         };
         node.elect();
         node
@@ -245,10 +258,15 @@ impl Gometa {
             Event::Datagram { from, vote } => self.on_vote(from, vote),
             Event::Accepted { conn } => {
                 let since_ms = self.now_ms;
-                if let Role::Leading(leading) = &mut self.role {
-                    leading.learners.insert(conn, Learner::new(since_ms));
+                match &mut self.role {
+                    Role::Leading(leading) => {
+                        leading.learners.insert(conn, Learner::new(since_ms));
+                    }
+                    // It may lead soon; and if it follows, they wait all the same.
+                    Role::Electing(_) | Role::Learning(_) => {
+                        self.waiting.insert(conn, Vec::new());
+                    }
                 }
-                // Anybody else lets it wait.
                 Next::Stay
             }
             Event::Connected { to, conn } => self.on_connected(to, conn),
@@ -292,6 +310,11 @@ impl Gometa {
             Role::Learning(learning) => self.ready.close.extend(learning.conn),
             Role::Electing(_) => {}
         }
+        self.ready.close.extend(std::mem::take(&mut self.waiting).into_keys());
+        // Whether they may still happen is not said.
+        let asked = std::mem::take(&mut self.asked).into_iter();
+        let left = asked.chain(std::mem::take(&mut self.placed).into_values());
+        self.answers.extend(left.map(|request| (request, "server terminated".to_owned())));
         (self.winner, self.is_site_open) = (None, true);
         let ballot = Ballot {
             round: self.round + 1,
@@ -513,9 +536,16 @@ impl Gometa {
                 (leading.next, leading.is_ready) = ((epoch, 0), true);
             }
         }
+        for (conn, said) in std::mem::take(&mut self.waiting) {
+            self.handle(Event::Accepted { conn });
+            for message in said {
+                self.handle(Event::Received { conn, message });
+            }
+        }
     }
 
     fn on_closed(&mut self, conn: ConnId) -> Next {
+        self.waiting.remove(&conn);
         let size_min = self.members.len() / 2;
         match &mut self.role {
             Role::Learning(learning) if learning.conn == Some(conn) => Next::Elect,
@@ -532,6 +562,10 @@ impl Gometa {
     }
 
     fn on_message(&mut self, conn: ConnId, message: Message) -> Next {
+        if let Some(said) = self.waiting.get_mut(&conn) {
+            said.push(message);
+            return Next::Stay;
+        }
         match &self.role {
             Role::Leading(leading) if !leading.is_blocked => {
                 match leading.learners.get(&conn).map(|learner| learner.stage) {
@@ -652,15 +686,27 @@ impl Gometa {
         }
     }
 
-    pub(crate) fn request(&mut self, command: Command) {
+    /// A request of its own; says its number.
+    pub(crate) fn request(&mut self, command: Command) -> u64 {
         let own = self.own.message.clone();
+        self.next_request += 1;
+        let id = self.next_request;
         let next = match &self.role {
-            Role::Leading(leading) if leading.is_ready => self.propose(own, 1, command),
-            _ => Next::Stay,
+            Role::Leading(leading) if leading.is_ready => self.propose(own, id, command),
+            Role::Learning(Learning { conn: Some(conn), stage: 3, .. }) => {
+                self.asked.insert(id);
+                self.send(*conn, Message::Request(Request { id, command }));
+                Next::Stay
+            }
+            _ => {
+                self.answers.push((id, "no leader".to_owned()));
+                Next::Stay
+            }
         };
         if matches!(next, Next::Elect) {
             self.elect();
         }
+        id
     }
 
     fn propose(&mut self, fid: Address, request: u64, command: Command) -> Next {
@@ -697,7 +743,10 @@ impl Gometa {
             }
             return Next::Stay;
         }
-        self.disk.log(zxid, command.clone());
+        self.disk.keep(zxid, command.clone());
+        if fid == own {
+            self.placed.insert(zxid, request);
+        }
         leading.proposals.insert(zxid, BTreeSet::from([own]));
         self.announce(Message::Proposal(Proposal { zxid, fid, request, command }));
         match quorum {
@@ -758,6 +807,9 @@ impl Gometa {
         if command.op == Op::GET || command.op == Op::INVALID {
             return false;
         }
+        if let Some(request) = self.placed.remove(&zxid) {
+            self.answers.push((request, String::new()));
+        }
         if is_transactional(command.op) {
             self.applied.push(zxid);
             self.disk.last_committed = self.disk.last_committed.max(zxid);
@@ -807,7 +859,7 @@ impl Gometa {
                 op if ![Op::ADD, Op::SET, Op::DELETE].contains(&op) => return Next::Elect,
                 _ => {
                     let is_committed = zxid <= learning.committed;
-                    self.disk.log(zxid, command.clone());
+                    self.disk.keep(zxid, command.clone());
                     if is_committed {
                         self.apply(zxid, &command);
                     }
@@ -821,10 +873,16 @@ impl Gometa {
                 }
                 self.send(conn, Message::NewLeaderAck);
             }
-            (3, Message::Proposal(Proposal { zxid, command, .. })) => {
+            (3, Message::Abort { request, error, .. }) if self.asked.remove(&request) => {
+                self.answers.push((request, error));
+            }
+            (3, Message::Proposal(Proposal { zxid, fid, request, command })) => {
+                if fid == own && self.asked.remove(&request) {
+                    self.placed.insert(zxid, request);
+                }
                 // Any id after any other.
                 learning.pending.push_back(zxid);
-                self.disk.log(zxid, command);
+                self.disk.keep(zxid, command);
                 if is_voter {
                     self.send(conn, Message::Accept { zxid, fid: own });
                 }

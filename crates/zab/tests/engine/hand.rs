@@ -8,6 +8,7 @@ use quorate_zab::{
     PeerStatus, Proposal, ProposalId, ReadFailure, ReadId, Role, Vote, Write, Zab, Zxid, caps,
 };
 
+use crate::gometa::Disk;
 use crate::net::{config, member};
 
 pub(crate) fn id(epoch: u32, counter: u32) -> Zxid {
@@ -81,6 +82,20 @@ impl Past {
     pub(crate) fn of_epoch(epoch: u32, ids: &[Zxid], committed: Zxid) -> Self {
         let (accepted, current, accepted_leader) = (epoch, epoch, Some(9));
         Past { accepted, accepted_leader, current, committed, ids: ids.to_vec() }
+    }
+
+    /// The same, as a gometa process leaves it.
+    pub(crate) fn disk(&self) -> Disk {
+        let mut disk = Disk {
+            accepted: Epoch(self.accepted),
+            current: Epoch(self.current),
+            last_committed: self.committed,
+            ..Disk::default()
+        };
+        for zxid in &self.ids {
+            disk.keep(*zxid, command(*zxid));
+        }
+        disk
     }
 
     pub(crate) fn storage(&self) -> MemoryStorage {

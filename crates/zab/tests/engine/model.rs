@@ -4,7 +4,9 @@
 //! outcome, and refused ones without effect; reads that see everything committed before. In the end,
 //! once the faults stop, all agree and nothing waits.
 
-use quorate_types::Index;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use quorate_types::{Index, bugs};
 use quorate_zab::{Config, Event, Storage};
 
 use crate::net::{Dice, World, config};
@@ -178,4 +180,34 @@ fn zab_keeps_its_promises_under_faults() {
     assert!(count * 10 < answers, "{answers} answers");
     assert!(count < reads, "{reads} reads");
     assert!(count * 2 < leaders, "{leaders} leaderships");
+}
+
+/// gometa's weaknesses, put back one at a time: each breaks a promise within so many seeds.
+const SEEDS_MAX: u64 = 1000;
+
+#[test]
+fn weaknesses_that_are_put_back_are_found() {
+    let weaknesses = [
+        "a-new-leader-passes-over-its-history",
+        "joiners-miss-what-is-under-way",
+        "ids-are-ordered-as-text",
+        "a-promise-to-another-leader-counts",
+    ];
+    let found = weaknesses.map(|weakness| {
+        let breaks = |seed: &u64| {
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                let mut model = Model::new(*seed);
+                model.run(8_000);
+                model.converge();
+                model.world.watch_all();
+            }));
+            ran.is_err()
+        };
+        bugs::put_back(Some(weakness));
+        let seed = (0..SEEDS_MAX).find(breaks);
+        bugs::put_back(None);
+        (weakness, seed)
+    });
+    println!("{found:?}");
+    assert!(found.iter().all(|(_, seed)| seed.is_some()), "{found:?}");
 }

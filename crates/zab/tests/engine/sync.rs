@@ -2,8 +2,8 @@
 
 use quorate_types::Index;
 use quorate_zab::{
-    CloseReason, Config, Event, FollowerInfo, HardState, LeaveReason, LogEntry, Message, Note,
-    Snapshot, Storage, SyncPlan, Write, Zxid,
+    CloseReason, Command, Config, Event, FollowerInfo, HardState, LeaveReason, LogEntry, Message,
+    Note, Op, Snapshot, Storage, SyncPlan, Write, Zxid,
 };
 
 use crate::hand::{
@@ -476,6 +476,20 @@ fn a_state_that_poses_as_a_history_is_not_taken_for_one() {
         hand.hear(conn, entry(id(3, counter)));
     }
     assert!(hand.notes.contains(&Note::Left { why: LeaveReason::TooLong }));
+}
+
+#[test]
+fn odd_operations_of_a_gometa_leader_are_noted() {
+    let mut hand = Hand::new(config(4, 3), &Past::default());
+    let (conn, _) = watch_gometa(&mut hand, 3);
+    hand.hear(conn, bare_begin(id(3, 3)));
+    for (counter, op) in [(1, Op::SET), (2, Op::GET), (3, Op::BROADCAST)] {
+        let command = Command { op, ..Command::set("k", "v") };
+        let entry = LogEntry { zxid: id(3, counter), command, keep: None };
+        hand.hear(conn, Message::LogEntry(entry));
+    }
+    let odd = hand.notes.iter().filter(|note| matches!(note, Note::OddOperation { .. }));
+    assert_eq!(odd.collect::<Vec<_>>(), [&Note::OddOperation { zxid: id(3, 2), op: Op::GET }]);
 }
 
 #[test]
