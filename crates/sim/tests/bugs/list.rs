@@ -1,5 +1,5 @@
 const BUGS: &[Bug] = &[
-    ("vote-before-disk", "H007", "raft/src/core.rs", None),
+    ("vote-before-disk", "H007", "raft/src/core.rs", Some((12, "election safety"))),
     ("acknowledgement-before-disk", "H007", "raft/src/core.rs", Some((1, "commit"))),
     ("leads-before-its-own-vote", "H007", "raft/src/candidate.rs", None),
     ("a-vote-is-not-written", "H007", "replica/src/raft.rs", Some((1, "election safety"))),
@@ -33,9 +33,9 @@ const BUGS: &[Bug] = &[
     ("snapshot-counts-before-it-is-installed", "H049", "replica/src/writing.rs", Some((1, "ends by itself"))),
     ("writes-go-on-behind-a-snapshot", "H051", "replica/src/writing.rs", Some((7, "ends by itself"))),
     ("a-state-behind-the-log-is-believed", "H051", "replica/src/start.rs", None),
-    ("compacts-what-is-not-flushed", "H051", "replica/src/raft.rs", None),
-    ("reads-before-its-first-commit", "H058", "raft/src/leader.rs", None),
-    ("reads-without-a-quorum", "H059", "raft/src/leader.rs", None),
+    ("compacts-what-is-not-flushed", "H051", "replica/src/raft.rs", Some((7, "does not start"))),
+    ("reads-before-its-first-commit", "H058", "raft/src/leader.rs", Some((86, "linearizability"))),
+    ("reads-without-a-quorum", "H059", "raft/src/leader.rs", Some((121, "linearizability"))),
     ("reads-before-it-has-applied", "H065", "replica/src/reads.rs", Some((9, "linearizability"))),
     ("proposes-again-what-it-passed-on", "H068", "replica/src/raft.rs", Some((1, "request"))),
     ("requests-of-two-lives-are-one", "H068", "replica/src/envelope.rs", Some((1, "request"))),
@@ -66,5 +66,5 @@ const BUGS: &[Bug] = &[
     ("a-watch-begins-one-too-early", "H117", "kv/src/watch.rs", Some((1, "watch"))),
     ("the-pair-before-is-the-one-after", "H123", "kv/src/changes.rs", Some((2, "watch"))),
     ("what-is-not-taken-in-is-answered", "H135", "replica/src/raft.rs", None),
-    ("what-is-passed-on-comes-twice", "H128", "sim/src/world.rs", Some((5, "exactly once"))),
+    ("what-is-passed-on-comes-twice", "H128", "sim/src/world/cx.rs", Some((5, "exactly once"))),
 ];
