@@ -19,6 +19,8 @@ use crate::usage::Usage;
 /// Outgoing connections take ports from here on; a server there may find its port taken.
 const PORT_END: u16 = 32768;
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// A server that was killed may have much to read before it answers.
+const REVIVE_LIMIT: Duration = Duration::from_secs(180);
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// So much of the log of a server that failed is shown.
 const LOG_TAIL_BYTES: usize = 2000;
@@ -82,7 +84,7 @@ pub enum ClusterError {
         log: String,
     },
     /// The servers run and yet do not answer.
-    #[error("{program} does not answer after {START_LIMIT:?}: {reason}; its last words:\n{log}")]
+    #[error("{program} does not answer in time: {reason}; its last words:\n{log}")]
     Silent {
         /// Its name.
         program: &'static str,
@@ -223,7 +225,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// It cannot be started, ends, or does not answer within half a minute.
+    /// It cannot be started, ends, or does not answer within three minutes.
     pub async fn revive(&mut self, number: usize) -> Result<Duration, ClusterError> {
         let begun = Instant::now();
         self.spawn(number)?;
@@ -231,7 +233,7 @@ impl Cluster {
             let node = &self.nodes[number];
             let Err(reason) = node.reads().await else { return Ok(begun.elapsed()) };
             self.running()?;
-            if START_LIMIT < begun.elapsed() {
+            if REVIVE_LIMIT < begun.elapsed() {
                 let log = tail(&self.nodes[number].log);
                 return Err(ClusterError::Silent { program: self.name, reason, log });
             }

@@ -137,7 +137,8 @@ pub async fn run(
         say(program.name, "memory", figures.resident_mib, "MiB a server");
         let mut restarts = Vec::new();
         for number in 0..marks.restart_count {
-            let node = number % plan.node_count;
+            // Not the leader: how soon another one leads is measured above.
+            let node = (cluster.leader().await? + 1 + number) % plan.node_count;
             cluster.kill(node);
             let seconds = cluster.revive(node).await?.as_secs_f64();
             say(program.name, "restart", Some(seconds), "s");
@@ -169,8 +170,9 @@ async fn watch(
         let count = left.min(WATCHERS_PER_STREAM);
         streams.spawn(listen(channel, count, wanted * u64::from(count), ready.clone()));
     }
+    // Those that are ready, and those that failed, drop their ends: what went wrong is told below.
+    drop(ready);
     for _ in 0..stream_count {
-        // One that fails drops its end, and is told below.
         if are_ready.recv().await.is_none() {
             break;
         }
@@ -216,13 +218,16 @@ async fn listen(
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let mut told: Streaming<_> = client.watch(outgoing).await.map_err(failed)?.into_inner();
     let (mut created, mut events) = (0, 0);
+    let mut ready = Some(ready);
     while events < wanted {
         let Some(response) = told.message().await.map_err(failed)? else {
             return Err(MarksError::Watch { told: events, wanted });
         };
         if response.created {
             created += 1;
-            if created == count {
+            if created == count
+                && let Some(ready) = ready.take()
+            {
                 let _ = ready.send(()).await;
             }
         }
@@ -265,8 +270,15 @@ async fn failover(cluster: &mut Cluster, program: &'static str) -> Result<f64, M
     let mut clients: Vec<_> = others
         .map(|(_, endpoint)| KvClient::new(endpoint.timeout(TRY_MAX).connect_lazy()))
         .collect();
+    // Each has its connection, and the member that was killed last does not slow the others down.
     for client in &mut clients {
-        put(client, "before").await?;
+        let connected = async {
+            while put(client, "before").await.is_err() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        let connected = tokio::time::timeout(FAILOVER_MAX, connected).await;
+        connected.map_err(|_| MarksError::NoFailover { program })?;
     }
     cluster.kill(leader);
     let killed = Instant::now();

@@ -13,6 +13,7 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::tonic::transport::{Channel, Endpoint};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::changes::Change;
 use crate::disk::Volume;
 use crate::proxy::{self, Lines};
 use crate::syncs::{Library, Syncs, VARIABLE};
@@ -59,6 +60,8 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) channel: Channel,
     pub(crate) patient_channel: Channel,
+    /// For whoever looks after it: no fault of the clients' lines is on it.
+    pub(crate) control: Channel,
     /// Where it listens for peers itself, behind its proxy.
     peer_port: u16,
     client_port: u16,
@@ -74,13 +77,21 @@ pub(crate) struct Member {
     pub(crate) full: usize,
     pub(crate) unsynced: usize,
     pub(crate) syncs: Option<Syncs>,
-    /// Whether its disk gave it a reason to end in this life.
+    /// Whether its disk, or its removal, gave it a reason to end in this life.
     pub(crate) is_excused: bool,
+    /// Set while it is being replaced.
+    pub(crate) change: Option<Change>,
+    /// The members that it joined, if it was not there from the beginning.
+    pub(crate) joins: Option<String>,
 }
 
 pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
     pub(crate) lines: Lines,
+    /// Between clients and members, if they can be cut.
+    pub(crate) client_lines: Option<Lines>,
+    /// The member that was asked last who the members are.
+    pub(crate) asked: usize,
     program: PathBuf,
     folder: PathBuf,
     peers: Vec<SocketAddr>,
@@ -103,8 +114,10 @@ impl Cluster {
         count: usize,
         snapshot_count: u64,
         library: Option<Library>,
+        cuts_clients: bool,
     ) -> Result<Cluster, ClusterError> {
         let (mut members, mut peers, mut doors) = (Vec::new(), Vec::new(), Vec::new());
+        let mut client_doors = Vec::new();
         for at in 0..count {
             let (client_port, peer_port) = (free_port()?, free_port()?);
             let door = proxy::listener().await.map_err(failed("open", Path::new("a proxy")))?;
@@ -112,13 +125,25 @@ impl Cluster {
             doors.push((door, SocketAddr::from((Ipv4Addr::LOCALHOST, peer_port))));
             let name = format!("n{}", at + 1);
             let syncs = Syncs { order: folder.join(format!("{name}.syncs")) };
-            let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{client_port}"));
-            let endpoint = endpoint.expect("made of a port");
-            let endpoint = endpoint.connect_timeout(Duration::from_millis(500));
+            let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, client_port));
+            let mut front = behind;
+            if cuts_clients {
+                let door = proxy::listener().await.map_err(failed("open", Path::new("a proxy")))?;
+                front = door.local_addr().map_err(failed("open", Path::new("a proxy")))?;
+                client_doors.push((door, behind));
+            }
+            let endpoint = |to: SocketAddr| {
+                let endpoint = Endpoint::from_shared(format!("http://{to}"));
+                let endpoint = endpoint.expect("made of a port");
+                endpoint.connect_timeout(Duration::from_millis(500))
+            };
+            let control = endpoint(behind).timeout(CALL_LIMIT).connect_lazy();
+            let endpoint = endpoint(front);
             members.push(Member {
                 name,
                 channel: endpoint.clone().timeout(CALL_LIMIT).connect_lazy(),
                 patient_channel: endpoint.timeout(PATIENT_CALL_LIMIT).connect_lazy(),
+                control,
                 peer_port,
                 client_port,
                 process: None,
@@ -131,11 +156,29 @@ impl Cluster {
                 unsynced: 0,
                 syncs: library.is_some().then_some(syncs),
                 is_excused: false,
+                change: None,
+                joins: None,
             });
         }
         let (program, folder) = (program.to_owned(), folder.to_owned());
         let lines = Lines::open(doors);
-        Ok(Cluster { members, lines, program, folder, peers, library, snapshot_count })
+        let client_lines = cuts_clients.then(|| Lines::for_clients(client_doors));
+        Ok(Cluster {
+            members,
+            lines,
+            client_lines,
+            asked: 0,
+            program,
+            folder,
+            peers,
+            library,
+            snapshot_count,
+        })
+    }
+
+    /// Where others reach a member.
+    pub(crate) fn peer_url(&self, at: usize) -> String {
+        format!("http://{}", self.peers[at])
     }
 
     pub(crate) fn data_folder(&self, at: usize) -> PathBuf {
@@ -157,7 +200,7 @@ impl Cluster {
         let member = &mut self.members[at];
         // Before it can answer: whoever asked in its former life must not take it for that one.
         member.life += 1;
-        member.is_excused = 0 < member.full || 0 < member.unsynced;
+        member.is_excused = 0 < member.full || 0 < member.unsynced || member.change.is_some();
         let process = command.spawn().map_err(failed("start", &self.program))?;
         self.lines.set_process(at, process.id());
         member.process = Some(process);
@@ -168,9 +211,13 @@ impl Cluster {
     fn command(&self, at: usize) -> Command {
         let member = &self.members[at];
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let everybody: Vec<String> = (self.members.iter().zip(&self.peers))
-            .map(|(member, door)| format!("{}=http://{door}", member.name))
+        let founders: Vec<String> = (self.members.iter().enumerate())
+            .map(|(at, member)| format!("{}={}", member.name, self.peer_url(at)))
             .collect();
+        let (state, everybody) = match &member.joins {
+            Some(members) => ("existing", members.clone()),
+            None => ("new", founders.join(",")),
+        };
         let mut command = Command::new(&self.program);
         // A setting of whoever runs this would reach all members and make a seed another one.
         for (name, _) in std::env::vars_os() {
@@ -189,8 +236,9 @@ impl Cluster {
             ("--advertise-client-urls", url(member.client_port)),
             ("--listen-peer-urls", url(member.peer_port)),
             // Peers reach it through its proxy only.
-            ("--initial-advertise-peer-urls", format!("http://{}", self.peers[at])),
-            ("--initial-cluster", everybody.join(",")),
+            ("--initial-advertise-peer-urls", self.peer_url(at)),
+            ("--initial-cluster", everybody),
+            ("--initial-cluster-state", state.to_owned()),
             ("--heartbeat-interval", HEARTBEAT_MS.to_owned()),
             ("--election-timeout", ELECTION_MS.to_owned()),
             ("--snapshot-count", self.snapshot_count.to_string()),
@@ -231,7 +279,8 @@ impl Cluster {
                 ended.push(Ended { member: at, status: status.to_string(), is_excused });
             }
             let has_rested = member.ended_at.is_none_or(|it| RESTART_PAUSE < it.elapsed());
-            if member.process.is_none() && member.down == 0 && has_rested {
+            let is_out = member.change == Some(Change::Out);
+            if member.process.is_none() && member.down == 0 && has_rested && !is_out {
                 self.start(at)?;
             }
         }
@@ -241,7 +290,7 @@ impl Cluster {
     /// The member that says of itself that it leads, in the highest term.
     pub(crate) async fn leader(&self) -> Option<usize> {
         let asked = self.members.iter().map(|member| {
-            let mut client = MaintenanceClient::new(member.channel.clone());
+            let mut client = MaintenanceClient::new(member.control.clone());
             tokio::spawn(async move {
                 let status = client.status(StatusRequest::default());
                 let status = tokio::time::timeout(Duration::from_millis(300), status).await;

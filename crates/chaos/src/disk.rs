@@ -5,6 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The file that takes the space.
+pub(crate) const BALLAST: &str = "ballast";
+
 /// A volume that goes with this value. Its ballast is a file of its own.
 #[derive(Debug)]
 pub struct Volume {
@@ -50,7 +53,7 @@ impl Volume {
     }
 
     fn ballast(&self) -> PathBuf {
-        self.path.join("ballast")
+        self.path.join(BALLAST)
     }
 }
 

@@ -11,6 +11,7 @@
 //! a missing sync goes unnoticed here. That is what the tests on disks that forget are for.
 
 mod chance;
+mod changes;
 mod clients;
 mod cluster;
 mod disk;

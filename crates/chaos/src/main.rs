@@ -17,8 +17,8 @@ const CANNOT: u8 = 2;
 /// Breaks clusters of real quorate processes on this machine and judges what their clients saw.
 ///
 /// Round after round, each with a fresh cluster and faults drawn from its seed: processes killed and
-/// stopped, lines between members cut, one way too, or slow, disks full, syncs failing. What clients
-/// saw has to be linearizable, nothing acknowledged may be lost, and once enough is healed the cluster
+/// stopped, lines between members cut, one way too, or slow, disks full, syncs failing, leadership handed
+/// over, members replaced, clients cut off or left without answers. What clients saw has to be linearizable, nothing acknowledged may be lost, and once enough is healed the cluster
 /// has to go on.
 ///
 /// Exit codes: 0 all is well, 1 something is wrong or nothing was tested, 2 it could not be tried.

@@ -30,6 +30,12 @@ pub enum Kind {
     FailSync,
     /// Syncs that take long.
     SlowSync,
+    /// Leadership handed over.
+    Transfer,
+    /// A member removed, and added again without its data.
+    Replace,
+    /// Connections of clients cut, or answers to them lost.
+    CutClients,
 }
 
 /// Who is hit; found out when it strikes.
@@ -54,8 +60,8 @@ pub struct Fault {
     pub kind: Kind,
     /// Who is hit.
     pub whom: Whom,
-    /// For a cut: connections end, instead of going silent. For a one-way cut: what goes out is lost,
-    /// instead of what comes in.
+    /// For a cut: connections end, instead of going silent; of clients, instead of losing answers. For a
+    /// one-way cut: what goes out is lost, instead of what comes in.
     pub flavour: bool,
     /// For delays and slow syncs: how long each takes.
     pub by: Duration,
@@ -97,7 +103,7 @@ pub struct Plan {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Kill,
         Kind::KillAll,
         Kind::Pause,
@@ -109,6 +115,9 @@ impl Kind {
         Kind::FullDisk,
         Kind::FailSync,
         Kind::SlowSync,
+        Kind::Transfer,
+        Kind::Replace,
+        Kind::CutClients,
     ];
 
     /// Its name, as the command line takes it.
@@ -125,6 +134,9 @@ impl Kind {
             Kind::FullDisk => "full-disk",
             Kind::FailSync => "fail-sync",
             Kind::SlowSync => "slow-sync",
+            Kind::Transfer => "transfer",
+            Kind::Replace => "replace",
+            Kind::CutClients => "cut-clients",
         }
     }
 }
@@ -206,6 +218,9 @@ impl Plan {
             // Followers have little to tell each other.
             Kind::CutPart => *chance.pick(&[Whom::Leader, Whom::Leader, Whom::Leader, Whom::One]),
             Kind::Cut | Kind::CutOneWay | Kind::FullDisk | Kind::FailSync => *chance.pick(&any),
+            Kind::Transfer => Whom::Leader,
+            Kind::Replace => *chance.pick(&[Whom::Follower, Whom::Follower, Whom::Leader]),
+            Kind::CutClients => *chance.pick(&[Whom::Leader, Whom::One, Whom::Most, Whom::All]),
         };
         let by = Duration::from_millis(*chance.pick(&[20, 100, 300, 900]));
         Fault { kind, whom, flavour: chance.percent(50), by }

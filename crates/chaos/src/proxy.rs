@@ -57,8 +57,19 @@ struct Shared {
 impl Lines {
     /// A listener for each member, in front of the address where it listens itself.
     pub(crate) fn open(doors: Vec<(TcpListener, SocketAddr)>) -> Lines {
-        let members = doors.len();
-        let pairs = (0..members).flat_map(|from| (0..members).map(move |to| (from, to)));
+        Lines::from(doors, None)
+    }
+
+    /// The same in front of where members listen for clients. All clients together count as one more
+    /// member, behind the last.
+    pub(crate) fn for_clients(doors: Vec<(TcpListener, SocketAddr)>) -> Lines {
+        let clients = doors.len();
+        Lines::from(doors, Some(clients))
+    }
+
+    fn from(doors: Vec<(TcpListener, SocketAddr)>, caller: Option<usize>) -> Lines {
+        let ends = doors.len() + usize::from(caller.is_some());
+        let pairs = (0..ends).flat_map(|from| (0..ends).map(move |to| (from, to)));
         let ways: Ways = pairs.map(|pair| (pair, Way::default())).collect();
         let (ways, watched) = watch::channel(ways);
         let shared = Arc::new(Shared {
@@ -68,7 +79,8 @@ impl Lines {
         });
         let mut tasks = JoinSet::new();
         for (to, (listener, behind)) in doors.into_iter().enumerate() {
-            let door = Door { to, behind, watched: watched.clone(), shared: Arc::clone(&shared) };
+            let (watched, shared) = (watched.clone(), Arc::clone(&shared));
+            let door = Door { caller, to, behind, watched, shared };
             tasks.spawn(door.serve(listener));
         }
         Lines { ways, shared, tasks }
@@ -107,6 +119,8 @@ impl Drop for Lines {
 }
 
 struct Door {
+    /// Who calls; found out by process, if it is not always the same.
+    caller: Option<usize>,
     to: usize,
     behind: SocketAddr,
     watched: watch::Receiver<Ways>,
@@ -122,10 +136,12 @@ impl Door {
                     Ok((near, peer)) => {
                         let shared = Arc::clone(&self.shared);
                         let (to, behind, watched) = (self.to, self.behind, self.watched.clone());
+                        let caller = self.caller;
                         let door = listener.local_addr();
                         connections.spawn(async move {
                             let Ok(door) = door else { return };
-                            if let Some(from) = member_behind(peer, door, &shared) {
+                            let from = caller.or_else(|| member_behind(peer, door, &shared));
+                            if let Some(from) = from {
                                 carry(near, behind, from, to, watched, shared).await;
                             }
                         });
@@ -339,6 +355,19 @@ mod tests {
         lines.change(|_, _, way| *way = Way::default());
         assert_eq!(far.read_u8().await.unwrap(), b'x');
         assert_eq!(lines.carried_bytes(), 4);
+    }
+
+    #[tokio::test]
+    async fn answers_to_clients_are_lost_though_requests_get_through() {
+        let behind = listener().await.unwrap();
+        let door = listener().await.unwrap();
+        let (front, address) = (door.local_addr().unwrap(), behind.local_addr().unwrap());
+        let lines = Lines::for_clients(vec![(door, address)]);
+        let mut near = TcpStream::connect(front).await.unwrap();
+        let (mut far, _) = behind.accept().await.unwrap();
+        lines.change(|from, _, way| way.is_cut = from == 0);
+        assert!(passes(&mut near, &mut far).await, "the request");
+        assert!(!passes(&mut far, &mut near).await, "the answer");
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub struct Report {
     pub unknown: u64,
     /// How often another member led than the last time somebody looked.
     pub leader_changes: u64,
-    /// Members that ended by themselves because of their disk.
+    /// Members that ended by themselves because of their disk, or because they were removed.
     pub excused_ends: u64,
     /// Bytes that members sent each other.
     pub carried_bytes: u64,
@@ -92,7 +92,7 @@ impl fmt::Display for Report {
         let (ok, refused, unknown) = (self.ok, self.refused, self.unknown);
         writeln!(f, "operations      {ok} ok, {refused} refused, {unknown} unknown")?;
         writeln!(f, "leader changes  {} seen", self.leader_changes)?;
-        writeln!(f, "ended by itself {} times, its disk failing", self.excused_ends)?;
+        writeln!(f, "ended by itself {} times, with a reason", self.excused_ends)?;
         writeln!(f, "between members {} KiB", self.carried_bytes >> 10)?;
         for (kind, Counts { struck, met }) in &self.faults {
             writeln!(f, "{kind:<15} {struck} struck, {met} met something")?;

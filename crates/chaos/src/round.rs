@@ -15,7 +15,7 @@ use crate::clients::{Client, OBSERVER, PROBE, Recorder};
 use crate::cluster::{Cluster, ClusterError, Member, failed};
 use crate::disk::Volume;
 use crate::plan::{Fault, Kind, Plan, Strike, Whom};
-use crate::proxy::Way;
+use crate::proxy::{Lines, Way};
 use crate::report::{Report, judge};
 use crate::syncs::{Library, Syncs};
 
@@ -23,6 +23,8 @@ use crate::syncs::{Library, Syncs};
 const PROGRESS_LIMIT: Duration = Duration::from_secs(45);
 /// Between two looks at the processes.
 const TEND_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two steps of a replacement.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
 /// More than a member needs for a log, its next segment and its state, and quick to fill.
 const VOLUME_MIB: u32 = 288;
 /// A member that ended by itself so often, for no reason that it was given, will not come up.
@@ -53,6 +55,8 @@ pub struct Round {
     last_leader: Option<usize>,
     begun: Vec<Begun>,
     unexcused_ends: u64,
+    /// When a replacement made its last step.
+    changed: Instant,
 }
 
 /// A fault on lines, with those it hit.
@@ -70,6 +74,7 @@ struct Begun {
     kind: Kind,
     hit: Vec<usize>,
     line_hits: u64,
+    client_hits: u64,
     sync_hits: u64,
 }
 
@@ -114,9 +119,11 @@ impl Round {
                 }
             }
         }
-        let needs_volumes = needs(&[Kind::FullDisk]);
+        let (needs_volumes, cuts_clients) = (needs(&[Kind::FullDisk]), needs(&[Kind::CutClients]));
+        let Plan { members, snapshot_count, .. } = plan;
+        let program = &settings.program;
         let mut cluster =
-            Cluster::prepare(&settings.program, folder, plan.members, plan.snapshot_count, library)
+            Cluster::prepare(program, folder, members, snapshot_count, library, cuts_clients)
                 .await?;
         for at in 0..plan.members {
             if needs_volumes {
@@ -144,6 +151,7 @@ impl Round {
             last_leader: None,
             begun,
             unexcused_ends: 0,
+            changed: Instant::now(),
         })
     }
 
@@ -202,6 +210,14 @@ impl Round {
             let strike = begun.strike;
             self.end(strike);
         }
+        let healed = Instant::now();
+        while self.cluster.is_changing() {
+            if PROGRESS_LIMIT < healed.elapsed() {
+                return Err(format!("a member cannot be replaced within {PROGRESS_LIMIT:?}"));
+            }
+            self.tend().await?;
+            tokio::time::sleep(TEND_INTERVAL).await;
+        }
         let count = self.plan.members;
         let mut healthy: Vec<usize> = (0..count).collect();
         let lasting = [Kind::Kill, Kind::Pause, Kind::Cut, Kind::CutOneWay];
@@ -236,6 +252,10 @@ impl Round {
                 return Err(failure);
             }
             self.fail(failure);
+        }
+        if CHANGE_INTERVAL < self.changed.elapsed() {
+            self.cluster.change().await.map_err(|error| error.to_string())?;
+            self.changed = Instant::now();
         }
         for (at, member) in self.cluster.members.iter().enumerate() {
             self.recorder.set_life(at, member.life);
@@ -272,6 +292,12 @@ impl Round {
             }
             Whom::All => (0..count).collect(),
         };
+        if fault.kind == Kind::Transfer
+            && let [from] = *hit
+            && self.cluster.hand_over(from, follower).await
+        {
+            self.report.faults.entry(fault.kind).or_default().met += 1;
+        }
         self.hit(number, fault, hit);
     }
 
@@ -279,6 +305,7 @@ impl Round {
     fn hit(&mut self, strike: usize, fault: Fault, hit: Vec<usize>) {
         let mut met = false;
         let line_hits = self.cluster.lines.hits();
+        let client_hits = self.cluster.client_lines.as_ref().map_or(0, Lines::hits);
         let sync_hits = self.sync_hits();
         match fault.kind {
             Kind::Kill | Kind::KillAll => {
@@ -302,6 +329,18 @@ impl Round {
                 };
                 self.line_faults.push((strike, LineFault { fault, hit: hit.clone(), other }));
                 self.lay_lines();
+            }
+            Kind::CutClients => {
+                let fault = LineFault { fault, hit: hit.clone(), other: None };
+                self.line_faults.push((strike, fault));
+                self.lay_client_lines();
+            }
+            // It was asked for before, and nothing of it has to end.
+            Kind::Transfer => {}
+            Kind::Replace => {
+                for at in &hit {
+                    met |= self.cluster.replace(*at);
+                }
             }
             Kind::FullDisk => {
                 for at in &hit {
@@ -330,12 +369,13 @@ impl Round {
         let counts = self.report.faults.entry(fault.kind).or_default();
         counts.struck += 1;
         counts.met += u64::from(met);
-        self.begun.push(Begun { strike, kind: fault.kind, hit, line_hits, sync_hits });
+        let kind = fault.kind;
+        self.begun.push(Begun { strike, kind, hit, line_hits, client_hits, sync_hits });
     }
 
     fn end(&mut self, strike: usize) {
         let Some(place) = self.begun.iter().position(|it| it.strike == strike) else { return };
-        let Begun { kind, hit, line_hits, sync_hits, .. } = self.begun.remove(place);
+        let Begun { kind, hit, line_hits, client_hits, sync_hits, .. } = self.begun.remove(place);
         let mut met = false;
         match kind {
             Kind::Kill | Kind::KillAll => {
@@ -359,6 +399,15 @@ impl Round {
                 self.era += u64::from(self.chance.percent(50));
                 self.lay_lines();
             }
+            Kind::CutClients => {
+                let hits = self.cluster.client_lines.as_ref().map_or(0, Lines::hits);
+                met = client_hits < hits;
+                self.line_faults.retain(|(other, _)| *other != strike);
+                self.era += u64::from(self.chance.percent(50));
+                self.lay_client_lines();
+            }
+            // One that is under way goes on until it is done.
+            Kind::Transfer | Kind::Replace => {}
             Kind::FullDisk => {
                 for at in &hit {
                     let member = &mut self.cluster.members[*at];
@@ -409,6 +458,25 @@ impl Round {
                     Kind::Delay if out || into => way.delay = way.delay.max(fault.by),
                     Kind::Throttle if out || into => way.bytes_per_second = 4096,
                     _ => {}
+                }
+            }
+        });
+    }
+
+    /// The same for the lines of clients, which are the end behind the last member.
+    fn lay_client_lines(&self) {
+        let Some(lines) = &self.cluster.client_lines else { return };
+        let (era, clients) = (self.era, self.plan.members);
+        lines.change(|from, to, way| {
+            *way = Way { era, ..Way::default() };
+            for (_, LineFault { fault, hit, .. }) in &self.line_faults {
+                if fault.kind != Kind::CutClients {
+                    continue;
+                }
+                if fault.flavour {
+                    way.is_closed |= hit.contains(&from) || hit.contains(&to);
+                } else {
+                    way.is_cut |= hit.contains(&from) && to == clients;
                 }
             }
         });

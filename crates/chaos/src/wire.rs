@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     Unknown(Status),
 }
 
-/// Asks one member. A put on its own is asked what it replaced if `wants_previous`.
+/// Asks one member. Each put is asked what it replaced if `wants_previous`.
 pub(crate) async fn ask(
     channel: Channel,
     request: &Request,
@@ -28,13 +28,11 @@ pub(crate) async fn ask(
     let mut client = KvClient::new(channel);
     let answer = match (&*request.compares, &*request.then) {
         ([], [Action::Put { key, value }]) => {
-            let put = pb::PutRequest { prev_kv: wants_previous, ..put(key, value) };
-            let answer = client.put(put).await.map(|answer| {
-                let answer = answer.into_inner();
-                let previous = wants_previous.then(|| answer.prev_kv.iter().map(item).collect());
-                (answer.header, Done::Put { previous })
-            });
-            answer.map(|(header, done)| response(header, true, vec![done]))
+            client.put(put(key, value, wants_previous)).await.map(|answer| {
+                let mut answer = answer.into_inner();
+                let header = answer.header.take();
+                response(header, true, vec![written(&answer, wants_previous)])
+            })
         }
         ([], [Action::Delete(span)]) => client.delete_range(delete(span)).await.map(|answer| {
             let answer = answer.into_inner();
@@ -47,9 +45,10 @@ pub(crate) async fn ask(
                 response(answer.header, true, vec![found(&answer.kvs)])
             })
         }
-        _ => client.txn(txn(request)).await.map(|answer| {
+        _ => client.txn(txn(request, wants_previous)).await.map(|answer| {
             let answer = answer.into_inner();
-            let done = answer.responses.into_iter().filter_map(|op| done(op.response?)).collect();
+            let done = |op: pb::ResponseOp| done(op.response?, wants_previous);
+            let done = answer.responses.into_iter().filter_map(done).collect();
             response(answer.header, answer.succeeded, done)
         }),
     };
@@ -84,8 +83,8 @@ fn is_unsent(status: &Status) -> bool {
     false
 }
 
-fn put(key: &Bytes, value: &Bytes) -> pb::PutRequest {
-    pb::PutRequest { key: key.clone(), value: value.clone(), ..Default::default() }
+fn put(key: &Bytes, value: &Bytes, prev_kv: bool) -> pb::PutRequest {
+    pb::PutRequest { key: key.clone(), value: value.clone(), prev_kv, ..Default::default() }
 }
 
 fn delete(Span { key, end }: &Span) -> pb::DeleteRangeRequest {
@@ -98,8 +97,8 @@ pub(crate) fn range(Span { key, end }: &Span) -> pb::RangeRequest {
     pb::RangeRequest { key: key.clone(), range_end, ..Default::default() }
 }
 
-fn txn(request: &Request) -> pb::TxnRequest {
-    let ops = |actions: &[Action]| actions.iter().map(op).collect();
+fn txn(request: &Request, wants_previous: bool) -> pb::TxnRequest {
+    let ops = |actions: &[Action]| actions.iter().map(|it| op(it, wants_previous)).collect();
     pb::TxnRequest {
         compare: request.compares.iter().map(compare).collect(),
         success: ops(&request.then),
@@ -107,10 +106,10 @@ fn txn(request: &Request) -> pb::TxnRequest {
     }
 }
 
-fn op(action: &Action) -> pb::RequestOp {
+fn op(action: &Action, wants_previous: bool) -> pb::RequestOp {
     use request_op::Request::{RequestDeleteRange, RequestPut, RequestRange};
     let request = match action {
-        Action::Put { key, value } => RequestPut(put(key, value)),
+        Action::Put { key, value } => RequestPut(put(key, value, wants_previous)),
         Action::Delete(span) => RequestDeleteRange(delete(span)),
         Action::Range(span) => RequestRange(range(span)),
     };
@@ -140,15 +139,19 @@ fn compare(Compare { key, relation, target }: &Compare) -> pb::Compare {
     }
 }
 
-fn done(op: response_op::Response) -> Option<Done> {
+fn done(op: response_op::Response, wants_previous: bool) -> Option<Done> {
     use response_op::Response::{ResponseDeleteRange, ResponsePut, ResponseRange, ResponseTxn};
     match op {
-        ResponsePut(_) => Some(Done::Put { previous: None }),
+        ResponsePut(answer) => Some(written(&answer, wants_previous)),
         ResponseDeleteRange(answer) => Some(deleted(answer.deleted)),
         ResponseRange(answer) => Some(found(&answer.kvs)),
         // Never asked for; the history will say that the answer does not fit.
         ResponseTxn(_) => None,
     }
+}
+
+fn written(answer: &pb::PutResponse, wants_previous: bool) -> Done {
+    Done::Put { previous: wants_previous.then(|| answer.prev_kv.iter().map(item).collect()) }
 }
 
 fn deleted(count: i64) -> Done {

@@ -166,6 +166,7 @@ impl ClientCommand {
             ClientCommand::Get(With { args, flags }) => {
                 let target = flags.target()?;
                 let output = flags.output()?;
+                args.refuse_values_in(&output)?;
                 let range = args.request()?;
                 let answer = target
                     .read(async |channel| {

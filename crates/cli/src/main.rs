@@ -9,12 +9,15 @@ mod playground;
 mod script;
 mod serve;
 mod sim;
+mod supervisor;
 mod tell;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use quorate_server::{ETCD_VERSION, QUORATE_VERSION};
 
 /// Requests are many small allocations that cross threads; see docs/adr/0003-allocator.md.
 #[global_allocator]
@@ -48,6 +51,8 @@ enum Program {
     Script(script::ScriptArgs),
     /// Shows or checks the durable log of a member, running or not, and changes nothing
     Log(log::LogArgs),
+    /// Prints the versions of this program and of the interface it speaks
+    Version,
     /// Prints a script that completes commands in a shell
     Completion(completion::CompletionArgs),
     /// Shows what autopilot makes of a cluster, and tells it what to do
@@ -74,10 +79,20 @@ fn main() -> ExitCode {
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
         Program::Log(args) => log::run(&args),
+        Program::Version => print_version(),
         Program::Completion(args) => completion::run(&args),
         Program::Autopilot(command) => autopilot::run(command),
         Program::Sim(args) => sim::run(&args),
     }
+}
+
+/// As `etcdctl version` does.
+fn print_version() -> ExitCode {
+    let api = ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _)| minor);
+    let text = format!("quorate version: {QUORATE_VERSION}\nAPI version: {api}\n");
+    // Whoever asked may be gone.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// The exit code for arguments that were not taken: 0 for a question that has been answered,

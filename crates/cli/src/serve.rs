@@ -1,16 +1,17 @@
 //! `quorate serve`: one node of a cluster.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use quorate_server::config::{Config, FLAGS, LogFormat, LogLevel, Sources};
+use quorate_server::config::{Config, FLAGS, Flag, IGNORED, LogFormat, LogLevel, Sources};
 use quorate_server::{ETCD_VERSION, QUORATE_VERSION, Server, raise_open_files};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::{REFUSED, tell};
+use crate::{REFUSED, supervisor, tell};
 
 /// Hidden: stop when standard input ends, so that no child outlives whoever started it.
 pub(crate) const EXIT_WITH_PARENT: &str = "exit-with-parent";
@@ -28,12 +29,14 @@ pub(crate) struct ServeArgs {
 
 impl clap::Args for ServeArgs {
     fn augment_args(command: Command) -> Command {
-        let flags = FLAGS.iter().map(|flag| {
+        let flags = flags().map(|flag| {
             let help = match flag.default {
                 "" => flag.help.to_owned(),
                 default => format!("{} [default: {default}]", flag.help),
             };
-            let argument = Arg::new(flag.name).long(flag.name).value_name(flag.value).help(help);
+            // Those that change nothing have nothing to say about themselves.
+            let argument = Arg::new(flag.name).long(flag.name).value_name(flag.value);
+            let argument = argument.help(help).hide(flag.help.is_empty());
             // As in etcd: by itself it says yes, and a value is part of the same word.
             let argument = match flag.value {
                 "BOOL" => {
@@ -67,14 +70,18 @@ impl clap::FromArgMatches for ServeArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.given = FLAGS
-            .iter()
+        self.given = flags()
             .filter_map(|flag| Some((flag.name, matches.get_one::<String>(flag.name)?.clone())))
             .collect();
         self.exit_with_parent = matches.get_flag(EXIT_WITH_PARENT);
         self.wants_version = matches.get_flag(VERSION);
         Ok(())
     }
+}
+
+/// What the command line may say: settings, and what is taken for etcd's sake.
+fn flags() -> impl Iterator<Item = &'static Flag> {
+    FLAGS.iter().chain(IGNORED)
 }
 
 /// etcd takes `-name` for `--name`; so do we.
@@ -87,7 +94,7 @@ pub(crate) fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<
         let Some(text) = argument.to_str() else { continue };
         let Some(rest) = text.strip_prefix('-') else { continue };
         let name = rest.split('=').next().unwrap_or_default();
-        if name == VERSION || FLAGS.iter().any(|flag| flag.name == name) {
+        if name == VERSION || flags().any(|flag| flag.name == name) {
             *argument = format!("--{rest}").into();
         }
     }
@@ -155,11 +162,18 @@ async fn serve(config: &Config, exit_with_parent: bool) -> ExitCode {
         },
         () = signals.second() => return stopped_at_once(),
     };
+    let announced = async {
+        server.ready().await;
+        supervisor::tell("READY=1");
+        std::future::pending::<Infallible>().await
+    };
     let broken = tokio::select! {
         () = signals.first() => None,
         () = or_never(orphaned) => None,
         reason = server.broken() => Some(reason),
+        never = announced => match never {},
     };
+    supervisor::tell("STOPPING=1");
     let stopped = tokio::select! {
         () = server.shutdown() => true,
         () = signals.another() => false,
@@ -300,6 +314,9 @@ mod tests {
             ("--strict-reconfig-check=false", ("strict-reconfig-check", "false")),
             ("--force-new-cluster", ("force-new-cluster", "true")),
             ("-force-new-cluster=true", ("force-new-cluster", "true")),
+            // What etcd has beyond this is taken, too.
+            ("-logger=zap", ("logger", "zap")),
+            ("--enable-pprof", ("enable-pprof", "true")),
         ] {
             let args = parse(&["quorate", "serve", flag, "--name", "a"]).unwrap();
             assert_eq!(args.given, [("name", "a".to_owned()), (want.0, want.1.to_owned())]);

@@ -68,6 +68,11 @@ pub trait Backend: Send {
     /// Bytes of rows, keys included.
     fn in_use_bytes(&self) -> u64;
 
+    /// How many views are held, for people; 0 where nobody counts.
+    fn views_count(&self) -> usize {
+        0
+    }
+
     /// Gives unused space back. No view may be held.
     ///
     /// # Errors
@@ -91,6 +96,10 @@ impl Backend for Box<dyn Backend> {
 
     fn in_use_bytes(&self) -> u64 {
         (**self).in_use_bytes()
+    }
+
+    fn views_count(&self) -> usize {
+        (**self).views_count()
     }
 
     fn defragment(&mut self) -> Result<(), BackendError> {

@@ -50,14 +50,16 @@ mod wire;
 mod tests;
 
 pub use alarm::{ALARMS_MAX, Alarm};
-pub use allowance::{CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
+pub use allowance::{
+    AnswerRoom, CHANGE_ANSWER_BYTES_MAX, Drawn, FREE_ANSWER_BYTES, RANGE_ANSWER_BYTES_MAX,
+};
 pub use apply::{Apply, Entry, Outcome};
 pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
 pub use command::{Command, CommandError, CommandKind, LeaseCheckpoint, TXN_DEPTH_MAX};
 pub use error::{KvError, StoreError};
 pub use lease::LEASE_TTL_SECONDS_MAX;
 pub use lessor::{LEASE_CHECKPOINTS_MAX, Renewal};
-pub use member::{Member, MemberChange};
+pub use member::{Member, MemberChange, Members};
 pub use meta::Applied;
 pub use request::{
     AlarmAction, AlarmRequest, AlarmType, CompactionRequest, Compare, CompareResult, CompareTarget,

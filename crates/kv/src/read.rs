@@ -6,11 +6,13 @@
 //! after a few such misfortunes keeps the lock.
 
 use std::ops::ControlFlow;
-use std::sync::RwLockReadGuard;
+use std::sync::{Arc, RwLockReadGuard};
 
 use bytes::Bytes;
 
-use crate::allowance::{Allowance, CHANGE_ANSWER_BYTES_MAX, RANGE_ANSWER_BYTES_MAX};
+use crate::allowance::{
+    Allowance, AnswerRoom, CHANGE_ANSWER_BYTES_MAX, Drawn, RANGE_ANSWER_BYTES_MAX,
+};
 use crate::error::{KvError, StoreError};
 use crate::index::Stamp;
 use crate::interval::Interval;
@@ -41,12 +43,52 @@ impl Store {
     ///
     /// Source: etcd's `Range`.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        self.range_by(Scan::new, None, request).map(|(response, _)| response)
+    }
+
+    /// As [`Store::range`], with an answer that draws on what all answers may take together; that is
+    /// taken as long as the second part of what is returned is kept.
+    ///
+    /// # Errors
+    ///
+    /// As of `range`; `RequestTooManyRequests` where others leave no room.
+    pub fn range_within(
+        &self,
+        room: &Arc<AnswerRoom>,
+        request: &RangeRequest,
+    ) -> Result<(RangeResponse, Option<Drawn>), KvError> {
+        self.range_by(Scan::new, Some(room), request)
+    }
+
+    /// Reads one key, if that takes nothing from storage, which may have to wait for a disk. Nothing
+    /// if it does, or if more than one key is asked for.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::range`].
+    pub fn range_in_memory(
+        &self,
+        request: &RangeRequest,
+    ) -> Result<Option<RangeResponse>, KvError> {
         request.validate()?;
-        self.read(RANGE_ANSWER_BYTES_MAX, |state| {
-            check_range(request, state.meta.revision, state.meta.compacted)?;
-            Ok(((), vec![request]))
-        })
-        .map(|((), mut responses)| responses.remove(0))
+        if !request.range_end.is_empty() {
+            return Ok(None);
+        }
+        let state = self.state()?;
+        let revision = state.meta.revision;
+        check_range(request, revision, state.meta.compacted)?;
+        let main = if 0 < request.revision { request.revision } else { revision };
+        let (mut scan, mut budget) = (Scan::new(request, main), usize::MAX);
+        let mut allowance = Allowance::new(RANGE_ANSWER_BYTES_MAX);
+        scan.step(&state, &mut budget, &mut allowance);
+        let rows = state.rows();
+        drop(state);
+        let is_held = |(stamp, row): &Found| row.is_some() || rows.is_flushing(stamp);
+        if !scan.found.iter().all(is_held) {
+            return Ok(None);
+        }
+        let finished = scan.finish(&rows, revision, &mut allowance);
+        finished.map(Some).map_err(|error| self.failed_read(error))
     }
 
     /// Reads a page of an interval: as [`Store::range`], but it goes no further than the limit, so the
@@ -56,12 +98,22 @@ impl Store {
     ///
     /// As of [`Store::range`].
     pub fn page(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        self.range_by(Scan::page, None, request).map(|(response, _)| response)
+    }
+
+    fn range_by<'r>(
+        &self,
+        scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
+        room: Option<&Arc<AnswerRoom>>,
+        request: &'r RangeRequest,
+    ) -> Result<(RangeResponse, Option<Drawn>), KvError> {
         request.validate()?;
-        self.read_by(Scan::page, RANGE_ANSWER_BYTES_MAX, |state| {
-            check_range(request, state.meta.revision, state.meta.compacted)?;
-            Ok(((), vec![request]))
-        })
-        .map(|((), mut responses)| responses.remove(0))
+        let ((), mut responses, drawn) =
+            self.read_by(scan, RANGE_ANSWER_BYTES_MAX, room, |state| {
+                check_range(request, state.meta.revision, state.meta.compacted)?;
+                Ok(((), vec![request]))
+            })?;
+        Ok((responses.remove(0), drawn))
     }
 
     /// Runs a transaction that holds nothing but ranges, all of them on one state.
@@ -75,45 +127,72 @@ impl Store {
     ///
     /// If the transaction is not [`TxnRequest::is_read_only`].
     pub fn read_txn(&self, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
-        assert!(txn.is_read_only(), "what writes goes through the log");
-        let ((succeeded, revision), responses) = self.read(CHANGE_ANSWER_BYTES_MAX, |state| {
-            let revision = state.meta.revision;
-            let succeeded =
-                compares_hold(state, &txn.compare, revision).map_err(ReadError::Storage)?;
-            let mut ranges = Vec::new();
-            for op in if succeeded { &txn.success } else { &txn.failure } {
-                let RequestOp::Range(range) = op else { continue };
-                range.validate()?;
-                check_txn_range(range, revision, state.meta.compacted)?;
-                ranges.push(range);
-            }
-            Ok(((succeeded, revision), ranges))
-        })?;
-        let responses = responses.into_iter().map(ResponseOp::Range).collect();
-        Ok(TxnResponse { revision, succeeded, responses })
+        self.read_txn_by(None, txn).map(|(response, _)| response)
     }
 
-    /// Reads the ranges that `plan` asks for, all on the state that `plan` sees.
-    fn read<'r, T>(
+    /// As [`Store::read_txn`], with an answer that draws on what all answers may take together; that is
+    /// taken as long as the second part of what is returned is kept.
+    ///
+    /// # Errors
+    ///
+    /// As of `read_txn`; `RequestTooManyRequests` where others leave no room.
+    ///
+    /// # Panics
+    ///
+    /// As `read_txn`.
+    pub fn read_txn_within(
         &self,
-        bytes_max: usize,
-        plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
-    ) -> Result<(T, Vec<RangeResponse>), KvError> {
-        self.read_by(Scan::new, bytes_max, plan)
+        room: &Arc<AnswerRoom>,
+        txn: &TxnRequest,
+    ) -> Result<(TxnResponse, Option<Drawn>), KvError> {
+        self.read_txn_by(Some(room), txn)
     }
 
-    /// Reads them in scans of one kind.
+    fn read_txn_by(
+        &self,
+        room: Option<&Arc<AnswerRoom>>,
+        txn: &TxnRequest,
+    ) -> Result<(TxnResponse, Option<Drawn>), KvError> {
+        assert!(txn.is_read_only(), "what writes goes through the log");
+        let ((succeeded, revision), responses, drawn) =
+            self.read_by(Scan::new, CHANGE_ANSWER_BYTES_MAX, room, |state| {
+                let revision = state.meta.revision;
+                let succeeded =
+                    compares_hold(state, &txn.compare, revision).map_err(ReadError::Storage)?;
+                let mut ranges = Vec::new();
+                for op in if succeeded { &txn.success } else { &txn.failure } {
+                    let RequestOp::Range(range) = op else { continue };
+                    range.validate()?;
+                    check_txn_range(range, revision, state.meta.compacted)?;
+                    ranges.push(range);
+                }
+                Ok(((succeeded, revision), ranges))
+            })?;
+        let responses = responses.into_iter().map(ResponseOp::Range).collect();
+        Ok((TxnResponse { revision, succeeded, responses }, drawn))
+    }
+
+    /// Reads the ranges that `plan` asks for, all on the state that `plan` sees, in scans of one kind.
     fn read_by<'r, T>(
         &self,
         scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
         bytes_max: usize,
+        room: Option<&Arc<AnswerRoom>>,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
-    ) -> Result<(T, Vec<RangeResponse>), KvError> {
+    ) -> Result<(T, Vec<RangeResponse>, Option<Drawn>), KvError> {
         for tries in 0.. {
-            let mut allowance = Allowance::new(bytes_max);
+            let mut allowance = match room {
+                Some(room) => Allowance::within(bytes_max, room),
+                None => Allowance::new(bytes_max),
+            };
             match self.try_read(scan, &plan, tries == OVERTAKEN_MAX, &mut allowance) {
+                Ok(_) if allowance.is_crowded_out() => {
+                    return Err(KvError::RequestTooManyRequests);
+                }
                 Ok(_) if allowance.is_spent() => return Err(KvError::ResponseTooLarge),
-                Ok(done) => return Ok(done),
+                Ok((planned, responses)) => {
+                    return Ok((planned, responses, allowance.into_drawn()));
+                }
                 Err(ReadError::Overtaken) => {}
                 Err(ReadError::Refused(refused)) => return Err(refused),
                 Err(ReadError::Storage(error)) => return Err(self.failed_read(error)),

@@ -279,6 +279,11 @@ impl Rows {
         self.flushing.as_deref()
     }
 
+    /// Whether the row at `stamp` is on its way there, and so in memory.
+    pub(crate) fn is_flushing(&self, stamp: &Stamp) -> bool {
+        self.flushing().is_some_and(|overlay| overlay.row(stamp.revision).is_some())
+    }
+
     /// What storage has.
     pub(crate) fn into_view(self) -> Arc<dyn View> {
         self.view

@@ -6,7 +6,7 @@
 //! Locks are taken in this order: backend, state. The backend's is held through a flush, the state's
 //! never while storage is written.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -20,7 +20,7 @@ use crate::apply::{Apply, Entry, Outcome};
 use crate::backend::{Backend, Batch, Table};
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
-use crate::member::{Member, MemberChange, Members};
+use crate::member::{Member, Members};
 use crate::meta::{self, Applied, Meta};
 use crate::request::AlarmType;
 use crate::response::Response;
@@ -47,6 +47,7 @@ pub struct Store {
     cluster_id: u64,
     size_bytes: AtomicU64,
     in_use_bytes: AtomicU64,
+    views_count: AtomicUsize,
     /// Why nothing is done any more.
     failure: OnceLock<String>,
 }
@@ -120,6 +121,7 @@ impl Store {
         let store = Store {
             size_bytes: AtomicU64::new(0),
             in_use_bytes: AtomicU64::new(0),
+            views_count: AtomicUsize::new(0),
             backend: Mutex::new(Box::new(backend)),
             state: RwLock::new(state),
             node,
@@ -305,23 +307,9 @@ impl Store {
         self.any_state().members.list()
     }
 
-    /// Whether a member of this id was removed, so that the id can never come back.
-    pub fn is_removed(&self, id: u64) -> bool {
-        self.any_state().members.is_removed(id)
-    }
-
-    /// The members that were removed, by id.
-    pub fn removed_members(&self) -> Vec<u64> {
-        self.any_state().members.removed()
-    }
-
-    /// Whether a change fits the members as they are.
-    ///
-    /// # Errors
-    ///
-    /// What a client hears of one that does not.
-    pub fn check_member_change(&self, change: &MemberChange) -> Result<(), KvError> {
-        self.any_state().members.check(change)
+    /// The members, and who was one, as they are now.
+    pub fn membership(&self) -> Members {
+        self.any_state().members.clone()
     }
 
     /// Makes one member all that is left of the cluster, durably, under a membership that the caller
@@ -368,6 +356,15 @@ impl Store {
     /// Bytes of those that hold something.
     pub fn in_use_bytes(&self) -> u64 {
         self.in_use_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many views of storage are held: by the store itself, by reads, and by snapshots that are
+    /// being sent. As of before, while a flush runs.
+    pub fn views_count(&self) -> usize {
+        if let Ok(backend) = self.backend.try_lock() {
+            self.views_count.store(backend.views_count(), Ordering::Relaxed);
+        }
+        self.views_count.load(Ordering::Relaxed)
     }
 
     /// Why the store does nothing any more, if so. The member has to stop.

@@ -15,6 +15,7 @@
 //! Pure: [`Watches`] is asked to go on by whoever holds it, and reads the [`Store`] when it does.
 //! Nothing that applies entries ever waits for it.
 
+mod messages;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,10 +27,11 @@ use quorate_types::bug;
 
 use crate::changes::{Changes, Limits};
 use crate::error::KvError;
-use crate::response::KeyValue;
 use crate::revision::Revision;
 use crate::row::Row;
 use crate::store::Store;
+use messages::RESPONSE_BYTES;
+pub use messages::{Event, EventKind, WatchCreateRequest, WatchLimits, WatchResponse};
 use tree::{End, Tree, Watched};
 
 /// A response that catches up holds at most so many revisions.
@@ -42,98 +44,6 @@ const STEP_PAIRS_MAX: usize = 100_000;
 const STEP_WATCHERS_MAX: usize = 512;
 /// However many streams there are, each may have so much waiting.
 const STREAM_BYTES_MIN: usize = 16 << 10;
-/// What a response takes beside its events.
-const RESPONSE_BYTES: usize = 64;
-/// What an event takes beside its keys and values: more than its numbers can.
-const EVENT_BYTES: usize = 128;
-
-/// Bounds of watching.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WatchLimits {
-    /// Longer responses are cut into fragments for whoever asked for that.
-    pub response_bytes_max: usize,
-    /// A stream that has so much waiting is told no more until it has taken some.
-    pub stream_bytes_max: usize,
-    /// What may wait on all streams together; each gets its part of it.
-    pub total_bytes_max: usize,
-    /// Watchers on all streams together.
-    pub watchers_max: usize,
-}
-
-impl Default for WatchLimits {
-    fn default() -> Self {
-        WatchLimits {
-            response_bytes_max: 2 << 20,
-            stream_bytes_max: 4 << 20,
-            total_bytes_max: 256 << 20,
-            watchers_max: 1_000_000,
-        }
-    }
-}
-
-/// Begins to watch. etcd's `WatchCreateRequest`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WatchCreateRequest {
-    /// First key of the interval; empty: one zero byte.
-    pub key: Bytes,
-    /// End of the interval, as in [`crate::RangeRequest::range_end`].
-    pub range_end: Bytes,
-    /// The first revision to be told; 0: the next one. It may lie in the future.
-    pub start_revision: i64,
-    /// Wants to hear now and then that nothing has happened.
-    pub progress_notify: bool,
-    /// Does not want puts.
-    pub no_put: bool,
-    /// Does not want deletions.
-    pub no_delete: bool,
-    /// Wants the pairs as they were before.
-    pub prev_kv: bool,
-    /// Its id on the stream; 0: the stream gives it one.
-    pub watch_id: i64,
-    /// Takes long responses in fragments.
-    pub fragment: bool,
-}
-
-/// What happened to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// It was put.
-    Put,
-    /// It was deleted, or its lease ended.
-    Delete,
-}
-
-/// One change of one key. etcd's `mvccpb.Event`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// What happened.
-    pub kind: EventKind,
-    /// The pair after it; of a deletion only the key and, in `mod_revision`, when.
-    pub kv: KeyValue,
-    /// The pair before it, if there was one, it was asked for, and it is not compacted.
-    pub prev_kv: Option<KeyValue>,
-}
-
-/// Something to tell a stream. etcd's `WatchResponse`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WatchResponse {
-    /// For the header. 0 when a watcher ends because of a compaction.
-    pub revision: i64,
-    /// Whom it is for; -1: all of the stream, or one that was refused.
-    pub watch_id: i64,
-    /// The answer to a creation.
-    pub created: bool,
-    /// The watcher has ended, or never began.
-    pub canceled: bool,
-    /// What the watcher wanted to be told is gone below this revision; 0 if that is not why.
-    pub compact_revision: i64,
-    /// Why the watcher has ended, if there is more to say.
-    pub cancel_reason: &'static str,
-    /// More of the same follows.
-    pub fragment: bool,
-    /// What happened. Empty in a notice of progress.
-    pub events: Vec<Arc<Event>>,
-}
 
 /// A stream of watchers, as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -274,7 +184,7 @@ impl Watches {
         let Some(place) = self.streams.get_mut(&stream) else { return Ok(()) };
         let refusal = if request.start_revision < 0 {
             Some(KvError::Compacted.message())
-        } else if is_empty(&request) {
+        } else if request.is_empty() {
             Some("mvcc: watcher range is empty")
         } else if request.watch_id != 0 && place.watchers.contains_key(&request.watch_id) {
             Some("mvcc: duplicate watch ID provided on the WatchStream")
@@ -583,7 +493,7 @@ impl Watches {
         let before = if places.is_empty() { Vec::new() } else { store.pairs_before(&places)? };
         let mut events: Vec<Pair> = kept
             .into_iter()
-            .map(|(revision, row)| Pair { bare: Arc::new(event(revision, row)), whole: None })
+            .map(|(revision, row)| Pair { bare: Arc::new(Event::of(revision, row)), whole: None })
             .collect();
         for (place, prev_kv) in asked.into_iter().zip(before) {
             if prev_kv.is_some() {
@@ -626,7 +536,7 @@ impl Watches {
         for place in places {
             let Pair { bare, whole } = &events[*place];
             let event = whole.as_ref().filter(|_| one.prev_kv).unwrap_or(bare);
-            let bytes = event_bytes(event);
+            let bytes = event.bytes();
             if !response.events.is_empty() && bytes_max < response_bytes + bytes {
                 let rest = WatchResponse { revision, watch_id, ..WatchResponse::default() };
                 parts.push(WatchResponse {
@@ -646,8 +556,7 @@ impl Watches {
 
     fn tell(&mut self, stream: StreamId, response: WatchResponse) {
         let Some(to) = self.streams.get_mut(&stream) else { return };
-        let events: usize = response.events.iter().map(|event| event_bytes(event)).sum();
-        let bytes = RESPONSE_BYTES + events;
+        let bytes = response.bytes();
         to.outbox_bytes += bytes;
         to.outbox.push_back((bytes, response));
         self.ready.insert(stream);
@@ -760,15 +669,6 @@ impl Stream {
     }
 }
 
-/// Whether there is no key that the request could mean.
-fn is_empty(request: &WatchCreateRequest) -> bool {
-    let key = if request.key.is_empty() { &[0][..] } else { &request.key };
-    match &request.range_end[..] {
-        [] | [0] => false,
-        end => end <= key,
-    }
-}
-
 fn watched(key: Bytes, range_end: Bytes) -> Watched {
     // Out of the request, which would otherwise stay in memory whole.
     let key = if key.is_empty() { Bytes::from_static(&[0]) } else { Bytes::copy_from_slice(&key) };
@@ -784,21 +684,4 @@ fn key_of(row: &Row) -> &Bytes {
         Row::Put(kv) => &kv.key,
         Row::Tombstone { key } => key,
     }
-}
-
-fn event(revision: Revision, row: &Row) -> Event {
-    match row {
-        Row::Put(kv) => Event { kind: EventKind::Put, kv: kv.clone(), prev_kv: None },
-        Row::Tombstone { key } => {
-            let (key, mod_revision) = (key.clone(), revision.main);
-            let kv = KeyValue { key, mod_revision, ..KeyValue::default() };
-            Event { kind: EventKind::Delete, kv, prev_kv: None }
-        }
-    }
-}
-
-/// At least what it takes in a message.
-fn event_bytes(event: &Event) -> usize {
-    let pair = |kv: &KeyValue| kv.key.len() + kv.value.len();
-    EVENT_BYTES + pair(&event.kv) + event.prev_kv.as_ref().map_or(0, pair)
 }

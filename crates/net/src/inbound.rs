@@ -40,6 +40,9 @@ pub(crate) async fn run(
         why = shared.lives.contradicted(&hello) => LinkError::Refused(why),
         end = receive(shared, link, from, &place.received) => end,
     };
+    if !matches!(end, LinkError::Closed | LinkError::Ended) {
+        place.received.fail();
+    }
     // In this order: the connection that takes the place finds a free seat.
     drop(seat);
     drop(place);

@@ -61,6 +61,10 @@ pub struct PeerStatus {
     pub received_messages: u64,
     /// Payload bytes of those.
     pub received_bytes: u64,
+    /// Connections from it that broke.
+    pub receive_failures: u64,
+    /// Connections to it that have ended.
+    pub disconnects: u64,
 }
 
 /// How busy the peer port is.
@@ -220,6 +224,7 @@ impl Net {
                 if let Some(received) = self.shared.senders.received(peer.id()) {
                     status.received_messages = received.messages();
                     status.received_bytes = received.bytes();
+                    status.receive_failures = received.failures();
                 }
                 status
             })

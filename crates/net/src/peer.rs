@@ -46,6 +46,7 @@ pub(crate) struct Peer {
     sent_messages: AtomicU64,
     sent_bytes: AtomicU64,
     dropped_messages: AtomicU64,
+    disconnects: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,7 @@ impl Peer {
             sent_messages: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             dropped_messages: AtomicU64::new(0),
+            disconnects: AtomicU64::new(0),
         }
     }
 
@@ -115,6 +117,8 @@ impl Peer {
             dropped_messages: self.dropped_messages.load(Ordering::Relaxed),
             received_messages: 0,
             received_bytes: 0,
+            receive_failures: 0,
+            disconnects: self.disconnects.load(Ordering::Relaxed),
         }
     }
 
@@ -220,6 +224,7 @@ async fn talk(
         }
     };
     peer.set_connection(None);
+    peer.disconnects.fetch_add(1, Ordering::Relaxed);
     (end, heard.load(Ordering::Relaxed))
 }
 

@@ -34,12 +34,22 @@ struct Slot {
 pub(crate) struct Received {
     messages: AtomicU64,
     bytes: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl Received {
     pub(crate) fn count(&self, bytes: usize) {
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A connection has ended, and not because either side wanted it to.
+    pub(crate) fn fail(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     pub(crate) fn messages(&self) -> u64 {

@@ -89,9 +89,35 @@ pub struct AppliedKinds {
     pub leases_revoked: Counter,
     /// Leases that ended because their time was up.
     pub leases_expired: Counter,
+    /// How long they took, by [`AppliedKinds::OPERATIONS`], refused ones first.
+    durations: [[Histogram; 2]; AppliedKinds::OPERATIONS.len()],
 }
 
 impl AppliedKinds {
+    /// What is timed, by etcd's names.
+    pub const OPERATIONS: [&str; 5] = ["Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke"];
+
+    /// How long commands took that were applied, or refused, by [`AppliedKinds::OPERATIONS`]: each its
+    /// part of the batch that it was applied in.
+    pub fn durations(&self) -> impl Iterator<Item = (&'static str, bool, &Histogram)> {
+        let timed = AppliedKinds::OPERATIONS.into_iter().zip(&self.durations);
+        timed.flat_map(|(operation, [refused, applied])| {
+            [(operation, false, refused), (operation, true, applied)]
+        })
+    }
+
+    pub(crate) fn on_applied(&self, kind: CommandKind, is_applied: bool, took: Duration) {
+        let operation = match kind {
+            CommandKind::Put => 0,
+            CommandKind::DeleteRange => 1,
+            CommandKind::Txn => 2,
+            CommandKind::LeaseGrant => 3,
+            CommandKind::LeaseRevoke | CommandKind::LeaseExpire => 4,
+            _ => return,
+        };
+        self.durations[operation][usize::from(is_applied)].observe(took);
+    }
+
     pub(crate) fn on_command(&self, kind: CommandKind) {
         let counter = match kind {
             CommandKind::Put => &self.puts,
@@ -149,6 +175,10 @@ pub struct Metrics {
     pub snapshots_sent: Counter,
     /// Snapshots installed.
     pub snapshots_installed: Counter,
+    /// Whether a received snapshot is being put in place: 0 or 1.
+    pub installing: Gauge,
+    /// Ticks of a leader that came more than one interval late, and with them its heartbeats.
+    pub late_heartbeats: Counter,
     /// Turns of the loop.
     pub turns: Counter,
     /// Events in them.
@@ -166,6 +196,30 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_applied_is_timed_by_what_it_is() {
+        let kinds = AppliedKinds::default();
+        for (kind, is_applied) in [
+            (CommandKind::Put, true),
+            (CommandKind::Put, false),
+            (CommandKind::LeaseExpire, true),
+            (CommandKind::LeaseRevoke, true),
+        ] {
+            kinds.on_applied(kind, is_applied, Duration::from_micros(3));
+        }
+        let counted: Vec<_> = kinds
+            .durations()
+            .map(|(operation, is_applied, times)| (operation, is_applied, times.picture()))
+            .filter(|(_, _, (counts, _))| 0 < counts[0])
+            .map(|(operation, is_applied, (counts, sum_us))| {
+                (operation, is_applied, counts[0], sum_us)
+            })
+            .collect();
+        let want = [("Put", false, 1, 3), ("Put", true, 1, 3), ("LeaseRevoke", true, 2, 6)];
+        assert_eq!(counted, want);
+        assert_eq!(kinds.durations().count(), 2 * AppliedKinds::OPERATIONS.len());
+    }
 
     #[test]
     fn durations_fall_into_their_bucket() {

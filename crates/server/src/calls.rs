@@ -17,6 +17,8 @@ use quorate_runtime::Histogram;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::reading::Held;
+
 /// Codes of gRPC, by their numbers.
 pub(crate) const CODES: [&str; 17] = [
     "OK",
@@ -203,6 +205,12 @@ impl Calls {
         self.methods.values().map(|method| &**method)
     }
 
+    /// Calls of a method that were answered well.
+    pub(crate) fn handled_well(&self, service: &str, name: &str) -> u64 {
+        let method = self.methods.get(&format!("/{service}/{name}"));
+        method.map_or(0, |method| method.figures().handled[0])
+    }
+
     /// Bytes of messages that were sent and received.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         let sum = |flow: fn(&Method) -> &Flow| {
@@ -276,7 +284,8 @@ impl Calls {
         }
         let counting = |method| Counting { method, is_sent: false, rest: Rest::default() };
         let incoming = method.cloned().map(counting);
-        let request = request.map(|body| Counted { body, counting: incoming, open: None });
+        let counted = |body| Counted { body, counting: incoming, open: None, _held: None };
+        let request = request.map(counted);
         let begun = Instant::now();
         let open = method.cloned().map(|method| Open { method, code: Code::Cancelled, begun });
         (request, open)
@@ -284,7 +293,8 @@ impl Calls {
 }
 
 /// What goes out for a call: counted as it is sent. The call ends with it.
-pub(crate) fn answered(response: Response<Body>, mut open: Option<Open>) -> Response<Counted> {
+pub(crate) fn answered(mut response: Response<Body>, mut open: Option<Open>) -> Response<Counted> {
+    let held = response.extensions_mut().remove::<Held>();
     if let Some(open) = &mut open {
         open.learn(response.headers());
     }
@@ -293,7 +303,7 @@ pub(crate) fn answered(response: Response<Body>, mut open: Option<Open>) -> Resp
         is_sent: true,
         rest: Rest::default(),
     });
-    response.map(|body| Counted { body, counting, open })
+    response.map(|body| Counted { body, counting, open, _held: held })
 }
 
 /// A call that has not ended; counted as handled when it is dropped.
@@ -377,6 +387,8 @@ pub(crate) struct Counted {
     counting: Option<Counting>,
     /// Of an answer: the call, which ends with it.
     open: Option<Open>,
+    /// Of a long answer: its room, which is free once it is sent.
+    _held: Option<Held>,
 }
 
 impl http_body::Body for Counted {

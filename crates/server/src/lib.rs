@@ -42,6 +42,7 @@ mod membership;
 mod open_files;
 mod peer_port;
 mod quota;
+mod reading;
 mod serve;
 pub mod snapshot;
 mod status;

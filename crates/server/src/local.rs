@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quorate_kv::{Command, KvError, Response, Store};
+use quorate_kv::{AnswerRoom, Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
 use quorate_runtime::{Engine, Metrics, Node, NodeStatus, PeerStatus};
 use quorate_types::{Index, Life, NodeId};
@@ -19,6 +19,7 @@ use crate::leadership::Leadership;
 use crate::leases::Leases;
 use crate::membership::Rules;
 use crate::quota::Quota;
+use crate::reading::Pace;
 use crate::status;
 use crate::tally::Tally;
 use crate::watching::Watching;
@@ -54,6 +55,8 @@ struct Inner {
     stopping: watch::Receiver<bool>,
     reads: Arc<Reads>,
     tally: Arc<Tally>,
+    pace: Pace,
+    answers: Arc<AnswerRoom>,
 }
 
 /// Reads that went other than they should.
@@ -79,6 +82,8 @@ impl Local {
             stopping,
             reads: Arc::default(),
             tally: Arc::default(),
+            pace: Pace::new(tokio::runtime::Handle::current().metrics().num_workers()),
+            answers: AnswerRoom::new(config.answer_bytes_max),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
@@ -219,6 +224,15 @@ impl Local {
 
     pub(crate) fn tally(&self) -> &Tally {
         &self.inner.tally
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.inner.pace
+    }
+
+    /// What all long answers share.
+    pub(crate) fn answers(&self) -> &Arc<AnswerRoom> {
+        &self.inner.answers
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {

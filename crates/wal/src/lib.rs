@@ -79,20 +79,25 @@
 //! `record.rs` draws the bytes. Format 2 is the only one that is read; a program that meets another one
 //! says so and touches nothing.
 
+mod contents;
+mod create;
 mod disk;
 mod error;
 mod ledger;
+mod reader;
 mod record;
 mod recover;
+mod replay;
 mod segment;
 mod survey;
 mod wal;
 
+pub use contents::{Identity, Options, Recovered, TornTail, Write};
 pub use disk::{Disk, DiskDir, DiskFile, DiskLock, RealDisk, is_out_of_files};
 pub use error::{Damage, Misfit, WalError};
 pub use record::{Base, Record, WRITE_BYTES_MAX};
 pub use survey::{Seen, Survey};
-pub use wal::{Identity, Options, Recovered, TornTail, Wal, Write};
+pub use wal::Wal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

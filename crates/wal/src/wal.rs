@@ -5,17 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{GroupId, Index, Life, LogEntry, Mark, NodeId, bug};
+use quorate_types::{Index, Mark, bug};
 
-use crate::disk::{DiskDir, DiskFile, DiskLock, sync_dir, write_all};
+use crate::create::{check_size, take_lock};
+use crate::disk::{DiskDir, DiskFile, DiskLock, write_all};
 use crate::ledger::{Ledger, Segment};
-use crate::record::{
-    self, Base, Pen, SECTOR, SegmentHeader, WRITE_BYTES_MAX, base_bytes, compact_bytes,
-};
+use crate::record::{self, Base, Pen, SECTOR, SegmentHeader, base_bytes, compact_bytes};
 use crate::recover::Reading;
-use crate::segment::{self, LOCK, SPARE};
+use crate::segment::{self, SPARE};
 use crate::survey::{self, Seen, Survey};
-use crate::{Disk, WalError, recover};
+use crate::{Disk, Identity, Options, Recovered, WalError, Write, create, recover};
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
 /// How far ahead zeros are written. A sync of bytes that lie on zeros already written changes no
@@ -26,112 +25,6 @@ const ZERO_AHEAD_BYTES: u64 = 512 << 10;
 const ZERO_GROUP_BYTES_MAX: usize = 64 << 10;
 /// What the buffer for records may keep between two appends.
 const BUFFER_KEEP_BYTES_MAX: usize = 8 << 20;
-
-/// Whose log it is. Stands in every segment, and every record is bound to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// The cluster the node is of.
-    pub cluster: u64,
-    /// The node.
-    pub node: NodeId,
-    /// The group whose replica on the node keeps this log.
-    pub group: GroupId,
-    /// Which of the logs that this replica may ever have had. The caller draws one for each log it
-    /// creates, so that a log made anew can be told from the one that was lost.
-    pub life: Life,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Identity { cluster, node, group, life } = self;
-        write!(f, "cluster {cluster:x}, node {node:x}, group {group:x}, life {life:x}")
-    }
-}
-
-/// How a log is kept. Nothing in it must stay the same from one start to the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// How long the files are that the log is cut into; they are reserved whole and removed whole.
-    /// At least 4 KiB; an append that needs more gets a longer file. 64 MiB by default.
-    pub segment_bytes: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { segment_bytes: 64 << 20 }
-    }
-}
-
-impl Options {
-    fn segment_bytes(&self) -> u64 {
-        self.segment_bytes.max(4096)
-    }
-
-    /// Room at a segment's end that appends leave, so that a log whose volume is full can still be
-    /// compacted, and every segment sealed.
-    fn reserve_bytes(&self) -> u64 {
-        (self.segment_bytes() / 8).clamp(2 * SECTOR_BYTES, 64 << 10).next_multiple_of(SECTOR_BYTES)
-    }
-}
-
-/// What an engine wants to be durable, in one piece: after a crash all of it is there or nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Write {
-    /// The engine's small record of its own, if it changed.
-    pub hard_state: Option<Bytes>,
-    /// From here on all entries go, whether or not others come in their place. It comes after
-    /// `install` and before `entries`; behind the mark, and no further than the log reaches.
-    pub cut_from: Option<Index>,
-    /// Entries without a gap among them. The first may replace one that is in the log; all behind
-    /// that one goes with it.
-    pub entries: Vec<LogEntry>,
-    /// A leader's snapshot was taken in, and stands for everything up to its mark. It comes before
-    /// `entries`. What the log holds behind the mark stays if the log has the entry that the mark
-    /// names, with the same stamp; else all of it goes. Syncs, whatever `must_sync` says.
-    pub install: Option<Mark>,
-    /// Whether `append` returns only when this is durable. If not, it becomes durable with the
-    /// next write that must, or never.
-    pub must_sync: bool,
-}
-
-impl Write {
-    /// Whether nothing is written.
-    pub fn is_empty(&self) -> bool {
-        self.hard_state.is_none()
-            && self.cut_from.is_none()
-            && self.entries.is_empty()
-            && self.install.is_none()
-    }
-}
-
-/// What a log held when it was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovered {
-    /// Whose log it is. The caller checks that it is its own.
-    pub identity: Identity,
-    /// Where the log starts.
-    pub mark: Mark,
-    /// All entries behind the mark, without a gap.
-    pub entries: Vec<LogEntry>,
-    /// The hard state written last.
-    pub hard_state: Option<Bytes>,
-    /// What a crash had left of an unfinished write, and is cut off now.
-    pub torn: Option<TornTail>,
-    /// The mode bits of the directory, if others than its owner had rights to it. They have been
-    /// taken away; an operator should hear of it.
-    pub loosened: Option<u32>,
-}
-
-/// An unfinished write at the end of a log. It had been vouched for to nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TornTail {
-    /// The last segment's file.
-    pub file: PathBuf,
-    /// Where the whole records end, in bytes.
-    pub offset: u64,
-    /// How many bytes from there on were not zeros.
-    pub bytes: u64,
-}
 
 /// An open log. See the crate's documentation for the contract.
 pub struct Wal {
@@ -186,53 +79,7 @@ impl Wal {
         first: &Mark,
         hard_state: Option<Bytes>,
     ) -> Result<(), WalError> {
-        let disk = &*disk;
-        let io = |doing, path: &Path| {
-            let path = path.to_owned();
-            move |error| WalError::io(doing, &path, error)
-        };
-        let base_bytes = base_bytes(first, hard_state.as_ref());
-        check_size(base_bytes)?;
-        if exists_or_occupied(disk, dir)? {
-            return Err(WalError::Occupied { dir: dir.to_owned() });
-        }
-        let parent = segment::parent(dir);
-        let mut temporary = dir.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let temporary = &*PathBuf::from(temporary);
-
-        match disk.create_dir(temporary) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            other => other.map_err(io("create", temporary))?,
-        }
-        disk.restrict_dir(temporary).map_err(io("restrict", temporary))?;
-        let _lock = take_lock(disk, temporary)?;
-        for name in disk.list(temporary).map_err(io("list", temporary))? {
-            let path = temporary.join(&name);
-            if name != LOCK {
-                disk.remove(&path).map_err(io("remove", &path))?;
-            }
-        }
-
-        let need = base_bytes + options.reserve_bytes();
-        let header = SegmentHeader {
-            identity,
-            sequence: 1,
-            first: first.index.next(),
-            bytes: segment::file_bytes(options.segment_bytes(), need),
-            before_end: 0,
-            before_crc: 0,
-        };
-        let base =
-            Base { mark: first.clone(), last: first.index, last_stamp: first.stamp, hard_state };
-        let spare = temporary.join(SPARE);
-        let file = segment::reserve(disk, &spare, header.bytes)?;
-        segment::begin(&*file, &spare, &header, &base)?;
-        file.sync_all().map_err(io("sync", &spare))?;
-        let names = disk.open_dir(temporary).map_err(io("open", temporary))?;
-        segment::publish(disk, temporary, &*names, &spare, &header)?;
-        disk.rename(temporary, dir).map_err(io("rename", temporary))?;
-        sync_dir(disk, parent).map_err(io("sync", parent))
+        create::create(&*disk, dir, identity, &options, first, hard_state)
     }
 
     /// Opens the log in `dir`, and reads all of it. `progress` hears how many bytes of how many
@@ -672,36 +519,9 @@ impl fmt::Debug for Wal {
     }
 }
 
-fn check_size(bytes: u64) -> Result<(), WalError> {
-    if WRITE_BYTES_MAX < bytes {
-        return Err(WalError::TooLarge { bytes, bytes_max: WRITE_BYTES_MAX });
-    }
-    Ok(())
-}
-
-/// Whether there is anything in `dir`. Its being a log without segments is an error by itself.
-fn exists_or_occupied(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
-    if recover::exists(disk, dir)? {
-        return Ok(true);
-    }
-    match disk.list(dir) {
-        Ok(names) => Ok(!names.is_empty()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(WalError::io("list", dir, error)),
-    }
-}
-
 fn lock_existing(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, WalError> {
     if !recover::exists(disk, dir)? {
         return Err(WalError::Absent { dir: dir.to_owned() });
     }
     take_lock(disk, dir)
-}
-
-fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, WalError> {
-    let path = dir.join(LOCK);
-    match disk.lock(&path).map_err(|error| WalError::io("lock", &path, error))? {
-        Some(lock) => Ok(lock),
-        None => Err(WalError::Locked { dir: dir.to_owned() }),
-    }
 }

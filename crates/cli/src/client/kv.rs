@@ -11,7 +11,7 @@ use quorate_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use super::error::CliError;
 use super::keys::{KeyArgs, bytes};
 use super::lease::parse_lease;
-use super::output::Shown;
+use super::output::{Output, Shown};
 
 /// No server takes a larger value; a longer input is a mistake better told before it fills memory.
 const STDIN_BYTES_MAX: u64 = 256 << 20;
@@ -170,6 +170,15 @@ impl GetArgs {
             count_only: self.count_only,
             ..RangeRequest::default()
         })
+    }
+
+    /// Values alone are for people, and have no other form.
+    pub(super) fn refuse_values_in(&self, output: &Output) -> Result<(), CliError> {
+        if self.print_value_only && !output.is_simple() {
+            let text = "print-value-only is only for `--write-out=simple`";
+            return Err(CliError::Arguments(text.to_owned()));
+        }
+        Ok(())
     }
 
     /// What of the answer is printed.

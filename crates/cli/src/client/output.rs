@@ -31,6 +31,11 @@ pub(super) enum Shown {
 }
 
 impl Output {
+    /// Whether answers are printed as `etcdctl` prints them without flags.
+    pub(super) fn is_simple(&self) -> bool {
+        matches!(self.form, None | Some(Form::Simple))
+    }
+
     /// For commands whose answer is no table: told before anything is sent.
     pub(super) fn refuse_table(&self) -> Result<(), CliError> {
         match self.form {

@@ -1,6 +1,6 @@
 //! Tables with lines of `+`, `-` and `|`, which every terminal and log can show.
 
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 /// A table of these columns and rows, without an end of line.
 pub(crate) fn table<const COLUMNS: usize>(
@@ -12,7 +12,7 @@ pub(crate) fn table<const COLUMNS: usize>(
     table.load_style(presets::ASCII_FULL_CONDENSED.header_separator(line));
     // A table that is copied elsewhere should not have taken the width of this terminal.
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns);
+    table.set_header(columns.map(|name| Cell::new(name).set_alignment(CellAlignment::Center)));
     for row in rows {
         table.add_row(row);
     }
@@ -20,4 +20,21 @@ pub(crate) fn table<const COLUMNS: usize>(
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_drawn_as_etcdctl_draws_them() {
+        let row = ["ac7c97ef0ec193b0", "started", "false"].map(str::to_owned);
+        let want = "\
++------------------+---------+------------+
+|        ID        | STATUS  | IS LEARNER |
++------------------+---------+------------+
+| ac7c97ef0ec193b0 | started |      false |
++------------------+---------+------------+";
+        assert_eq!(table(["ID", "STATUS", "IS LEARNER"], [row]), want);
+    }
 }

@@ -1,5 +1,6 @@
 //! `watch`: prints what happens to keys as it happens.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStringExt;
@@ -38,7 +39,7 @@ pub(crate) struct WatchArgs {
     command: Vec<OsString>,
 }
 
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 struct WatchOptions {
     /// The key, or the first of a range
     key: Option<OsString>,
@@ -62,8 +63,45 @@ struct WatchOptions {
 #[derive(clap::Parser, Debug)]
 #[command(no_binary_name = true, disable_help_flag = true, disable_help_subcommand = true)]
 enum Line {
-    Watch(WatchOptions),
+    Watch(WatchLine),
     Progress,
+}
+
+#[derive(clap::Args, Debug)]
+struct WatchLine {
+    #[command(flatten)]
+    options: WatchOptions,
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+/// Something to ask the server for; of a watch, with the command to run for each of its events.
+type Asked = (WatchRequest, Option<Vec<OsString>>);
+
+/// What is to be run for the events of each watcher. Watchers are created in the order in which they
+/// were asked for.
+#[derive(Debug, Default)]
+struct Commands {
+    asked: VecDeque<Vec<OsString>>,
+    by_watcher: BTreeMap<i64, Vec<OsString>>,
+}
+
+impl Commands {
+    fn on_asked(&mut self, command: Option<Vec<OsString>>) {
+        self.asked.extend(command);
+    }
+
+    fn on_response(&mut self, response: &WatchResponse) -> &[OsString] {
+        let id = response.watch_id;
+        if response.created {
+            let command = self.asked.pop_front().unwrap_or_default();
+            self.by_watcher.insert(id, command);
+        }
+        if response.canceled {
+            self.by_watcher.remove(&id);
+        }
+        self.by_watcher.get(&id).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl WatchOptions {
@@ -100,10 +138,12 @@ pub(super) async fn run(args: WatchArgs, flags: &ClientFlags) -> Result<(), CliE
     let mut lines = args.interactive.then(lines_of_input);
     // Some servers say nothing before the first request. There is room for it.
     let first = match &mut lines {
-        None => Some(args.options.request()?),
+        None => Some((args.options.request()?, Some(args.command))),
         lines => first_of(lines).await,
     };
-    let Some(first) = first else { return Ok(()) };
+    let Some((first, command)) = first else { return Ok(()) };
+    let mut commands = Commands::default();
+    commands.on_asked(command);
     let _ = requests.try_send(first);
     let watch = WatchClient::new(target.connect().await?);
     let mut watch = watch.max_decoding_message_size(ANSWER_BYTES_MAX);
@@ -111,11 +151,18 @@ pub(super) async fn run(args: WatchArgs, flags: &ClientFlags) -> Result<(), CliE
     loop {
         tokio::select! {
             response = responses.message() => match response? {
-                Some(response) => tell_of(&output, &response, &args.command)?,
+                Some(response) => {
+                    let goes_on = tell_of(&output, &response, commands.on_response(&response))?;
+                    // Of several watchers the others go on.
+                    if !goes_on && !args.interactive {
+                        break;
+                    }
+                }
                 None => break,
             },
             line = next(&mut lines) => match line {
-                Some(line) => if let Some(request) = understood(&line) {
+                Some(line) => if let Some((request, command)) = understood(&line) {
+                    commands.on_asked(command);
                     let _ = requests.send(request).await;
                 },
                 None => lines = None,
@@ -139,7 +186,7 @@ fn lines_of_input() -> mpsc::Receiver<Vec<u8>> {
 }
 
 /// The first request there is; nothing if the input ends before.
-async fn first_of(lines: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<WatchRequest> {
+async fn first_of(lines: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Asked> {
     loop {
         let line = next(lines).await?;
         if let Some(request) = understood(&line) {
@@ -149,7 +196,7 @@ async fn first_of(lines: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<WatchRe
 }
 
 /// What a line asks for; what asks for nothing is told.
-fn understood(line: &[u8]) -> Option<WatchRequest> {
+fn understood(line: &[u8]) -> Option<Asked> {
     match parse(line) {
         Ok(request) => request,
         Err(error) => {
@@ -172,15 +219,18 @@ fn canceled() -> CliError {
 }
 
 /// A line of standard input.
-fn parse(line: &[u8]) -> Result<Option<WatchRequest>, CliError> {
+fn parse(line: &[u8]) -> Result<Option<Asked>, CliError> {
     let words = words(line).map_err(|why| CliError::Input(why.to_owned()))?;
     if words.is_empty() {
         return Ok(None);
     }
     match Line::try_parse_from(words.into_iter().map(OsString::from_vec)) {
-        Ok(Line::Watch(options)) => options.request().map(Some),
+        Ok(Line::Watch(line)) => {
+            line.options.request().map(|request| Some((request, Some(line.command))))
+        }
         Ok(Line::Progress) => {
-            Ok(Some(request(RequestUnion::ProgressRequest(WatchProgressRequest {}))))
+            let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
+            Ok(Some((request(progress), None)))
         }
         Err(error) => {
             let text = error.to_string();
@@ -190,11 +240,12 @@ fn parse(line: &[u8]) -> Result<Option<WatchRequest>, CliError> {
     }
 }
 
+/// Prints it, and runs what is to be run; false if the watcher has ended.
 fn tell_of(
     output: &Output,
     response: &WatchResponse,
     command: &[OsString],
-) -> Result<(), CliError> {
+) -> Result<bool, CliError> {
     if response.canceled {
         let why = match (response.compact_revision, response.cancel_reason.as_str()) {
             (0, "") => "etcdserver: watch canceled",
@@ -202,10 +253,10 @@ fn tell_of(
             _ => "etcdserver: mvcc: required revision has been compacted",
         };
         tell::line(&format!("watch was canceled ({why})"));
-        return Err(canceled());
+        return Ok(false);
     }
     if response.created {
-        return Ok(());
+        return Ok(true);
     }
     let revision = response.header.as_ref().map_or(0, |header| header.revision);
     if response.events.is_empty() {
@@ -235,5 +286,45 @@ fn tell_of(
             }
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_watcher_of_several_has_its_command() {
+        let command = |line: &str| {
+            let (request, command) = parse(line.as_bytes()).unwrap().unwrap();
+            let is_watch = matches!(request.request_union, Some(RequestUnion::CreateRequest(_)));
+            assert_eq!(is_watch, command.is_some(), "{line}");
+            command
+        };
+        let mut commands = Commands::default();
+        for line in ["watch a -- echo one", "progress", "watch b --prefix", "watch c -- two"] {
+            commands.on_asked(command(line));
+        }
+        let response = |watch_id, created, canceled| WatchResponse {
+            watch_id,
+            created,
+            canceled,
+            ..WatchResponse::default()
+        };
+        for id in [0, 1, -1] {
+            commands.on_response(&response(id, true, id < 0));
+        }
+        for (id, canceled, want) in [
+            (0, false, &["echo", "one"][..]),
+            (1, false, &[]),
+            (-1, false, &[]), // the third was refused
+            (0, true, &[]),
+            (0, false, &[]),
+        ] {
+            assert_eq!(commands.on_response(&response(id, false, canceled)), want, "{id}");
+        }
+        for line in ["", "watch", "hop", "watch a b c"] {
+            assert!(!matches!(parse(line.as_bytes()), Ok(Some(_))), "{line:?}");
+        }
+    }
 }

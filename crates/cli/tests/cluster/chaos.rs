@@ -11,11 +11,12 @@ async fn what_clients_saw_under_faults_is_linearizable() {
     let settings =
         Settings { program: env!("CARGO_BIN_EXE_quorate").into(), parent: std::env::temp_dir() };
     let (processes, surroundings): (Vec<Kind>, Vec<Kind>) = Kind::ALL.iter().partition(|kind| {
-        matches!(kind, Kind::Kill | Kind::KillAll | Kind::Pause | Kind::Cut | Kind::CutOneWay)
+        use Kind::{Cut, CutOneWay, Kill, KillAll, Pause, Replace, Transfer};
+        matches!(kind, Kill | KillAll | Pause | Cut | CutOneWay | Transfer | Replace)
     });
     let mut total = Report::default();
     for (seed, kinds) in [(3, processes), (4, surroundings)] {
-        let plan = Plan::with(seed, Duration::from_secs(16), kinds);
+        let plan = Plan::with(seed, Duration::from_secs(20), kinds);
         total.add(Round::run(&settings, plan, |_| ()).await.unwrap());
     }
     println!("{total}");

@@ -104,3 +104,30 @@ async fn a_log_that_nobody_reads_any_more_changes_nothing() {
     signal(member.id(), "TERM");
     assert!(end_of(&mut member).success());
 }
+
+/// As systemd starts what has `Type=notify`, and waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_supervisor_hears_when_a_member_serves_and_when_it_stops() {
+    let cluster = Cluster::prepare(1, &["--logger=zap"]);
+    let place = cluster.directory.path().join("notify");
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&place).unwrap();
+    supervisor.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut member = cluster
+        .command(0)
+        .env("NOTIFY_SOCKET", &place)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut word = [0; 64];
+    let mut heard = || {
+        let length = supervisor.recv(&mut word).unwrap();
+        String::from_utf8_lossy(&word[..length]).into_owned()
+    };
+    assert_eq!(heard(), "READY=1");
+    let put = PutRequest { key: "k".into(), ..PutRequest::default() };
+    KvClient::new(cluster.channel(0)).put(put).await.unwrap();
+    signal(member.id(), "TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert!(end_of(&mut member).success());
+}

@@ -132,6 +132,11 @@ impl Backend for RedbBackend {
         self.in_use_bytes
     }
 
+    fn views_count(&self) -> usize {
+        // Each holds the database, as this does.
+        Arc::strong_count(&self.database) - 1
+    }
+
     fn defragment(&mut self) -> Result<(), BackendError> {
         let Some(database) = Arc::get_mut(&mut self.database) else {
             return Err(BackendError::Busy);

@@ -50,6 +50,17 @@ fn a_batch_puts_then_deletes() {
 }
 
 #[test]
+fn views_that_are_held_are_counted() {
+    let storage = ::redb::backends::InMemoryBackend::new();
+    let backend = RedbBackend::open(storage, 1 << 20).unwrap();
+    assert_eq!(backend.views_count(), 0);
+    let views = [backend.view().unwrap(), backend.view().unwrap()];
+    assert_eq!(backend.views_count(), 2);
+    drop(views);
+    assert_eq!(backend.views_count(), 0);
+}
+
+#[test]
 fn a_view_never_changes() {
     for mut backend in backends() {
         let mut batch = Batch::default();

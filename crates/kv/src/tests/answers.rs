@@ -160,3 +160,70 @@ fn changes_that_wait_for_a_flush_are_bounded() {
     assert!(!node.store.needs_flush());
     assert_eq!(node.store.apply(&entries[done + 1..]).unwrap().responses.len(), 8);
 }
+
+#[test]
+fn answers_under_way_share_their_room() {
+    let mut node = Node::new();
+    for number in 0..4 {
+        node.run(&large(&format!("k{number}"))).unwrap();
+    }
+    let room = AnswerRoom::new(6 * MIB);
+    let all = range("k", "l");
+    let (first, drawn) = node.store.range_within(&room, &all).unwrap();
+    assert_eq!(first.kvs.len(), 4);
+    assert!(drawn.as_ref().is_some_and(|drawn| 3 * MIB < drawn.bytes()));
+    let crowded = Err(KvError::RequestTooManyRequests);
+    assert_eq!(node.store.range_within(&room, &all).map(drop), crowded);
+    let reads =
+        TxnRequest { success: vec![RequestOp::Range(all.clone())], ..TxnRequest::default() };
+    assert_eq!(node.store.read_txn_within(&room, &reads).map(drop), crowded);
+    // A short answer needs none, and one is there for what is not so long.
+    assert!(
+        node.store.range_within(&room, &RangeRequest { count_only: true, ..all.clone() }).is_ok()
+    );
+    assert!(node.store.range_within(&room, &range("k1", "")).is_ok());
+    drop(drawn);
+    assert!(node.store.read_txn_within(&room, &reads).is_ok());
+    assert_eq!(room.left_bytes(), 6 * MIB, "all of it is given back");
+    // What could never have room is refused for good.
+    let narrow = AnswerRoom::new(2 * MIB);
+    let too_large = Err(KvError::ResponseTooLarge);
+    assert_eq!(node.store.range_within(&narrow, &all).map(drop), too_large);
+    assert_eq!(narrow.left_bytes(), 2 * MIB);
+}
+
+#[test]
+fn one_key_is_read_from_memory_or_not_at_all() {
+    let fetched = Arc::new(AtomicUsize::new(0));
+    let mut disk = Watched::new(MemoryBackend::new());
+    disk.on_get = Arc::new({
+        let fetched = Arc::clone(&fetched);
+        move |table| {
+            fetched.fetch_add(usize::from(table == Table::Key), Ordering::Relaxed);
+        }
+    });
+    let mut node = Node::on(disk);
+    node.put("old", "1");
+    node.store.flush().unwrap();
+    node.put("new", "2");
+    let revision = node.put("old", "3");
+    let in_memory = |key: &str, revision: i64| {
+        let request = RangeRequest { revision, ..range(key, "") };
+        node.store.range_in_memory(&request).map(|answer| answer.map(|answer| pairs(&answer.kvs)))
+    };
+    for (key, at, want) in [
+        ("new", 0, Ok(Some(vec!["new=2".to_owned()]))),
+        ("old", revision, Ok(Some(vec!["old=3".to_owned()]))),
+        ("old", 2, Ok(None)), // only in storage
+        ("none", 0, Ok(Some(vec![]))),
+        ("new", 99, Err(KvError::FutureRev)),
+        ("", 0, Err(KvError::EmptyKey)),
+    ] {
+        assert_eq!(in_memory(key, at), want, "{key} at {at}");
+    }
+    assert_eq!(node.store.range_in_memory(&range("new", "z")), Ok(None));
+    assert_eq!(fetched.load(Ordering::Relaxed), 0);
+    assert_eq!(node.store.range_in_memory(&range("new", "")).unwrap(), {
+        node.store.range(&range("new", "")).map(Some).unwrap()
+    });
+}

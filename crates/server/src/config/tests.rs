@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
+use crate::version::QUORATE_VERSION;
 
 fn given(flags: &[(&str, &str)]) -> Sources {
     let mut sources = Sources::default();
@@ -37,6 +38,7 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
     assert_eq!(config.quota_bytes_max, Some(2 << 30));
     assert_eq!(config.request_bytes_max, 1_572_864);
     assert_eq!(config.txn_ops_max, 128);
+    assert_eq!(config.answer_bytes_max, 2 << 30);
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
     assert_eq!(
         (config.corrupt_check_interval, config.initial_corrupt_check),
@@ -46,13 +48,14 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
 }
 
 #[test]
-fn autopilot_is_for_who_asks_for_it_and_its_settings_begin_as_the_flags_say() {
+fn autopilot_is_on_and_its_settings_begin_as_the_flags_say() {
     let config = Sources::default().config().unwrap().autopilot;
-    assert!(!config.is_on);
+    assert!(config.is_on);
     let settings = &config.settings;
-    assert!(settings.config.cleanup_dead_servers && settings.policy.disable_upgrade_migration);
+    assert!(!settings.config.cleanup_dead_servers, "nobody is removed unasked");
+    assert!(settings.policy.target_voters == 0 && settings.policy.disable_upgrade_migration);
     assert_eq!((settings.config.min_quorum, settings.config.max_trailing_logs), (3, 10_000));
-    assert_eq!(settings.config.last_contact_threshold.to_string(), "1s", "the election timeout");
+    assert_eq!(*settings, Settings::default());
     assert_eq!(settings.dead_server_threshold.to_string(), "24h0m0s");
     assert_eq!(config.update_interval, Duration::from_secs(2));
     assert_eq!(config.reconcile_interval, Duration::from_secs(10));
@@ -66,23 +69,30 @@ fn autopilot_is_for_who_asks_for_it_and_its_settings_begin_as_the_flags_say() {
     ]);
     let config = config.config().unwrap().autopilot;
     assert_eq!(config.settings.config.min_quorum, 5);
-    assert_eq!(config.settings.config.last_contact_threshold.to_string(), "2s");
     assert_eq!(config.settings.policy.redundancy_zone_tag, "zone");
     assert_eq!(config.member_version, "1.2.0");
     let tags = [("rack", "7"), ("zone", "a")].map(|(key, tag)| (key.to_owned(), tag.to_owned()));
     assert_eq!(config.member_tags, tags.into());
 
     for (flags, is_on, learners_max) in [
-        (&[("autopilot", "true")][..], true, 64),
+        (&[][..], true, 1),
         (&[("autopilot", "true"), ("max-learners", "5")], true, 5),
         (&[("autopilot", "false")], false, 1),
-        (&[("max-learners", "5")], false, 5),
+        (&[("autopilot", "false"), ("max-learners", "5")], false, 5),
+        // Where members are fixed there is nothing to look after.
+        (&[("engine", "zab")], false, 1),
     ] {
         let config = given(flags).config().unwrap();
         assert_eq!((config.autopilot.is_on, config.learners_max), (is_on, learners_max));
     }
     let refused = given(&[("engine", "zab"), ("autopilot", "true")]).config().unwrap_err();
     assert!(refused.to_string().contains("--autopilot true does not go with --engine zab"));
+    let hasty = given(&[("autopilot-config", "dead-server-threshold=1m")]).config().unwrap();
+    let warning = &hasty.warnings[0];
+    assert!(
+        warning.starts_with("--autopilot-config: dead_server_threshold: 1m0s is less"),
+        "{warning}"
+    );
 }
 
 #[test]
@@ -134,7 +144,7 @@ fn comparisons_are_set_by_time() {
 fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
-    assert_eq!(config.learners_max, 1);
+    assert_eq!(config.learners_max, 1, "as in etcd");
     for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
@@ -302,7 +312,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("max-learners", "-1", "\"-1\" is not a whole number"),
     ("autopilot", "on", "\"on\" is not true or false"),
     ("autopilot-config", "min-quorum", "min-quorum: has no value; write NAME=VALUE"),
-    ("autopilot-config", "min-quorum=0", "min_quorum: cleanup_dead_servers is on"),
+    (
+        "autopilot-config",
+        "min-quorum=0,cleanup-dead-servers=true",
+        "min_quorum: cleanup_dead_servers is on",
+    ),
     ("autopilot-config", "max-quorum=3", "max_quorum: is no setting of autopilot; there are"),
     (
         "autopilot-config",
@@ -527,4 +541,29 @@ fn what_works_and_may_not_be_meant_is_warned_about() {
 fn unknown_flags_are_refused() {
     let error = Sources::default().flag("colour", "x").unwrap_err();
     assert_eq!(error.to_string(), "command line: no setting \"colour\"");
+}
+
+#[test]
+fn flags_of_etcd_that_change_nothing_are_taken_and_told() {
+    let mut sources = Sources::default();
+    for flag in IGNORED {
+        assert!(!FLAGS.iter().any(|known| known.name == flag.name), "{} is a setting", flag.name);
+        sources.flag(flag.name, "whatever").unwrap();
+    }
+    sources.toml("q.toml", "logger = \"zap\"\nname = \"n1\"\n");
+    variables(&mut sources, &[("ETCD_LOGGER", "zap"), ("ETCD_MAX_WALS", "5")]);
+    let config = sources.config().unwrap();
+    assert_eq!(config.name, "n1");
+    assert_eq!(config.warnings.len(), IGNORED.len() + 3, "{:?}", config.warnings);
+    for want in [
+        "--logger is one of etcd's and changes nothing here",
+        "config file q.toml, logger is one of etcd's and changes nothing here",
+        "ETCD_MAX_WALS is set and has no meaning here",
+    ] {
+        assert!(config.warnings.iter().any(|warning| warning == want), "{want}");
+    }
+    // What would keep others out, or put data elsewhere, is never passed over.
+    for flag in ["client-cert-auth", "cert-file", "wal-dir", "auth-token", "host-whitelist"] {
+        assert!(Sources::default().flag(flag, "x").is_err(), "{flag}");
+    }
 }

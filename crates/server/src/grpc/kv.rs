@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, range_stream};
+use super::{Streamed, leaderless, range_stream, wants_leader};
 use crate::local::Local;
+use crate::reading::held;
 use crate::{convert, status};
 
 pub(super) struct Service {
@@ -38,12 +39,15 @@ impl Service {
     }
 
     /// A transaction that only reads needs no place in the log.
-    async fn read_txn(&self, txn: kv::TxnRequest) -> Result<kv::TxnResponse, Status> {
+    async fn read_txn(&self, txn: kv::TxnRequest) -> Result<Response<TxnResponse>, Status> {
         txn.validate(&self.limits).map_err(status::of_kv)?;
         if !txn.is_serializable() {
             self.local.read_barrier().await?;
         }
-        self.local.read(move |store| store.read_txn(&txn)).await
+        let read = move |store: &kv::Store, room: &_| store.read_txn_within(room, &txn);
+        let (answer, drawn) = self.local.read_long(read).await?;
+        let header = self.local.header(answer.revision);
+        Ok(held(convert::txn_response(answer, header), drawn))
     }
 }
 
@@ -59,13 +63,13 @@ impl Kv for Service {
             self.local.check_votes()?;
             self.local.read_barrier().await?;
         }
-        let answer = if range.range_end.is_empty() {
-            self.local.store().range(&range).map_err(status::of_kv)?
+        let (answer, drawn) = if range.range_end.is_empty() {
+            self.local.read_one(range).await?
         } else {
-            self.local.read(move |store| store.range(&range)).await?
+            self.local.read_long(move |store, room| store.range_within(room, &range)).await?
         };
         let header = self.local.header(answer.revision);
-        Ok(Response::new(convert::range_response(answer, header)))
+        Ok(held(convert::range_response(answer, header), drawn))
     }
 
     type RangeStreamStream = Streamed<RangeStreamResponse>;
@@ -74,6 +78,7 @@ impl Kv for Service {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let wants_leader = wants_leader(request.metadata().as_ref());
         let range = convert::range_request(request.into_inner());
         range.validate().map_err(status::of_kv)?;
         range_stream::check(&range).map_err(status::of_kv)?;
@@ -87,6 +92,9 @@ impl Kv for Service {
             tokio::select! {
                 () = range_stream::send(&local, range, piece_bytes, &pieces) => {}
                 () = pieces.closed() => {}
+                () = leaderless(&local), if wants_leader => {
+                    let _ = pieces.send(Err(status::of_kv(KvError::NoLeader))).await;
+                }
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
@@ -97,7 +105,7 @@ impl Kv for Service {
         match self.change(&command).await? {
             kv::Response::Put(answer) => {
                 let header = self.local.header(answer.revision);
-                Ok(Response::new(convert::put_response(answer, header)))
+                self.local.with_room(convert::put_response(answer, header))
             }
             other => Err(mismatched("a put", &other)),
         }
@@ -111,7 +119,7 @@ impl Kv for Service {
         match self.change(&command).await? {
             kv::Response::DeleteRange(answer) => {
                 let header = self.local.header(answer.revision);
-                Ok(Response::new(convert::delete_range_response(answer, header)))
+                self.local.with_room(convert::delete_range_response(answer, header))
             }
             other => Err(mismatched("a deletion", &other)),
         }
@@ -119,16 +127,16 @@ impl Kv for Service {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let txn = convert::txn_request(request.into_inner());
-        let answer = if txn.is_read_only() {
-            self.read_txn(txn).await?
-        } else {
-            match self.change(&Command::Txn(txn)).await? {
-                kv::Response::Txn(answer) => answer,
-                other => return Err(mismatched("a transaction", &other)),
+        if txn.is_read_only() {
+            return self.read_txn(txn).await;
+        }
+        match self.change(&Command::Txn(txn)).await? {
+            kv::Response::Txn(answer) => {
+                let header = self.local.header(answer.revision);
+                self.local.with_room(convert::txn_response(answer, header))
             }
-        };
-        let header = self.local.header(answer.revision);
-        Ok(Response::new(convert::txn_response(answer, header)))
+            other => Err(mismatched("a transaction", &other)),
+        }
     }
 
     async fn compact(

@@ -1,5 +1,6 @@
 //! What an operator asks of one member.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,9 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Streamed;
 use super::kv::mismatched;
 use super::move_leader::move_leader;
+use super::{Streamed, leaderless, wants_leader};
 use crate::local::Local;
 use crate::status;
 use crate::version::{CLUSTER_VERSION, ETCD_VERSION};
@@ -154,8 +155,9 @@ impl Maintenance for Service {
 
     async fn snapshot(
         &self,
-        _: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let wants_leader = wants_leader(request.metadata().as_ref());
         let place = Arc::clone(&self.snapshots)
             .try_acquire_owned()
             .map_err(|_| status::of_kv(KvError::RequestTooManyRequests))?;
@@ -167,7 +169,7 @@ impl Maintenance for Service {
         let (pieces, outgoing) = mpsc::channel(PIECES_MAX);
         let (local, runtime) = (self.local.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
-            send(saving, &pieces, &local, &runtime);
+            send(saving, &pieces, &local, &runtime, wants_leader);
             drop(place);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
@@ -214,8 +216,10 @@ fn send(
     pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>,
     local: &Local,
     runtime: &Handle,
+    wants_leader: bool,
 ) {
     let begun = Instant::now();
+    let mut leaderless = pin!(leaderless(local));
     loop {
         let piece = match saving.next_piece() {
             Ok(Some(piece)) => Ok(SnapshotResponse {
@@ -241,6 +245,10 @@ fn send(
                     matches!(sent, Ok(Ok(())))
                 }
                 () = local.stopping() => false,
+                () = &mut leaderless, if wants_leader => {
+                    let _ = pieces.try_send(Err(status::of_kv(KvError::NoLeader)));
+                    false
+                }
             }
         });
         if is_last || !sent {

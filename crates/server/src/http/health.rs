@@ -20,7 +20,7 @@ const READYZ: &[Check] =
 
 pub(super) fn routes() -> Router<Plain> {
     Router::new()
-        .route("/health", get(health))
+        .route("/health", get(health).head(StatusCode::METHOD_NOT_ALLOWED))
         .route("/livez", get(async |plain, uri| all(plain, uri, LIVEZ).await))
         .route("/livez/{check}", get(async |path, plain, uri| one(path, plain, uri, LIVEZ).await))
         .route("/readyz", get(async |plain, uri| all(plain, uri, READYZ).await))

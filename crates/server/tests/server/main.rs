@@ -1,6 +1,7 @@
 //! Real nodes, asked what clients and operators ask.
 
 mod contests;
+mod kubernetes;
 mod maintenance;
 mod membership;
 mod node;

@@ -143,6 +143,9 @@ async fn figures_have_the_names_that_dashboards_know() {
         ("etcd_server_proposals_failed_total", "counter"),
         ("etcd_server_slow_apply_total", "counter"),
         ("etcd_server_slow_read_indexes_total", "counter"),
+        ("etcd_server_heartbeat_send_failures_total", "counter"),
+        ("etcd_server_apply_duration_seconds", "histogram"),
+        ("etcd_server_snapshot_apply_in_progress_total", "gauge"),
         ("etcd_server_read_indexes_failed_total", "counter"),
         ("etcd_server_quota_backend_bytes", "gauge"),
         ("etcd_server_id", "gauge"),
@@ -156,6 +159,7 @@ async fn figures_have_the_names_that_dashboards_know() {
         ("etcd_disk_wal_write_bytes_total", "gauge"),
         ("etcd_mvcc_db_total_size_in_bytes", "gauge"),
         ("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge"),
+        ("etcd_mvcc_db_open_read_transactions", "gauge"),
         ("etcd_mvcc_put_total", "counter"),
         ("etcd_mvcc_delete_total", "counter"),
         ("etcd_mvcc_range_total", "counter"),
@@ -165,6 +169,8 @@ async fn figures_have_the_names_that_dashboards_know() {
         ("etcd_network_peer_sent_bytes_total", "counter"),
         ("etcd_network_peer_received_bytes_total", "counter"),
         ("etcd_network_peer_sent_failures_total", "counter"),
+        ("etcd_network_peer_received_failures_total", "counter"),
+        ("etcd_network_disconnected_peers_total", "counter"),
         ("etcd_network_peer_round_trip_time_seconds", "histogram"),
         ("etcd_network_active_peers", "gauge"),
         ("etcd_network_known_peers", "gauge"),
@@ -262,6 +268,11 @@ async fn figures_have_the_names_that_dashboards_know() {
         ),
         ("etcd_mvcc_put_total".to_owned(), 3.0),
         ("etcd_mvcc_delete_total".to_owned(), 1.0),
+        (
+            "etcd_server_apply_duration_seconds_count{version=\"v3\",op=\"Put\",success=\"true\"}"
+                .to_owned(),
+            3.0,
+        ),
         ("etcd_mvcc_range_total".to_owned(), 1.0),
         ("etcd_server_range_duration_seconds_count{success=\"true\"}".to_owned(), 1.0),
         (

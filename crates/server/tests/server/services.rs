@@ -356,6 +356,7 @@ async fn health_is_told_in_every_language() {
         ("GET /health", "200", r#"{"health":"true","reason":""}"#),
         ("GET /health?serializable=true", "200", r#"{"health":"true","reason":""}"#),
         ("POST /health", "405", ""),
+        ("HEAD /health", "405", ""),
         (
             "GET /version",
             "200",

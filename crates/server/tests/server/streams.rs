@@ -27,8 +27,12 @@ struct Alone {
 
 impl Alone {
     async fn start() -> Alone {
+        Alone::start_with(&[]).await
+    }
+
+    async fn start_with(flags: &[(&str, &str)]) -> Alone {
         let directory = TempDir::new().unwrap();
-        let server = node::ready(&directory, &[]).await;
+        let server = node::ready(&directory, flags).await;
         Alone { server, _directory: directory }
     }
 
@@ -203,6 +207,59 @@ async fn a_call_ends_when_its_client_waits_no_longer() {
     assert!(answer.contains("grpc-status: 4\r\n"), "{answer}");
     let text = answer.replace("%20", " ");
     assert!(text.contains("grpc-message: etcdserver: context deadline exceeded\r\n"), "{answer}");
+    alone.server.shutdown().await;
+}
+
+/// A call in the older HTTP, whose answer waits where it can be left alone.
+async fn ask(alone: &Alone, path: &str, message: &[u8]) -> TcpStream {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: h\r\nte: trailers\r\ncontent-type: application/grpc\r\n\
+         content-length: {}\r\n\r\n",
+        message.len() + 5
+    );
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let mut stream = TcpStream::connect(alone.server.client_addresses()[0]).await.unwrap();
+    let request = [request.as_bytes(), &[0], &length, message].concat();
+    stream.write_all(&request).await.unwrap();
+    stream
+}
+
+/// Long answers share what memory there is for them: who finds none waits until others are sent, or
+/// their clients gone. Short ones are nobody's concern.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_takes_are_waited_for() {
+    let alone = Alone::start_with(&[("max-answer-bytes", "16777216")]).await;
+    let mut kv = alone.kv().await;
+    for number in 0..14 {
+        kv.put(put(format!("k{number:02}"), 1 << 20)).await.unwrap();
+    }
+    let all = quorate_proto::prost::Message::encode_to_vec(&range("k", "l"));
+    let mut unread = ask(&alone, "/etcdserverpb.KV/Range", &all).await;
+    let mut head = [0; 64];
+    tokio::time::timeout(PATIENCE, unread.read_exact(&mut head)).await.unwrap().unwrap();
+    assert!(head.starts_with(b"HTTP/1.1 200"), "{head:?}");
+    // Its answer has begun, and goes no further.
+    let mut late = tonic::Request::new(range("k", "l"));
+    late.set_timeout(std::time::Duration::from_millis(300));
+    let refused = kv.range(late).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+    assert_eq!(kv.range(range("k07", "")).await.unwrap().into_inner().kvs[0].value.len(), 1 << 20);
+    let pair = kv.range(RangeRequest { keys_only: true, ..range("k", "l") }).await.unwrap();
+    assert_eq!(pair.into_inner().kvs.len(), 14);
+    let waits = tokio::spawn({
+        let mut kv = kv.clone();
+        async move { kv.range(range("k", "l")).await }
+    });
+    drop(unread);
+    let answer = tokio::time::timeout(PATIENCE, waits).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.into_inner().kvs.len(), 14);
+    // Who asks for more than there is for all of them waits for nothing.
+    for number in 14..20 {
+        kv.put(put(format!("k{number:02}"), 1 << 20)).await.unwrap();
+    }
+    let refused = kv.range(range("k", "l")).await.unwrap_err();
+    let too_large = (Code::ResourceExhausted, "etcdserver: response is too large");
+    assert_eq!(words(&refused), too_large);
     alone.server.shutdown().await;
 }
 
