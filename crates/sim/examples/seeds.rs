@@ -5,7 +5,8 @@
 //! cargo run --release -p quorate-sim --example seeds -- 17 seconds=30 trace
 //! ```
 //!
-//! Further words: `engine=zab`, `clients=1`, `only=crash,power-loss`, and `shrink` for one seed.
+//! Further words: `engine=zab`, `clients=1`, `only=crash,power-loss`, `shrink` for one seed, and
+//! `bug=NAME` for one of the bugs that tests put back, until it is found `times=1` times.
 //! `quorate sim` does the same for whoever has it built; this needs a fraction of the time to build.
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use quorate_sim::{Fault, Ledger, Options, attempt, shrink};
+use quorate_types::bugs;
 
 /// What the program has: a fifth of a run is spent on memory.
 #[global_allocator]
@@ -25,11 +27,14 @@ struct Wanted {
     jobs: u64,
     traces: bool,
     shrinks: bool,
+    bug: Option<&'static str>,
+    times: u64,
 }
 
 fn main() {
     let wanted = Wanted::parse(std::env::args().skip(1));
     let (seed, options) = (wanted.seeds.start, &wanted.options);
+    bugs::put_back(wanted.bug);
     if wanted.traces {
         let outcome = attempt(seed, options, Some(&mut |line| println!("{line}")));
         println!("{:?}\n{}", outcome.violation, outcome.ledger);
@@ -46,7 +51,9 @@ fn main() {
 impl Wanted {
     fn parse(words: impl Iterator<Item = String>) -> Wanted {
         let (seeds, options) = (1..21, Options::default());
-        let mut wanted = Wanted { seeds, options, jobs: 1, traces: false, shrinks: false };
+        let (traces, shrinks) = (false, false);
+        let mut wanted =
+            Wanted { seeds, options, jobs: 1, traces, shrinks, bug: None, times: u64::MAX };
         let number = |text: &str| text.parse::<u64>().expect("a number");
         for word in words {
             let (name, value) = word.split_once('=').unwrap_or((&word, ""));
@@ -54,6 +61,8 @@ impl Wanted {
                 "trace" => wanted.traces = true,
                 "shrink" => wanted.shrinks = true,
                 "jobs" => wanted.jobs = number(value),
+                "bug" => wanted.bug = Some(value.to_owned().leak()),
+                "times" => wanted.times = number(value),
                 "seconds" => wanted.options.seconds = Some(number(value)),
                 "clients" => wanted.options.clients = Some(number(value) as usize),
                 "engine" => wanted.options.engine = value.parse().expect("raft or zab"),
@@ -80,10 +89,12 @@ impl Wanted {
         let began = std::time::Instant::now();
         let next = AtomicU64::new(self.seeds.start);
         let total = Mutex::new(Ledger::default());
+        let found = AtomicU64::new(0);
         let work = || {
+            bugs::put_back(self.bug);
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if self.seeds.end <= seed {
+                if self.seeds.end <= seed || self.times <= found.load(Ordering::Relaxed) {
                     return;
                 }
                 let started = std::time::Instant::now();
@@ -91,6 +102,7 @@ impl Wanted {
                 let took = started.elapsed().as_secs_f64();
                 if let Some(why) = &outcome.violation {
                     println!("seed {seed}, {took:.1} s: {why}");
+                    found.fetch_add(1, Ordering::Relaxed);
                 }
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 *total += &outcome.ledger;

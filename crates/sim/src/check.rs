@@ -10,6 +10,8 @@ mod logs;
 mod model;
 mod queues;
 mod states;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use quorate_kv::{KvError, RangeResponse, Store, WatchResponse};
@@ -96,7 +98,7 @@ impl Checks {
     ) -> Result<(), Fatal> {
         let finding = self.epochs.on_start(node, initial);
         self.note(finding);
-        match self.logs.on_start(node, initial) {
+        match self.logs.on_start(node, initial, damage == Damage::Wiped) {
             // All that a log can't tell from a write cut short: it has to be known from outside.
             Err(logs::Lost::LastGroup) if damage == Damage::Lie => {
                 self.count("lost what nobody could know of");
@@ -233,6 +235,11 @@ impl Checks {
     /// Nothing is judged by what clients saw alone where leases change keys.
     pub(crate) fn leases_change_keys(&mut self) {
         self.judge.is_off = true;
+    }
+
+    /// Clocks that leases count by may be so many thousandths off.
+    pub(crate) fn allow_drift(&mut self, drift_permille: u64) {
+        self.history.leases.allow_drift(drift_permille);
     }
 
     pub(crate) fn leases_alive(&self) -> usize {

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use quorate_kv::{
     Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest,
+    PutRequest, RangeRequest, RequestOp, Response, TxnRequest,
 };
+use quorate_types::NodeId;
 
 use crate::chance::Chance;
-use crate::node::Ask;
+use crate::node::{Ask, Said};
 use crate::plan::ClientPlan;
-use crate::world::OpId;
+use crate::world::{Event, OpId, What, World};
 
 /// What a client is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,4 +145,88 @@ fn put(
     let bytes = chance.below(plan.value_bytes_max) as usize;
     value.resize(value.len().max(bytes), b'x');
     PutRequest { key, value: value.into(), prev_kv: chance.percent(30), ..PutRequest::default() }
+}
+
+impl World<'_> {
+    pub(crate) fn is_probe(&self, client: usize) -> bool {
+        self.clients[client].part != Part::Usual
+    }
+
+    pub(crate) fn on_client(&mut self, number: usize) {
+        let is_open = self.plan.clients.is_open && !self.is_probe(number);
+        if self.clients[number].part == Part::Operator
+            || (self.clients[number].waits.is_some() && !is_open)
+        {
+            return;
+        }
+        let may_lease = self.plan.clients.leases && self.faults_are_on && !self.is_probe(number);
+        let client = &mut self.clients[number];
+        let ask = draw(&mut self.chance, &self.plan.clients, number, client, may_lease);
+        let op = self.ask(number, ask);
+        self.clients[number].waits = Some(op);
+        if is_open {
+            self.next_of(number);
+        }
+    }
+
+    pub(crate) fn ask(&mut self, client: usize, ask: Ask) -> OpId {
+        self.next_op += 1;
+        let op = self.next_op;
+        // One that does not wait counts as many.
+        let is_open = self.plan.clients.is_open && !self.is_probe(client);
+        let who = if is_open { 1000 + op } else { client as u64 };
+        self.checks.on_ask(op, who, self.now, &ask);
+        let id = self.nodes[self.clients[client].member].id;
+        let delay = self.chance.between(50, 2_000);
+        self.push(self.now + delay, Event::Any { id, what: What::Ask { client, op, ask } });
+        let timeout = self.plan.clients.timeout_us;
+        self.push(self.now + timeout, Event::GiveUp { client, op });
+        op
+    }
+
+    pub(crate) fn on_answer(&mut self, client: usize, op: OpId, said: Said) {
+        if self.trace.is_some() {
+            let text = format!("client {client} hears of {op}: {said:?}");
+            self.trace(NodeId(0), &text);
+        }
+        self.checks.on_said(op, self.now, &said);
+        if let Said::Changed(Ok(Response::LeaseGrant(lease))) = &said {
+            self.clients[client].leases.push(lease.id);
+        }
+        if let Said::Read(Ok(read)) = &said
+            && let Some(pair) = read.kvs.first()
+        {
+            self.clients[client].seen = pair.mod_revision;
+        }
+        if self.clients[client].part == Part::Probe {
+            let at = self.clients[client].member;
+            match &said {
+                Said::Changed(Ok(_)) => self.probed[at].0 = true,
+                Said::Read(Ok(_)) => self.probed[at].1 = true,
+                _ => {}
+            }
+        }
+        if self.clients[client].waits == Some(op) {
+            self.clients[client].waits = None;
+            if matches!(said, Said::Refused(_)) {
+                self.move_on(client);
+            }
+            if !self.plan.clients.is_open || self.is_probe(client) {
+                self.next_of(client);
+            }
+        }
+    }
+
+    /// A client that heard nothing good turns to another member.
+    pub(crate) fn move_on(&mut self, client: usize) {
+        let at = self.chance.below(self.nodes.len() as u64) as usize;
+        if !self.is_probe(client) && !self.plan.clients.stay {
+            self.clients[client].member = at;
+        }
+    }
+
+    pub(crate) fn next_of(&mut self, client: usize) {
+        let think = self.chance.around(self.plan.clients.think_us);
+        self.push(self.now + think, Event::Client(client));
+    }
 }

@@ -9,6 +9,8 @@ use crate::node::Damage;
 use crate::plan::SECOND;
 use crate::world::{Event, World};
 
+/// Clients ask no more often than this on average, once all is healed.
+const CALM_US: u64 = SECOND / 5;
 /// How long autopilot may take for it, once nothing goes wrong any more.
 const TENDED_US: u64 = 180 * SECOND;
 
@@ -21,6 +23,9 @@ impl World<'_> {
             self.members().into_iter().filter(|id| !broken.contains(id)).collect();
         self.trace(NodeId(0), &format!("all is healed but {broken:?}"));
         self.net.calm();
+        // Nobody is asked to serve well who is asked for more than there is room for.
+        self.plan.clients.is_open = false;
+        self.plan.clients.think_us = self.plan.clients.think_us.max(CALM_US);
         self.net.heal(|from, to| broken.contains(&from) || broken.contains(&to));
         for id in broken.clone() {
             self.break_for_good(id);
@@ -29,8 +34,9 @@ impl World<'_> {
             let at = self.place(id);
             self.nodes[at].paused_until = 0;
             self.nodes[at].tick_us = self.plan.tick_us;
-            self.nodes[at].disk.clear_failing();
-            self.nodes[at].disk.clear_lie();
+            self.nodes[at].slowness = 1;
+            self.nodes[at].is_ambushed = false;
+            self.nodes[at].disk.clear_faults();
             self.free_disk(id);
             self.push(self.now + SECOND, Event::Start(id));
         }
@@ -99,12 +105,15 @@ impl World<'_> {
         let runs = |id: &NodeId| self.nodes[self.place(*id)].glance().is_some();
         let is_gone = |id: &NodeId| self.nodes[self.place(*id)].is_gone;
         let is_done = self.operator.is_done || self.plan.engine == Engine::Zab;
+        // Who lost everything is refused before long, and has to be replaced then.
+        let is_wiped = |id: &NodeId| self.nodes[self.place(*id)].damage == Damage::Wiped;
         self.is_left()
             && !self.operator.is_changing
             && !self.operator.whim
             && conf.learners.is_empty()
             && conf.voters.len() == self.plan.members + usize::from(self.operator.wants_more)
             && (is_done || !conf.voters.iter().any(is_gone))
+            && !conf.voters.iter().any(|id| is_wiped(id) && !is_gone(id))
             && healed.iter().filter(|id| conf.voters.contains(id)).all(runs)
             && self.leader().is_some_and(|id| healed.contains(&id))
     }

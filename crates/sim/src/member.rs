@@ -15,7 +15,8 @@ use quorate_replica::{
 use quorate_types::{EntryId, GroupId, Life, Mark, NodeId};
 use quorate_wal::{Disk, DiskFile, Identity, Options, Recovered, Wal};
 
-use crate::disk::{SimDisk, SimFile};
+use crate::disk::{Rows, SimDisk, SimFile};
+use crate::lives;
 use crate::node::Node;
 use crate::plan::Plan;
 
@@ -35,13 +36,14 @@ pub(crate) struct Started {
     pub(crate) wal: Wal,
     pub(crate) store: Store,
     pub(crate) initial: Initial,
+    pub(crate) life: Life,
 }
 
 /// Opens the member's directory, or makes a new one.
-pub(crate) fn start(node: &Node, plan: &Plan, seed: u64, now: u64) -> Result<Started, String> {
+pub(crate) fn start(node: &Node, plan: &Plan, seed: u64) -> Result<Started, String> {
     let disk = &node.disk;
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let options = Options { segment_bytes: plan.segment_bytes };
+    let options = Options { segment_bytes: node.segment_bytes };
     if !disk.exists(Path::new(SNAP)) {
         disk.create_dir(Path::new(SNAP)).map_err(text)?;
     }
@@ -65,12 +67,12 @@ pub(crate) fn start(node: &Node, plan: &Plan, seed: u64, now: u64) -> Result<Sta
         sync_names(disk, "/").map_err(text)?;
     }
     let applied = store.applied();
+    let life = recovered.identity.life;
     let Recovered { mark, hard_state, entries, .. } = recovered;
     let initial = Initial::recover(mark, hard_state, entries, applied.index, applied.conf_state)
         .map_err(text)?;
     remove_received(disk).map_err(text)?;
-    let _ = now;
-    Ok(Started { wal, store, initial })
+    Ok(Started { wal, store, initial, life })
 }
 
 fn make_state(node: &Node, plan: &Plan) -> Result<(), String> {
@@ -90,7 +92,7 @@ fn make_state(node: &Node, plan: &Plan) -> Result<(), String> {
         applied: FIRST.0,
         term: FIRST.1,
         conf_state: first_conf_state(node.voters_at_birth.clone()),
-        members: Vec::new(),
+        members: node.voters_at_birth.iter().copied().map(lives::unpublished).collect(),
     };
     drop(Store::create(backend(disk, STATE_NEW, true)?, initial).map_err(text)?);
     put_in_place(disk).map_err(text)
@@ -137,7 +139,7 @@ fn restore(
 ) -> Result<RedbBackend, String> {
     remove(disk, STATE_NEW).map_err(text)?;
     let mut fresh = backend(disk, STATE_NEW, true)?;
-    let file = disk.storage(&received(metadata), false).map_err(text)?;
+    let file = disk.open_file(&received(metadata)).map_err(text)?;
     let mut pieces = Pieces { file: &file, offset: 0 };
     let applied = quorate_kv::restore(&mut fresh, node, || pieces.next()).map_err(text)?;
     if applied.index != metadata.index {
@@ -183,12 +185,12 @@ fn open(disk: &SimDisk) -> Result<Store, String> {
 }
 
 fn backend(disk: &SimDisk, path: &str, creates: bool) -> Result<RedbBackend, String> {
-    let file = disk.storage(Path::new(path), creates).map_err(text)?;
-    RedbBackend::open(file, CACHE_BYTES).map_err(text)
+    let rows = Rows::open(disk, Path::new(path), creates).map_err(text)?;
+    RedbBackend::open(rows, CACHE_BYTES).map_err(text)
 }
 
 fn put_in_place(disk: &SimDisk) -> io::Result<()> {
-    disk.storage(Path::new(STATE_NEW), false)?.sync_all()?;
+    disk.open_file(Path::new(STATE_NEW))?.sync_all()?;
     disk.rename(Path::new(STATE_NEW), Path::new(STATE))?;
     sync_names(disk, "/")
 }

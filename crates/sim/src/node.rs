@@ -7,34 +7,31 @@
 //! ```
 //! A crash may fall into the middle of any work: some of its operations happen, the rest never.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use quorate_codec as codec;
-use quorate_kv::{
-    Apply, Entry, KvError, RangeRequest, Response, Store, StreamId, WatchLimits, Watches,
-};
+use quorate_kv::{KvError, RangeRequest, Response, Store, StreamId, WatchLimits, Watches};
 use quorate_raft::{AnyConfChange, Role, SnapshotMetadata};
 use quorate_replica::{
-    Applying, Effects, Event as ReplicaEvent, Glance, LogWrite, Message, ReadId, Refusal, Replica,
-    RequestId, RequestIds, Step, Write, WriteId, Writing, Written, open, seal, speaks_for,
+    Applying, Effects, Event as ReplicaEvent, Glance, Message, ReadId, Refusal, Replica, RequestId,
+    RequestIds, WriteId, Writing, seal, speaks_for,
 };
-use quorate_types::{Index, Mark, NodeId, Term};
-use quorate_wal::{Wal, WalError};
+use quorate_types::{Index, Life, Mark, NodeId, Term};
+use quorate_wal::Wal;
 
-use crate::disk::SimDisk;
+use crate::chance::Chance;
+use crate::disk::{DiskFault, SimDisk};
+use crate::lives::OTHER_LIFE;
 use crate::member::{self, Started};
+use crate::plan::Plan;
 use crate::serving::Listener;
 use crate::transfer::{Chunk, Outgoing, Receiver};
 use crate::world::{Cx, OpId, What};
 
 /// Requests that may wait for their answer at one member.
 pub(crate) const REQUESTS_MAX: usize = 400;
-/// How often a write that found the volume full is tried again.
-const FULL_RETRY_US: u64 = 200_000;
-/// Keys looked at in one step of removing what compaction has forgotten.
-const COMPACT_KEYS: usize = 1000;
 
 /// What a client asks.
 #[derive(Clone, Debug)]
@@ -67,6 +64,8 @@ pub(crate) enum Damage {
     Rot,
     /// Something was never written, although the disk said so.
     Lie,
+    /// All of it is gone.
+    Wiped,
 }
 
 /// A member that ends by itself says why; only for these reasons may it.
@@ -100,8 +99,25 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     pub(crate) voters_at_birth: Vec<NodeId>,
     pub(crate) tick_us: u64,
-    /// How far its clock has been set back since the process started.
-    pub(crate) set_back_us: u64,
+    pub(crate) clock: Clock,
+    /// How many times as slow as others its disk is.
+    pub(crate) slowness: u64,
+    /// What its settings begin with.
+    pub(crate) settings: u64,
+    pub(crate) segment_bytes: u64,
+    /// It loses power as soon as it has said something with its disk at work.
+    pub(crate) is_ambushed: bool,
+    /// It has said something since this was asked last.
+    pub(crate) has_spoken: bool,
+    /// What processes up to this one said and was on its way is lost.
+    pub(crate) unheard: u64,
+    /// By which log it goes on.
+    pub(crate) log_life: Life,
+    /// By which logs it knows members, and by which of them for good.
+    pub(crate) lives: BTreeMap<NodeId, Life>,
+    pub(crate) known: BTreeMap<NodeId, Life>,
+    /// Who has refused it since it started.
+    pub(crate) denied_by: BTreeSet<NodeId>,
     pub(crate) paused_until: u64,
     pub(crate) disk_hangs: bool,
     /// Its state cannot be flushed, for want of space, and waits.
@@ -111,6 +127,35 @@ pub(crate) struct Node {
     /// Its disk was damaged: it may refuse to start, and then is replaced.
     pub(crate) damage: Damage,
     pub(crate) excuse: Excuse,
+}
+
+/// The clock that leases count by: it begins with the process, and nobody sees how fast it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// What it had shown when its rate was changed last, and when that was.
+    shown_us: u64,
+    since_us: u64,
+    rate_permille: u64,
+    /// How far it has been set back since the process started.
+    pub(crate) set_back_us: u64,
+}
+
+impl Clock {
+    fn start(&mut self, now: u64) {
+        *self = Clock { shown_us: 0, since_us: now, set_back_us: 0, ..*self };
+    }
+
+    fn us(&self, now: u64) -> u64 {
+        self.shown_us + (now - self.since_us) * self.rate_permille / 1000
+    }
+
+    pub(crate) fn run_at(&mut self, rate_permille: u64, now: u64) {
+        *self = Clock { shown_us: self.us(now), since_us: now, rate_permille, ..*self };
+    }
+
+    fn ms(&self, now: u64) -> u64 {
+        self.us(now).saturating_sub(self.set_back_us) / 1000
+    }
 }
 
 /// What lives only as long as the process.
@@ -136,7 +181,7 @@ pub(crate) struct Process {
     disk_is_busy: bool,
     apply_is_busy: bool,
     flush_under_way: Option<Option<Index>>,
-    kept: Option<(SnapshotMetadata, quorate_kv::Snapshot)>,
+    pub(crate) kept: Option<(SnapshotMetadata, quorate_kv::Snapshot)>,
     pub(crate) outgoing: BTreeMap<u64, Outgoing>,
     pub(crate) receiver: Receiver,
     last: Option<Glance>,
@@ -168,15 +213,31 @@ impl<E: std::error::Error> From<E> for Ended {
 pub(crate) type Going = Result<(), Ended>;
 
 impl Node {
-    pub(crate) fn new(id: NodeId, voters_at_birth: Vec<NodeId>, tick_us: u64) -> Node {
+    pub(crate) fn new(
+        id: NodeId,
+        voters_at_birth: Vec<NodeId>,
+        plan: &Plan,
+        chance: &mut Chance,
+    ) -> Node {
+        let clock = Clock { shown_us: 0, since_us: 0, rate_permille: 1000, set_back_us: 0 };
         Node {
             id,
             disk: SimDisk::default(),
             life: 0,
             process: None,
             voters_at_birth,
-            tick_us,
-            set_back_us: 0,
+            tick_us: plan.tick_us + chance.below(plan.tick_us / 10),
+            clock,
+            slowness: chance.between(1, plan.disk_spread),
+            settings: 0,
+            segment_bytes: plan.segment_bytes,
+            is_ambushed: false,
+            has_spoken: false,
+            unheard: 0,
+            log_life: Life::NONE,
+            lives: BTreeMap::new(),
+            known: BTreeMap::new(),
+            denied_by: BTreeSet::new(),
             paused_until: 0,
             disk_hangs: false,
             flush_hangs: false,
@@ -192,10 +253,16 @@ impl Node {
         (self.excuse.has_failed && (says("injected") || says("I/O error")))
             || (self.excuse.was_full && (says("no storage space") || says("no space left")))
             || (self.damage != Damage::None && says("amage"))
+            || (self.damage == Damage::Wiped && says(OTHER_LIFE))
     }
 
     pub(crate) fn glance(&self) -> Option<Glance> {
         self.process.as_ref().map(|process| process.replica.glance())
+    }
+
+    /// Whether its disk is at work, or has work to do.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.disk_is_busy)
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -204,20 +271,23 @@ impl Node {
 
     /// What its clock shows, in milliseconds since the process started.
     pub(crate) fn clock_ms(&self, now: u64) -> u64 {
-        let started = self.process.as_ref().map_or(now, |process| process.started_us);
-        (now - started).saturating_sub(self.set_back_us) / 1000
+        self.clock.ms(now)
     }
 
     /// Starts from what the disk holds.
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>) -> Going {
         self.life += 1;
-        self.set_back_us = 0;
+        self.clock.start(cx.now);
+        self.denied_by.clear();
+        self.is_ambushed = false;
         let seed = cx.chance.number();
-        let started = member::start(self, cx.plan, seed, cx.now);
-        let Started { wal, store, initial } = started.map_err(Ended)?;
+        let started = member::start(self, cx.plan, seed);
+        let Started { wal, store, initial, life } = started.map_err(Ended)?;
+        self.log_life = life;
+        self.lives = self.known.clone();
         cx.checks.on_start(self.id, self.damage, &initial)?;
         cx.checks.on_state(self.id, &store);
-        let config = cx.plan.replica_config(self.id, seed);
+        let config = cx.plan.replica_config(self.id, seed, self.settings);
         let replica = Replica::new(config, initial)?;
         let started_ms = cx.now / 1000 + self.life;
         let watches = Watches::new(WatchLimits::default(), &store);
@@ -247,6 +317,7 @@ impl Node {
             last: None,
         });
         cx.after(self.tick_us, self.id, self.life, What::Tick);
+        self.learn_lives()?;
         self.settle(cx)
     }
 
@@ -257,8 +328,13 @@ impl Node {
         for (transfer, outgoing) in std::mem::take(&mut process.outgoing) {
             cx.send_chunk_always(self.id, self.life, outgoing.to, transfer, Chunk::Broken);
         }
+        if loses_power && cx.chance.percent(50) {
+            self.unheard = self.life;
+        }
         self.life += 1;
-        self.disk.light_fuse(cx.chance.below(14));
+        // A commit of the machine's rows takes more operations than a write of the log.
+        let ops = *cx.chance.pick(&[14, 14, 80]);
+        self.disk.fail_in(cx.chance.below(ops), DiskFault::End);
         if process.disk_is_busy && cx.chance.percent(60) {
             match process.disk_work.front() {
                 Some(DiskWork::Write(_, group)) => drop(process.wal.append(group)),
@@ -274,14 +350,14 @@ impl Node {
         {
             let _ = member::replace(&self.disk, &process.store, metadata);
         }
-        self.disk.light_fuse(0);
+        self.disk.fail_in(0, DiskFault::End);
         if let Some((peer, _, transfer)) = process.receiver.take_open() {
             cx.tell_sender(self.id, peer, transfer, false);
         }
         Node::hang_up(cx, std::mem::take(&mut process.listeners).into_values());
         drop(process);
         if loses_power {
-            self.disk.lose_power(cx.chance);
+            self.disk.restart(cx.chance.number());
         } else {
             self.disk.kill();
         }
@@ -300,7 +376,8 @@ impl Node {
                 self.feed(cx)?;
                 self.event(ReplicaEvent::Tick)?;
             }
-            What::Deliver { from, bytes } => self.on_message(cx, from, bytes)?,
+            What::Deliver { from, bytes, .. } => self.on_message(cx, from, bytes)?,
+            What::RefusedLife { by, life } => self.on_refused_life(by, life)?,
             What::Ask { client, op, ask } => self.on_ask(cx, client, op, ask)?,
             What::Disk => self.on_disk(cx)?,
             What::Apply => self.on_apply(cx)?,
@@ -424,8 +501,9 @@ impl Node {
 
     fn carry_out(&mut self, cx: &mut Cx<'_>, effects: Effects) -> Going {
         let id = self.id;
+        self.has_spoken |= !effects.messages.is_empty();
         for message in effects.messages {
-            cx.send(id, message.to(), &message);
+            cx.send(id, self.life, message.to(), &message);
         }
         for message in effects.snapshots {
             self.send_snapshot(cx, message)?;
@@ -466,284 +544,6 @@ impl Node {
         cx.checks.on_queues(id, process.disk_work.len(), process.apply_work.len());
         self.feed(cx)
     }
-
-    /// Gives idle threads their next work.
-    fn feed(&mut self, cx: &mut Cx<'_>) -> Going {
-        while let Some(step) = self.process().writing.next_step() {
-            match step {
-                Step::Group(group) => {
-                    let last = group.last().map_or(WriteId::default(), |write| write.id);
-                    let group = group.into_iter().map(log_write).collect();
-                    self.process().disk_work.push_back(DiskWork::Write(last, group));
-                }
-                Step::Settled(last) => self.event(ReplicaEvent::Persisted(last))?,
-            }
-        }
-        let (id, life, hangs) = (self.id, self.life, self.disk_hangs);
-        let process = self.process();
-        if !process.disk_is_busy && !process.disk_work.is_empty() {
-            process.disk_is_busy = true;
-            if !hangs {
-                let latency = cx.plan.disk_us(cx.chance);
-                cx.after(latency, id, life, What::Disk);
-            }
-        }
-        if !process.apply_is_busy && !process.apply_work.is_empty() {
-            process.apply_is_busy = true;
-            let latency = cx.plan.apply_us(cx.chance);
-            cx.after(latency, id, life, What::Apply);
-        }
-        Ok(())
-    }
-
-    /// The disk has done its oldest work, or found that it cannot.
-    fn on_disk(&mut self, cx: &mut Cx<'_>) -> Going {
-        let (id, life, hangs, damage) = (self.id, self.life, self.disk_hangs, self.damage);
-        if hangs {
-            return Ok(()); // goes on when it is released
-        }
-        let process = self.process();
-        process.disk_is_busy = false;
-        match process.disk_work.pop_front() {
-            None => {}
-            Some(DiskWork::Compact(mark)) => compact(&mut process.wal, &mark)?,
-            Some(DiskWork::Write(last, group)) => match process.wal.append(&group) {
-                Ok(()) => {
-                    let is_synced = group.iter().any(syncs);
-                    cx.checks.on_durable(id, last, is_synced, damage);
-                    self.on_written(cx)?;
-                }
-                Err(WalError::Full { .. }) if !process.wal.is_poisoned() => {
-                    cx.checks.count("full log waited for");
-                    // It waits; compactions behind it do not.
-                    let at = process.disk_work.iter().position(is_compaction);
-                    if let Some(DiskWork::Compact(mark)) =
-                        at.and_then(|at| process.disk_work.remove(at))
-                    {
-                        compact(&mut process.wal, &mark)?;
-                    }
-                    process.disk_work.push_front(DiskWork::Write(last, group));
-                    process.disk_is_busy = true;
-                    cx.after(FULL_RETRY_US, id, life, What::Disk);
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
-            },
-        }
-        self.feed(cx)
-    }
-
-    fn on_written(&mut self, cx: &mut Cx<'_>) -> Going {
-        let process = self.process();
-        match process.writing.on_written() {
-            None => {}
-            Some(Written::Persisted(last)) => self.event(ReplicaEvent::Persisted(last))?,
-            Some(Written::Install(snapshot)) => {
-                process.apply_work.push_back(ApplyWork::Install(snapshot.metadata));
-            }
-        }
-        self.feed(cx)
-    }
-
-    fn on_apply(&mut self, cx: &mut Cx<'_>) -> Going {
-        let (id, life) = (self.id, self.life);
-        let process = self.process();
-        process.apply_is_busy = false;
-        match process.apply_work.pop_front() {
-            None => {}
-            Some(ApplyWork::Apply(mut entries)) => {
-                while let Some(ApplyWork::Apply(more)) = process.apply_work.front_mut() {
-                    entries.append(more);
-                    process.apply_work.pop_front();
-                }
-                self.apply(cx, entries)?;
-            }
-            Some(ApplyWork::Flush) => {
-                // Its commit works on a thread of its own; what it saves is fixed at its begin or
-                // anywhere up to its end.
-                let early = match cx.chance.percent(50) {
-                    true => Some(process.store.flush()?),
-                    false => None,
-                };
-                process.flush_under_way = Some(early);
-                let latency = 3 * cx.plan.disk_us(cx.chance);
-                cx.after(latency, id, life, What::Flush);
-            }
-            Some(ApplyWork::MakeSnapshot) => {
-                let view = process.store.snapshot()?;
-                let applied = view.applied().clone();
-                let conf_state = codec::decode_conf_state_record(applied.conf_state)?;
-                let metadata =
-                    SnapshotMetadata { conf_state, index: applied.index, term: applied.term };
-                process.kept = Some((metadata.clone(), view));
-                let snapshot = quorate_raft::Snapshot { data: Bytes::new(), metadata };
-                self.event(ReplicaEvent::SnapshotMade(snapshot))?;
-            }
-            Some(ApplyWork::Install(metadata)) => {
-                let disk = self.disk.clone();
-                member::replace(&disk, &self.process().store, &metadata).map_err(Ended)?;
-                cx.checks.count("snapshots installed");
-                let process = self.process();
-                cx.checks.on_state(id, &process.store);
-                if let Some(write) = process.writing.on_installed() {
-                    self.event(ReplicaEvent::Persisted(write))?;
-                }
-                self.tell(cx)?;
-            }
-        }
-        self.feed(cx)
-    }
-
-    fn apply(&mut self, cx: &mut Cx<'_>, entries: Vec<Applying>) -> Going {
-        let id = self.id;
-        let process = self.process();
-        let mut requests = Vec::with_capacity(entries.len());
-        let mut batch = Vec::with_capacity(entries.len());
-        for entry in entries {
-            cx.checks.on_apply(cx.now, id, &entry);
-            let (index, term, request, what) = match entry {
-                Applying::Command { index, term, entry } => {
-                    let (request, command) = open(entry)?;
-                    (index, term, Some(request), Apply::Command(command))
-                }
-                Applying::Empty { index, term } => (index, term, None, Apply::Empty),
-                Applying::Membership { index, term, conf_state, .. } => {
-                    let conf_state = codec::encode_conf_state_record(&conf_state);
-                    (index, term, None, Apply::Membership { conf_state, change: None })
-                }
-            };
-            let answer_wanted =
-                request.is_some_and(|request| process.waiters.contains_key(&request));
-            requests.push(request);
-            batch.push(Entry { index, term, what, answer_wanted });
-        }
-        let mut done = 0;
-        while done < batch.len() {
-            if process.store.needs_flush() {
-                process.store.flush()?;
-            }
-            // Stops where states are compared.
-            let every = cx.plan.compare_every;
-            let until = batch[done..]
-                .iter()
-                .position(|entry| entry.index.0 % every == 0)
-                .map_or(batch.len(), |at| done + at + 1);
-            let outcome = process.store.apply(&batch[done..until])?;
-            for (response, request) in outcome.responses.into_iter().zip(&requests[done..]) {
-                done += 1;
-                let waiter = request.and_then(|request| process.waiters.remove(&request));
-                if let Some((client, op)) = waiter {
-                    cx.answer(client, op, Said::Changed(response));
-                }
-            }
-            cx.checks.on_state(id, &process.store);
-        }
-        let last = batch[done - 1].index;
-        if process.store.removed_revision() < process.store.compact_revision()
-            && process.store.compact_step(COMPACT_KEYS)?
-            && process.flush_under_way.is_none()
-        {
-            process.flush_under_way = Some(None);
-            let (latency, life) = (3 * cx.plan.disk_us(cx.chance), self.life);
-            cx.after(latency, id, life, What::Flush);
-        }
-        self.tell(cx)?;
-        self.event(ReplicaEvent::Applied(last))
-    }
-
-    fn on_flush(&mut self, cx: &mut Cx<'_>) -> Going {
-        if self.flush_hangs {
-            cx.after(FULL_RETRY_US, self.id, self.life, What::Flush);
-            return Ok(());
-        }
-        let (id, plan) = (self.id, cx.plan);
-        let process = self.process();
-        let log_bytes = process.replica.status().log_bytes;
-        cx.checks.on_log(id, log_bytes, plan.log_bytes_max());
-        let early = process.flush_under_way.take().flatten();
-        let index = match early {
-            Some(index) => index,
-            None => process.store.flush()?,
-        };
-        cx.checks.count("flushes");
-        self.event(ReplicaEvent::Applied(index))?;
-        self.event(ReplicaEvent::Flushed(index))
-    }
-
-    fn send_snapshot(&mut self, cx: &mut Cx<'_>, message: Message) -> Going {
-        let to = message.to();
-        let (id, life) = (self.id, self.life);
-        let process = self.process();
-        let kept = match (&process.kept, message.snapshot()) {
-            (Some((metadata, view)), Some(wanted)) if *metadata == wanted => Some(view.reader()),
-            _ => None,
-        };
-        let Some(reader) = kept else {
-            return self.event(ReplicaEvent::SnapshotSent { to, ok: false });
-        };
-        let header = Bytes::from(message.encode().concat());
-        let transfer = cx.next_transfer();
-        process.outgoing.insert(transfer, Outgoing { to, reader, header: Some(header) });
-        cx.checks.count("snapshots sent");
-        cx.after(0, id, life, What::SendChunk { transfer });
-        Ok(())
-    }
-
-    fn on_send_chunk(&mut self, cx: &mut Cx<'_>, transfer: u64) -> Going {
-        let (id, life) = (self.id, self.life);
-        let process = self.process();
-        let Some(outgoing) = process.outgoing.get_mut(&transfer) else { return Ok(()) };
-        let (to, chunk) = (outgoing.to, outgoing.next(cx.plan.chunk_bytes)?);
-        let ends = matches!(chunk, Chunk::End);
-        if cx.send_chunk(id, life, to, transfer, chunk) {
-            if !ends {
-                let pace = cx.chance.between(50, 4_000);
-                cx.after(pace, id, life, What::SendChunk { transfer });
-            }
-            return Ok(());
-        }
-        // The connection broke; the other end notices as well.
-        process.outgoing.remove(&transfer);
-        cx.send_chunk_always(id, life, to, transfer, Chunk::Broken);
-        self.event(ReplicaEvent::SnapshotSent { to, ok: false })
-    }
-
-    fn on_sent(&mut self, transfer: u64, ok: bool) -> Going {
-        match self.process().outgoing.remove(&transfer) {
-            Some(outgoing) => self.event(ReplicaEvent::SnapshotSent { to: outgoing.to, ok }),
-            None => Ok(()),
-        }
-    }
-
-    fn on_chunk(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: NodeId,
-        from_life: u64,
-        transfer: u64,
-        chunk: Chunk,
-    ) -> Going {
-        let (id, disk) = (self.id, self.disk.clone());
-        let source = (from, from_life, transfer);
-        let (cluster, engine) = (cx.plan.cluster, cx.plan.engine);
-        match self.process().receiver.take(&disk, cluster, engine, id, source, chunk) {
-            Ok(None) => Ok(()),
-            Ok(Some(done)) => {
-                cx.tell_sender(id, from, transfer, done.is_some());
-                match done {
-                    Some(message) => self.event(ReplicaEvent::Message(message)),
-                    None => Ok(()),
-                }
-            }
-            Err(error) => {
-                cx.tell_sender(id, from, transfer, false);
-                cx.checks.count("snapshots not received");
-                // A disk that fails here fails no more than the transfer.
-                let _: io::Error = error;
-                Ok(())
-            }
-        }
-    }
 }
 
 fn reason(refusal: Refusal) -> &'static str {
@@ -756,26 +556,5 @@ fn reason(refusal: Refusal) -> &'static str {
         Refusal::Change => "change refused",
         Refusal::Removed => "removed",
         _ => "refused",
-    }
-}
-
-fn syncs(write: &quorate_wal::Write) -> bool {
-    write.must_sync || write.install.is_some()
-}
-
-fn is_compaction(work: &DiskWork) -> bool {
-    matches!(work, DiskWork::Compact(_))
-}
-
-fn log_write(write: Write) -> quorate_wal::Write {
-    let LogWrite { hard_state, cut_from, entries, install, must_sync } = write.into();
-    quorate_wal::Write { hard_state, cut_from, entries, install, must_sync }
-}
-
-/// Compacts the log, if that is possible now: the next compaction makes up for one that is not.
-fn compact(wal: &mut Wal, mark: &Mark) -> Result<(), WalError> {
-    match wal.compact(mark) {
-        Err(WalError::Io { .. } | WalError::Full { .. }) if !wal.is_poisoned() => Ok(()),
-        done => done,
     }
 }

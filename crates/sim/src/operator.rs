@@ -137,7 +137,7 @@ impl World<'_> {
     fn add_member(&mut self) -> NodeId {
         let id = NodeId(self.nodes.len() as u64 + 1);
         let voters = (1..=self.plan.members as u64).map(NodeId).collect();
-        self.nodes.push(Node::new(id, voters, self.plan.tick_us));
+        self.nodes.push(Node::new(id, voters, &self.plan, &mut self.chance));
         self.probed.push((false, false));
         self.trace(id, "is added");
         self.checks.count("members added");

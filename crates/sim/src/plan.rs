@@ -8,6 +8,7 @@ use quorate_types::NodeId;
 use crate::Options;
 use crate::chance::Chance;
 use crate::faults::Fault;
+use crate::slant::Slant;
 
 /// One second, in the microseconds that all times here are in.
 pub(crate) const SECOND: u64 = 1_000_000;
@@ -31,9 +32,23 @@ pub(crate) struct Plan {
     pub(crate) clients: ClientPlan,
     /// What may go wrong, and how often on average, in microseconds.
     pub(crate) faults: Vec<(Fault, u64)>,
+    /// How long a process is away on average after a crash.
+    pub(crate) restart_us: u64,
+    /// How often, in a hundred, what goes wrong goes wrong with the leader.
+    pub(crate) aim_percent: u64,
+    /// The slowest disk takes up to so many times as long as the plan says.
+    pub(crate) disk_spread: u64,
+    /// Keys looked at in one step of removing what compaction has forgotten.
+    pub(crate) compact_keys: usize,
+    /// How fast clocks may run that leases count by, in thousandths above or below what is right.
+    /// Nobody can promise much of leases where that is more than [`DRIFT_PERMILLE`].
+    pub(crate) drift_permille: u64,
+    pub(crate) replica: Config,
     sync_us: u64,
-    replica: Config,
 }
+
+/// How far clocks may be off, with which no lease may end before its time but for that share.
+pub(crate) const DRIFT_PERMILLE: u64 = 100;
 
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkPlan {
@@ -59,6 +74,8 @@ pub(crate) struct ClientPlan {
     pub(crate) watchers: usize,
     /// Whether clients hold leases.
     pub(crate) leases: bool,
+    /// Whether each stays with one member, whatever that one says.
+    pub(crate) stay: bool,
 }
 
 impl Plan {
@@ -107,7 +124,8 @@ impl Plan {
         };
         let mut clients = draw_clients(chance);
         clients.clients = options.clients.unwrap_or(clients.clients).max(1);
-        Plan {
+        let clock_rates = on(Fault::ClockRate);
+        let mut plan = Plan {
             engine: options.engine,
             cluster: 0x5eed ^ (seed << 16),
             members,
@@ -121,12 +139,53 @@ impl Plan {
             clients,
             faults,
             sync_us: *chance.pick(&[100, 1_000, 5_000, 20_000]),
+            restart_us: 2 * u64::from(election_ticks) * 100_000,
+            aim_percent: *chance.pick(&[0, 0, 30]),
+            disk_spread: *chance.pick(&[1, 1, 4]),
+            compact_keys: *chance.pick(&[1, 20, 1000]),
+            drift_permille: match chance.below(10) {
+                _ if !clock_rates => 0,
+                0 => 500,
+                _ => DRIFT_PERMILLE,
+            },
             replica,
-        }
+        };
+        let allows = |fault: Fault| {
+            fault.fits(members)
+                && only.is_none_or(|only| only.contains(&fault))
+                && (options.engine == Engine::Raft || !fault.needs_membership())
+        };
+        let slant = Slant::draw(chance);
+        slant.alter(&mut plan, chance, allows);
+        plan.clients.clients = options.clients.unwrap_or(plan.clients.clients);
+        plan
     }
 
-    pub(crate) fn replica_config(&self, node: NodeId, seed: u64) -> Config {
-        Config { node, seed, ..self.replica.clone() }
+    /// Has a fault strike so often on average, whether it was on or not.
+    pub(crate) fn set_fault(&mut self, fault: Fault, every_us: u64) {
+        self.faults.retain(|(other, _)| *other != fault);
+        self.faults.push((fault, every_us));
+        self.faults.sort();
+    }
+
+    /// The settings of a member: as drawn, or, where `settings` is not 0, what another version of the
+    /// program may set otherwise.
+    pub(crate) fn replica_config(&self, node: NodeId, seed: u64, settings: u64) -> Config {
+        let config = Config { node, seed, ..self.replica.clone() };
+        if settings == 0 {
+            return config;
+        }
+        let chance = &mut Chance::new(settings);
+        Config {
+            message_bytes_max: *chance.pick(&[100, 1 << 10, 16 << 10]),
+            inflight_count_max: *chance.pick(&[1, 8, 64]),
+            applying_bytes_max: *chance.pick(&[200, 64 << 10]),
+            writes_count_max: *chance.pick(&[4, 1000]),
+            read_rounds_max: chance.between(1, 4) as usize,
+            flush_entries: *chance.pick(&[10, 200]),
+            tail_entries: *chance.pick(&[0, 20]),
+            ..config
+        }
     }
 
     /// No log of any member ever holds more: what may be stalled, and what comes at once.
@@ -139,9 +198,9 @@ impl Plan {
         u64::from(self.replica.election_ticks) * self.tick_us
     }
 
-    /// How long one piece of work takes the disk.
-    pub(crate) fn disk_us(&self, chance: &mut Chance) -> u64 {
-        let slow = if chance.permille(5) { 50 } else { 1 };
+    /// How long one piece of work takes a disk that is so many times as slow as the plan says.
+    pub(crate) fn disk_us(&self, chance: &mut Chance, slowness: u64) -> u64 {
+        let slow = if chance.permille(5) { 50 } else { slowness };
         slow * chance.between(self.sync_us / 2, 2 * self.sync_us)
     }
 
@@ -170,6 +229,7 @@ fn draw_clients(chance: &mut Chance) -> ClientPlan {
         timeout_us: chance.between(1, 6) * SECOND,
         watchers: *chance.pick(&[0, 1, 1, 2, 4]),
         leases: chance.percent(35),
+        stay: false,
     }
 }
 

@@ -83,7 +83,6 @@ impl Node {
         if process.listeners.is_empty() {
             return Ok(());
         }
-        process.ticks += 1;
         let streams: Vec<StreamId> = process.listeners.keys().copied().collect();
         for stream in streams {
             if process.ticks.is_multiple_of(PROGRESS_TICKS) {
@@ -106,6 +105,8 @@ impl Node {
 
     /// What is to be done again and again.
     pub(crate) fn on_time(&mut self, cx: &mut Cx<'_>) -> Going {
+        self.process().ticks += 1;
+        self.publish(cx)?;
         self.tell_by_time(cx)?;
         if !cx.plan.clients.leases {
             return Ok(());
@@ -195,7 +196,7 @@ impl Node {
     }
 
     /// Asks for something that no client wants.
-    fn propose_own(&mut self, cx: &mut Cx<'_>, command: &Command) -> Going {
+    pub(crate) fn propose_own(&mut self, cx: &mut Cx<'_>, command: &Command) -> Going {
         let request = self.process().ids.draw();
         let mut entry = BytesMut::new();
         seal(request, &mut entry);

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 use quorate_kv::SnapshotReader;
-use quorate_replica::{Engine, Message};
+use quorate_replica::{Engine, Event as ReplicaEvent, Message};
 use quorate_types::NodeId;
 use quorate_wal::{Disk, DiskFile};
 
 use crate::disk::{SimDisk, SimFile};
 use crate::member;
+use crate::node::{Going, Node};
+use crate::world::{Cx, What};
 
 /// A piece of a stream.
 #[derive(Clone, Debug)]
@@ -136,5 +138,82 @@ impl Receiver {
         let file = disk.create_file(path)?;
         self.open = Some(Receiving { source, message, file, bytes: 0 });
         Ok(None)
+    }
+}
+
+impl Node {
+    pub(crate) fn send_snapshot(&mut self, cx: &mut Cx<'_>, message: Message) -> Going {
+        let to = message.to();
+        let (id, life) = (self.id, self.life);
+        let process = self.process();
+        let kept = match (&process.kept, message.snapshot()) {
+            (Some((metadata, view)), Some(wanted)) if *metadata == wanted => Some(view.reader()),
+            _ => None,
+        };
+        let Some(reader) = kept else {
+            return self.event(ReplicaEvent::SnapshotSent { to, ok: false });
+        };
+        let header = Bytes::from(message.encode().concat());
+        let transfer = cx.next_transfer();
+        process.outgoing.insert(transfer, Outgoing { to, reader, header: Some(header) });
+        cx.checks.count("snapshots sent");
+        cx.after(0, id, life, What::SendChunk { transfer });
+        Ok(())
+    }
+
+    pub(crate) fn on_send_chunk(&mut self, cx: &mut Cx<'_>, transfer: u64) -> Going {
+        let (id, life) = (self.id, self.life);
+        let process = self.process();
+        let Some(outgoing) = process.outgoing.get_mut(&transfer) else { return Ok(()) };
+        let (to, chunk) = (outgoing.to, outgoing.next(cx.plan.chunk_bytes)?);
+        let ends = matches!(chunk, Chunk::End);
+        if cx.send_chunk(id, life, to, transfer, chunk) {
+            if !ends {
+                let pace = cx.chance.between(50, 4_000);
+                cx.after(pace, id, life, What::SendChunk { transfer });
+            }
+            return Ok(());
+        }
+        // The connection broke; the other end notices as well.
+        process.outgoing.remove(&transfer);
+        cx.send_chunk_always(id, life, to, transfer, Chunk::Broken);
+        self.event(ReplicaEvent::SnapshotSent { to, ok: false })
+    }
+
+    pub(crate) fn on_sent(&mut self, transfer: u64, ok: bool) -> Going {
+        match self.process().outgoing.remove(&transfer) {
+            Some(outgoing) => self.event(ReplicaEvent::SnapshotSent { to: outgoing.to, ok }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn on_chunk(
+        &mut self,
+        cx: &mut Cx<'_>,
+        from: NodeId,
+        from_life: u64,
+        transfer: u64,
+        chunk: Chunk,
+    ) -> Going {
+        let (id, disk) = (self.id, self.disk.clone());
+        let source = (from, from_life, transfer);
+        let (cluster, engine) = (cx.plan.cluster, cx.plan.engine);
+        match self.process().receiver.take(&disk, cluster, engine, id, source, chunk) {
+            Ok(None) => Ok(()),
+            Ok(Some(done)) => {
+                cx.tell_sender(id, from, transfer, done.is_some());
+                match done {
+                    Some(message) => self.event(ReplicaEvent::Message(message)),
+                    None => Ok(()),
+                }
+            }
+            Err(error) => {
+                cx.tell_sender(id, from, transfer, false);
+                cx.checks.count("snapshots not received");
+                // A disk that fails here fails no more than the transfer.
+                let _: io::Error = error;
+                Ok(())
+            }
+        }
     }
 }

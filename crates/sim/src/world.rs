@@ -1,18 +1,22 @@
 //! The world: members, network, clients and faults on one thread, driven by one queue of events in
 //! the order of time and arrival. All chance comes from one seed, so a run is a function of it.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap};
+mod cx;
+
+pub(crate) use cx::{Cx, Queue};
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use quorate_kv::{Response, WatchCreateRequest};
+use quorate_kv::WatchCreateRequest;
 use quorate_replica::{Engine, Message};
-use quorate_types::{NodeId, bug};
+use quorate_types::{Life, NodeId};
 
 use crate::chance::Chance;
 use crate::check::Checks;
-use crate::clients::{self, Client, Part};
-use crate::faults::Fault;
+use crate::clients::{self, Client};
+use crate::faults::{Fault, Struck};
+use crate::lives::OTHER_LIFE;
 use crate::network::Network;
 use crate::node::{Ask, Damage, Ended, Node, Said};
 use crate::operator::Operator;
@@ -64,8 +68,10 @@ pub(crate) enum Event {
     },
     /// A member is started.
     Start(NodeId),
-    /// A member is stopped in an orderly way, and started.
-    Restart(NodeId),
+    /// A member is stopped in an orderly way, and started, with other settings or with its own.
+    Restart(NodeId, bool),
+    /// A machine loses power, and is back at once.
+    Ambush(NodeId, u64),
     LosePower(NodeId),
     FreeDisk(NodeId),
     Heal,
@@ -81,7 +87,13 @@ pub(crate) enum What {
     ExtraTick,
     Deliver {
         from: NodeId,
+        from_life: u64,
         bytes: Bytes,
+    },
+    /// Another member knows this one by another log, not by that of this life.
+    RefusedLife {
+        by: NodeId,
+        life: Life,
     },
     Ask {
         client: usize,
@@ -120,55 +132,6 @@ pub(crate) enum What {
     Unreachable(NodeId),
 }
 
-struct Queued {
-    time: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        (self.time, self.number) == (other.time, other.number)
-    }
-}
-
-impl Eq for Queued {}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Queued {
-    /// The earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.time, other.number).cmp(&(self.time, self.number))
-    }
-}
-
-/// Events in the order of time, and of their coming where that is equal.
-#[derive(Default)]
-pub(crate) struct Queue {
-    heap: BinaryHeap<Queued>,
-    count: u64,
-}
-
-impl Queue {
-    pub(crate) fn push(&mut self, time: u64, event: Event) {
-        self.count += 1;
-        self.heap.push(Queued { time, number: self.count, event });
-    }
-
-    fn pop(&mut self) -> Option<(u64, Event)> {
-        self.heap.pop().map(|queued| (queued.time, queued.event))
-    }
-
-    fn len(&self) -> usize {
-        self.heap.len()
-    }
-}
-
 /// Whoever wants to see every event.
 pub(crate) type Trace<'a> = Option<&'a mut dyn FnMut(String)>;
 
@@ -185,136 +148,22 @@ pub(crate) struct World<'t> {
     /// Where watchers connect, if not anywhere.
     pub(crate) watch_at: Option<Vec<usize>>,
     queue: Queue,
-    next_op: OpId,
+    pub(crate) next_op: OpId,
     next_transfer: u64,
     pub(crate) faults_are_on: bool,
     /// Faults that came when there was nothing they could happen to, as a transfer without a leader.
     pub(crate) void_faults: BTreeSet<Fault>,
     /// Members that have answered a write and a read since everything was healed.
     pub(crate) probed: Vec<(bool, bool)>,
-    trace: Trace<'t>,
-}
-
-/// What a member has of the world.
-pub(crate) struct Cx<'a> {
-    pub(crate) now: u64,
-    pub(crate) chance: &'a mut Chance,
-    pub(crate) plan: &'a Plan,
-    pub(crate) checks: &'a mut Checks,
-    queue: &'a mut Queue,
-    net: &'a mut Network,
-    next_transfer: &'a mut u64,
-}
-
-impl Cx<'_> {
-    pub(crate) fn after(&mut self, us: u64, id: NodeId, life: u64, what: What) {
-        self.queue.push(self.now + us, Event::Node { id, life, what });
-    }
-
-    pub(crate) fn send(&mut self, from: NodeId, to: NodeId, message: &Message) {
-        let Some(delay) = self.net.delay(self.chance, from, to) else {
-            self.checks.count_fault(Fault::Loss.name());
-            if self.net.is_cut(from, to) {
-                self.tell_unreachable(from, to);
-            }
-            return;
-        };
-        let bytes = match message.encode().as_slice() {
-            [one] => one.clone(),
-            several => Bytes::from(several.concat()),
-        };
-        // A connection delivers nothing twice; the engine is to bear it, but for a proposal that it
-        // passes on, which would be made twice.
-        let may_repeat = !message.is_proposal() || bug!("what-is-passed-on-comes-twice");
-        if may_repeat && self.net.comes_twice(self.chance) {
-            self.checks.count_fault(Fault::Duplication.name());
-            let later = self.net.delay(self.chance, from, to).unwrap_or(delay);
-            let what = What::Deliver { from, bytes: bytes.clone() };
-            self.queue.push(self.now + later, Event::Any { id: to, what });
-        }
-        if self.net.overtakes(from, to, self.now + delay) {
-            self.checks.count_fault(Fault::Reordering.name());
-        }
-        let what = What::Deliver { from, bytes };
-        self.queue.push(self.now + delay, Event::Any { id: to, what });
-    }
-
-    /// The transport notices now and then that what it sends does not arrive.
-    fn tell_unreachable(&mut self, from: NodeId, to: NodeId) {
-        if self.plan.engine == Engine::Zab && self.chance.percent(30) {
-            let delay = self.chance.between(1_000, 500_000);
-            self.queue.push(self.now + delay, Event::Any { id: from, what: What::Unreachable(to) });
-        }
-    }
-
-    pub(crate) fn answer(&mut self, client: usize, op: OpId, said: Said) {
-        let delay = self.chance.between(50, 2_000);
-        self.queue.push(self.now + delay, Event::Answer { client, op, said });
-    }
-
-    pub(crate) fn tell_watcher(&mut self, at: u64, watcher: usize, connection: u64, told: Told) {
-        self.queue.push(at, Event::Told { watcher, connection, told });
-    }
-
-    pub(crate) fn next_transfer(&mut self) -> u64 {
-        *self.next_transfer += 1;
-        *self.next_transfer
-    }
-
-    /// Sends a piece of a stream, unless its connection is gone.
-    pub(crate) fn send_chunk(
-        &mut self,
-        from: NodeId,
-        life: u64,
-        to: NodeId,
-        transfer: u64,
-        chunk: Chunk,
-    ) -> bool {
-        let breaks = self.chance.permille(self.net.plan.loss_permille / 10);
-        if self.net.is_cut(from, to) || self.net.is_cut(to, from) || breaks {
-            return false;
-        }
-        self.send_chunk_always(from, life, to, transfer, chunk);
-        true
-    }
-
-    pub(crate) fn send_chunk_always(
-        &mut self,
-        from: NodeId,
-        from_life: u64,
-        to: NodeId,
-        transfer: u64,
-        chunk: Chunk,
-    ) {
-        let ends = matches!(chunk, Chunk::End | Chunk::Broken);
-        let time = self.net.stream(self.chance, self.now, from, to, transfer);
-        let what = What::Chunk { from, from_life, transfer, chunk };
-        self.queue.push(time, Event::Any { id: to, what });
-        if ends {
-            self.net.end_stream(transfer);
-        }
-    }
-
-    /// Tells who sends a stream how it ended.
-    pub(crate) fn tell_sender(&mut self, from: NodeId, to: NodeId, transfer: u64, ok: bool) {
-        let delay = self.net.delay(self.chance, from, to).unwrap_or(5 * SECOND);
-        // A lost word is a broken connection to the sender.
-        let ok = ok && delay < 5 * SECOND;
-        self.queue.push(self.now + delay, Event::Any { id: to, what: What::Sent { transfer, ok } });
-    }
+    pub(crate) trace: Trace<'t>,
 }
 
 impl<'t> World<'t> {
     pub(crate) fn new(seed: u64, plan: Plan, trace: Trace<'t>) -> World<'t> {
         let mut chance = Chance::new(seed ^ 0x77_6f72_6c64);
         let voters: Vec<NodeId> = (1..=plan.members as u64).map(NodeId).collect();
-        let nodes = voters
-            .iter()
-            .map(|id| {
-                let skew = chance.below(plan.tick_us / 10);
-                Node::new(*id, voters.clone(), plan.tick_us + skew)
-            })
-            .collect();
+        let nodes =
+            voters.iter().map(|id| Node::new(*id, voters.clone(), &plan, &mut chance)).collect();
         let mut checks = Checks::new(&voters);
         checks.expect_states_every(plan.compare_every);
         let mut world = World {
@@ -341,7 +190,11 @@ impl<'t> World<'t> {
             world.push(time, Event::Start(id));
         }
         for number in 0..world.plan.clients.clients {
-            let member = world.chance.below(world.plan.members as u64) as usize;
+            let members = world.plan.members;
+            let member = match world.plan.clients.stay {
+                true => number % members,
+                false => world.chance.below(members as u64) as usize,
+            };
             world.clients.push(Client { member, ..Client::default() });
             let time = world.chance.around(world.plan.clients.think_us);
             world.push(time, Event::Client(number));
@@ -349,6 +202,7 @@ impl<'t> World<'t> {
         if world.plan.clients.leases {
             world.checks.leases_change_keys();
         }
+        world.checks.allow_drift(world.plan.drift_permille);
         world.add_watchers();
         for (fault, every) in world.plan.faults.clone() {
             if !fault.is_ambient() {
@@ -417,17 +271,24 @@ impl<'t> World<'t> {
             Event::GiveUp { client, op } => {
                 if self.clients[client].waits == Some(op) {
                     self.clients[client].waits = None;
-                    let at = self.chance.below(self.nodes.len() as u64) as usize;
-                    if !self.is_probe(client) {
-                        self.clients[client].member = at;
-                    }
+                    self.move_on(client);
                     self.next_of(client);
                 }
                 self.checks.on_give_up(op);
             }
             Event::Start(id) => self.start(id),
-            Event::Restart(id) => {
-                self.crash(id, false);
+            Event::Restart(id, is_other) => {
+                if self.crash(id, false) && is_other {
+                    self.change_settings(id);
+                }
+            }
+            Event::Ambush(id, life) => {
+                let at = self.place(id);
+                if self.nodes[at].life == life && self.faults_are_on && !self.nodes[at].is_gone {
+                    self.checks.count_fault(Fault::Ambush.name());
+                    let down = self.chance.around(50_000);
+                    self.crash_for(id, true, down);
+                }
             }
             Event::LosePower(id) => {
                 if self.faults_are_on && !self.nodes[self.place(id)].is_gone {
@@ -445,15 +306,20 @@ impl<'t> World<'t> {
                     return;
                 }
                 // Where there was nothing it could happen to, there may be soon.
-                let mut next = self.now + SECOND / 4;
-                if self.strike(fault) {
+                let struck = self.strike(fault);
+                if struck == Struck::Now {
                     self.checks.count_fault(fault.name());
-                    self.trace(NodeId(0), fault.name());
-                    next = self.now + self.chance.around(every);
                 } else {
                     self.void_faults.insert(fault);
                 }
-                self.push(next, Event::Fault(fault, every));
+                let wait = match struck {
+                    Struck::Nothing => SECOND / 4,
+                    Struck::Now | Struck::Later => {
+                        self.trace(NodeId(0), fault.name());
+                        self.chance.around(every)
+                    }
+                };
+                self.push(self.now + wait, Event::Fault(fault, every));
             }
             Event::Operator => {
                 self.operate();
@@ -475,6 +341,11 @@ impl<'t> World<'t> {
     /// Gives a member an event, and ends it when it breaks.
     pub(crate) fn on_node(&mut self, id: NodeId, what: What) {
         let at = self.place(id);
+        if let What::Deliver { from, from_life, .. } = &what
+            && (*from_life <= self.nodes[self.place(*from)].unheard || self.is_refused(*from, id))
+        {
+            return;
+        }
         if self.now < self.nodes[at].paused_until {
             let (time, life) = (self.nodes[at].paused_until, self.nodes[at].life);
             let event = match what {
@@ -503,10 +374,20 @@ impl<'t> World<'t> {
             }
             return;
         }
+        if let What::Chunk { from, transfer, .. } = what
+            && self.is_refused(from, id)
+        {
+            let what = What::Sent { transfer, ok: false };
+            self.push(self.now + 1000, Event::Any { id: from, what });
+            return;
+        }
         if self.trace.is_some() {
             self.trace_event(id, &what);
         }
+        self.nodes[at].has_spoken = false;
         let ended = self.with(at, |node, cx| node.handle(cx, what));
+        self.count_happened(at);
+        self.ambush(at);
         if let Err(Ended(why)) = ended {
             self.trace(id, &format!("ends by itself: {why}"));
             self.checks.count("ended by themselves");
@@ -514,11 +395,40 @@ impl<'t> World<'t> {
                 self.checks.fail(format!("{id} ends by itself, and nothing was wrong: {why}"));
             }
             self.crash(id, false);
+            if self.nodes[at].damage == Damage::Wiped && why.contains(OTHER_LIFE) {
+                // It has to join anew, as another.
+                self.nodes[at].is_gone = true;
+                self.checks.count("wiped and refused");
+            }
         }
     }
 
     /// Ends a member's process and has it started again after a while; whether there was one.
     pub(crate) fn crash(&mut self, id: NodeId, loses_power: bool) -> bool {
+        let down = self.chance.around(self.plan.restart_us);
+        self.crash_for(id, loses_power, down)
+    }
+
+    /// A machine that is to lose power once it has said something, with its disk at work, does so soon.
+    fn ambush(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.is_ambushed && node.has_spoken && node.is_writing() {
+            node.is_ambushed = false;
+            let (id, life) = (node.id, node.life);
+            let within = self.plan.disk_us(&mut self.chance, 1);
+            let soon = self.chance.below(within);
+            self.push(self.now + soon, Event::Ambush(id, life));
+        }
+    }
+
+    fn change_settings(&mut self, id: NodeId) {
+        let settings = self.chance.number().max(1);
+        let segment_bytes = *self.chance.pick(&[4 << 10, 16 << 10, 64 << 10]);
+        let at = self.place(id);
+        (self.nodes[at].settings, self.nodes[at].segment_bytes) = (settings, segment_bytes);
+    }
+
+    fn crash_for(&mut self, id: NodeId, loses_power: bool, down: u64) -> bool {
         let at = self.place(id);
         if self.nodes[at].process.is_none() {
             return false;
@@ -527,7 +437,6 @@ impl<'t> World<'t> {
         self.with(at, |node, cx| node.crash(cx, loses_power));
         self.checks.on_new_process(id);
         self.nodes[at].paused_until = 0;
-        let down = self.chance.around(2 * self.plan.election_us());
         self.push(self.now + down, Event::Start(id));
         true
     }
@@ -538,6 +447,7 @@ impl<'t> World<'t> {
             return;
         }
         let started = self.with(at, Node::start);
+        self.count_happened(at);
         let Err(Ended(why)) = started else {
             self.trace(id, "starts");
             self.checks.count("starts");
@@ -584,94 +494,18 @@ impl<'t> World<'t> {
         act(&mut self.nodes[at], cx)
     }
 
-    // ── clients ──
-
-    pub(crate) fn is_probe(&self, client: usize) -> bool {
-        self.clients[client].part != Part::Usual
-    }
-
-    fn on_client(&mut self, number: usize) {
-        let is_open = self.plan.clients.is_open && !self.is_probe(number);
-        if self.clients[number].part == Part::Operator
-            || (self.clients[number].waits.is_some() && !is_open)
-        {
-            return;
-        }
-        let may_lease = self.plan.clients.leases && self.faults_are_on && !self.is_probe(number);
-        let client = &mut self.clients[number];
-        let ask = clients::draw(&mut self.chance, &self.plan.clients, number, client, may_lease);
-        let op = self.ask(number, ask);
-        self.clients[number].waits = Some(op);
-        if is_open {
-            self.next_of(number);
-        }
-    }
-
-    pub(crate) fn ask(&mut self, client: usize, ask: Ask) -> OpId {
-        self.next_op += 1;
-        let op = self.next_op;
-        // One that does not wait counts as many.
-        let is_open = self.plan.clients.is_open && !self.is_probe(client);
-        let who = if is_open { 1000 + op } else { client as u64 };
-        self.checks.on_ask(op, who, self.now, &ask);
-        let id = self.nodes[self.clients[client].member].id;
-        let delay = self.chance.between(50, 2_000);
-        self.push(self.now + delay, Event::Any { id, what: What::Ask { client, op, ask } });
-        let timeout = self.plan.clients.timeout_us;
-        self.push(self.now + timeout, Event::GiveUp { client, op });
-        op
-    }
-
-    fn on_answer(&mut self, client: usize, op: OpId, said: Said) {
-        if self.trace.is_some() {
-            let text = format!("client {client} hears of {op}: {said:?}");
-            self.trace(NodeId(0), &text);
-        }
-        self.checks.on_said(op, self.now, &said);
-        if let Said::Changed(Ok(Response::LeaseGrant(lease))) = &said {
-            self.clients[client].leases.push(lease.id);
-        }
-        if let Said::Read(Ok(read)) = &said
-            && let Some(pair) = read.kvs.first()
-        {
-            self.clients[client].seen = pair.mod_revision;
-        }
-        if self.clients[client].part == Part::Probe {
-            let at = self.clients[client].member;
-            match &said {
-                Said::Changed(Ok(_)) => self.probed[at].0 = true,
-                Said::Read(Ok(_)) => self.probed[at].1 = true,
-                _ => {}
-            }
-        }
-        if self.clients[client].waits == Some(op) {
-            self.clients[client].waits = None;
-            if matches!(said, Said::Refused(_)) && !self.is_probe(client) {
-                let members = self.nodes.len() as u64;
-                self.clients[client].member = self.chance.below(members) as usize;
-            }
-            if !self.plan.clients.is_open || self.is_probe(client) {
-                self.next_of(client);
-            }
-        }
-    }
-
-    fn next_of(&mut self, client: usize) {
-        let think = self.chance.around(self.plan.clients.think_us);
-        self.push(self.now + think, Event::Client(client));
-    }
-
     fn trace_event(&mut self, id: NodeId, what: &What) {
         let text = match what {
             What::Tick | What::ExtraTick => return,
-            What::Deliver { from, bytes } => match Message::decode(self.plan.engine, bytes.clone())
-            {
-                Ok(Message::Raft(message)) => {
-                    format!("hears from n{}: term {} {:?}", from.0, message.term, message.body)
+            What::Deliver { from, bytes, .. } => {
+                match Message::decode(self.plan.engine, bytes.clone()) {
+                    Ok(Message::Raft(message)) => {
+                        format!("hears from n{}: term {} {:?}", from.0, message.term, message.body)
+                    }
+                    Ok(Message::Zab(packet)) => format!("hears from n{}: {packet:?}", from.0),
+                    Err(error) => format!("hears nonsense: {error}"),
                 }
-                Ok(Message::Zab(packet)) => format!("hears from n{}: {packet:?}", from.0),
-                Err(error) => format!("hears nonsense: {error}"),
-            },
+            }
             What::Ask { client, op, ask } => format!("is asked by client {client}, {op}: {ask:?}"),
             What::Disk => "disk".to_owned(),
             What::Apply => "machine".to_owned(),
@@ -689,6 +523,7 @@ impl<'t> World<'t> {
             What::Sent { transfer, ok } => format!("snapshot {transfer} has arrived: {ok}"),
             What::Watch { request, .. } => format!("is watched from {}", request.start_revision),
             What::Unwatch { .. } => return,
+            What::RefusedLife { by, .. } => format!("is refused by n{}", by.0),
             What::Transfer(to) => format!("is to hand over to n{}", to.0),
             What::HandOver => "is to hand over".to_owned(),
             What::Unreachable(to) => format!("does not reach n{}", to.0),

@@ -1,4 +1,5 @@
-//! A disk in memory that fails like a real one, for tests of what is built on [`Disk`].
+//! A disk in memory that fails like a real one, for tests of what is built on [`Disk`], and for
+//! simulations.
 //!
 //! It promises exactly what [`Disk`] does. What was written since a file's last sync may be lost,
 //! in part and in any order, when the power goes: sector by sector or page by page, each of them
@@ -6,25 +7,30 @@
 //! their directory. A sync that fails drops what it should have made durable, and leaves the
 //! memory looking as if it had not: so do real systems.
 //!
-//! All chance comes from the seed of a restart; two runs of the same calls are the same.
+//! All chance comes from the seed of a restart; two runs of the same calls are the same. Time is not
+//! here: how long work takes is for whoever simulates to say.
+
+mod chance;
+mod forge;
+mod open;
+mod platter;
+
+pub use chance::Chance;
+pub use forge::forge;
+pub use open::SimFile;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use quorate_types::Mark;
-
 use crate::disk::{Disk, DiskDir, DiskFile, DiskLock};
-use crate::record::{Base, Pen, SegmentHeader};
-use crate::{Identity, segment};
-
-const SECTOR: usize = 512;
-const ROOT: u64 = 0;
+use open::{SimDir, SimLock};
+use platter::Platter;
 
 /// What happens to one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +46,38 @@ pub enum Fault {
     /// It happens in memory, and the machine dies. All fails until
     /// [`restart`](SimDisk::restart).
     PowerLoss,
+    /// It does not happen any more, nor does anything after it, until [`kill`](SimDisk::kill) or
+    /// [`restart`](SimDisk::restart).
+    End,
+}
+
+/// A kind of operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A read of a file.
+    Read,
+    /// A write to one.
+    Write,
+    /// A sync of a file or directory.
+    Sync,
+}
+
+/// How a disk lies at a sync of a file: it reports success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// One sector is not written.
+    Lost,
+    /// One sector is written to another place of the same file.
+    Misdirected,
+}
+
+/// What was asked for and has happened by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// An operation of this kind has failed.
+    Failed(Kind),
+    /// The disk has lied.
+    Lied(Lie),
 }
 
 /// A disk in memory. Clones share it.
@@ -48,60 +86,32 @@ pub struct SimDisk(Arc<Mutex<World>>);
 
 #[derive(Clone)]
 struct World {
-    nodes: BTreeMap<u64, Node>,
-    next_node: u64,
+    platter: Platter,
     locked: BTreeSet<u64>,
     /// Handles of an earlier life are dead.
     life: u64,
     is_off: bool,
     op_count: u64,
     faults: BTreeMap<u64, Fault>,
+    fails_next: Option<Kind>,
+    lies_next: Option<Lie>,
+    happened: Vec<Happened>,
     space_bytes_max: u64,
     is_out_of_files: bool,
 }
 
-#[derive(Clone)]
-enum Node {
-    File(Contents),
-    Dir(Names),
-}
-
-#[derive(Clone, Default)]
-struct Contents {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
-    /// By sector, what it was after each write since the last sync.
-    unsynced: BTreeMap<usize, Vec<Vec<u8>>>,
-    /// Takes no space, but comes back if its removal does not last.
-    is_removed: bool,
-}
-
-#[derive(Clone, Default)]
-struct Names {
-    cached: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
-    unsynced: Vec<NameChange>,
-    mode: u32,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Put(String, u64),
-    Take(String),
-    Move(String, String, u64),
-}
-
 impl Default for World {
     fn default() -> Self {
-        let root = Node::Dir(Names { mode: 0o700, ..Names::default() });
         World {
-            nodes: BTreeMap::from([(ROOT, root)]),
-            next_node: 1,
+            platter: Platter::default(),
             locked: BTreeSet::new(),
             life: 0,
             is_off: false,
             op_count: 0,
             faults: BTreeMap::new(),
+            fails_next: None,
+            lies_next: None,
+            happened: Vec::new(),
             space_bytes_max: u64::MAX,
             is_out_of_files: false,
         }
@@ -119,6 +129,8 @@ impl SimDisk {
     pub fn fork(&self) -> Self {
         let mut world = self.world().clone();
         world.locked.clear();
+        world.platter.close_all();
+        world.life += 1;
         SimDisk(Arc::new(Mutex::new(world)))
     }
 
@@ -134,9 +146,25 @@ impl SimDisk {
         world.faults.insert(op, fault);
     }
 
+    /// The next operation of a kind fails, whenever it comes.
+    pub fn fail_next(&self, kind: Kind) {
+        self.world().fails_next = Some(kind);
+    }
+
+    /// The disk lies at the next sync of a file that leaves something to lie about.
+    pub fn lie_next(&self, lie: Lie) {
+        self.world().lies_next = Some(lie);
+    }
+
     /// Takes all faults that did not happen yet back.
     pub fn clear_faults(&self) {
-        self.world().faults.clear();
+        self.world().clear_faults();
+    }
+
+    /// What of [`fail_next`](SimDisk::fail_next) and [`lie_next`](SimDisk::lie_next) has happened since
+    /// this was asked last.
+    pub fn take_happened(&self) -> Vec<Happened> {
+        std::mem::take(&mut self.world().happened)
     }
 
     /// How many bytes all files may have together, from now on.
@@ -152,7 +180,7 @@ impl SimDisk {
 
     /// The bytes all files have together.
     pub fn used_bytes(&self) -> u64 {
-        self.world().used_bytes()
+        self.world().platter.used_bytes()
     }
 
     /// Whether the machine died and was not restarted.
@@ -166,21 +194,19 @@ impl SimDisk {
         world.locked.clear();
         world.life += 1;
         world.is_off = false;
-        world.faults.clear();
+        world.clear_faults();
+        world.platter.close_all();
     }
 
     /// Takes the power away and brings it back. What was not synced survives as chance has it.
     pub fn restart(&self, seed: u64) {
         self.kill();
-        let mut chance = Chance::new(seed);
-        for node in self.world().nodes.values_mut() {
-            // In some lives nothing survives, in some everything does.
-            let odds = [0, 20, 50, 80, 100][chance.below(5) as usize];
-            match node {
-                Node::File(contents) => contents.lose(&mut chance, odds),
-                Node::Dir(names) => names.lose(&mut chance, odds),
-            }
-        }
+        self.world().platter.lose(&mut Chance::new(seed));
+    }
+
+    /// Flips a bit in one of the files, durably, wherever the seed says. Whether there was any to flip.
+    pub fn rot(&self, seed: u64) -> bool {
+        self.world().platter.rot(&mut Chance::new(seed))
     }
 
     /// Changes a file behind everyone's back, durably.
@@ -190,11 +216,8 @@ impl SimDisk {
     /// If there is no such file.
     pub fn edit(&self, path: impl AsRef<Path>, change: impl FnOnce(&mut Vec<u8>)) {
         let mut world = self.world();
-        let node = world.find(path.as_ref()).expect("the file is there");
-        let contents = world.file(node).expect("it is a file");
-        change(&mut contents.cached);
-        contents.durable.clone_from(&contents.cached);
-        contents.unsynced.clear();
+        let node = world.platter.find(path.as_ref()).expect("the file is there");
+        world.platter.file(node).expect("it is a file").edit(change);
     }
 
     /// What a file holds.
@@ -204,8 +227,13 @@ impl SimDisk {
     /// `NotFound`.
     pub fn contents(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let mut world = self.world();
-        let node = world.find(path.as_ref())?;
-        Ok(world.file(node)?.cached.clone())
+        let node = world.platter.find(path.as_ref())?;
+        Ok(world.platter.file(node)?.cached.clone())
+    }
+
+    /// Whether there is a file or directory of this name.
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.world().platter.find(path.as_ref()).is_ok()
     }
 
     /// Makes a file out of nothing, durably, or gives it other contents.
@@ -214,27 +242,16 @@ impl SimDisk {
     ///
     /// `NotFound` when its directory is not there.
     pub fn put(&self, path: impl AsRef<Path>, bytes: Vec<u8>) -> io::Result<()> {
-        let mut world = self.world();
-        let (dir, name) = world.locate(path.as_ref())?;
-        let contents = Contents { durable: bytes.clone(), cached: bytes, ..Contents::default() };
-        let node = world.add(Node::File(contents));
-        let names = world.dir(dir)?;
-        names.cached.insert(name.clone(), node);
-        names.durable.insert(name, node);
-        Ok(())
+        self.world().platter.put(path.as_ref(), bytes)
     }
 
-    /// Removes a file without a trace, durably.
+    /// Removes a file, or a directory with all in it, without a trace, durably.
     ///
     /// # Errors
     ///
     /// `NotFound`.
     pub fn destroy(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        let mut world = self.world();
-        let (dir, name) = world.locate(path.as_ref())?;
-        let names = world.dir(dir)?;
-        names.durable.remove(&name);
-        names.cached.remove(&name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.world().platter.destroy(path.as_ref())
     }
 
     /// Gives a directory other mode bits.
@@ -244,9 +261,36 @@ impl SimDisk {
     /// `NotFound`.
     pub fn set_mode(&self, dir: impl AsRef<Path>, mode: u32) -> io::Result<()> {
         let mut world = self.world();
-        let node = world.find(dir.as_ref())?;
-        world.dir(node)?.mode = mode;
+        let node = world.platter.find(dir.as_ref())?;
+        world.platter.dir(node)?.mode = mode;
         Ok(())
+    }
+
+    /// Makes a file as [`Disk::create`] does, for whoever needs its type.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Disk::create`].
+    pub fn create_file(&self, path: &Path) -> io::Result<SimFile> {
+        self.op(|world| {
+            world.spare_descriptor()?;
+            let node = world.platter.create_file(path)?;
+            Ok(self.handle(world, node))
+        })
+    }
+
+    /// Opens a file as [`Disk::open`] does, for whoever needs its type.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Disk::open`].
+    pub fn open_file(&self, path: &Path) -> io::Result<SimFile> {
+        self.op(|world| {
+            world.spare_descriptor()?;
+            let node = world.platter.find(path)?;
+            world.platter.file(node)?;
+            Ok(self.handle(world, node))
+        })
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -257,12 +301,14 @@ impl SimDisk {
     fn op<T>(&self, act: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
         let mut world = self.world();
         match world.begin_op(None)? {
-            Some(Fault::Error | Fault::Full) => unreachable!("begin_op returns these as errors"),
+            Some(Fault::Error | Fault::Full | Fault::End) => {
+                unreachable!("begin_op returns these as errors")
+            }
             Some(Fault::PowerLoss) => {
                 let done = act(&mut world);
                 world.is_off = true;
                 drop(world);
-                // Only now: a lock asks for the world as it goes.
+                // Only now: locks and files ask for the world as they go.
                 drop(done);
                 Err(off())
             }
@@ -270,8 +316,9 @@ impl SimDisk {
         }
     }
 
-    fn handle(&self, world: &World, node: u64) -> Box<dyn DiskFile> {
-        Box::new(SimFile { disk: self.clone(), node, life: world.life })
+    fn handle(&self, world: &mut World, node: u64) -> SimFile {
+        world.platter.open_handle(node);
+        SimFile { disk: self.clone(), node, life: world.life }
     }
 }
 
@@ -286,18 +333,45 @@ fn off() -> io::Error {
     io::Error::other("the power is off")
 }
 
+fn injected() -> io::Error {
+    io::Error::other("injected")
+}
+
 impl World {
     fn begin_op(&mut self, life: Option<u64>) -> io::Result<Option<Fault>> {
         if self.is_off || life.is_some_and(|life| life != self.life) {
             return Err(off());
         }
-        let fault = self.faults.remove(&self.op_count);
+        let fault = match self.faults.is_empty() {
+            true => None,
+            false => self.faults.remove(&self.op_count),
+        };
         self.op_count += 1;
         match fault {
-            Some(Fault::Error) => Err(io::Error::other("injected")),
+            Some(Fault::Error) => Err(injected()),
             Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Fault::End) => {
+                self.is_off = true;
+                Err(off())
+            }
             other => Ok(other),
         }
+    }
+
+    /// Fails if the next operation of this kind is to.
+    fn check_next(&mut self, kind: Kind) -> io::Result<()> {
+        if self.fails_next != Some(kind) {
+            return Ok(());
+        }
+        self.fails_next = None;
+        self.happened.push(Happened::Failed(kind));
+        Err(injected())
+    }
+
+    fn clear_faults(&mut self) {
+        self.faults.clear();
+        self.fails_next = None;
+        self.lies_next = None;
     }
 
     /// Whether one more file or directory can be opened.
@@ -308,141 +382,49 @@ impl World {
         }
     }
 
-    fn add(&mut self, node: Node) -> u64 {
-        let number = self.next_node;
-        self.next_node += 1;
-        self.nodes.insert(number, node);
-        number
-    }
-
-    fn used_bytes(&self) -> u64 {
-        let files = self.nodes.values().map(|node| match node {
-            Node::File(contents) if !contents.is_removed => contents.cached.len() as u64,
-            Node::File(_) | Node::Dir(_) => 0,
-        });
-        files.sum()
-    }
-
-    fn dir(&mut self, node: u64) -> io::Result<&mut Names> {
-        match self.nodes.get_mut(&node) {
-            Some(Node::Dir(names)) => Ok(names),
-            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
+    /// Whether a file may become so long.
+    fn check_space(&mut self, node: u64, bytes: usize) -> io::Result<()> {
+        let grows = bytes.saturating_sub(self.platter.file(node)?.cached.len()) as u64;
+        if grows != 0 && self.space_bytes_max.saturating_sub(self.platter.used_bytes()) < grows {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-    }
-
-    fn file(&mut self, node: u64) -> io::Result<&mut Contents> {
-        match self.nodes.get_mut(&node) {
-            Some(Node::File(contents)) => Ok(contents),
-            Some(Node::Dir(_)) => Err(io::ErrorKind::IsADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn find(&mut self, path: &Path) -> io::Result<u64> {
-        let mut node = ROOT;
-        for part in path.components() {
-            if let Component::Normal(name) = part {
-                let name = name.to_string_lossy();
-                let names = self.dir(node)?;
-                node = *names.cached.get(&*name).ok_or(io::ErrorKind::NotFound)?;
-            }
-        }
-        Ok(node)
-    }
-
-    /// The directory a path is in, and its name there.
-    fn locate(&mut self, path: &Path) -> io::Result<(u64, String)> {
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let dir = self.find(path.parent().unwrap_or(Path::new("")))?;
-        self.dir(dir)?;
-        Ok((dir, name.to_string_lossy().into_owned()))
-    }
-
-    fn put(&mut self, path: &Path, node: Node) -> io::Result<u64> {
-        let (dir, name) = self.locate(path)?;
-        if self.dir(dir)?.cached.contains_key(&name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let number = self.add(node);
-        let names = self.dir(dir)?;
-        names.cached.insert(name.clone(), number);
-        names.unsynced.push(NameChange::Put(name, number));
-        Ok(number)
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from_dir, from) = self.locate(from)?;
-        let (to_dir, to) = self.locate(to)?;
-        if from_dir != to_dir {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let names = self.dir(from_dir)?;
-        let node = *names.cached.get(&from).ok_or(io::ErrorKind::NotFound)?;
-        if let Some(target) = names.cached.get(&to).copied()
-            && self.dir(target).is_ok_and(|target| !target.cached.is_empty())
-        {
-            return Err(io::ErrorKind::DirectoryNotEmpty.into());
-        }
-        let names = self.dir(from_dir)?;
-        names.cached.remove(&from);
-        names.cached.insert(to.clone(), node);
-        names.unsynced.push(NameChange::Move(from, to, node));
         Ok(())
     }
 }
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.op(|world| {
-            world.spare_descriptor()?;
-            let node = world.put(path, Node::File(Contents::default()))?;
-            Ok(self.handle(world, node))
-        })
+        Ok(Box::new(self.create_file(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.op(|world| {
-            world.spare_descriptor()?;
-            let node = world.find(path)?;
-            world.file(node)?;
-            Ok(self.handle(world, node))
-        })
+        Ok(Box::new(self.open_file(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.op(|world| world.rename(from, to))
+        self.op(|world| world.platter.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.op(|world| {
-            let (dir, name) = world.locate(path)?;
-            let names = world.dir(dir)?;
-            let node = names.cached.remove(&name).ok_or(io::ErrorKind::NotFound)?;
-            names.unsynced.push(NameChange::Take(name));
-            world.file(node)?.is_removed = true;
-            Ok(())
-        })
+        self.op(|world| world.platter.remove(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.op(|world| {
             world.spare_descriptor()?;
-            let node = world.find(dir)?;
-            Ok(world.dir(node)?.cached.keys().cloned().collect())
+            let node = world.platter.find(dir)?;
+            Ok(world.platter.dir(node)?.cached.keys().cloned().collect())
         })
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.op(|world| {
-            world.put(dir, Node::Dir(Names { mode: 0o700, ..Names::default() })).map(drop)
-        })
+        self.op(|world| world.platter.create_dir(dir).map(drop))
     }
 
     fn restrict_dir(&self, dir: &Path) -> io::Result<Option<u32>> {
         self.op(|world| {
-            let node = world.find(dir)?;
-            let names = world.dir(node)?;
+            let node = world.platter.find(dir)?;
+            let names = world.platter.dir(node)?;
             let mode = names.mode;
             names.mode &= 0o700;
             Ok((mode & 0o077 != 0).then_some(mode))
@@ -456,17 +438,17 @@ impl Disk for SimDisk {
             return Err(off());
         }
         world.spare_descriptor()?;
-        let node = world.find(dir)?;
-        world.dir(node)?;
+        let node = world.platter.find(dir)?;
+        world.platter.dir(node)?;
         Ok(Box::new(SimDir { disk: self.clone(), node, life: world.life }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
         self.op(|world| {
             world.spare_descriptor()?;
-            let node = match world.find(path) {
+            let node = match world.platter.find(path) {
                 Ok(node) => node,
-                Err(_) => world.put(path, Node::File(Contents::default()))?,
+                Err(_) => world.platter.create_file(path)?,
             };
             if !world.locked.insert(node) {
                 return Ok(None);
@@ -480,294 +462,7 @@ impl Disk for SimDisk {
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
         self.op(|world| {
             world.spare_descriptor()?;
-            Ok(world.find(path).is_ok_and(|node| world.locked.contains(&node)))
+            Ok(world.platter.find(path).is_ok_and(|node| world.locked.contains(&node)))
         })
-    }
-}
-
-struct SimDir {
-    disk: SimDisk,
-    node: u64,
-    life: u64,
-}
-
-impl DiskDir for SimDir {
-    fn sync(&self) -> io::Result<()> {
-        let file = SimFile { disk: self.disk.clone(), node: self.node, life: self.life };
-        file.op(|world, _| {
-            let names = world.dir(self.node)?;
-            names.durable.clone_from(&names.cached);
-            names.unsynced.clear();
-            Ok(())
-        })
-    }
-}
-
-struct SimLock {
-    disk: SimDisk,
-    node: u64,
-    life: u64,
-}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        let mut world = self.disk.world();
-        if world.life == self.life {
-            world.locked.remove(&self.node);
-        }
-    }
-}
-
-struct SimFile {
-    disk: SimDisk,
-    node: u64,
-    life: u64,
-}
-
-impl SimFile {
-    fn op<T>(&self, act: impl FnOnce(&mut World, Option<Fault>) -> io::Result<T>) -> io::Result<T> {
-        let mut world = self.disk.world();
-        let fault = world.begin_op(Some(self.life))?;
-        let done = act(&mut world, fault);
-        if fault == Some(Fault::PowerLoss) {
-            world.is_off = true;
-            return Err(off());
-        }
-        done
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut world = self.disk.world();
-        let fault = world.begin_op(Some(self.life));
-        let contents = world.file(self.node)?;
-        match fault {
-            Ok(Some(Fault::PowerLoss)) => {
-                world.is_off = true;
-                Err(off())
-            }
-            Ok(_) => {
-                // Only what changed: pages that a failed sync dropped are clean, and stay dropped.
-                contents.durable.resize(contents.cached.len(), 0);
-                for sector in std::mem::take(&mut contents.unsynced).into_keys() {
-                    contents.settle(sector, None);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                contents.unsynced.clear();
-                Err(error)
-            }
-        }
-    }
-}
-
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.op(|world, fault| {
-            if fault == Some(Fault::Interrupted) {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let cached = &world.file(self.node)?.cached;
-            let from = cached.get(offset as usize..).unwrap_or_default();
-            let mut bytes = from.len().min(buffer.len());
-            if fault == Some(Fault::Short) {
-                bytes = bytes.div_ceil(2);
-            }
-            buffer[..bytes].copy_from_slice(&from[..bytes]);
-            Ok(bytes)
-        })
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.op(|world, fault| {
-            if fault == Some(Fault::Interrupted) {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let bytes = match fault {
-                Some(Fault::Short) => &bytes[..bytes.len().div_ceil(2)],
-                _ => bytes,
-            };
-            let (start, end) = (offset as usize, offset as usize + bytes.len());
-            let free = world.space_bytes_max.saturating_sub(world.used_bytes());
-            let contents = world.file(self.node)?;
-            if free < end.saturating_sub(contents.cached.len()) as u64 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            if contents.cached.len() < end {
-                contents.cached.resize(end, 0);
-            }
-            contents.cached[start..end].copy_from_slice(bytes);
-            for sector in start / SECTOR..end.div_ceil(SECTOR) {
-                let version = contents.sector(sector);
-                contents.unsynced.entry(sector).or_default().push(version);
-            }
-            Ok(bytes.len())
-        })
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.op(|world, _| {
-            let free = world.space_bytes_max.saturating_sub(world.used_bytes());
-            let contents = world.file(self.node)?;
-            if free < bytes.saturating_sub(contents.cached.len() as u64) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            if contents.cached.len() < bytes as usize {
-                contents.cached.resize(bytes as usize, 0);
-            }
-            Ok(())
-        })
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.op(|world, _| {
-            let contents = world.file(self.node)?;
-            contents.cached.resize(bytes as usize, 0);
-            Ok(())
-        })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.op(|world, _| Ok(world.file(self.node)?.cached.len() as u64))
-    }
-}
-
-impl Contents {
-    fn sector(&self, number: usize) -> Vec<u8> {
-        let end = self.cached.len().min((number + 1) * SECTOR);
-        self.cached[number * SECTOR..end].to_vec()
-    }
-
-    /// Makes a sector durable: as it is, or as it was.
-    fn settle(&mut self, number: usize, version: Option<&[u8]>) {
-        let start = number * SECTOR;
-        let end = self.durable.len().min(start + SECTOR);
-        if end <= start {
-            return;
-        }
-        let version = version.unwrap_or(&self.cached[start..end]);
-        let bytes = version.len().min(end - start);
-        self.durable[start..start + bytes].copy_from_slice(&version[..bytes]);
-    }
-
-    fn lose(&mut self, chance: &mut Chance, odds: u64) {
-        self.is_removed = false;
-        // The length is metadata and may be lost by itself.
-        if chance.percent(odds) {
-            self.durable.resize(self.cached.len(), 0);
-        }
-        let by_page = chance.percent(50);
-        let mut page = (usize::MAX, false);
-        for (sector, versions) in std::mem::take(&mut self.unsynced) {
-            if by_page {
-                if page.0 != sector / 8 {
-                    page = (sector / 8, chance.percent(odds));
-                }
-                if page.1 {
-                    self.settle(sector, versions.last().map(Vec::as_slice));
-                }
-            } else if chance.percent(odds) {
-                let version = &versions[chance.below(versions.len() as u64) as usize];
-                self.settle(sector, Some(version));
-            }
-        }
-        self.cached.clone_from(&self.durable);
-    }
-}
-
-impl Names {
-    fn lose(&mut self, chance: &mut Chance, odds: u64) {
-        for change in std::mem::take(&mut self.unsynced) {
-            if !chance.percent(odds) {
-                continue;
-            }
-            match change {
-                NameChange::Put(name, node) => {
-                    self.durable.insert(name, node);
-                }
-                NameChange::Take(name) => {
-                    self.durable.remove(&name);
-                }
-                NameChange::Move(from, to, node) => {
-                    if self.durable.get(&from) == Some(&node) {
-                        self.durable.remove(&from);
-                    }
-                    self.durable.insert(to, node);
-                }
-            }
-        }
-        self.cached.clone_from(&self.durable);
-    }
-}
-
-/// Makes a log of one segment on a disk: it starts after `mark`, and its records have valid checksums and
-/// bodies as given, each with its kind. The directory must be there, and be empty.
-///
-/// # Panics
-///
-/// If it is not.
-pub fn forge(
-    disk: &SimDisk,
-    dir: &Path,
-    identity: Identity,
-    mark: &Mark,
-    records: &[(u8, Vec<u8>)],
-) {
-    let first = mark.index.next();
-    let length = |body: &Vec<u8>| (body.len() + 2 * SECTOR) as u64;
-    let bytes = 8192 + records.iter().map(|(_, body)| length(body)).sum::<u64>();
-    let bytes = bytes.next_multiple_of(4096);
-    // As if there had been segments before it.
-    let header =
-        SegmentHeader { identity, sequence: 7, first, bytes, before_end: 1024, before_crc: 5 };
-    let (sector, crc) = header.encode();
-    let mut file = sector.to_vec();
-    let mut pen = Pen::new(header.sequence, crc);
-    let base =
-        Base { mark: mark.clone(), last: mark.index, last_stamp: mark.stamp, hard_state: None };
-    pen.base(&mut file, &base);
-    for (kind, body) in records {
-        pen.raw(&mut file, *kind, body);
-    }
-    file.resize(bytes as usize, 0);
-    disk.put(dir.join(segment::name(header.sequence, first)), file)
-        .expect("the directory is there");
-}
-
-/// A stream of numbers from a seed (splitmix64), for tests.
-#[derive(Clone, Debug)]
-pub struct Chance(u64);
-
-impl Chance {
-    /// The stream of this seed.
-    pub fn new(seed: u64) -> Self {
-        Chance(seed)
-    }
-
-    /// The next number.
-    pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ (number >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.number() % bound
-    }
-
-    /// Yes, so many times in a hundred.
-    pub fn percent(&mut self, odds: u64) -> bool {
-        self.below(100) < odds
     }
 }

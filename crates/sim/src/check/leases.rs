@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use quorate_kv::{Command, KvError, Response};
 
 use super::Finding;
+use crate::plan::DRIFT_PERMILLE;
 
 /// All leases that were ever granted.
 #[derive(Default)]
 pub(super) struct Leases {
+    /// How far clocks may be off.
+    drift_permille: u64,
     held: BTreeMap<i64, Held>,
 }
 
@@ -29,6 +32,10 @@ struct Ended {
 }
 
 impl Leases {
+    pub(super) fn allow_drift(&mut self, drift_permille: u64) {
+        self.drift_permille = drift_permille;
+    }
+
     /// A command was committed, and this came of it.
     pub(super) fn on_commit(
         &mut self,
@@ -56,8 +63,13 @@ impl Leases {
         let Some(held) = self.held.get_mut(&id) else {
             return Err(format!("lease {id} was promised and never granted"));
         };
-        // Members count in whole milliseconds.
-        held.promised_until = held.promised_until.max(asked_at + held.ttl_us - 1_000);
+        // Members count in whole milliseconds, and by a clock that is somewhat fast. By one that is
+        // wholly wrong nothing is promised.
+        let lives_us = match self.drift_permille <= DRIFT_PERMILLE {
+            true => held.ttl_us * 1000 / (1000 + self.drift_permille),
+            false => 1_000,
+        };
+        held.promised_until = held.promised_until.max(asked_at + lives_us - 1_000);
         match held.ended {
             Some(ended) if ended.at < asked_at => {
                 Err(format!("lease {id} ended at {} us and was renewed later", ended.at))

@@ -44,9 +44,12 @@ struct Member {
     pending: VecDeque<Pending>,
     /// As `durable` was before the last sync; only where the disk is known to lie.
     before_last: Option<Shadow>,
+    /// As `durable` was before the disk was lost: what was acknowledged by it may still count.
+    before_wipe: Option<Shadow>,
     conf_state: ConfState,
     engine: Engine,
     has_started: bool,
+    is_wiped: bool,
 }
 
 /// What a log does not bring back.
@@ -170,8 +173,18 @@ impl Logs {
         self.members.get(&node)?.written.term(index)
     }
 
-    pub(super) fn on_start(&mut self, node: NodeId, initial: &Initial) -> Result<(), Lost> {
+    pub(super) fn on_start(
+        &mut self,
+        node: NodeId,
+        initial: &Initial,
+        is_wiped: bool,
+    ) -> Result<(), Lost> {
         let member = self.members.entry(node).or_default();
+        if is_wiped && !member.is_wiped {
+            member.is_wiped = true;
+            member.before_wipe = Some(std::mem::take(&mut member.durable));
+            member.has_started = false;
+        }
         let found = Shadow {
             mark: (initial.mark.index, Term(initial.mark.stamp)),
             terms: initial.entries.iter().map(|entry| entry.term).collect(),
@@ -350,7 +363,8 @@ impl Logs {
         };
         let holds = |voter: &NodeId| {
             self.members.get(voter).is_some_and(|member| {
-                commit < member.durable.mark.0 || member.durable.term(commit) == Some(term)
+                let holds = |log: &Shadow| commit < log.mark.0 || log.term(commit) == Some(term);
+                holds(&member.durable) || member.before_wipe.as_ref().is_some_and(holds)
             })
         };
         let majority = |voters: &[NodeId]| {
@@ -392,7 +406,7 @@ mod tests {
             let (mut logs, mut applied) = (Logs::default(), Applied::default());
             for node in [NodeId(1), NodeId(2)] {
                 let mark = quorate_types::Mark { index: Index(1), ..Default::default() };
-                logs.on_start(node, &Initial { mark, ..Initial::default() }).unwrap();
+                logs.on_start(node, &Initial { mark, ..Initial::default() }, false).unwrap();
             }
             logs.on_write(NodeId(2), &write(3)).unwrap();
             let entry = Applying::Empty { index: Index(2), term: Term(3) };
