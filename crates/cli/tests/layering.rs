@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &["types", "raft", "codec", "server", "proto", "autopilot", "script", "sim", "load", "wal"],
     ),
-    ("fuzz", &["types", "raft", "kv", "codec", "wal", "net", "script"]),
+    ("fuzz", &["types", "raft", "zab", "kv", "codec", "wal", "net", "script"]),
     ("xtask", &["proto"]),
 ];
 

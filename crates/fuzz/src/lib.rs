@@ -6,14 +6,16 @@
 //! toolchain:
 //!
 //! ```text
-//! cargo test -p quorate-fuzz                                    the corpus, and 500 changes a target
+//! cargo test -p quorate-fuzz                                    the corpus, and 5,000 changes a target
 //! QUORATE_FUZZ_COUNT=1000000 cargo test --release -p quorate-fuzz
-//! cargo +nightly fuzz run log_segment                           from the root of the repository
+//! cargo fuzz run -s none log_segment                            from the root of the repository
 //! ```
+//! Without a sanitizer (`-s none`) `cargo fuzz` runs on a stable toolchain too; nothing here is unsafe.
 //! An input that was found to break something is kept in `fuzz/corpus/<target>/`.
 
 mod draw;
 mod engine;
+mod ensemble;
 mod log;
 mod peers;
 mod state;
@@ -22,13 +24,15 @@ mod state;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; a folder of the corpus has the same name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("log_record", log::record),
     ("log_segment", log::segment),
     ("snapshot", state::snapshot),
     ("frames", peers::frames),
     ("raftpb", peers::raftpb),
     ("engine_step", engine::step),
+    ("zab_step", ensemble::step),
+    ("zab_frames", ensemble::frames),
     ("scripts", scripts),
 ];
 
