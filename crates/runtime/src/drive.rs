@@ -9,25 +9,26 @@
 //! It runs on a thread of its own, so that nothing a client asks for can delay a heartbeat. It
 //! decides nothing about consensus, nor in which order what becomes durable: that is the replica's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use quorate_kv::{Command, MemberChange, Store};
+use bytes::Bytes;
+use quorate_kv::{Command, MemberChange, Members};
 use quorate_net::{Net, NetEvent, PeerStatus, RefusedBy};
-use quorate_raft::{ConfChange, ConfChangeType, Role};
+use quorate_raft::Role;
 use quorate_replica as replica;
 use quorate_replica::{
     Asked, Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica,
-    RequestId, Step, Write, Writing, seal_change, speaks_for,
+    RequestId, Step, Write, Writing, speaks_for,
 };
-use quorate_types::NodeId;
+use quorate_types::{Index, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
 use crate::board::Board;
+use crate::changing::change_of_engine;
 use crate::disk::{self, Written};
 use crate::node::{Answer, FatalError, Judge, Standing};
 use crate::notes;
@@ -61,7 +62,8 @@ pub(crate) struct Driver {
     pub(crate) node: NodeId,
     pub(crate) engine: Engine,
     pub(crate) peers: Peers,
-    pub(crate) store: Arc<Store>,
+    /// The members, as of what is told of as applied. The loop never waits for the machine.
+    pub(crate) members: Members,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
     pub(crate) net: Net,
@@ -78,8 +80,10 @@ pub(crate) struct Driver {
     pub(crate) writing: Writing,
     pub(crate) reads: HashMap<ReadId, oneshot::Sender<Result<(), ReadFailure>>>,
     pub(crate) next_read: u64,
-    /// When the last message came from each peer.
-    pub(crate) heard: HashMap<NodeId, Instant>,
+    /// When the last message came from each member.
+    pub(crate) heard: BTreeMap<NodeId, Instant>,
+    /// How far a flush came, while that is not told of as applied.
+    pub(crate) flushed: Option<Index>,
 }
 
 impl Driver {
@@ -88,6 +92,7 @@ impl Driver {
         let mut clock = crate::clock::ticks(self.tick);
         // What storage held may already ask for something.
         self.carry_out_all()?;
+        let mut has_progress = false;
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
@@ -100,6 +105,7 @@ impl Driver {
                     Some(done) => self.on_done(done)?,
                     None => return Err(FatalError::Thread("the apply thread has ended")),
                 },
+                () = std::future::ready(()), if has_progress => {}
                 Some(event) = self.net_events.recv() => self.on_net(event)?,
                 call = self.calls.recv() => match call {
                     None | Some(Call::Stop) => return Ok(()),
@@ -112,9 +118,7 @@ impl Driver {
             while let Ok(written) = self.written.try_recv() {
                 self.on_written(written)?;
             }
-            while let Ok(done) = self.done.try_recv() {
-                self.on_done(done)?;
-            }
+            self.see_applied()?;
             for _ in 0..BATCH_MAX {
                 let Ok(event) = self.net_events.try_recv() else { break };
                 self.on_net(event)?;
@@ -130,6 +134,23 @@ impl Driver {
             if cfg!(debug_assertions) {
                 self.replica.check();
             }
+            let (board, replica) = (&self.board, &self.replica);
+            has_progress = board.progress.settle(replica.glance().applied, || {
+                board.is_followed() || replica.awaits_applied() || self.flushed.is_some()
+            });
+        }
+    }
+
+    /// Takes what the machine has to tell, and how far it is.
+    fn see_applied(&mut self) -> Result<(), FatalError> {
+        // First the index: whatever was told before it is in the queue.
+        let through = self.board.progress.through();
+        while let Ok(done) = self.done.try_recv() {
+            self.on_done(done)?;
+        }
+        match self.replica.glance().applied < through {
+            true => self.on_done(Done::Progress(through)),
+            false => Ok(()),
         }
     }
 
@@ -140,7 +161,7 @@ impl Driver {
 
     fn on_tick(&mut self) -> Result<(), FatalError> {
         let leads = self.replica.glance().role == Role::Leader;
-        self.peers.on_tick(&self.store, leads)?;
+        self.peers.on_tick(&self.members, leads)?;
         self.writing.on_tick();
         self.feed_disk()?;
         self.on_event(Event::Tick)
@@ -184,27 +205,12 @@ impl Driver {
             return Ok(());
         }
         let judged = judge(&self.standing()).and_then(|change| {
-            self.store.check_member_change(&change)?;
+            self.members.check(&change)?;
             Ok(change)
         });
         match judged {
             Ok(change) => {
-                let mut context = BytesMut::new();
-                seal_change(request, glance.term, &mut context);
-                change.encode(&mut context);
-                let (node_id, context) = (NodeId(change.member()), context.freeze());
-                let change_type = match &change {
-                    MemberChange::Add(member) if member.is_learner => {
-                        ConfChangeType::AddLearnerNode
-                    }
-                    // To demote a voter is to add a learner.
-                    MemberChange::Demote(_) => ConfChangeType::AddLearnerNode,
-                    MemberChange::Remove(_) => ConfChangeType::RemoveNode,
-                    MemberChange::UpdatePeerUrls { .. } => ConfChangeType::UpdateNode,
-                    // To promote a learner is to add a voter.
-                    _ => ConfChangeType::AddNode,
-                };
-                let change = ConfChange { id: request.0, change_type, node_id, context }.into();
+                let change = change_of_engine(request, glance.term, &change);
                 self.on_event(Event::ProposeChange { request, change })
             }
             Err(refused) => {
@@ -224,7 +230,7 @@ impl Driver {
         let receiving = reaches.iter().filter(|reach| reach.is_sent_snapshot);
         Standing {
             leader: self.node,
-            members: self.store.members(),
+            members: self.members.list(),
             matched: self.replica.matched().into_iter().collect(),
             matched_terms: reaches.iter().filter_map(|one| Some((one.node, one.term?))).collect(),
             receiving: receiving.map(|reach| reach.node).collect(),
@@ -246,7 +252,9 @@ impl Driver {
                         && speaks_for(&message, from)
                         && can_be_applied(&message) =>
                 {
-                    self.heard.insert(from, Instant::now());
+                    if self.members.find(from.0).is_some() {
+                        self.heard.insert(from, Instant::now());
+                    }
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -272,7 +280,9 @@ impl Driver {
             }
             NetEvent::Unreachable { to } => self.on_event(Event::Unreachable(to)),
             NetEvent::Connected { peer, inbound, .. } => {
-                self.peers.on_connected(peer);
+                if !inbound {
+                    self.peers.on_connected(peer);
+                }
                 tracing::info!(peer = %format_args!("{peer:x}"), inbound, "peer connected");
                 Ok(())
             }
@@ -286,7 +296,7 @@ impl Driver {
                 );
                 match (by, peer) {
                     (RefusedBy::Peer, Some(peer)) => {
-                        self.peers.on_refused(peer, reason, &self.store)
+                        self.peers.on_refused(peer, reason, &self.members)
                     }
                     _ => Ok(()),
                 }
@@ -309,18 +319,18 @@ impl Driver {
 
     fn on_done(&mut self, done: Done) -> Result<(), FatalError> {
         match done {
-            Done::Applied { through, members_changed } => {
-                if members_changed {
-                    self.peers.on_members_changed(&self.store)?;
-                    let removed = |id: &NodeId| self.store.is_removed(id.0);
-                    self.heard.retain(|id, _| !removed(id));
-                }
-                self.on_event(Event::Applied(through))
+            Done::Progress(through) => {
+                self.on_event(Event::Applied(through))?;
+                self.on_flushed()
+            }
+            Done::Members { through, members } => {
+                self.on_members(members)?;
+                self.on_event(Event::Applied(through))?;
+                self.on_flushed()
             }
             Done::Flushed(index) => {
-                // A flush may have begun in the middle of a batch: what it holds is applied.
-                self.on_event(Event::Applied(index))?;
-                self.on_event(Event::Flushed(index))
+                self.flushed = self.flushed.max(Some(index));
+                self.on_flushed()
             }
             Done::SnapshotMade(made) => {
                 let snapshot = made.snapshot.clone();
@@ -331,15 +341,35 @@ impl Driver {
                 self.receiver.announced();
                 self.on_event(Event::Message(message))
             }
-            Done::Installed => {
+            Done::Installed(members) => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.peers.on_members_changed(&self.store)?;
+                self.on_members(members)?;
                 if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
+                self.on_flushed()?;
                 self.feed_disk()
             }
             Done::Failed(error) => Err(error),
+        }
+    }
+
+    fn on_members(&mut self, members: Members) -> Result<(), FatalError> {
+        self.peers.on_members_changed(&members)?;
+        self.heard.retain(|id, _| members.find(id.0).is_some());
+        self.members = members;
+        Ok(())
+    }
+
+    /// A flush that began in the middle of a batch may hold more than is told of as applied. It counts
+    /// when that is, with the members as of then: who judges by them must not be ahead of them.
+    fn on_flushed(&mut self) -> Result<(), FatalError> {
+        match self.flushed.filter(|index| *index <= self.replica.glance().applied) {
+            Some(index) => {
+                self.flushed = None;
+                self.on_event(Event::Flushed(index))
+            }
+            None => Ok(()),
         }
     }
 

@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_autopilot::{Settings, Span};
+use quorate_autopilot::Settings;
 
 pub use sources::{FLAGS, Flag, Sources};
 
@@ -63,10 +63,6 @@ const LEARNERS_DEFAULT: usize = 1;
 const LEARNERS_DEFAULT_AUTOPILOT: usize = 64;
 /// More often would only cost.
 const AUTOPILOT_INTERVAL_MIN: Duration = Duration::from_millis(10);
-/// Entries that a healthy member may lack: what a busy leader writes while one answer is on its way.
-const TRAILING_LOGS_DEFAULT: u64 = 10_000;
-/// A member that is dead for less may be one that is only restarted.
-const DEAD_MIN: Span = Span::from_secs(300);
 
 /// Checked settings of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -383,15 +379,6 @@ impl Config {
                 problems.push(ConfigError::FixedMembers { flag });
             }
         }
-        let contact = self.autopilot.settings.config.last_contact_threshold;
-        if contact <= Span::from_millis(i64::try_from(self.heartbeat_ms).unwrap_or(i64::MAX)) {
-            let why = format!(
-                "last_contact_threshold: {contact} is not more than --heartbeat-interval, {} ms: no \
-                 follower would stay healthy",
-                self.heartbeat_ms
-            );
-            problems.push(ConfigError::Part { origin: sources.origin("autopilot-config"), why });
-        }
         self.check_cluster(problems);
     }
 
@@ -431,12 +418,8 @@ impl Config {
                 self.warnings.push(format!("--{flag} {url}: nobody can connect to that address"));
             }
         }
-        let dead = self.autopilot.settings.dead_server_threshold;
-        if self.autopilot.settings.config.cleanup_dead_servers && dead < DEAD_MIN {
-            self.warnings.push(format!(
-                "--autopilot-config: a member that does not answer for {dead} is removed for good; one \
-                 that is only restarted may take longer"
-            ));
+        for warning in self.autopilot.settings.warnings() {
+            self.warnings.push(format!("--autopilot-config: {warning}"));
         }
         if self.initial_cluster.len().is_multiple_of(2) {
             let count = self.initial_cluster.len();
@@ -599,13 +582,18 @@ impl Reader<'_> {
             let count = self.number("max-learners", 0, LEARNERS_CEILING);
             return usize::try_from(count).unwrap_or(usize::MAX);
         }
-        let is_on = self.sources.value("autopilot").trim().eq_ignore_ascii_case("true");
-        if is_on { LEARNERS_DEFAULT_AUTOPILOT } else { LEARNERS_DEFAULT }
+        if self.has_autopilot() { LEARNERS_DEFAULT_AUTOPILOT } else { LEARNERS_DEFAULT }
+    }
+
+    /// It is on by itself, but where members are fixed. What is no truth at all is said elsewhere.
+    fn has_autopilot(&self) -> bool {
+        let is = |flag, word| self.sources.value(flag).trim().eq_ignore_ascii_case(word);
+        is("autopilot", "true") && (!is("engine", "zab") || self.sources.is_given("autopilot"))
     }
 
     fn autopilot(&mut self) -> AutopilotConfig {
         AutopilotConfig {
-            is_on: self.boolean("autopilot"),
+            is_on: self.boolean("autopilot") && self.has_autopilot(),
             settings: self.autopilot_settings(),
             update_interval: self.autopilot_interval("autopilot-update-interval"),
             reconcile_interval: self.autopilot_interval("autopilot-reconcile-interval"),
@@ -624,14 +612,10 @@ impl Reader<'_> {
         }
     }
 
-    /// What a new cluster begins with, unless told otherwise: a member counts as well for as long as it
-    /// would not stand for election itself.
+    /// What a new cluster begins with, unless told otherwise.
     fn autopilot_settings(&mut self) -> Settings {
         let flag = "autopilot-config";
-        let election_ms = self.sources.value("election-timeout").trim().parse();
-        let mut settings = Settings::default();
-        settings.config.last_contact_threshold = Span::from_millis(election_ms.unwrap_or(1000));
-        settings.config.max_trailing_logs = TRAILING_LOGS_DEFAULT;
+        let settings = Settings::default();
         let parts = self.sources.value(flag).split(',').filter(|part| !part.trim().is_empty());
         let changes: Result<_, _> = parts.map(|part| Settings::change_of(part.trim())).collect();
         match changes.and_then(|changes| settings.with(&changes)) {

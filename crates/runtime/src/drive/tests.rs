@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::snapshot;
 
 /// A follower whose disk and machine are the test.
@@ -44,22 +45,24 @@ impl Rig {
             ..Initial::default()
         };
         let store = Arc::new(store.unwrap());
+        let members = store.membership();
         let (net_sender, net_events) = mpsc::channel(16);
         let net = Net::start(NetConfig::new(7, node), Vec::new(), net_sender);
         let (disk_sender, disk) = blocking::channel();
         let (apply_sender, apply) = blocking::channel();
         let (done_sender, done) = mpsc::unbounded_channel();
+        let progress = Arc::new(Progress::new(done_sender.clone()));
         let metrics = Arc::new(Metrics::default());
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
             node,
             engine: Engine::Raft,
             peers: Peers::new(net.clone(), node, quorate_types::Life(1), 20),
-            store: Arc::clone(&store),
+            members,
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,
-            board: Arc::new(Board::new(node, 7, store, metrics)),
+            board: Arc::new(Board::new(node, 7, store, metrics, progress)),
             waiters: Arc::new(Waiters::new(10)),
             calls: mpsc::channel(1).1,
             net_events,
@@ -72,7 +75,8 @@ impl Rig {
             writing: Writing::default(),
             reads: HashMap::new(),
             next_read: 0,
-            heard: HashMap::new(),
+            heard: BTreeMap::new(),
+            flushed: None,
         };
         Rig { driver, disk, apply, snap }
     }
@@ -81,6 +85,12 @@ impl Rig {
     fn hear(&mut self, body: Body) {
         self.driver.on_event(Event::Message(said(body))).unwrap();
         self.driver.carry_out_all().unwrap();
+    }
+
+    /// The machine has applied everything up to there.
+    fn applied(&mut self, through: Index) {
+        self.driver.board.progress.on_applied(through);
+        self.driver.see_applied().unwrap();
     }
 
     fn writes(&mut self) -> Vec<quorate_wal::Write> {
@@ -142,7 +152,7 @@ async fn marked_then_installed() {
     assert_eq!(rig.driver.replica.status().applied, Index(1), "not before it is installed");
     still_there(&file).await;
 
-    rig.driver.on_done(Done::Installed).unwrap();
+    rig.driver.on_done(Done::Installed(Members::default())).unwrap();
     rig.driver.carry_out_all().unwrap();
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [Index(10)]);
@@ -177,7 +187,7 @@ async fn nothing_shares_a_group_with_a_snapshot_before_it() {
     assert!(writes.last().is_some_and(|write| write.install.is_some()), "{writes:?}");
     rig.written();
     assert!(matches!(rig.apply.try_recv(), Ok(Work::Install { .. })));
-    rig.driver.on_done(Done::Installed).unwrap();
+    rig.driver.on_done(Done::Installed(Members::default())).unwrap();
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.len(), 1);
 }
@@ -228,7 +238,7 @@ fn settle(rig: &mut Rig, applies: bool) {
     while applies && let Ok(work) = rig.apply.try_recv() {
         if let Work::Apply(entries) = work {
             let through = entries.last().unwrap().index();
-            rig.driver.on_done(Done::Applied { through, members_changed: false }).unwrap();
+            rig.applied(through);
         }
         rig.driver.carry_out_all().unwrap();
     }
@@ -281,4 +291,92 @@ async fn changes_are_judged_by_who_leads_and_knows_all_before_them() {
     let answer = ask(&mut rig, 10, true);
     assert!(answer.is_none(), "{answer:?}");
     assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8), NodeId(10)]);
+}
+
+/// The members with these ids, as a machine has them.
+fn known(ids: &[u64]) -> Members {
+    let member = |id: &u64| quorate_kv::Member { id: *id, ..quorate_kv::Member::default() };
+    let initial = quorate_kv::Initial {
+        node: NodeId(1),
+        cluster_id: 7,
+        members: ids.iter().map(member).collect(),
+        ..quorate_kv::Initial::default()
+    };
+    Store::create(MemoryBackend::new(), initial).unwrap().membership()
+}
+
+#[tokio::test]
+async fn only_of_members_is_it_kept_when_they_were_heard() {
+    let mut rig = Rig::new();
+    let heartbeat = |from: u64| {
+        let body = Body::Heartbeat { commit: Index(1), context: Bytes::new() };
+        let message = RaftMessage::new(NodeId(1), body);
+        let message = RaftMessage { from: NodeId(from), term: Term(2), ..message };
+        NetEvent::Message {
+            from: NodeId(from),
+            payload: Message::Raft(message).encode().concat().into(),
+        }
+    };
+    let heard = |rig: &Rig| rig.driver.heard.keys().map(|id| id.0).collect::<Vec<_>>();
+    let through = Index(1);
+    rig.driver.on_done(Done::Members { through, members: known(&[1, 2, 3]) }).unwrap();
+    for from in [2, 3, 4] {
+        rig.driver.on_net(heartbeat(from)).unwrap();
+    }
+    assert_eq!(heard(&rig), [2, 3], "4 is a stranger, and there may be any number of them");
+    rig.driver.on_done(Done::Members { through, members: known(&[1, 2]) }).unwrap();
+    assert_eq!(heard(&rig), [2]);
+    let listed: Vec<_> = rig.driver.standing().members.iter().map(|member| member.id).collect();
+    assert_eq!(listed, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_flush_ahead_of_what_is_applied_counts_when_that_is() {
+    let mut rig = Rig::new();
+    let prev = EntryId { term: Term(1), index: Index(1) };
+    rig.hear(Body::Append { prev, entries: vec![entry(2), entry(3)].into(), commit: Index(3) });
+    assert!(!rig.writes().is_empty());
+    rig.written();
+    assert!(matches!(rig.apply.try_recv(), Ok(Work::Apply(_))));
+    rig.driver.on_done(Done::Flushed(Index(3))).unwrap();
+    assert_eq!(rig.driver.replica.glance().applied, Index(1), "the members are those as of 1");
+    rig.applied(Index(2));
+    assert_eq!(
+        (rig.driver.replica.glance().applied, rig.driver.flushed),
+        (Index(2), Some(Index(3)))
+    );
+    rig.applied(Index(3));
+    assert_eq!((rig.driver.replica.glance().applied, rig.driver.flushed), (Index(3), None));
+}
+
+#[tokio::test]
+async fn who_says_that_this_log_is_not_ours_says_so_until_it_takes_a_connection() {
+    let refused = |peer| NetEvent::Refused {
+        peer: Some(NodeId(peer)),
+        address: None,
+        by: RefusedBy::Peer,
+        reason: quorate_net::Refusal::OtherLife,
+        suppressed: 0,
+    };
+    let connected = |inbound| NetEvent::Connected { peer: NodeId(2), incarnation: 1, inbound };
+    for (inbound, stops) in [(true, true), (false, false)] {
+        let mut rig = Rig::new();
+        let own = quorate_kv::Member {
+            id: 1,
+            life: quorate_types::Life(1),
+            ..quorate_kv::Member::default()
+        };
+        let others = [2, 3].map(|id| quorate_kv::Member { id, ..quorate_kv::Member::default() });
+        let initial = quorate_kv::Initial {
+            node: NodeId(1),
+            cluster_id: 7,
+            members: [own].into_iter().chain(others).collect(),
+            ..quorate_kv::Initial::default()
+        };
+        rig.driver.members = Store::create(MemoryBackend::new(), initial).unwrap().membership();
+        rig.driver.on_net(refused(2)).unwrap();
+        rig.driver.on_net(connected(inbound)).unwrap();
+        let outcome = rig.driver.on_net(refused(3));
+        assert_eq!(outcome.is_err(), stops, "that the peer dials shows nothing: {inbound}");
+    }
 }
