@@ -7,11 +7,12 @@
 //! nothing themselves: whoever drives the core proposes, applies, and tells them.
 
 mod changes;
+mod stalls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use quorate_types::{Index, NodeId};
+use quorate_types::{Index, NodeId, bug};
 
 use crate::action::Action;
 use crate::configuration::{Member, RaftConfiguration, Suffrage};
@@ -19,6 +20,7 @@ use crate::interface::RaftError;
 use crate::server::ServerId;
 
 pub use changes::{Changes, Fate, Tag, Transfer, admits, stats_of_leader, stats_of_peer};
+pub use stalls::Stalls;
 
 /// One change of the core's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +132,8 @@ impl CoreMembership {
             Action::AddNonvoter { id, address } => {
                 let id = self.comes_in(id, address)?;
                 // Never adds a voter as a learner: in this core that takes its vote.
-                Ok(match self.contains(id) {
+                let is_there = self.contains(id) && !bug!("an-added-learner-loses-its-vote");
+                Ok(match is_there {
                     true => self.moves(id, address),
                     false => Some(CoreChange::AddLearner { id, address: address.clone() }),
                 })

@@ -614,7 +614,9 @@ impl Hand<'_> {
             }
             Action::RemoveServer { id } => raft.remove_server(id, guard, timeout),
             Action::TransferLeadership { id, address } => {
-                return shared.in_time(raft.leadership_transfer_to_server(id, address)).await;
+                shared.in_time(raft.leadership_transfer_to_server(id, address)).await?;
+                shared.note(Note::Done(action.clone()));
+                return Ok(());
             }
             Action::RemoveFailedServer(server) => {
                 shared.application.remove_failed_server(server);
@@ -622,6 +624,7 @@ impl Hand<'_> {
             }
         };
         self.index = shared.in_time(answer).await?;
+        shared.note(Note::Done(action.clone()));
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub enum Note {
         /// Why: the code of the policy, the class of a removal.
         why: String,
     },
+    /// This was asked of Raft, which has done it.
+    Done(Action),
     /// This was wanted and is not done.
     Refused(Refusal),
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Note {
             Note::ReconcileFailed(error) => write!(f, "round ended: {error}"),
             Note::PruneFailed(error) => write!(f, "prune ended: {error}"),
             Note::Doing { action, why } => write!(f, "{action}: {why}"),
+            Note::Done(action) => write!(f, "{action}: done"),
             Note::Refused(refusal) => refusal.fmt(f),
         }
     }

@@ -44,6 +44,8 @@ pub struct PolicyPlan {
     pub leader: Option<ServerId>,
     /// What each server is meant to be.
     pub node_types: BTreeMap<ServerId, NodeType>,
+    /// Whether two voters are better than one: with zones, while votes go over, and if as many are wanted.
+    pub accepts_two_voters: bool,
     /// How the migration stands.
     pub status: UpgradeStatus,
     /// Tolerances, zones, migration and reasons, for operators.
@@ -101,6 +103,9 @@ pub fn plan(
         demotions: draft.demotions,
         leader: draft.leader,
         node_types,
+        accepts_two_voters: settings.has_zones()
+            || settings.target_voters == 2
+            || !upgrade.status.is_quiet(),
         status: upgrade.status,
         state_ext,
         reasons,
@@ -218,8 +223,8 @@ impl Promoter for PolicyPromoter {
         state: &State,
     ) -> RaftChanges {
         let plan = self.plan(now, config, state).unwrap_or_default();
-        let PolicyPlan { promotions, demotions, leader, .. } = plan;
-        RaftChanges { promotions, demotions, leader }
+        let PolicyPlan { promotions, demotions, leader, accepts_two_voters, .. } = plan;
+        RaftChanges { promotions, demotions, leader, accepts_two_voters }
     }
 
     /// While votes go over from old servers to new ones, none of the new ones is removed.

@@ -18,6 +18,9 @@ pub struct RaftChanges {
     pub demotions: Vec<ServerId>,
     /// Who is to lead; nobody leaves it as it is.
     pub leader: Option<ServerId>,
+    /// Whether a single voter may be joined by one other (strict engine only, which otherwise waits for a
+    /// third; beyond the reference).
+    pub accepts_two_voters: bool,
 }
 
 /// Servers that could be removed, each list by id.

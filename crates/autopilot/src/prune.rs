@@ -196,8 +196,12 @@ impl Pruner<'_> {
             let Some(&standing) = self.registry.get(&candidate.id) else { continue };
             let left = potential.saturating_sub(removed).saturating_sub(1);
             let floor = self.config.min_quorum;
+            let voters_left = self.voters().saturating_sub(1);
+            let keeps_floor = self.strictness.voters_keep_floor && standing.is_voter;
             let refusal = if standing.is_potential_voter && left < floor {
                 Some(Reason::MinQuorum { left, floor })
+            } else if keeps_floor && voters_left < floor {
+                Some(Reason::MinQuorum { left: voters_left, floor })
             } else if standing.is_voter && allowed < 1 {
                 Some(Reason::Majority)
             } else {
@@ -223,6 +227,10 @@ impl Pruner<'_> {
             self.registry.remove(&candidate.id);
         }
         self.prune.classes.push(actions);
+    }
+
+    fn voters(&self) -> u64 {
+        self.registry.values().filter(|standing| standing.is_voter).count() as u64
     }
 
     fn strict_refusal(&self, candidate: &Candidate, standing: Standing) -> Option<Reason> {

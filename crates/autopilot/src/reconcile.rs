@@ -55,15 +55,17 @@ pub fn plan_reconcile(
     let mut plan = Plan { state, strictness, electorate, round: Round::default() };
 
     let demotions = plan.demotable(&changes.demotions, leader);
-    let promotions = plan.promotable(now, config, &changes.promotions);
+    let promotions = plan.promotable(now, config, changes);
+    if promotions.is_empty() && plan.waits_for_replacements() {
+        return Ok(plan.round);
+    }
+    // In one change, a replacement leaves their number as it is.
+    let is_joint = can_replace && strictness.replaces_jointly && !promotions.is_empty();
     let is_odd = state.voters.len() % 2 == 1;
-    let first_failed = if is_odd { plan.demote_one_failed(&demotions) } else { None };
+    let first_failed = if is_odd || is_joint { plan.demote_one_failed(&demotions) } else { None };
     plan.promote(&promotions);
     if !promotions.is_empty() {
-        if let Some(failed) = first_failed
-            && can_replace
-            && strictness.replaces_jointly
-        {
+        if let Some(failed) = first_failed.filter(|_| is_joint) {
             plan.join_replacement(failed);
         }
         return Ok(plan.round);
@@ -102,11 +104,11 @@ impl Plan<'_> {
         demotable
     }
 
-    /// Those of `ids` that are well and have no vote, each once.
-    fn promotable(&mut self, now: Time, config: &Config, ids: &[ServerId]) -> Vec<ServerId> {
+    /// Those to be promoted that are well and have no vote, each once.
+    fn promotable(&mut self, now: Time, config: &Config, changes: &RaftChanges) -> Vec<ServerId> {
         let mut seen = BTreeSet::new();
         let mut promotable = Vec::new();
-        for id in ids.iter().filter(|id| seen.insert(*id)) {
+        for id in changes.promotions.iter().filter(|id| seen.insert(*id)) {
             let Some(server) = self.state.servers.get(id) else { continue };
             if server.has_voting_rights() || !server.health.healthy {
                 continue;
@@ -116,7 +118,20 @@ impl Plan<'_> {
                 None => promotable.push(id.clone()),
             }
         }
+        let makes_two = self.state.voters.len() == 1 && promotable.len() == 1;
+        if makes_two && self.strictness.lone_voter_stays && !changes.accepts_two_voters {
+            for id in promotable.drain(..) {
+                self.refuse(Wanted::Promotion, &id, Reason::TwoVoters);
+            }
+        }
         promotable
+    }
+
+    /// Whether somebody was to get a vote and does not yet: whoever was to go for it stays so long, since
+    /// a failed voter may come back.
+    fn waits_for_replacements(&self) -> bool {
+        let is_held = |refusal: &Refusal| refusal.wanted == Wanted::Promotion;
+        self.round.refusals.iter().any(is_held)
     }
 
     fn demote_one_failed(&mut self, demotions: &[ServerId]) -> Option<ServerId> {

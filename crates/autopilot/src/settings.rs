@@ -24,12 +24,19 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The defaults of the parts, but for two: removals leave at least three, and newer servers do not
-    /// take over from older ones unless an operator asks for it.
+    /// The defaults of the parts, but for these: nobody is removed unless an operator asks for it, and then
+    /// at least three are left; newer servers do not take over from older ones by themselves either; and
+    /// who is no more than 10,000 entries behind is healthy.
     fn default() -> Settings {
         let strictness = Strictness::server();
         Settings {
-            config: Config { min_quorum: 3, ..Config::default() },
+            config: Config {
+                cleanup_dead_servers: false,
+                min_quorum: 3,
+                // A busy leader writes Consul's 250 in a few milliseconds.
+                max_trailing_logs: 10_000,
+                ..Config::default()
+            },
             policy: PolicyConfig { disable_upgrade_migration: true, ..PolicyConfig::default() },
             dead_server_threshold: strictness.dead_server_threshold,
             join_grace: strictness.join_grace,
@@ -61,6 +68,8 @@ const FIELDS: [(&str, Kind); 12] = [
     ("target_voters", Kind::Count),
 ];
 
+/// Members that are removed sooner after they died may only have been restarted.
+const DEAD_MIN: Span = Span::from_secs(300);
 /// The longest name of a tag.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -137,6 +146,30 @@ impl Settings {
             _ => Value::Null,
         };
         FIELDS.into_iter().map(|(name, _)| (name.to_owned(), value(name))).collect()
+    }
+
+    /// What is allowed and may well be a mistake, each with the name of its setting.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let dead = self.dead_server_threshold;
+        if dead < DEAD_MIN {
+            let when = match self.config.cleanup_dead_servers {
+                true => "",
+                false => ", once cleanup_dead_servers is on",
+            };
+            warnings.push(format!(
+                "dead_server_threshold: {dead} is less than {DEAD_MIN}: a member that is only restarted may \
+                 be removed for good{when}; it could come back only as a new one, with an empty directory"
+            ));
+        }
+        if self.config.cleanup_dead_servers && self.config.min_quorum < 3 {
+            let floor = self.config.min_quorum;
+            warnings.push(format!(
+                "min_quorum: with {floor}, removals may leave a cluster in which no voter may fail; 3 is the \
+                 least that survives a failure"
+            ));
+        }
+        warnings
     }
 
     /// As the engine takes them.
@@ -271,7 +304,7 @@ mod tests {
         assert!(settings.to_json().values().all(|value| !value.is_null()));
         for (change, name, want) in [
             ("min-quorum=5", "min_quorum", "5"),
-            ("cleanup_dead_servers = false", "cleanup_dead_servers", "false"),
+            ("cleanup_dead_servers = true", "cleanup_dead_servers", "true"),
             ("last-contact-threshold=1500ms", "last_contact_threshold", "\"1.5s\""),
             ("dead_server_threshold=0", "dead_server_threshold", "\"0s\""),
             ("redundancy-zone-tag=zone", "redundancy_zone_tag", "\"zone\""),
@@ -286,6 +319,29 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_a_mistake_is_said_by_name() {
+        for (json, names) in [
+            ("{}", &[][..]),
+            ("{\"cleanup_dead_servers\":true}", &[]),
+            ("{\"dead_server_threshold\":\"5m\"}", &[]),
+            ("{\"dead_server_threshold\":\"299s\"}", &["dead_server_threshold: 4m59s"]),
+            ("{\"dead_server_threshold\":\"0s\"}", &["dead_server_threshold: 0s"]),
+            ("{\"min_quorum\":2}", &[]),
+            (
+                "{\"min_quorum\":2,\"cleanup_dead_servers\":true,\"dead_server_threshold\":\"1s\"}",
+                &["dead_server_threshold: 1s", "min_quorum: with 2"],
+            ),
+        ] {
+            let warnings = Settings::from_json(json.as_bytes()).unwrap().warnings();
+            assert_eq!(warnings.len(), names.len(), "{json}: {warnings:?}");
+            for (warning, name) in warnings.iter().zip(names) {
+                assert!(warning.starts_with(name), "{json}: {warning}");
+            }
+        }
+        assert!(!Settings::default().config.cleanup_dead_servers, "nobody is removed unasked");
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (json, field) in [
             ("", "settings"),
@@ -294,7 +350,7 @@ mod tests {
             ("{\"min_quorums\":3}", "min_quorums"),
             ("{\"min_quorum\":\"3\"}", "min_quorum"),
             ("{\"min_quorum\":-1}", "min_quorum"),
-            ("{\"min_quorum\":0}", "min_quorum"),
+            ("{\"min_quorum\":0,\"cleanup_dead_servers\":true}", "min_quorum"),
             ("{\"cleanup_dead_servers\":1}", "cleanup_dead_servers"),
             ("{\"last_contact_threshold\":200}", "last_contact_threshold"),
             ("{\"last_contact_threshold\":\"200\"}", "last_contact_threshold"),
@@ -319,7 +375,9 @@ mod tests {
         ] {
             assert_eq!(Settings::change_of(text).unwrap_err().field, field, "{text}");
         }
-        let error = Settings::from_json(b"{\"min_quorum\":0}").unwrap_err().to_string();
+        let error = Settings::from_json(b"{\"min_quorum\":0,\"cleanup_dead_servers\":true}")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("min_quorum: cleanup_dead_servers is on"), "{error}");
     }
 }

@@ -65,6 +65,7 @@ pub struct State {
     pub ext: Option<Ext>,
 
     pub(crate) first_state_time: Option<Time>,
+    pub(crate) made_at: Option<Time>,
     pub(crate) reference: Reference,
     pub(crate) configuration_index: Index,
     pub(crate) receiving_snapshot: BTreeSet<ServerId>,
@@ -81,15 +82,21 @@ pub(crate) struct Reference {
 impl State {
     /// The state that follows from `inputs`.
     pub fn next(inputs: &Inputs, promoter: &dyn Promoter, strictness: &Strictness) -> State {
+        let before = inputs.current.as_ref();
+        let unseen = strictness.unseen(before, inputs.now);
+        let held_up = before.filter(|_| Span::ZERO < unseen).map(|before| before.later(unseen));
+        let before = held_up.as_ref().or(before);
         let mut state = State {
             first_state_time: Some(inputs.first_state_time),
+            made_at: Some(inputs.now),
             reference: reference(inputs),
             configuration_index: inputs.configuration.index,
             receiving_snapshot: inputs.receiving_snapshot.clone(),
             ..State::default()
         };
         for member in &inputs.configuration.members {
-            let (server, history) = build(inputs, state.reference, member, promoter, strictness);
+            let (server, history) =
+                build(inputs, before, state.reference, member, promoter, strictness);
             state.histories.insert(member.id.clone(), history);
             state.servers.insert(member.id.clone(), server);
         }
@@ -136,6 +143,18 @@ impl State {
         self.servers.get(id).is_some_and(|server| server.health.healthy)
     }
 
+    /// The same, as if all that is measured from had been so much later.
+    fn later(&self, span: Span) -> State {
+        let mut state = self.clone();
+        for server in state.servers.values_mut() {
+            server.health.stable_since = server.health.stable_since.plus(span);
+        }
+        for history in state.histories.values_mut() {
+            *history = history.later(span);
+        }
+        state
+    }
+
     /// Fills in what follows from the servers alone.
     fn count(&mut self) {
         self.healthy = self.servers.values().all(|server| server.health.healthy);
@@ -166,8 +185,10 @@ fn reference(inputs: &Inputs) -> Reference {
     })
 }
 
+/// `before` is the state before this one, as if no time had gone by unseen.
 fn build(
     inputs: &Inputs,
+    before: Option<&State>,
     reference: Reference,
     member: &Member,
     promoter: &dyn Promoter,
@@ -177,7 +198,7 @@ fn build(
     let mut built = ServerState { state: member.suffrage.into(), ..ServerState::default() };
     built.server.id = id.clone();
 
-    let previous = inputs.current.as_ref().and_then(|state| state.servers.get(id));
+    let previous = before.and_then(|state| state.servers.get(id));
     if let Some(previous) = previous {
         built.server = previous.server.clone();
         built.stats = previous.stats;
@@ -197,8 +218,8 @@ fn build(
         built.stats = *stats;
     }
 
-    let past = inputs.current.as_ref().and_then(|state| state.histories.get(id));
-    let is_first_state = inputs.current.as_ref().is_none_or(|state| state.servers.is_empty());
+    let past = before.and_then(|state| state.histories.get(id));
+    let is_first_state = before.is_none_or(|state| state.servers.is_empty());
     let mut history = past.cloned().unwrap_or_else(|| {
         History::new(inputs.now, is_first_state && built.state.has_voting_rights())
     });

@@ -20,6 +20,12 @@ pub struct Strictness {
     /// A voter that the application does not know counts as one all the same, for the floor and for
     /// how many may go.
     pub stale_voters_count: bool,
+    /// The floor of removals holds for voters alone as well: a server that does not vote yet is nobody to
+    /// fall back on.
+    pub voters_keep_floor: bool,
+    /// A single voter is joined by two others in one round, or by none: two voters need both. A policy
+    /// may ask for two all the same ([`RaftChanges::accepts_two_voters`](crate::RaftChanges)).
+    pub lone_voter_stays: bool,
     /// Only servers that failed or left may be pruned, not those of which nothing is known.
     pub unknown_is_not_failed: bool,
     /// A failed server is pruned only after it was not alive for so long without a break. Servers that
@@ -39,6 +45,9 @@ pub struct Strictness {
     pub one_voter_a_prune: bool,
     /// Stats that were not refreshed for longer count as the last contact plus their age. `None`: never.
     pub stats_age_max: Option<Span>,
+    /// Of the time between two states, no more than this counts as seen: what is beyond it makes nobody
+    /// stable and nobody dead, for the leader itself was held up. `None`: all of it counts.
+    pub unseen_after: Option<Span>,
     /// No call is made any more once leadership is lost.
     pub stops_without_leadership: bool,
     /// Servers whose health comes and goes must be stable for longer.
@@ -67,6 +76,8 @@ impl Strictness {
             leader_stays: false,
             quorum_stays: false,
             stale_voters_count: false,
+            voters_keep_floor: false,
+            lone_voter_stays: false,
             unknown_is_not_failed: false,
             dead_server_threshold: Span::ZERO,
             join_grace: Span::ZERO,
@@ -75,6 +86,7 @@ impl Strictness {
             leader_is_healthy: false,
             one_voter_a_prune: false,
             stats_age_max: None,
+            unseen_after: None,
             stops_without_leadership: false,
             damping: None,
         }
@@ -86,6 +98,8 @@ impl Strictness {
             leader_stays: true,
             quorum_stays: true,
             stale_voters_count: true,
+            voters_keep_floor: true,
+            lone_voter_stays: true,
             unknown_is_not_failed: true,
             dead_server_threshold: Span::from_secs(24 * 3600),
             join_grace: Span::from_secs(600),
@@ -94,6 +108,7 @@ impl Strictness {
             leader_is_healthy: true,
             one_voter_a_prune: true,
             stats_age_max: None,
+            unseen_after: Some(Span::from_secs(10)),
             stops_without_leadership: true,
             damping: Some(Damping {
                 flips: 4,
@@ -109,6 +124,15 @@ impl Strictness {
         match self.stats_age_max {
             Some(age_max) if age_max < age && !reported.is_negative() => reported.plus(age),
             _ => reported,
+        }
+    }
+
+    /// How much of the time since the state before went by unseen.
+    pub(crate) fn unseen(&self, before: Option<&State>, now: Time) -> Span {
+        let made_at = before.and_then(|state| state.made_at);
+        match (self.unseen_after, made_at) {
+            (Some(most), Some(at)) if most < now.since(at) => now.since(at).plus(Span(-most.0)),
+            _ => Span::ZERO,
         }
     }
 
@@ -147,6 +171,19 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn new(now: Time, is_settled: bool) -> History {
         History { joined_at: (!is_settled).then_some(now), ..History::default() }
+    }
+
+    /// As if everything had been so much later.
+    #[must_use]
+    pub(crate) fn later(&self, span: Span) -> History {
+        let later = |at: Time| at.plus(span);
+        History {
+            joined_at: self.joined_at.map(later),
+            not_alive_since: self.not_alive_since.map(later),
+            // Stats grow old whether anybody looks at them or not.
+            stats_at: self.stats_at,
+            flips: self.flips.iter().copied().map(later).collect(),
+        }
     }
 
     pub(crate) fn saw_status(&mut self, now: Time, status: &NodeStatus) {
@@ -245,7 +282,7 @@ impl fmt::Display for Wanted {
 pub enum Reason {
     /// Removals would go below the floor that was set.
     MinQuorum {
-        /// Potential voters there would be.
+        /// Voters there would be, or potential ones.
         left: u64,
         /// The floor.
         floor: u64,
@@ -272,6 +309,8 @@ pub enum Reason {
     Joining,
     /// A voter goes already in this round.
     OneVoterARound,
+    /// It would be the second voter, and two need both.
+    TwoVoters,
     /// It is no healthy voter.
     NotAHealthyVoter,
     /// Its health comes and goes.
@@ -294,6 +333,7 @@ impl Reason {
             Reason::DeadTooShort { .. } => "dead-too-short",
             Reason::Joining => "joining",
             Reason::OneVoterARound => "one-voter-a-round",
+            Reason::TwoVoters => "two-voters",
             Reason::NotAHealthyVoter => "not-a-healthy-voter",
             Reason::Flapping { .. } => "flapping",
         }
@@ -308,6 +348,7 @@ impl fmt::Display for Reason {
             Reason::Quorum { healthy, needed } => write!(f, ": {healthy} healthy of {needed}"),
             Reason::DeadTooShort { dead_for, least } => write!(f, ": {dead_for} of {least}"),
             Reason::Flapping { flips, least } => write!(f, ": {flips} changes, stable for {least}"),
+            Reason::TwoVoters => write!(f, ": two need both; a third has to come with it"),
             Reason::Majority
             | Reason::Leader
             | Reason::Joining

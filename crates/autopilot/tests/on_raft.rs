@@ -15,7 +15,7 @@ use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeType, ConfChangeV2, Config as RaftConfig, EntryType,
     MemoryStorage, Message, Peer, RawNode, decode_conf_change,
 };
-use quorate_types::{Index, NodeId};
+use quorate_types::{Index, NodeId, bugs};
 
 const TICK: Span = Span::from_millis(100);
 const TIMEOUT: Span = Span::from_secs(5);
@@ -520,4 +520,65 @@ fn a_transfer_ends_and_proposals_are_taken_again() {
     assert_eq!(cluster.acknowledged.len(), before + 1);
     let id: ServerId = server_id(NodeId(4));
     cluster.act(&Action::AddNonvoter { id, address: "n4:1".into() }).unwrap();
+}
+
+/// A member is added that is one already, as by a tool that sees to it that all are there.
+fn who_votes_after_all_are_added_again() -> Vec<u64> {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().unwrap();
+    let others: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| *id != leader).collect();
+    for id in others {
+        let _ = cluster.act(&add(id.0));
+    }
+    cluster.voters()
+}
+
+/// Two changes are proposed, one behind the other. How many of them have an answer in the end.
+fn answers_to_two_changes() -> usize {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().unwrap();
+    let now = cluster.now;
+    let node = cluster.node(leader);
+    let asked = [4, 5].map(|id| node.propose(now, &add(id), Index(0)));
+    cluster.pass(5);
+    asked.iter().filter(|asked| asked.is_err()).count() + cluster.node(leader).fates.len()
+}
+
+/// Leadership is to go to a member that cannot be reached. Whether whoever asked for it hears of that
+/// within ten election timeouts.
+fn a_hopeless_transfer_ends() -> bool {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().unwrap();
+    let other = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    cluster.node(other).is_up = false;
+    let (now, id) = (cluster.now, server_id(other));
+    let transfer = Transfer::begin(now, &cluster.node(leader).membership, &id, TIMEOUT).unwrap();
+    cluster.node(leader).raw.transfer_leader(transfer.to());
+    let ticks = 10 * (TIMEOUT.0 / TICK.0);
+    (0..ticks).any(|_| {
+        cluster.pass(1);
+        let led_by = cluster.node(leader).raw.leader();
+        transfer.outcome(cluster.now, led_by, leader).is_some()
+    })
+}
+
+/// What a core like etcd's does to whoever takes its word for everything: each is put back for a while,
+/// and shows.
+#[test]
+fn the_traps_of_such_a_core_are_avoided() {
+    type Story = fn() -> bool;
+    for (trap, story) in [
+        (
+            "an-added-learner-loses-its-vote",
+            (|| who_votes_after_all_are_added_again() == [1, 2, 3]) as Story,
+        ),
+        ("a-second-change-vanishes", || answers_to_two_changes() == 2),
+        ("a-transfer-never-ends", a_hopeless_transfer_ends),
+    ] {
+        assert!(story(), "{trap}: it is avoided");
+        bugs::put_back(Some(trap));
+        let is_avoided = story();
+        bugs::put_back(None);
+        assert!(!is_avoided, "{trap}: put back, and nobody notices");
+    }
 }

@@ -53,6 +53,13 @@ pub enum MemberChange {
     Promote(u64),
     /// A voter becomes a learner.
     Demote(u64),
+    /// A learner becomes a voter in the place of one that becomes a learner, at once.
+    Replace {
+        /// Who loses its vote.
+        demoted: u64,
+        /// Who gets one.
+        promoted: u64,
+    },
 }
 
 const CHANGE_FORMAT: u8 = 1;
@@ -62,16 +69,18 @@ const REMOVE: u8 = 2;
 const UPDATE_PEER_URLS: u8 = 3;
 const PROMOTE: u8 = 4;
 const DEMOTE: u8 = 5;
+const REPLACE: u8 = 6;
 
 impl MemberChange {
-    /// Whom it is about.
+    /// Whom it is about; of a replacement, whoever gets the vote.
     pub fn member(&self) -> u64 {
         match self {
             MemberChange::Add(member) => member.id,
             MemberChange::Remove(id)
             | MemberChange::Promote(id)
             | MemberChange::Demote(id)
-            | MemberChange::UpdatePeerUrls { id, .. } => *id,
+            | MemberChange::UpdatePeerUrls { id, .. }
+            | MemberChange::Replace { promoted: id, .. } => *id,
         }
     }
 
@@ -100,6 +109,11 @@ impl MemberChange {
                 out.put_u8(DEMOTE);
                 put_varint(out, *id);
             }
+            MemberChange::Replace { demoted, promoted } => {
+                out.put_u8(REPLACE);
+                put_varint(out, *demoted);
+                put_varint(out, *promoted);
+            }
         }
     }
 
@@ -122,6 +136,9 @@ impl MemberChange {
             }
             PROMOTE => MemberChange::Promote(reader.varint()?),
             DEMOTE => MemberChange::Demote(reader.varint()?),
+            REPLACE => {
+                MemberChange::Replace { demoted: reader.varint()?, promoted: reader.varint()? }
+            }
             _ => return Err(Malformed("kind of a change of members")),
         };
         reader.end()?;
@@ -188,6 +205,15 @@ impl Members {
                     None => Err(KvError::MemberNotEnoughStarted),
                 }
             }
+            MemberChange::Replace { demoted, promoted } => {
+                let is_learner = |id| self.present.get(id).map(|member| member.is_learner);
+                match (is_learner(demoted), is_learner(promoted)) {
+                    (None, _) | (_, None) => Err(KvError::MemberNotFound),
+                    (_, Some(false)) => Err(KvError::MemberNotLearner),
+                    (Some(true), _) => Err(KvError::MemberNotEnoughStarted),
+                    (Some(false), Some(true)) => Ok(()),
+                }
+            }
         }
     }
 
@@ -207,6 +233,10 @@ impl Members {
             }
             MemberChange::Promote(id) => self.update(*id)?.is_learner = false,
             MemberChange::Demote(id) => self.update(*id)?.is_learner = true,
+            MemberChange::Replace { demoted, promoted } => {
+                self.update(*demoted)?.is_learner = true;
+                self.update(*promoted)?.is_learner = false;
+            }
         }
         self.changed.insert(change.member());
         Ok(())
@@ -398,6 +428,14 @@ mod tests {
             (MemberChange::Demote(1), Ok(())),
             (MemberChange::Demote(3), Err(KvError::MemberNotEnoughStarted)),
             (MemberChange::Demote(7), Err(KvError::MemberNotFound)),
+            (MemberChange::Replace { demoted: 1, promoted: 3 }, Ok(())),
+            (MemberChange::Replace { demoted: 1, promoted: 2 }, Err(KvError::MemberNotLearner)),
+            (
+                MemberChange::Replace { demoted: 3, promoted: 3 },
+                Err(KvError::MemberNotEnoughStarted),
+            ),
+            (MemberChange::Replace { demoted: 7, promoted: 3 }, Err(KvError::MemberNotFound)),
+            (MemberChange::Replace { demoted: 1, promoted: 7 }, Err(KvError::MemberNotFound)),
             (
                 MemberChange::UpdatePeerUrls { id: 1, peer_urls: member(2).peer_urls },
                 Err(KvError::PeerURLExist),

@@ -22,9 +22,15 @@ use crate::frame::{CONTROL_BYTES_MAX, HEADER_BYTES, Kind, put};
 use crate::link::{LinkError, flush};
 
 /// The protocol that this version speaks best.
-pub const PROTOCOL_VERSION: u16 = 1;
+///
+/// ```text
+/// 1   the first
+/// 2   the log has autopilot's settings, members' versions and tags, and replacements of voters: a member
+///     that cannot read these would stop at the first of them, so none is talked with
+/// ```
+pub const PROTOCOL_VERSION: u16 = 2;
 /// The oldest protocol that this version still speaks.
-pub const PROTOCOL_VERSION_MIN: u16 = 1;
+pub const PROTOCOL_VERSION_MIN: u16 = 2;
 
 // No TLS record, no HTTP method and no text starts with this byte.
 const MAGIC: [u8; 8] = *b"\xd1quorate";

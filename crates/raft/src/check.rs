@@ -13,6 +13,7 @@ impl<S: Storage> Raft<S> {
         self.check_log();
         self.check_role();
         self.check_queues();
+        self.check_clock();
     }
 
     fn check_log(&self) {
@@ -53,6 +54,13 @@ impl<S: Storage> Raft<S> {
             core.is_learner == own.is_some_and(|own| own.is_learner),
             "a node knows whether it is a learner"
         );
+    }
+
+    fn check_clock(&self) {
+        let core = &self.core;
+        assert!(core.election_since <= core.now, "no leader was heard from in the future");
+        let is_quiet = core.now < core.quiet_until;
+        assert!(!is_quiet || core.quiet_until <= self.due_at(), "nothing is due in quiet times");
     }
 
     fn check_progress(&self) {

@@ -29,7 +29,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandedOver {
     pub(crate) to: NodeId,
-    pub(crate) ticks_left: u32,
+    /// The tick at which nobody has been heard of for too long.
+    pub(crate) until: u64,
 }
 
 /// What a node was told since it was last asked for work. A node that is idle hears, and says,
@@ -74,17 +75,21 @@ pub(crate) struct Core<S> {
     /// See [`Core::owe_beat`].
     pub(crate) beats_owed: u32,
 
-    /// Ticks since the last sign of a leader, or, on a leader, since the last check of its quorum.
-    pub(crate) election_elapsed: u32,
+    /// Ticks since the node was built. What is due is due at a certain one of them.
+    pub(crate) now: u64,
+    /// Before this tick nothing is due, unless the node is told something; 0 if that is not known.
+    pub(crate) quiet_until: u64,
+    /// The tick of the last sign of a leader, or, on a leader, of the last check of its quorum.
+    pub(crate) election_since: u64,
     /// How many ticks a follower waits in this term.
     pub(crate) election_timeout: u32,
     /// Whether this node has campaigned since it last knew a leader.
     pub(crate) has_stood: bool,
-    /// For so many ticks more, an order to campaign is obeyed once a membership change is applied.
-    pub(crate) late_order_ticks: u32,
-    /// For so many ticks more, a leader may count on this node to help no other into office; only
-    /// with [`Config::lease_ticks`]. Unlike the leader it is known by, it outlasts the term.
-    pub(crate) promise_ticks: u32,
+    /// Before this tick, an order to campaign is obeyed once a membership change is applied.
+    pub(crate) late_order_until: u64,
+    /// Before this tick, a leader may count on this node to help no other into office; only with
+    /// [`Config::lease_ticks`]. Unlike the leader it is known by, it outlasts the term.
+    pub(crate) promised_until: u64,
     /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
     /// and takes no entries until then.
     pub(crate) snapshot_wanted: Option<Index>,
@@ -135,11 +140,13 @@ impl<S: Storage> Core<S> {
             is_learner: false,
             news: News::Anything,
             beats_owed: 0,
-            election_elapsed: 0,
+            now: 0,
+            quiet_until: 0,
+            election_since: 0,
             election_timeout: config.election_tick,
             has_stood: false,
-            late_order_ticks: 0,
-            promise_ticks: 0,
+            late_order_until: 0,
+            promised_until: 0,
             snapshot_wanted: None,
             restored: Index(0),
             is_gone: false,
@@ -188,9 +195,9 @@ impl<S: Storage> Core<S> {
             self.vote = NodeId::NONE;
         }
         self.lead = NodeId::NONE;
-        self.election_elapsed = 0;
+        self.election_since = self.now;
         self.election_timeout = self.draw_election_timeout();
-        self.late_order_ticks = 0;
+        self.late_order_until = 0;
         self.forget_snapshot_request();
         if !bug!("votes-of-an-earlier-campaign-count") {
             self.tracker.reset_votes();
@@ -230,27 +237,30 @@ impl<S: Storage> Core<S> {
     /// Promises a leader to help no other into office for an election timeout.
     pub(crate) fn promise(&mut self) {
         if self.config.lease_ticks > 0 {
-            self.promise_ticks = self.config.election_tick;
+            self.promised_until = self.now + u64::from(self.config.election_tick);
         }
     }
 
     /// Whether a leader may count on that.
     pub(crate) fn has_promised(&self) -> bool {
-        self.promise_ticks > 0
+        self.now < self.promised_until
     }
 
-    /// A tick of a node that does not lead.
-    pub(crate) fn tick_orders(&mut self) {
-        self.late_order_ticks = self.late_order_ticks.saturating_sub(1);
-        self.promise_ticks = self.promise_ticks.saturating_sub(1);
-        if let Some(handed_over) = &mut self.handed_over {
-            handed_over.ticks_left = handed_over.ticks_left.saturating_sub(1);
-            if handed_over.ticks_left == 0 {
-                let to = handed_over.to;
-                self.handed_over = None;
-                self.end_transfer(to, TransferOutcome::TimedOut);
-            }
+    /// Gives up on a transfer of which nobody has heard for too long.
+    pub(crate) fn end_late_transfer(&mut self) {
+        if let Some(handed_over) = self.handed_over.take_if(|of| of.until <= self.now) {
+            self.end_transfer(handed_over.to, TransferOutcome::TimedOut);
         }
+    }
+
+    /// The next tick at which a node that does not lead has something to do.
+    pub(crate) fn due_at(&self) -> u64 {
+        let election = match self.is_promotable() {
+            true => self.election_since + u64::from(self.election_timeout),
+            false => u64::MAX,
+        };
+        let transfer = self.handed_over.as_ref().map_or(u64::MAX, |of| of.until);
+        election.min(transfer)
     }
 
     pub(crate) fn end_transfer(&mut self, to: NodeId, outcome: TransferOutcome) {
@@ -498,15 +508,16 @@ impl<S: Storage> Core<S> {
         own.is_some_and(|own| !own.is_learner) && !self.log.has_unstable_snapshot()
     }
 
-    pub(crate) fn is_past_election_timeout(&self) -> bool {
-        self.election_timeout <= self.election_elapsed
+    /// Ticks since [`Core::election_since`].
+    pub(crate) fn election_elapsed(&self) -> u64 {
+        self.now - self.election_since
     }
 
     /// Whether this node heard from a leader so lately that no election is due.
     pub(crate) fn is_in_lease(&self) -> bool {
         self.config.check_quorum
             && !self.lead.is_none()
-            && self.election_elapsed < self.config.election_tick
+            && self.election_elapsed() < u64::from(self.config.election_tick)
     }
 
     /// Whether this node may help a candidate into office whose log ends at `last`.

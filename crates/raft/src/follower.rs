@@ -87,7 +87,7 @@ pub(crate) fn propose<S: Storage>(
 
 /// The leader of this term gave a sign of life.
 pub(crate) fn hear_from<S: Storage>(core: &mut Core<S>, leader: NodeId) {
-    core.election_elapsed = 0;
+    core.election_since = core.now;
     core.promise();
     core.is_gone = false;
     if core.lead != leader {

@@ -29,10 +29,10 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
-    heartbeat_elapsed: u32,
-    /// Counts the ticks of this leadership, from [`Config::lease_ticks`](crate::Config::lease_ticks)
-    /// on, so that a lease that began at 0 is over.
-    ticks: u64,
+    /// The tick of the last heartbeats.
+    heartbeat_since: u64,
+    /// The tick at which this leadership began.
+    office_since: u64,
     /// Whom leadership is being handed to; [`NodeId::NONE`] for nobody.
     transferee: NodeId,
     /// The last membership change that may not be applied yet stands at or before this index.
@@ -57,15 +57,16 @@ impl Leader {
     pub(crate) fn take_office<S: Storage>(core: &mut Core<S>) -> Result<Self, Error> {
         core.reset(core.term);
         core.lead = core.id;
-        core.promise_ticks = 0;
+        core.promised_until = 0;
         if let Some(own) = core.tracker.progress.get_mut(core.id) {
             own.become_replicate();
             own.recent_active = true;
         }
         // Somewhere in what is already there a change may stand; looking for it is not worth it.
         let pending_change = core.log.last_index();
-        let ticks = u64::from(core.config.lease_ticks);
-        let mut leader = Leader { pending_change, ticks, ..Leader::default() };
+        let (heartbeat_since, office_since) = (core.now, core.now);
+        let mut leader =
+            Leader { pending_change, heartbeat_since, office_since, ..Leader::default() };
         core.tracer.role = Role::Leader;
         core.trace(TracingEventName::BecomeLeader);
         leader.append(core, vec![Entry::default()])?;
@@ -142,27 +143,30 @@ impl Leader {
 
     // The clock.
 
-    /// Counts a tick. Says whether something is due.
-    pub(crate) fn count_tick<S: Storage>(&mut self, core: &Core<S>) -> bool {
-        self.heartbeat_elapsed = self.heartbeat_elapsed.saturating_add(1);
-        self.age();
-        core.config.heartbeat_tick <= self.heartbeat_elapsed
-            || core.config.election_tick <= core.election_elapsed
-            || self.departure.is_some()
+    /// The next tick at which something is due.
+    pub(crate) fn due_at<S: Storage>(&self, core: &Core<S>) -> u64 {
+        let heartbeat = self.heartbeat_since + u64::from(core.config.heartbeat_tick);
+        let election = core.election_since + u64::from(core.config.election_tick);
+        let departure = self.departure.as_ref().map_or(u64::MAX, Departure::ends_at);
+        heartbeat.min(election).min(departure)
+    }
+
+    fn is_heartbeat_due<S: Storage>(&self, core: &Core<S>) -> bool {
+        u64::from(core.config.heartbeat_tick) <= core.now - self.heartbeat_since
     }
 
     /// Owes heartbeats if nothing else is due, and nothing is to be said with them. Says whether it
     /// does.
     pub(crate) fn beat_if_idle<S: Storage>(&mut self, core: &mut Core<S>) -> bool {
-        let is_idle = core.config.heartbeat_tick <= self.heartbeat_elapsed
-            && core.election_elapsed < core.config.election_tick
+        let is_idle = self.is_heartbeat_due(core)
+            && core.election_elapsed() < u64::from(core.config.election_tick)
             && self.departure.is_none()
             && self.transferee.is_none()
             && self.reads.len() == 0
             && self.stamp(core).is_none()
             && core.may_owe_beat();
         if is_idle {
-            self.heartbeat_elapsed = 0;
+            self.heartbeat_since = core.now;
             core.owe_heartbeats();
         }
         is_idle
@@ -170,8 +174,8 @@ impl Leader {
 
     /// Does what is due.
     pub(crate) fn on_time<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
-        if core.config.election_tick <= core.election_elapsed {
-            core.election_elapsed = 0;
+        if u64::from(core.config.election_tick) <= core.election_elapsed() {
+            core.election_since = core.now;
             if core.config.check_quorum {
                 let next = check_quorum(core);
                 if !matches!(next, Next::Stay) {
@@ -180,26 +184,29 @@ impl Leader {
             }
             self.end_transfer(core, TransferOutcome::TimedOut);
         }
-        if core.config.heartbeat_tick <= self.heartbeat_elapsed {
-            self.heartbeat_elapsed = 0;
+        if self.is_heartbeat_due(core) {
+            self.heartbeat_since = core.now;
             self.beat(core);
             self.repeat_order(core);
         }
-        self.tick_departure(core)
+        self.depart_if_late(core)
     }
 
     fn beat<S: Storage>(&mut self, core: &mut Core<S>) {
         core.broadcast_heartbeat(&self.reads.context(self.stamp(core)));
     }
 
-    /// A tick has passed, whether or not something is done about it.
-    pub(crate) fn age(&mut self) {
-        self.ticks += 1;
+    /// A tick has passed that brings no heartbeat nearer.
+    pub(crate) fn skip_tick(&mut self) {
+        self.heartbeat_since += 1;
     }
 
-    /// What heartbeats say about when they were sent, where that matters.
+    /// What heartbeats say about when they were sent, where that matters: the ticks of this
+    /// leadership, counted from [`Config::lease_ticks`](crate::Config::lease_ticks) on, so that a
+    /// lease that began at 0 is over.
     fn stamp<S>(&self, core: &Core<S>) -> Option<u64> {
-        (core.config.lease_ticks > 0).then_some(self.ticks)
+        let lease_ticks = u64::from(core.config.lease_ticks);
+        (lease_ticks > 0).then(|| core.now - self.office_since + lease_ticks)
     }
 
     /// Whether nobody else can have been elected so far.

@@ -140,15 +140,28 @@ impl<S: Storage> Raft<S> {
         if matches!(next, Next::Stay) { Ok(()) } else { self.turn(next) }
     }
 
-    /// Counts one tick of the clock. Says whether something is due, which [`Raft::on_time`] does.
+    /// Counts one tick of the clock. Says whether something may be due.
     pub(crate) fn count_tick(&mut self) -> bool {
-        let core = &mut self.core;
-        core.election_elapsed = core.election_elapsed.saturating_add(1);
-        match &mut self.role {
-            RoleState::Leader(leader) => leader.count_tick(core),
+        self.core.now += 1;
+        self.core.quiet_until <= self.core.now
+    }
+
+    /// Whether something is due, which [`Raft::on_time`] does. If not, no tick need be looked at
+    /// until something is.
+    pub(crate) fn is_due(&mut self) -> bool {
+        if !matches!(self.role, RoleState::Leader(_)) {
+            self.core.end_late_transfer();
+        }
+        self.core.quiet_until = self.due_at();
+        self.core.quiet_until <= self.core.now
+    }
+
+    /// The next tick at which this node has something to do, if it is told nothing until then.
+    pub(crate) fn due_at(&self) -> u64 {
+        match &self.role {
+            RoleState::Leader(leader) => leader.due_at(&self.core),
             RoleState::Follower | RoleState::PreCandidate | RoleState::Candidate => {
-                core.tick_orders();
-                core.is_past_election_timeout() && core.is_promotable()
+                self.core.due_at()
             }
         }
     }
@@ -167,7 +180,7 @@ impl<S: Storage> Raft<S> {
             let next = leader.on_time(&mut self.core)?;
             return self.turn(next);
         }
-        self.core.election_elapsed = 0;
+        self.core.election_since = self.core.now;
         self.hup(self.campaign_type())
     }
 
@@ -277,7 +290,7 @@ impl<S: Storage> Raft<S> {
             core.note(Note::VoteGranted { candidate, term, pre_vote });
             core.send_at(term, candidate, reply(false));
             if !pre_vote {
-                core.election_elapsed = 0;
+                core.election_since = core.now;
                 core.vote = candidate;
             }
         } else {
@@ -329,8 +342,8 @@ impl<S: Storage> Raft<S> {
         core.log.applied_to(applied, encoded_bytes)?;
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_applied(core, payload_bytes)?;
-        } else if core.late_order_ticks > 0 && self.campaign_refusal()?.is_none() {
-            self.core.late_order_ticks = 0;
+        } else if core.now < core.late_order_until && self.campaign_refusal()?.is_none() {
+            self.core.late_order_until = 0;
             self.hup(CampaignType::Transfer)?;
         }
         Ok(())
@@ -450,7 +463,7 @@ impl<S: Storage> Raft<S> {
                     && kind == CampaignType::Transfer
                     && core.config.hand_over_on_removal
                 {
-                    core.late_order_ticks = core.config.election_tick;
+                    core.late_order_until = core.now + u64::from(core.config.election_tick);
                 }
                 Ok(())
             }

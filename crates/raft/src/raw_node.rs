@@ -143,29 +143,42 @@ impl<S: Storage> RawNode<S> {
     ///
     /// Only a [`Fatal`].
     pub fn tick(&mut self) -> Result<(), Error> {
-        // Most ticks of most nodes are counted, and that is all; most others are a leader's pulse.
-        if self.fatal.is_none() && (!self.raft.count_tick() || self.raft.beat_if_idle()) {
-            Ok(())
-        } else {
-            self.on_time()
-        }
+        // Most ticks of most nodes are counted, and that is all.
+        if self.raft.count_tick() { self.heed_tick() } else { Ok(()) }
     }
 
     // Apart, so that a tick that is only counted does not pay for what it does not do.
     #[inline(never)]
-    fn on_time(&mut self) -> Result<(), Error> {
+    fn heed_tick(&mut self) -> Result<(), Error> {
+        if self.fatal.is_none() {
+            if !self.raft.is_due() {
+                self.settle();
+                return Ok(());
+            }
+            // Most of what is due is a leader's pulse.
+            if self.raft.beat_if_idle() {
+                return Ok(());
+            }
+        }
         self.run(|node| node.raft.on_time())
+    }
+
+    /// Notices that all work is done, so that nobody need look for some until there is more.
+    fn settle(&mut self) {
+        if self.raft.core.news == News::Anything && !self.has_work() {
+            self.raft.core.news = News::Nothing;
+        }
+        self.check_if_debug();
     }
 
     /// Lets time pass for a group that is known to be quiet: the node grows impatient, and does
     /// nothing about it. etcd's library has this method only for old users.
     pub fn tick_quiesced(&mut self) {
-        let elapsed = &mut self.raft.core.election_elapsed;
-        *elapsed = elapsed.saturating_add(1);
         // A lease runs out all the same, and so does what a voter promised.
-        self.raft.core.promise_ticks = self.raft.core.promise_ticks.saturating_sub(1);
+        self.raft.core.now += 1;
+        self.raft.core.quiet_until = 0;
         if let Some(leader) = self.raft.leader_mut() {
-            leader.age();
+            leader.skip_tick();
         }
     }
 
@@ -523,6 +536,8 @@ impl<S: Storage> RawNode<S> {
         }
     }
 
+    // Apart, as in `tick`.
+    #[inline(never)]
     fn has_work(&self) -> bool {
         let core = &self.raft.core;
         core.beats_owed > 0 || self.has_work_but_beats()
@@ -723,7 +738,7 @@ impl<S: Storage> RawNode<S> {
 
     /// Ticks since the last sign of a leader or, on a leader, since the last check of its quorum.
     pub fn election_elapsed(&self) -> u32 {
-        self.raft.core.election_elapsed
+        u32::try_from(self.raft.core.election_elapsed()).unwrap_or(u32::MAX)
     }
 
     /// How many ticks without a leader make this node campaign.
@@ -734,6 +749,7 @@ impl<S: Storage> RawNode<S> {
     /// Fixes that number until the node's role changes next. For tests and scripts.
     pub fn set_randomized_election_timeout(&mut self, ticks: u32) {
         self.raft.core.election_timeout = ticks.max(1);
+        self.raft.core.quiet_until = 0;
     }
 
     /// Asserts what holds between any two calls. Costs about as much as a heartbeat round.
@@ -759,6 +775,7 @@ impl<S: Storage> RawNode<S> {
         }
         self.raft.core.queue_beats();
         self.raft.core.news = News::Anything;
+        self.raft.core.quiet_until = 0;
         let result = work(self);
         match &result {
             Err(Error::Fatal(fatal)) => self.fatal = Some(Box::new(fatal.clone())),

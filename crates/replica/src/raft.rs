@@ -500,6 +500,12 @@ impl OnRaft {
         Ok(())
     }
 
+    /// Whether committed entries wait for those before them.
+    pub(crate) fn awaits_applied(&self, core: &Core) -> bool {
+        let handed_out = self.applies.back().map_or(core.applied, |pending| pending.last);
+        handed_out < self.raft.basic_status().hard_state.commit
+    }
+
     fn drop_snapshot(&mut self, core: &mut Core) {
         self.raft.storage_mut().drop_snapshot();
         core.effects.drop_snapshot = true;

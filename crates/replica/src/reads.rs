@@ -105,6 +105,11 @@ impl Reads {
         context.freeze()
     }
 
+    /// Whether reads are answered as soon as more is applied.
+    pub(crate) fn await_applied(&self) -> bool {
+        !self.confirmed.is_empty()
+    }
+
     /// The engine confirmed the round of this context at `index`.
     pub(crate) fn on_confirmed(&mut self, context: &[u8], index: Index) {
         let Some(round) = self.take_round(context) else { return };

@@ -209,6 +209,17 @@ impl Replica {
         }
     }
 
+    /// Whether it can do something as soon as it hears that more is applied. Otherwise that may be told
+    /// whenever something else is.
+    pub fn awaits_applied(&self) -> bool {
+        match &self.engine {
+            Running::Raft(raft) => {
+                self.core.reads.await_applied() || raft.awaits_applied(&self.core)
+            }
+            Running::Zab(_) => true,
+        }
+    }
+
     /// Whether this replica leads and has applied every membership change that there is, so that its
     /// machine knows what a further one would change. With ZAB none can be made.
     pub fn may_change(&self) -> bool {

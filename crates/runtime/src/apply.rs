@@ -20,6 +20,7 @@ use crate::machine::{Reading, StateFile};
 use crate::metrics::{Metrics, SLOW_APPLY};
 use crate::node::{Answer, FatalError};
 use crate::peers::agree;
+use crate::progress::Progress;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
@@ -51,12 +52,14 @@ pub(crate) enum Work {
 
 /// What came of it, and of what other threads do for the loop.
 pub(crate) enum Done {
-    /// Everything up to here is applied.
-    Applied {
+    /// Everything up to here is applied, and somebody waits for that; see the type of this name.
+    Progress(Index),
+    /// The members may differ from before, by what is applied up to here.
+    Members {
         /// The last index.
         through: Index,
-        /// The members as of then, where they may differ from before.
-        members: Option<Members>,
+        /// The members as of then.
+        members: Members,
     },
     /// Everything up to here is durable in the state.
     Flushed(Index),
@@ -87,6 +90,7 @@ pub(crate) struct Applier {
     /// The directory's lock: held as long as anything here may write.
     pub(crate) lock: Arc<File>,
     pub(crate) done: mpsc::UnboundedSender<Done>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Applier {
@@ -242,7 +246,6 @@ impl Applier {
                 }
             }
             let may_differ = members_changed || applied.members_changed;
-            let members = may_differ.then(|| self.store.membership());
             let from = done;
             done += applied.responses.len();
             let answers = requests[from..done]
@@ -252,7 +255,12 @@ impl Applier {
                 .collect();
             self.waiters.answer_all(answers);
             let through = entries[done - 1].index;
-            let _ = self.done.send(Done::Applied { through, members });
+            if may_differ {
+                let members = self.store.membership();
+                let _ = self.done.send(Done::Members { through, members });
+            }
+            // After the members, so that who knows of this knows of them.
+            self.progress.on_applied(through);
         }
         Ok(())
     }

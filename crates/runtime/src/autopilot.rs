@@ -66,6 +66,7 @@ impl Logger for TracingLogger {
             Note::Doing { action, why } => {
                 tracing::info!(target: "autopilot", %action, why, "changes the cluster");
             }
+            Note::Done(_) => tracing::debug!(target: "autopilot", "{note}"),
             // Said again every round as long as it lasts.
             Note::Refused(refusal) => {
                 tracing::debug!(target: "autopilot", code = refusal.why.code(), "{refusal}");

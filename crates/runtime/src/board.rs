@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::node::NodeStatus;
+use crate::progress::Progress;
 
 /// Written by the loop, read by everyone.
 pub(crate) struct Board {
@@ -19,13 +20,14 @@ pub(crate) struct Board {
     store: Arc<Store>,
     term: AtomicU64,
     commit: AtomicU64,
-    applied: AtomicU64,
     is_leader: AtomicBool,
     is_learner: AtomicBool,
     /// The known leader (0: none), watched by whoever waits for one.
     leader: watch::Sender<NodeId>,
     /// What is applied, watched by whoever follows the state.
     applied_to: watch::Sender<Index>,
+    /// What is applied and not yet published here.
+    pub(crate) progress: Arc<Progress>,
     /// How often the membership was set, as of the last look at it.
     memberships: AtomicU64,
     pub(crate) metrics: Arc<Metrics>,
@@ -37,6 +39,7 @@ impl Board {
         cluster: u64,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
+        progress: Arc<Progress>,
     ) -> Self {
         Board {
             node,
@@ -44,13 +47,13 @@ impl Board {
             store,
             term: AtomicU64::new(0),
             commit: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
             is_leader: AtomicBool::new(false),
             is_learner: AtomicBool::new(false),
             leader: watch::Sender::new(NodeId::NONE),
             applied_to: watch::Sender::new(Index(0)),
             memberships: AtomicU64::new(0),
             metrics,
+            progress,
         }
     }
 
@@ -59,7 +62,6 @@ impl Board {
         let picture = replica.glance();
         self.term.store(picture.term.0, Ordering::Relaxed);
         self.commit.store(picture.commit.0, Ordering::Relaxed);
-        self.applied.store(picture.applied.0, Ordering::Relaxed);
         self.is_leader.store(picture.role == Role::Leader, Ordering::Relaxed);
         // Before anybody hears of it who then serves by it.
         if self.memberships.swap(picture.memberships, Ordering::Relaxed) != picture.memberships {
@@ -87,7 +89,14 @@ impl Board {
     }
 
     pub(crate) fn applied(&self) -> watch::Receiver<Index> {
-        self.applied_to.subscribe()
+        let applied = self.applied_to.subscribe();
+        self.progress.ask();
+        applied
+    }
+
+    /// Whether anybody follows what is applied.
+    pub(crate) fn is_followed(&self) -> bool {
+        0 < self.applied_to.receiver_count()
     }
 
     /// Cheap enough to be asked for every call.
@@ -104,7 +113,7 @@ impl Board {
             is_learner: self.is_learner(),
             term: Term(self.term.load(Ordering::Relaxed)),
             commit: Index(self.commit.load(Ordering::Relaxed)),
-            applied: Index(self.applied.load(Ordering::Relaxed)),
+            applied: self.applied_to.borrow().max(self.progress.through()),
             db_bytes: self.store.size_bytes(),
             db_in_use_bytes: self.store.in_use_bytes(),
         }

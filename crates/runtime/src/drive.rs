@@ -14,20 +14,21 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_kv::{Command, MemberChange, Members};
 use quorate_net::{Net, NetEvent, PeerStatus, RefusedBy};
-use quorate_raft::{ConfChange, ConfChangeType, Role};
+use quorate_raft::Role;
 use quorate_replica as replica;
 use quorate_replica::{
     Asked, Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica,
-    RequestId, Step, Write, Writing, seal_change, speaks_for,
+    RequestId, Step, Write, Writing, speaks_for,
 };
 use quorate_types::{Index, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
 use crate::board::Board;
+use crate::changing::change_of_engine;
 use crate::disk::{self, Written};
 use crate::node::{Answer, FatalError, Judge, Standing};
 use crate::notes;
@@ -91,6 +92,7 @@ impl Driver {
         let mut clock = crate::clock::ticks(self.tick);
         // What storage held may already ask for something.
         self.carry_out_all()?;
+        let mut has_progress = false;
         loop {
             self.board.metrics.turns.add(1);
             tokio::select! {
@@ -103,6 +105,7 @@ impl Driver {
                     Some(done) => self.on_done(done)?,
                     None => return Err(FatalError::Thread("the apply thread has ended")),
                 },
+                () = std::future::ready(()), if has_progress => {}
                 Some(event) = self.net_events.recv() => self.on_net(event)?,
                 call = self.calls.recv() => match call {
                     None | Some(Call::Stop) => return Ok(()),
@@ -115,9 +118,7 @@ impl Driver {
             while let Ok(written) = self.written.try_recv() {
                 self.on_written(written)?;
             }
-            while let Ok(done) = self.done.try_recv() {
-                self.on_done(done)?;
-            }
+            self.see_applied()?;
             for _ in 0..BATCH_MAX {
                 let Ok(event) = self.net_events.try_recv() else { break };
                 self.on_net(event)?;
@@ -133,6 +134,23 @@ impl Driver {
             if cfg!(debug_assertions) {
                 self.replica.check();
             }
+            let (board, replica) = (&self.board, &self.replica);
+            has_progress = board.progress.settle(replica.glance().applied, || {
+                board.is_followed() || replica.awaits_applied() || self.flushed.is_some()
+            });
+        }
+    }
+
+    /// Takes what the machine has to tell, and how far it is.
+    fn see_applied(&mut self) -> Result<(), FatalError> {
+        // First the index: whatever was told before it is in the queue.
+        let through = self.board.progress.through();
+        while let Ok(done) = self.done.try_recv() {
+            self.on_done(done)?;
+        }
+        match self.replica.glance().applied < through {
+            true => self.on_done(Done::Progress(through)),
+            false => Ok(()),
         }
     }
 
@@ -196,22 +214,7 @@ impl Driver {
         });
         match judged {
             Ok(change) => {
-                let mut context = BytesMut::new();
-                seal_change(request, glance.term, &mut context);
-                change.encode(&mut context);
-                let (node_id, context) = (NodeId(change.member()), context.freeze());
-                let change_type = match &change {
-                    MemberChange::Add(member) if member.is_learner => {
-                        ConfChangeType::AddLearnerNode
-                    }
-                    // To demote a voter is to add a learner.
-                    MemberChange::Demote(_) => ConfChangeType::AddLearnerNode,
-                    MemberChange::Remove(_) => ConfChangeType::RemoveNode,
-                    MemberChange::UpdatePeerUrls { .. } => ConfChangeType::UpdateNode,
-                    // To promote a learner is to add a voter.
-                    _ => ConfChangeType::AddNode,
-                };
-                let change = ConfChange { id: request.0, change_type, node_id, context }.into();
+                let change = change_of_engine(request, glance.term, &change);
                 self.on_event(Event::ProposeChange { request, change })
             }
             Err(refused) => {
@@ -320,10 +323,12 @@ impl Driver {
 
     fn on_done(&mut self, done: Done) -> Result<(), FatalError> {
         match done {
-            Done::Applied { through, members } => {
-                if let Some(members) = members {
-                    self.on_members(members)?;
-                }
+            Done::Progress(through) => {
+                self.on_event(Event::Applied(through))?;
+                self.on_flushed()
+            }
+            Done::Members { through, members } => {
+                self.on_members(members)?;
                 self.on_event(Event::Applied(through))?;
                 self.on_flushed()
             }

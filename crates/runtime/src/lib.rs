@@ -12,6 +12,7 @@
 mod apply;
 mod autopilot;
 mod board;
+mod changing;
 mod clock;
 mod disk;
 mod drive;
@@ -22,6 +23,7 @@ mod metrics;
 mod node;
 mod notes;
 mod peers;
+mod progress;
 mod restore;
 mod room;
 mod snapshot;

@@ -162,11 +162,10 @@ pub(crate) fn agree(conf_state: &ConfState, members: &Members) -> bool {
         let members = members.iter().filter(|member| member.is_learner == learns);
         members.map(|member| NodeId(member.id)).collect()
     };
-    let voters = conf_state.voters.iter().chain(&conf_state.voters_outgoing);
+    // Whoever a joint configuration is about to make a learner is one in the list at once.
     let learners = conf_state.learners.iter().chain(&conf_state.learners_next);
-    let voters: BTreeSet<NodeId> = voters.copied().collect();
-    // Who is to become a learner still votes in a joint configuration.
-    let learners: BTreeSet<NodeId> = learners.copied().filter(|id| !voters.contains(id)).collect();
+    let voters: BTreeSet<NodeId> = conf_state.voters.iter().copied().collect();
+    let learners: BTreeSet<NodeId> = learners.copied().collect();
     (voters, learners) == (listed(false), listed(true))
 }
 
@@ -323,6 +322,16 @@ mod tests {
             };
             assert_eq!(agree(&conf_state, &members), want, "{conf_state:?} {members:?}");
         }
+        // 3 takes the place of 2, which votes until the joint configuration is left.
+        let joint = ConfState {
+            voters: nodes(&[1, 3]),
+            voters_outgoing: nodes(&[1, 2]),
+            learners_next: nodes(&[2]),
+            auto_leave: true,
+            ..ConfState::default()
+        };
+        assert!(agree(&joint, &list(&[1, 3], &[2])));
+        assert!(!agree(&joint, &list(&[1, 2, 3], &[])));
     }
 
     #[test]

@@ -43,6 +43,7 @@ use crate::machine::{StateFile, told_now_and_then};
 use crate::metrics::Metrics;
 use crate::node::{Inner, Node, NodeConfig, OTHER_LIFE, REMOVED};
 use crate::peers::{Peers, is_other_life, known_lives};
+use crate::progress::Progress;
 use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
@@ -489,11 +490,17 @@ fn run(
     let mut peers = Peers::new(net.clone(), config.node, life, 2 * election_ticks);
     peers.on_members_changed(&members).map_err(net_error)?;
 
-    let board =
-        Arc::new(Board::new(config.node, config.cluster, Arc::clone(&store), metrics.clone()));
     let (calls_sender, calls) = mpsc::channel(4096);
     let (written_sender, written) = mpsc::unbounded_channel();
     let (done_sender, done) = mpsc::unbounded_channel();
+    let progress = Arc::new(Progress::new(done_sender.clone()));
+    let board = Arc::new(Board::new(
+        config.node,
+        config.cluster,
+        Arc::clone(&store),
+        metrics.clone(),
+        Arc::clone(&progress),
+    ));
     let (disk_sender, disk_inbox) = blocking::channel();
     let (apply_sender, apply_inbox) = blocking::channel();
     let (stopped_sender, stopped) = watch::channel(None);
@@ -530,6 +537,7 @@ fn run(
         state_file: Arc::clone(&state_file),
         lock: Arc::clone(&lock),
         done: done_sender,
+        progress,
     };
 
     let weak_lock = Arc::downgrade(&lock);

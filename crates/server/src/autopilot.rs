@@ -13,7 +13,7 @@ pub(crate) mod answers;
 mod site;
 pub(crate) mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use quorate_autopilot::{
 };
 use quorate_kv::{Command, Setting};
 use quorate_runtime::TokioHost;
-use quorate_types::{Index, Term};
+use quorate_types::{Index, NodeId, Term};
 
 use crate::local::Local;
 use site::Site;
@@ -31,6 +31,12 @@ use telling::Telling;
 
 /// How often to see whether this member still leads and what is set has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many rounds without it, and what is said again is news.
+const NEWS_AFTER_ROUNDS: u32 = 3;
+/// So many updates late, and the leader itself was held up.
+const UNSEEN_AFTER_UPDATES: u32 = 5;
+/// Promoted members that are remembered.
+const PROMOTED_MAX: usize = 1024;
 
 /// How autopilot is set up on this member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub(crate) struct Pilot {
     /// What is set, as last read, and by which entry.
     read: Mutex<Option<(Index, Result<Settings, ConfigError>)>>,
     telling: Arc<Telling>,
+    /// Members that got their votes from autopilot here, for operators who ask for the same.
+    promoted: Mutex<BTreeSet<NodeId>>,
 }
 
 /// One reign of this member.
@@ -75,7 +83,14 @@ pub(crate) struct Picture {
 
 impl Pilot {
     pub(crate) fn new(config: AutopilotConfig) -> Pilot {
-        Pilot { config, office: Mutex::new(None), read: Mutex::new(None), telling: Arc::default() }
+        let news_after = NEWS_AFTER_ROUNDS * config.reconcile_interval;
+        Pilot {
+            config,
+            office: Mutex::default(),
+            read: Mutex::default(),
+            telling: Arc::new(Telling::new(news_after)),
+            promoted: Mutex::default(),
+        }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -84,6 +99,20 @@ impl Pilot {
 
     pub(crate) fn telling(&self) -> &Telling {
         &self.telling
+    }
+
+    fn promoted(&self, id: NodeId) {
+        let mut promoted = self.promoted.lock().unwrap_or_else(PoisonError::into_inner);
+        if promoted.len() == PROMOTED_MAX {
+            promoted.pop_first();
+        }
+        promoted.insert(id);
+    }
+
+    /// Whether autopilot has given a member its vote, on this member and since it started.
+    pub(crate) fn has_promoted(&self, id: u64) -> bool {
+        let promoted = self.promoted.lock().unwrap_or_else(PoisonError::into_inner);
+        promoted.contains(&NodeId(id))
     }
 
     /// The latest state, while this member leads and has made one.
@@ -133,6 +162,8 @@ impl Pilot {
     }
 
     fn options(&self, strictness: Strictness) -> Result<Options, OptionError> {
+        let unseen_after = Some(span(UNSEEN_AFTER_UPDATES * self.config.update_interval));
+        let strictness = Strictness { unseen_after, ..strictness };
         let options = Options::default()
             .with_update_interval(span(self.config.update_interval))?
             .with_reconcile_interval(span(self.config.reconcile_interval))?;
@@ -173,7 +204,7 @@ impl Local {
     /// Sees to it that the engine runs by what is set.
     async fn take_office(&self, term: Term) {
         let pilot = self.pilot();
-        if self.store().autopilot().is_none() {
+        if self.store().autopilot().is_none() && pilot.config.settings != Settings::default() {
             self.seed_settings().await;
         }
         // Settings that this version cannot read stop the engine from acting, not from saying so.
@@ -200,7 +231,8 @@ impl Local {
         autopilot.start(Signal::new()).await;
     }
 
-    /// Has the cluster begin with the settings of this member, so that every leader goes by the same.
+    /// Has the cluster begin with what this member was told to begin with, so that every leader goes by
+    /// the same. What nobody was told to set need not be written down.
     async fn seed_settings(&self) {
         let json = serde_json::Value::Object(self.pilot().config.settings.to_json()).to_string();
         let expected = Some(Index(0));

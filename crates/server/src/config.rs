@@ -28,8 +28,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_autopilot::Span;
-
 pub use flags::{FLAGS, Flag, IGNORED};
 pub use problem::{ConfigError, Problems};
 pub use sources::Sources;
@@ -40,8 +38,6 @@ use crate::urls::Url;
 
 /// Election timeout, in heartbeats, below which a few late ones would cost the leader its office.
 const ELECTION_HEARTBEATS_MIN: u64 = 5;
-/// A member that is dead for less may be one that is only restarted.
-const DEAD_MIN: Span = Span::from_secs(300);
 
 /// Checked settings of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,15 +185,6 @@ impl Config {
                 problems.push(ConfigError::FixedMembers { flag });
             }
         }
-        let contact = self.autopilot.settings.config.last_contact_threshold;
-        if contact <= Span::from_millis(i64::try_from(self.heartbeat_ms).unwrap_or(i64::MAX)) {
-            let why = format!(
-                "last_contact_threshold: {contact} is not more than --heartbeat-interval, {} ms: no \
-                 follower would stay healthy",
-                self.heartbeat_ms
-            );
-            problems.push(ConfigError::Part { origin: sources.origin("autopilot-config"), why });
-        }
         self.check_cluster(problems);
     }
 
@@ -237,12 +224,8 @@ impl Config {
                 self.warnings.push(format!("--{flag} {url}: nobody can connect to that address"));
             }
         }
-        let dead = self.autopilot.settings.dead_server_threshold;
-        if self.autopilot.settings.config.cleanup_dead_servers && dead < DEAD_MIN {
-            self.warnings.push(format!(
-                "--autopilot-config: a member that does not answer for {dead} is removed for good; one \
-                 that is only restarted may take longer"
-            ));
+        for warning in self.autopilot.settings.warnings() {
+            self.warnings.push(format!("--autopilot-config: {warning}"));
         }
         if self.initial_cluster.len().is_multiple_of(2) {
             let count = self.initial_cluster.len();

@@ -106,6 +106,9 @@ impl Rules {
             MemberChange::Promote(id) => self.judge_promote(*id, standing),
             // The others have to do without its vote, whether it stays or not.
             MemberChange::Remove(id) | MemberChange::Demote(id) => self.judge_remove(*id, standing),
+            MemberChange::Replace { demoted, promoted } => {
+                self.judge_replace(*demoted, *promoted, standing)
+            }
             MemberChange::UpdatePeerUrls { .. } => Ok(()),
             // Nobody has thought about it yet.
             _ => Err(KvError::Unhealthy),
@@ -158,7 +161,32 @@ impl Rules {
         Ok(())
     }
 
-    fn judge_promote(&self, id: u64, standing: &Standing) -> Result<(), KvError> {
+    /// As a promotion and a demotion, but for the one number of voters; and the voters of before have to
+    /// agree as well.
+    fn judge_replace(
+        &self,
+        demoted: u64,
+        promoted: u64,
+        standing: &Standing,
+    ) -> Result<(), KvError> {
+        self.judge_ready(promoted, standing)?;
+        if find(standing, demoted)?.is_learner || NodeId(demoted) == standing.leader {
+            return Err(KvError::MemberNotEnoughStarted);
+        }
+        let voters = self.voters(standing);
+        let quorum = majority(voters.len());
+        let enough_before = quorum <= healthy(&voters);
+        let rest: Vec<Voter> = voters.into_iter().filter(|voter| voter.id != demoted).collect();
+        let is_up = usize::from(standing.connected.contains_key(&NodeId(promoted)));
+        // Whatever is set, a joint change that cannot be agreed on would stop everything.
+        match enough_before && quorum <= healthy(&rest) + is_up {
+            true => Ok(()),
+            false => Err(KvError::Unhealthy),
+        }
+    }
+
+    /// Whether a learner has enough of the log to vote.
+    fn judge_ready(&self, id: u64, standing: &Standing) -> Result<(), KvError> {
         if !find(standing, id)?.is_learner {
             return Err(KvError::MemberNotLearner);
         }
@@ -167,6 +195,11 @@ impl Rules {
         if its == 0 || its.saturating_mul(100) < leaders.saturating_mul(READY_PERCENT) {
             return Err(KvError::LearnerNotReady);
         }
+        Ok(())
+    }
+
+    fn judge_promote(&self, id: u64, standing: &Standing) -> Result<(), KvError> {
+        self.judge_ready(id, standing)?;
         if !self.is_strict {
             return Ok(());
         }
@@ -239,6 +272,12 @@ impl Local {
                         let members = members.into_iter().map(convert::member).collect();
                         return Ok(Changed { members, added });
                     }
+                    // Autopilot was quicker: what is asked for has been done.
+                    Ok(Err(KvError::MemberNotLearner)) if self.has_promoted(&ask) => {
+                        let members = self.store().members();
+                        let members = members.into_iter().map(convert::member).collect();
+                        return Ok(Changed { members, added: None });
+                    }
                     Ok(Err(refused)) => return Err(status::of_kv(refused)),
                     Err(ProposeError::NotLeader) if is_passed_on => {
                         return Err(status::of_kv(KvError::NotLeader));
@@ -263,6 +302,11 @@ impl Local {
         };
         let in_time = tokio::time::timeout(self.request_timeout(), changed).await;
         in_time.unwrap_or_else(|_| Err(status::of_kv(self.timeout(start))))
+    }
+
+    /// Whether a promotion is one that this member's autopilot has made already.
+    fn has_promoted(&self, ask: &Ask) -> bool {
+        matches!(ask, Ask::Promote(id) if self.pilot().has_promoted(*id))
     }
 
     /// Asks the leader. [`KvError::NotLeader`] says that nobody has taken the change.

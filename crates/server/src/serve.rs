@@ -178,7 +178,7 @@ impl Server {
                     () = local.keep_autopilot() => {}
                     () = local.keep_compact(compaction) => {}
                     () = local.keep_comparing(compare_every) => {}
-                    () = watching.run(local.applied(), progress_every) => {}
+                    () = watching.run(|| local.applied(), progress_every) => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
                 }
             }

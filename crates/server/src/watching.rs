@@ -19,8 +19,8 @@ use crate::status;
 pub(crate) struct Watching {
     store: Arc<Store>,
     shared: Mutex<Shared>,
-    /// Somebody has room again who is behind.
-    room: Notify,
+    /// Somebody has room again who is behind, or is the first to watch.
+    wanted: Notify,
     /// Events that were handed to a stream's connection.
     events: AtomicU64,
 }
@@ -56,25 +56,26 @@ impl Watching {
         let limits = WatchLimits { response_bytes_max, ..WatchLimits::default() };
         let watches = Watches::new(limits, &store);
         let shared = Mutex::new(Shared { watches, wakers: BTreeMap::new() });
-        Watching { store, shared, room: Notify::new(), events: AtomicU64::new(0) }
+        Watching { store, shared, wanted: Notify::new(), events: AtomicU64::new(0) }
     }
 
-    /// Tells watchers what is applied, and every so often how far they are. Ends with the node, or
-    /// with the storage.
+    /// Tells watchers what is applied, which `follow` begins to follow, and every so often how far they
+    /// are. Ends with the storage, or with the node while anybody watches.
     pub(crate) async fn run(
         self: Arc<Self>,
-        mut applied: watch::Receiver<Index>,
+        follow: impl Fn() -> watch::Receiver<Index>,
         progress_every: Duration,
     ) {
         let mut progress = pin!(tokio::time::sleep(a_little_more_than(progress_every)));
+        let mut applied = None;
         loop {
             tokio::select! {
-                changed = applied.changed() => {
-                    if changed.is_err() {
+                is_over = ended(&mut applied) => {
+                    if is_over {
                         return;
                     }
                 }
-                () = self.room.notified() => {}
+                () = self.wanted.notified() => {}
                 () = &mut progress => {
                     let next = a_little_more_than(progress_every);
                     progress.as_mut().reset(tokio::time::Instant::now() + next);
@@ -89,8 +90,10 @@ impl Watching {
             }
             // Writes cost nothing here while nobody watches. Who begins to, begins at what is there.
             if self.shared().watches.watchers_count() == 0 {
+                applied = None;
                 continue;
             }
+            applied.get_or_insert_with(&follow);
             loop {
                 match self.with(Watches::advance).await {
                     Ok(true) => {}
@@ -133,7 +136,11 @@ impl Watching {
         let this = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
             let mut shared = this.shared();
+            let had_watchers = 0 < shared.watches.watchers_count();
             let outcome = work(&mut shared.watches, &this.store);
+            if !had_watchers && 0 < shared.watches.watchers_count() {
+                this.wanted.notify_one();
+            }
             for stream in shared.watches.take_ready() {
                 if let Some(waker) = shared.wakers.get(&stream) {
                     waker.notify_one();
@@ -152,6 +159,14 @@ impl Watching {
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until more is applied, for ever if that is not followed; true when there will be no more.
+async fn ended(applied: &mut Option<watch::Receiver<Index>>) -> bool {
+    match applied {
+        Some(applied) => applied.changed().await.is_err(),
+        None => std::future::pending().await,
     }
 }
 
@@ -183,7 +198,7 @@ impl Stream {
         let mut shared = self.watching.shared();
         let response = shared.watches.take(self.id);
         if response.is_some() && shared.watches.is_behind() {
-            self.watching.room.notify_one();
+            self.watching.wanted.notify_one();
         }
         let events = response.as_ref().map_or(0, |response| response.events.len() as u64);
         if 0 < events {

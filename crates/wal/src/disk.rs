@@ -61,6 +61,12 @@ pub trait Disk: Send + Sync + 'static {
     /// it; it never waits.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
 
+    /// Whether a file may be read by another thread than the one that opened it, ahead of it. Without
+    /// an answer of its own a disk is asked by one thread only, one thing after the other.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
+
     /// Whether someone holds the lock of this file. One that is not there is not locked.
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
         self.lock(path).map(|lock| lock.is_none())
@@ -178,6 +184,10 @@ impl Disk for RealDisk {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn reads_ahead(&self) -> bool {
+        true
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {

@@ -82,8 +82,10 @@
 mod disk;
 mod error;
 mod ledger;
+mod reader;
 mod record;
 mod recover;
+mod replay;
 mod segment;
 mod survey;
 mod wal;

@@ -462,13 +462,15 @@ impl Record {
     }
 }
 
+const TOO_LONG: Damage = Damage::Nonsense { what: "its parts are longer than the whole" };
+
 /// A body that is being taken apart from its front.
 struct Body(Bytes);
 
 impl Body {
     fn need(&self, bytes: usize) -> Result<(), Damage> {
         if self.0.len() < bytes {
-            return Err(Damage::Nonsense { what: "its parts are longer than the whole" });
+            return Err(TOO_LONG);
         }
         Ok(())
     }
@@ -513,14 +515,22 @@ impl Body {
             return Err(Damage::Nonsense { what: "it has no room for its entries" });
         }
         let mut entries = Vec::with_capacity(count as usize);
+        let mut at = 0;
         for number in 0..u64::from(count) {
             let Some(index) = first.checked_add(number) else {
                 return Err(Damage::Nonsense { what: "its indexes run over" });
             };
-            let (stamp, length, kind) = (self.u64()?, self.u32()?, self.u8()?);
-            let data = self.bytes(length)?;
+            let Some(head) = self.0.get(at..at + ENTRY_BYTES) else { return Err(TOO_LONG) };
+            let (stamp, length, kind) = (u64_at(head, 0), u32_at(head, 8) as usize, head[12]);
+            at += ENTRY_BYTES;
+            if self.0.len() - at < length {
+                return Err(TOO_LONG);
+            }
+            let data = self.0.slice(at..at + length);
+            at += length;
             entries.push(LogEntry { index: Index(index), stamp, kind, data });
         }
+        self.0.advance(at);
         Ok(entries)
     }
 }

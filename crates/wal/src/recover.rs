@@ -15,33 +15,23 @@
 //! Everything else is damage and refused. What remains in doubt is one case: a disk that loses
 //! whole sectors of the last synced group, before any record was written behind it, looks the same
 //! as a write cut short. Telling these apart would take a second write and sync for every group.
-//!
-//! # Replay
-//!
-//! Records are applied one by one in the order they were written, to the same [`Ledger`] that
-//! checked them then, whether or not a later record covers them: an overwrite below a later mark
-//! still takes away what it took away.
 
-use std::collections::VecDeque;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
-use quorate_types::{Index, LogEntry, bug};
+use quorate_types::{Index, bug};
 
 use crate::disk::{DiskFile, read_all, sync_dir, write_all};
 use crate::ledger::{Ledger, Segment};
+use crate::reader::{BLOCK_BYTES, Blocks, LogFile, Reader};
 use crate::record::{
-    Base, FORMAT, HeaderFault, Pen, Record, RecordHeader, SECTOR, SegmentHeader, is_zero,
-    zero_sectors,
+    FORMAT, HeaderFault, Pen, Record, RecordHeader, SECTOR, SegmentHeader, is_zero, zero_sectors,
 };
+use crate::replay::Replay;
 use crate::segment::{self, LOCK, SPARE};
 use crate::survey::Seen;
 use crate::{Damage, Disk, Identity, Recovered, TornTail, WalError};
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
-/// How much is read from the disk at once.
-const BLOCK_BYTES: u64 = 1 << 20;
 
 /// A log as it was found, and what is left to do before it may be written to.
 pub(crate) struct Found {
@@ -108,7 +98,7 @@ pub(crate) fn read(
     mut reading: Reading<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Found, WalError> {
-    let mut files = Vec::new();
+    let (mut files, mut segments) = (Vec::new(), Vec::new());
     for (sequence, first) in names(disk, dir)? {
         let path = dir.join(segment::name(sequence, first));
         let opened = match reading {
@@ -117,25 +107,48 @@ pub(crate) fn read(
         };
         let file = opened.map_err(|error| WalError::io("open", &path, error))?;
         let bytes = file.len().map_err(|error| WalError::io("measure", &path, error))?;
-        files.push((Segment::new(sequence, first, bytes), path, file));
+        segments.push(Segment::new(sequence, first, bytes));
+        files.push(LogFile::new(path, bytes, file));
     }
-    let total = files.iter().map(|(segment, ..)| segment.bytes).sum();
+    let (replay, end) = std::thread::scope(|scope| {
+        let blocks = Blocks::of(&files, disk, scope);
+        replay_all(&files, segments, blocks, &mut reading, progress)
+    })?;
+    let last = files.pop().expect("a log has a segment");
+    finish(dir, last, end, replay)
+}
+
+/// Where the log ends, and how.
+struct End {
+    scan: Scan,
+    /// The segment before the last.
+    before: Option<Scan>,
+    torn: Option<TornTail>,
+}
+
+/// Checks and applies all that the files hold.
+fn replay_all(
+    files: &[LogFile],
+    segments: Vec<Segment>,
+    mut blocks: Blocks<'_>,
+    reading: &mut Reading<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Replay, End), WalError> {
+    let total = files.iter().map(|file| file.bytes).sum();
     let last = files.len() - 1;
     let mut done = 0;
     progress(0, total);
 
     let mut replay: Option<Replay> = None;
     let mut before: Option<Scan> = None;
-    for (number, (segment, path, file)) in files.into_iter().enumerate() {
-        let bytes = segment.bytes;
-        let done_before = done;
-        let mut report = |read| progress(done_before + read, total);
-        let mut reader = Reader::new(file, path, bytes, &mut report);
+    for (number, (file, segment)) in files.iter().zip(segments).enumerate() {
+        let mut report = |read| progress(done + read, total);
+        let mut reader = Reader::new(file, number, &mut blocks, &mut report);
         let mut scan = Scan::start(&mut reader, &segment, before.as_ref())?;
         let identity = scan.identity;
-        let Segment { sequence, first, .. } = segment;
+        let Segment { sequence, first, bytes, .. } = segment;
         reading.visit(Seen::Segment { file: &scan.path, sequence, first, bytes, identity });
-        scan.replay(&mut reader, segment, &mut replay, &mut reading)?;
+        scan.replay(&mut reader, segment, &mut replay, reading)?;
         let is_growing = number == last && reading.is_live();
         let torn = if is_growing { None } else { scan.check_end(&mut reader, number == last)? };
         if let Some(before) = &before
@@ -145,13 +158,11 @@ pub(crate) fn read(
             return Err(before.damaged(Damage::Unsealed));
         }
         done += bytes;
-        if number < last {
-            before = Some(scan);
-            continue;
+        if number == last {
+            let replay = replay.expect("a scan begins with a base");
+            return Ok((replay, End { scan, before, torn }));
         }
-        let Reader { file, path, .. } = reader;
-        let replay = replay.expect("a scan begins with a base");
-        return finish(dir, file, path, scan, before, torn, replay);
+        before = Some(scan);
     }
     unreachable!("a log without segments is refused when its names are read")
 }
@@ -162,8 +173,9 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Result<Identity, WalError
     let path = dir.join(segment::name(sequence, first));
     let file = disk.open_to_read(&path).map_err(|error| WalError::io("open", &path, error))?;
     let bytes = file.len().map_err(|error| WalError::io("measure", &path, error))?;
-    let mut unheard = |_| {};
-    let mut reader = Reader::new(file, path, bytes, &mut unheard);
+    let (mut unheard, files) = (|_| {}, [LogFile::new(path, bytes, file)]);
+    let mut blocks = Blocks::now(&files);
+    let mut reader = Reader::new(&files[0], 0, &mut blocks, &mut unheard);
     Ok(Scan::start(&mut reader, &Segment::new(sequence, first, bytes), None)?.identity)
 }
 
@@ -189,15 +201,8 @@ fn names(disk: &dyn Disk, dir: &Path) -> Result<Vec<(u64, Index)>, WalError> {
     Ok(segments)
 }
 
-fn finish(
-    dir: &Path,
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
-    scan: Scan,
-    before: Option<Scan>,
-    torn: Option<TornTail>,
-    replay: Replay,
-) -> Result<Found, WalError> {
+fn finish(dir: &Path, last: LogFile, end: End, replay: Replay) -> Result<Found, WalError> {
+    let End { scan, before, torn } = end;
     let Replay { ledger, entries, hard_state } = replay;
     if let Some((first, last)) = ledger.missing() {
         let oldest = &ledger.segments()[0];
@@ -214,7 +219,9 @@ fn finish(
         torn,
         loosened: None,
     };
-    Ok(Found { recovered, ledger, file, path, floor: scan.floor, pen: scan.pen, seal })
+    let path = last.path.clone();
+    let (file, floor, pen) = (last.into_file(), scan.floor, scan.pen);
+    Ok(Found { recovered, ledger, file, path, floor, pen, seal })
 }
 
 impl Found {
@@ -285,25 +292,29 @@ struct Scan {
 impl Scan {
     /// Reads the segment's header and checks that the segment belongs behind `before`.
     fn start(
-        reader: &mut Reader<'_>,
+        reader: &mut Reader<'_, '_>,
         segment: &Segment,
         before: Option<&Scan>,
     ) -> Result<Self, WalError> {
-        if reader.bytes < SECTOR_BYTES {
+        if reader.file.bytes < SECTOR_BYTES {
             return Err(reader.damaged(0, Damage::NotSegment));
         }
         let (header, crc) = match SegmentHeader::decode(reader.bytes(0, SECTOR_BYTES)?) {
             Ok(header) => header,
             Err(HeaderFault::Damaged(damage)) => return Err(reader.damaged(0, damage)),
             Err(HeaderFault::Format(found)) => {
-                return Err(WalError::Format { file: reader.path.clone(), found, known: FORMAT });
+                return Err(WalError::Format {
+                    file: reader.file.path.clone(),
+                    found,
+                    known: FORMAT,
+                });
             }
         };
         let SegmentHeader { identity, sequence, first, bytes, before_end, before_crc } = header;
         if let Some(before) = before
             && before.identity != identity
         {
-            let (file, wanted) = (reader.path.clone(), before.identity);
+            let (file, wanted) = (reader.file.path.clone(), before.identity);
             return Err(WalError::Foreign { file, found: identity, wanted });
         }
         if (sequence, first) != (segment.sequence, segment.first) {
@@ -315,8 +326,8 @@ impl Scan {
             let what = "the header's place in the order of segments is impossible";
             return Err(reader.damaged(0, Damage::Nonsense { what }));
         }
-        if bytes != reader.bytes || !bytes.is_multiple_of(SECTOR_BYTES) {
-            let damage = Damage::FileLength { bytes: reader.bytes, wanted: bytes };
+        if bytes != reader.file.bytes || !bytes.is_multiple_of(SECTOR_BYTES) {
+            let damage = Damage::FileLength { bytes: reader.file.bytes, wanted: bytes };
             return Err(reader.damaged(0, damage));
         }
         if let Some(before) = before
@@ -325,14 +336,14 @@ impl Scan {
             return Err(before.damaged(Damage::Successor { wanted: before_end }));
         }
         let pen = Pen::new(sequence, crc);
-        let path = reader.path.clone();
+        let path = reader.file.path.clone();
         Ok(Scan { identity, path, pen, floor: 0, records: 0, sealed: false })
     }
 
     /// Reads and applies the segment's records, up to its seal or the first that is not whole.
     fn replay(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut Reader<'_, '_>,
         segment: Segment,
         replay: &mut Option<Replay>,
         reading: &mut Reading<'_>,
@@ -372,9 +383,9 @@ impl Scan {
     /// The record at the pen; none where nothing was written, or not all.
     fn next(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut Reader<'_, '_>,
     ) -> Result<Option<(RecordHeader, Record)>, WalError> {
-        let (offset, left) = (self.pen.offset, reader.bytes - self.pen.offset);
+        let (offset, left) = (self.pen.offset, reader.file.bytes - self.pen.offset);
         if left == 0 {
             return Ok(None);
         }
@@ -420,16 +431,15 @@ impl Scan {
     /// Looks at all that stands behind the last whole record, and judges it.
     fn check_end(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut Reader<'_, '_>,
         is_last: bool,
     ) -> Result<Option<TornTail>, WalError> {
         let end = self.pen.offset;
         let behind = if self.sealed { end + SECTOR_BYTES } else { end };
         let (mut dirt, mut witness) = (None, None);
         let mut offset = behind;
-        while offset < reader.bytes {
-            let bytes = BLOCK_BYTES.min(reader.bytes - offset);
-            let block = reader.bytes(offset, bytes)?;
+        while offset < reader.file.bytes {
+            let block = reader.at_hand(offset)?;
             if !is_zero(block) {
                 for (number, sector) in block.chunks(SECTOR).enumerate() {
                     if is_zero(sector) {
@@ -446,7 +456,7 @@ impl Scan {
                     }
                 }
             }
-            offset += bytes;
+            offset += block.len() as u64;
         }
         if let Some(witness) = witness
             && !bug!("damage-is-cut-off-as-a-torn-tail")
@@ -463,7 +473,7 @@ impl Scan {
             let sequence = self.pen.sequence + 1;
             return Err(self.damaged(Damage::MissingSegment { sequence }));
         }
-        if is_last && reader.bytes < end + SECTOR_BYTES {
+        if is_last && reader.file.bytes < end + SECTOR_BYTES {
             let what = "it leaves no room for the end of its segment";
             return Err(self.damaged(Damage::Nonsense { what }));
         }
@@ -477,163 +487,5 @@ impl Scan {
     /// Damage where this segment's whole records end.
     fn damaged(&self, damage: Damage) -> WalError {
         WalError::damaged(&self.path, self.pen.offset, damage)
-    }
-}
-
-/// The log in the making.
-struct Replay {
-    ledger: Ledger,
-    /// Those behind the mark whose contents are known.
-    entries: VecDeque<LogEntry>,
-    hard_state: Option<Bytes>,
-}
-
-impl Replay {
-    /// A segment begins: the first one sets the log up, the others must agree with it.
-    fn begin(replay: &mut Option<Self>, base: Base, segment: Segment) -> Result<(), Damage> {
-        if segment.first != base.last.next() {
-            return Err(Damage::Base);
-        }
-        let replay = match replay {
-            Some(replay) if replay.base() == base => replay,
-            Some(_) => return Err(Damage::Base),
-            None => {
-                let Base { mark, last, last_stamp, hard_state } = base;
-                let fits = if mark.index == last {
-                    mark.stamp == last_stamp
-                } else {
-                    mark.index < last && mark.stamp <= last_stamp
-                };
-                if !fits {
-                    return Err(Damage::Nonsense { what: "its mark is not in its log" });
-                }
-                let ledger = Ledger::new(mark, last, last_stamp);
-                replay.insert(Replay { ledger, entries: VecDeque::new(), hard_state })
-            }
-        };
-        replay.ledger.begin_segment(segment);
-        Ok(())
-    }
-
-    fn base(&self) -> Base {
-        Base {
-            mark: self.ledger.mark().clone(),
-            last: self.ledger.last(),
-            last_stamp: self.ledger.last_stamp(),
-            hard_state: self.hard_state.clone(),
-        }
-    }
-
-    fn apply(&mut self, record: Record) -> Result<(), Damage> {
-        match record {
-            Record::Write { hard_state, install, cut, entries } => {
-                if let Some((mark, keeps_tail)) = install {
-                    // What was decided then is decided the same way now, where that can be told.
-                    if !self.ledger.is_missing(mark.index)
-                        && keeps_tail != self.ledger.keeps_tail(&mark)
-                    {
-                        let what = "its snapshot meets the log in another way than it says";
-                        return Err(Damage::Nonsense { what });
-                    }
-                    self.ledger.install(&mark, keeps_tail).map_err(Damage::Misfit)?;
-                    if keeps_tail { self.forget_to(mark.index) } else { self.entries.clear() }
-                }
-                if let Some((from, stamp)) = cut {
-                    if !self.ledger.cut_again(from, stamp).map_err(Damage::Misfit)? {
-                        let what = "it takes entries away that were there in another way";
-                        return Err(Damage::Nonsense { what });
-                    }
-                    while self.entries.back().is_some_and(|entry| from <= entry.index) {
-                        self.entries.pop_back();
-                    }
-                }
-                self.ledger.append(&entries).map_err(Damage::Misfit)?;
-                if let (Some(first), Some(oldest)) = (entries.first(), self.entries.front()) {
-                    let known = (first.index - oldest.index) as usize;
-                    if !bug!("overwritten-entries-rise-from-the-dead") {
-                        self.entries.truncate(known);
-                    } else if known + entries.len() <= self.entries.len() {
-                        for (place, entry) in (known..).zip(entries) {
-                            self.entries[place] = entry;
-                        }
-                        return Ok(());
-                    } else {
-                        self.entries.truncate(known);
-                    }
-                }
-                self.entries.extend(entries);
-                self.hard_state = hard_state.or_else(|| self.hard_state.take());
-            }
-            Record::Compact(mark) => {
-                self.ledger.compact(&mark).map_err(Damage::Misfit)?;
-                self.forget_to(mark.index);
-            }
-            Record::Base(_) | Record::Seal(_) => {
-                return Err(Damage::Nonsense { what: "it stands in the middle of a segment" });
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_to(&mut self, index: Index) {
-        while self.entries.front().is_some_and(|entry| entry.index <= index) {
-            self.entries.pop_front();
-        }
-    }
-}
-
-/// A segment's file, read front to back in large blocks.
-struct Reader<'a> {
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
-    bytes: u64,
-    block: Bytes,
-    block_start: u64,
-    report: &'a mut dyn FnMut(u64),
-}
-
-impl<'a> Reader<'a> {
-    fn new(
-        file: Box<dyn DiskFile>,
-        path: PathBuf,
-        bytes: u64,
-        report: &'a mut dyn FnMut(u64),
-    ) -> Self {
-        Reader { file, path, bytes, block: Bytes::new(), block_start: 0, report }
-    }
-
-    /// These bytes of the file, which must be inside it.
-    fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8], WalError> {
-        let place = self.load(offset, bytes)?;
-        Ok(&self.block[place])
-    }
-
-    /// The same, sharing memory with others of the block they are in.
-    fn shared(&mut self, offset: u64, bytes: u64) -> Result<Bytes, WalError> {
-        let place = self.load(offset, bytes)?;
-        Ok(self.block.slice(place))
-    }
-
-    /// Reads a block that holds these bytes, unless the last one does; says where in it they are.
-    fn load(&mut self, offset: u64, bytes: u64) -> Result<Range<usize>, WalError> {
-        assert!(offset + bytes <= self.bytes, "lengths are checked before they are read");
-        let block_end = self.block_start + self.block.len() as u64;
-        if offset < self.block_start || block_end < offset + bytes {
-            let take = bytes.max(BLOCK_BYTES).min(self.bytes - offset);
-            // Its memory is used again, unless someone keeps a part of it.
-            let block = std::mem::take(&mut self.block).try_into_mut();
-            let mut block = block.unwrap_or_else(|_| BytesMut::zeroed(take as usize));
-            block.resize(take as usize, 0);
-            read_all(&*self.file, &mut block, offset)
-                .map_err(|error| WalError::io("read", &self.path, error))?;
-            (self.block, self.block_start) = (block.freeze(), offset);
-            (self.report)(offset + take);
-        }
-        let start = (offset - self.block_start) as usize;
-        Ok(start..start + bytes as usize)
-    }
-
-    fn damaged(&self, offset: u64, damage: Damage) -> WalError {
-        WalError::damaged(&self.path, offset, damage)
     }
 }

@@ -134,7 +134,9 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         return format!("demote: {why}");
     }
     if draft.promotions.contains(id) {
-        return "promote: stable".to_owned();
+        let is_second = view.state.voters.len() == 1 && draft.promotions.len() == 1;
+        let why = if is_second { "would be the second voter" } else { "stable" };
+        return format!("promote: {why}");
     }
     if draft.leader.as_ref() == Some(id) {
         return "transfer: to lead".to_owned();

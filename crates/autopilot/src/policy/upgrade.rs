@@ -49,6 +49,11 @@ impl UpgradeStatus {
         }
     }
 
+    /// Whether nothing is being migrated.
+    pub(super) fn is_quiet(self) -> bool {
+        matches!(self, UpgradeStatus::Disabled | UpgradeStatus::Idle)
+    }
+
     /// Whether the voters of this moment are as many as there ought to be.
     pub(super) fn is_settled(self) -> bool {
         matches!(

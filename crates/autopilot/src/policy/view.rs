@@ -81,6 +81,16 @@ impl<'a> View<'a> {
         server.has_voting_rights() && !server.health.healthy && (!self.is_alive(id) || is_over)
     }
 
+    /// Whether it was unhealthy for so long that another is to have its vote, where nothing hangs on a
+    /// few seconds: a voter that is only restarted keeps it.
+    pub(super) fn is_failed_for_long(&self, id: &ServerId) -> bool {
+        let server = self.server(id);
+        let unhealthy_for = self.now.since(server.health.stable_since);
+        server.has_voting_rights()
+            && !server.health.healthy
+            && self.config.server_stabilization_time <= unhealthy_for
+    }
+
     /// Who is to lead instead of a leader that ought not to.
     pub(super) fn best_voter(&self) -> Option<&'a ServerId> {
         self.eligible_voters().find(|id| self.is_healthy(id))

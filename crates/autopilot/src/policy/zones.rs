@@ -72,19 +72,32 @@ pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     assignment
 }
 
+/// All that can, or up to the number that is wanted; then those that wait take the place of failed voters.
 fn without_zones(view: &View<'_>, active: &[&ServerId]) -> Assignment {
-    let limit = match view.settings.target_voters {
-        0 => usize::MAX,
-        target => usize::try_from(target)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(view.eligible_voters().count()),
+    let node_types = active.iter().map(|id| ((*id).clone(), NodeType::Voter)).collect();
+    let candidates = active.iter().filter(|id| view.is_candidate(id)).map(|id| (*id).clone());
+    let target = match view.settings.target_voters {
+        0 => {
+            return Assignment {
+                promotions: candidates.collect(),
+                node_types,
+                ..Assignment::default()
+            };
+        }
+        target => usize::try_from(target).unwrap_or(usize::MAX),
     };
-    let candidates = active.iter().filter(|id| view.is_candidate(id)).take(limit);
-    Assignment {
-        promotions: candidates.map(|id| (*id).clone()).collect(),
-        demotions: Vec::new(),
-        node_types: active.iter().map(|id| ((*id).clone(), NodeType::Voter)).collect(),
-    }
+    let voter_count = view.eligible_voters().count();
+    let is_leader = |id: &&ServerId| view.state.leader.as_ref() == Some(*id);
+    let mut failed: Vec<&ServerId> =
+        view.eligible_voters().filter(|id| view.is_failed_for_long(id) && !is_leader(id)).collect();
+    // The one that failed first is the least likely to come back.
+    failed.reverse();
+    let wanted = target.saturating_sub(voter_count - failed.len());
+    let promotions: Vec<ServerId> = candidates.take(wanted).collect();
+    let too_many = (voter_count + promotions.len()).saturating_sub(target);
+    failed.truncate(promotions.len().max(too_many));
+    let demotions = failed.into_iter().cloned().collect();
+    Assignment { promotions, demotions, node_types }
 }
 
 /// Those of one zone that take part.

@@ -154,7 +154,7 @@ proptest! {
             numbers.map(|number| ServerId(format!("s{number}"))).collect()
         };
         let leader = Some(ServerId(format!("s{}", lists.2)));
-        let changes = RaftChanges { promotions: of(lists.0), demotions: of(lists.1), leader };
+        let changes = RaftChanges { promotions: of(lists.0), demotions: of(lists.1), leader, ..RaftChanges::default() };
         let Ok(round) = model.plan(&changes) else { return Ok(()) };
         let count = |is: fn(&Action) -> bool| round.actions.iter().filter(|action| is(action)).count();
         let promotions = count(|action| matches!(action, Action::AddVoter { .. }));

@@ -16,7 +16,12 @@ fn changes(words: &str) -> RaftChanges {
             .map(Into::into)
             .collect()
     };
-    RaftChanges { promotions: of('+'), demotions: of('-'), leader: of('>').pop() }
+    RaftChanges {
+        promotions: of('+'),
+        demotions: of('-'),
+        leader: of('>').pop(),
+        ..RaftChanges::default()
+    }
 }
 
 fn planned(model: &Model, wanted: &str) -> String {

@@ -94,6 +94,119 @@ fn voters_that_the_application_lost_count() {
 }
 
 #[test]
+fn the_floor_holds_for_voters_alone() {
+    // Somebody was added and has never started: it is no voter to fall back on.
+    let mut model = Model::of("LVFn");
+    model.config.min_quorum = 3;
+    assert_eq!(text(model.plan_prune().actions()), "remove-failed F2", "without the rule");
+    model.strictness = only(|rules| rules.voters_keep_floor = true);
+    let prune = model.plan_prune();
+    assert_eq!(text(prune.actions()), "");
+    assert_eq!(prune.refusals[0].to_string(), "no removal of F2: min-quorum: 2 left of at least 3");
+    // One of four may go, and a dead learner is none of them.
+    for (letters, want) in [
+        ("LVVF", "remove-failed F3"),
+        ("LVVFF", "remove-failed F3, remove-failed F4"),
+        ("LVVf", "remove-failed f3"),
+        ("LVf", ""),
+        ("LVVVf", "remove-failed f4"),
+        ("LVFFnn", "remove-failed F2"),
+        ("LVSn", ""),
+    ] {
+        let mut model = Model::of(letters);
+        model.config.min_quorum = 3;
+        model.strictness = only(|rules| rules.voters_keep_floor = true);
+        assert_eq!(text(model.plan_prune().actions()), want, "{letters}");
+    }
+}
+
+#[test]
+fn one_voter_is_joined_by_two_or_by_none() {
+    for (letters, want) in [
+        ("Ln", ""),
+        ("Lnn", "add-voter n1, add-voter n2"),
+        ("Lnf", ""),
+        ("LVn", "add-voter n2"),
+        ("LVVn", "add-voter n3"),
+    ] {
+        let mut model = Model::of(letters);
+        model.strictness = only(|rules| rules.lone_voter_stays = true);
+        let round = model.plan(&model.changes()).unwrap();
+        assert_eq!(text(&round.actions), want, "{letters}");
+        assert_eq!(round.refusals.len(), usize::from(want.is_empty()));
+    }
+    let mut model = Model::of("Ln");
+    assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "add-voter n1", "without it");
+    model.strictness = only(|rules| rules.lone_voter_stays = true);
+    let refusal = model.plan(&model.changes()).unwrap().refusals.remove(0);
+    let want = "no promotion of n1: two-voters: two need both; a third has to come with it";
+    assert_eq!(refusal.to_string(), want);
+    let asked = RaftChanges { accepts_two_voters: true, ..model.changes() };
+    assert_eq!(text(&model.plan(&asked).unwrap().actions), "add-voter n1", "a policy asks for it");
+}
+
+#[test]
+fn time_in_which_nobody_looked_counts_for_nothing() {
+    let rule = only(|rules| {
+        rules.dead_server_threshold = Span::from_secs(60);
+        rules.unseen_after = Some(Span::from_secs(10));
+    });
+    for (rule, want) in [
+        (only(|rules| rules.dead_server_threshold = Span::from_secs(60)), "remove-failed V3"),
+        (rule.clone(), ""),
+    ] {
+        let mut model = Model::of("LVVV");
+        model.strictness = rule;
+        model.peer("V3").status = NodeStatus::Failed;
+        model.wait(20);
+        // The leader is held up for a day.
+        model.now = model.now.plus(Span::from_secs(24 * 3600));
+        model.update();
+        assert_eq!(text(model.plan_prune().actions()), want);
+        if want.is_empty() {
+            let refusal = model.plan_prune().refusals.remove(0).to_string();
+            assert_eq!(refusal, "no removal of V3: dead-too-short: 30s of 1m0s");
+            model.wait(30);
+            assert_eq!(
+                text(model.plan_prune().actions()),
+                "remove-failed V3",
+                "what was seen counts"
+            );
+        }
+    }
+    // Nor does it make anybody stable.
+    let mut model = Model::of("LVV");
+    model.strictness = rule;
+    model.peers.insert("n3".into(), Peer::new(Suffrage::NonVoter));
+    model.wait(2);
+    model.now = model.now.plus(Span::from_secs(3600));
+    model.update();
+    let health = model.state.servers["n3"].health;
+    assert_eq!(model.now.since(health.stable_since), Span::from_secs(12));
+}
+
+#[test]
+fn a_failed_voter_keeps_its_vote_until_who_replaces_it_may_come() {
+    let damping =
+        Damping { flips: 1, window: Span::from_secs(300), stabilization_max: Span::from_secs(60) };
+    let mut model = Model::of("LVFn");
+    model.strictness = only(|rules| rules.damping = Some(damping));
+    model.peer("n3").is_well = false;
+    model.wait(2);
+    model.peer("n3").is_well = true;
+    model.wait(12);
+    let changes = RaftChanges {
+        promotions: vec!["n3".into()],
+        demotions: vec!["F2".into()],
+        ..RaftChanges::default()
+    };
+    let round = model.plan(&changes).unwrap();
+    assert_eq!(text(&round.actions), "", "{:?}", round.refusals);
+    model.wait(60);
+    assert_eq!(text(&model.plan(&changes).unwrap().actions), "demote F2, add-voter n3");
+}
+
+#[test]
 fn nobody_is_pruned_for_being_unknown() {
     let rule = only(|rules| rules.unknown_is_not_failed = true);
     for (status, want) in [
@@ -180,7 +293,7 @@ fn a_failed_voter_and_its_replacement_are_one_change() {
     let changes = RaftChanges {
         promotions: vec!["n3".into(), "n4".into()],
         demotions: vec!["F2".into()],
-        leader: None,
+        ..RaftChanges::default()
     };
     let plan = |can_replace, strictness: &Strictness| {
         let model = Model { can_replace, strictness: strictness.clone(), ..Model::of("LVFnn") };
@@ -189,6 +302,10 @@ fn a_failed_voter_and_its_replacement_are_one_change() {
     assert_eq!(plan(true, &Strictness::parity()), "demote F2, add-voter n3, add-voter n4");
     assert_eq!(plan(false, &strict), "demote F2, add-voter n3, add-voter n4");
     assert_eq!(plan(true, &strict), "replace F2 by n3, add-voter n4");
+    // Also of an even number: a promotion before it would raise the quorum.
+    let of_four = Model { can_replace: true, strictness: strict.clone(), ..Model::of("LVFnnV") };
+    let actions = of_four.plan(&changes).unwrap().actions;
+    assert_eq!(text(&actions), "replace F2 by n3, add-voter n4");
 
     let site = Site::new("LVF");
     site.with(|facts| facts.can_replace = true);

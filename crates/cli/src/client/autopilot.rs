@@ -13,6 +13,7 @@ use super::error::CliError;
 use super::flags::Form;
 use super::output::{Output, to_stdout, write_rows};
 use super::table::table;
+use crate::tell;
 
 /// What a running cluster is asked, or told.
 #[derive(clap::Subcommand, Debug)]
@@ -89,6 +90,9 @@ impl LiveCommand {
                         AutopilotClient::new(channel).set_config(request.clone()).await
                     })
                     .await?;
+                for warning in &answer.warnings {
+                    tell::warning(warning);
+                }
                 show_config(&output, &answer)
             }
         }

@@ -12,7 +12,8 @@ use crate::bad_input::assert_refused;
 use crate::etcdctl::{etcdctl, is_installed};
 use crate::harness::{Cluster, eventually};
 
-const QUICK: &[&str] = &["--heartbeat-interval", "50", "--election-timeout", "500"];
+const QUICK: &[&str] =
+    &["--autopilot=false", "--heartbeat-interval", "50", "--election-timeout", "500"];
 
 impl Cluster {
     /// Runs etcdctl against one member until it works; what it says.

@@ -134,9 +134,10 @@ fn h129_hellos_for_someone_else_are_refused() {
         (|h| h.to = NodeId::NONE, Err(Refusal::WrongReceiver)),
         (|h| h.from = NodeId::NONE, Err(Refusal::WrongSender)),
         (|h| h.from = NodeId(2), Err(Refusal::WrongSender)),
-        (|h| (h.version_min, h.version_max) = (2, 9), Err(Refusal::WrongVersion)),
-        (|h| (h.version_min, h.version_max) = (0, 0), Err(Refusal::WrongVersion)),
-        (|h| (h.version_min, h.version_max) = (0, 1), Ok(())),
+        (|h| (h.version_min, h.version_max) = (3, 9), Err(Refusal::WrongVersion)),
+        // It could not read all that is in the log.
+        (|h| (h.version_min, h.version_max) = (1, 1), Err(Refusal::WrongVersion)),
+        (|h| (h.version_min, h.version_max) = (0, 2), Ok(())),
         (|h| (h.version_min, h.version_max) = (1, 9), Ok(())),
         (|h| h.version_min = 9, Err(Refusal::WrongVersion)), // the wrong way round
         (|h| h.dialect = 1, Err(Refusal::OtherDialect)),

@@ -73,7 +73,7 @@ async fn hellos_are_answered_with_the_reason() {
         (Hello::new(1, 3), Some((2, Refusal::WrongReceiver))),
         (Hello::new(0, 2), Some((3, Refusal::WrongSender))),
         (Hello::new(2, 2), Some((3, Refusal::WrongSender))),
-        (Hello { versions: (2, 9), ..Hello::new(1, 2) }, Some((4, Refusal::WrongVersion))),
+        (Hello { versions: (3, 9), ..Hello::new(1, 2) }, Some((4, Refusal::WrongVersion))),
         (Hello { purpose: 9, ..Hello::new(1, 2) }, Some((7, Refusal::BadHello))),
     ] {
         let mut b = Node::start(config(2)).await;

@@ -43,7 +43,7 @@ pub(crate) struct Hello {
 impl Hello {
     pub(crate) fn new(from: u64, to: u64) -> Hello {
         Hello {
-            versions: (1, 1),
+            versions: (2, 2),
             purpose: FOR_MESSAGES,
             cluster: CLUSTER,
             from,

@@ -31,6 +31,9 @@ pub struct AutopilotConfigResponse {
     /// The entry that set them to this.
     #[prost(uint64, tag = "3")]
     pub modify_index: u64,
+    /// What is allowed and may well be a mistake.
+    #[prost(string, repeated, tag = "4")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AutopilotSetConfigRequest {

@@ -26,14 +26,21 @@ use crate::raft::Next;
 use crate::{Entry, Error, Storage};
 
 /// How many election timeouts a leader stays that has no vote any more.
-const TIMEOUTS: u32 = 3;
+const TIMEOUTS: u64 = 3;
 
 /// A leader without a vote, on its way out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Departure {
     /// It goes once this is committed.
     until: Index,
-    ticks_left: u32,
+    /// Or at this tick.
+    ends_at: u64,
+}
+
+impl Departure {
+    pub(super) fn ends_at(&self) -> u64 {
+        self.ends_at
+    }
 }
 
 impl Leader {
@@ -51,8 +58,8 @@ impl Leader {
             return self.hand_over(core);
         }
         let until = core.log.last_index();
-        let ticks_left = core.config.election_tick.saturating_mul(TIMEOUTS);
-        self.departure = Some(Departure { until, ticks_left });
+        let ends_at = core.now + u64::from(core.config.election_tick) * TIMEOUTS;
+        self.departure = Some(Departure { until, ends_at });
         core.note(Note::Departing { until });
         self.announce(core)?;
         Ok(Next::Stay)
@@ -69,11 +76,12 @@ impl Leader {
         }
     }
 
-    /// A tick of a leader that perhaps departs.
-    pub(super) fn tick_departure<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
-        let Some(departure) = &mut self.departure else { return Ok(Next::Stay) };
-        departure.ticks_left = departure.ticks_left.saturating_sub(1);
-        if departure.ticks_left > 0 { Ok(Next::Stay) } else { self.hand_over(core) }
+    /// Goes if not enough of the others could be told in time.
+    pub(super) fn depart_if_late<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Error> {
+        match self.departure {
+            Some(departure) if departure.ends_at <= core.now => self.hand_over(core),
+            Some(_) | None => Ok(Next::Stay),
+        }
     }
 
     /// Goes, and tells whoever should lead next to campaign.

@@ -41,7 +41,7 @@ impl Leader {
         }
         self.end_transfer(core, TransferOutcome::Replaced { by: to });
         // It has one election timeout to succeed.
-        core.election_elapsed = 0;
+        core.election_since = core.now;
         core.transfer_outcome = None;
         self.transferee = to;
         core.note(Note::TransferStarted { to });
@@ -88,8 +88,8 @@ impl Leader {
             self.end_transfer(core, TransferOutcome::LeadershipLost);
         } else if let Some(to) = std::mem::take(&mut self.transferee).known() {
             // Somebody campaigns: most likely the one that was told to. Who wins will be seen.
-            let ticks_left = core.config.election_tick;
-            core.handed_over = Some(Box::new(HandedOver { to, ticks_left }));
+            let until = core.now + u64::from(core.config.election_tick);
+            core.handed_over = Some(Box::new(HandedOver { to, until }));
         }
     }
 }

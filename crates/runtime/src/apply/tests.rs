@@ -35,6 +35,7 @@ fn bench() -> Bench {
             building: std::sync::Mutex::default(),
         }),
         lock: Arc::new(File::create(directory.path().join("lock")).unwrap()),
+        progress: Arc::new(Progress::new(done.clone())),
         done,
     };
     Bench { applier, told, _directory: directory }
@@ -77,7 +78,7 @@ fn answers_larger_than_a_call_reach_each_who_waits() {
     let waiting: Vec<_> = [2, 3, 4, 150, 256, 257, 300].map(waits).into();
     bench.applier.apply(entries).unwrap();
     let mut reached = Vec::new();
-    while let Ok(Done::Applied { through, .. }) = bench.told.try_recv() {
+    while let Ok(Done::Progress(through)) = bench.told.try_recv() {
         reached.push(through.0);
     }
     // Two answers of three mebibytes are enough for once.
@@ -115,7 +116,7 @@ fn changes_wait_for_a_flush_rather_than_grow() {
     let mut told = Vec::new();
     while let Ok(done) = bench.told.try_recv() {
         match done {
-            Done::Applied { through, .. } => told.push(("applied", through.0)),
+            Done::Progress(through) => told.push(("applied", through.0)),
             Done::Flushed(index) => told.push(("flushed", index.0)),
             _ => panic!("neither applied nor flushed"),
         }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::snapshot;
 
 /// A follower whose disk and machine are the test.
@@ -50,6 +51,7 @@ impl Rig {
         let (disk_sender, disk) = blocking::channel();
         let (apply_sender, apply) = blocking::channel();
         let (done_sender, done) = mpsc::unbounded_channel();
+        let progress = Arc::new(Progress::new(done_sender.clone()));
         let metrics = Arc::new(Metrics::default());
         let spawner = tokio::runtime::Handle::current();
         let driver = Driver {
@@ -60,7 +62,7 @@ impl Rig {
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,
-            board: Arc::new(Board::new(node, 7, store, metrics)),
+            board: Arc::new(Board::new(node, 7, store, metrics, progress)),
             waiters: Arc::new(Waiters::new(10)),
             calls: mpsc::channel(1).1,
             net_events,
@@ -83,6 +85,12 @@ impl Rig {
     fn hear(&mut self, body: Body) {
         self.driver.on_event(Event::Message(said(body))).unwrap();
         self.driver.carry_out_all().unwrap();
+    }
+
+    /// The machine has applied everything up to there.
+    fn applied(&mut self, through: Index) {
+        self.driver.board.progress.on_applied(through);
+        self.driver.see_applied().unwrap();
     }
 
     fn writes(&mut self) -> Vec<quorate_wal::Write> {
@@ -230,7 +238,7 @@ fn settle(rig: &mut Rig, applies: bool) {
     while applies && let Ok(work) = rig.apply.try_recv() {
         if let Work::Apply(entries) = work {
             let through = entries.last().unwrap().index();
-            rig.driver.on_done(Done::Applied { through, members: None }).unwrap();
+            rig.applied(through);
         }
         rig.driver.carry_out_all().unwrap();
     }
@@ -311,14 +319,12 @@ async fn only_of_members_is_it_kept_when_they_were_heard() {
     };
     let heard = |rig: &Rig| rig.driver.heard.keys().map(|id| id.0).collect::<Vec<_>>();
     let through = Index(1);
-    rig.driver.on_done(Done::Applied { through, members: Some(known(&[1, 2, 3])) }).unwrap();
+    rig.driver.on_done(Done::Members { through, members: known(&[1, 2, 3]) }).unwrap();
     for from in [2, 3, 4] {
         rig.driver.on_net(heartbeat(from)).unwrap();
     }
     assert_eq!(heard(&rig), [2, 3], "4 is a stranger, and there may be any number of them");
-    rig.driver.on_done(Done::Applied { through, members: Some(known(&[1, 2])) }).unwrap();
-    assert_eq!(heard(&rig), [2]);
-    rig.driver.on_done(Done::Applied { through, members: None }).unwrap();
+    rig.driver.on_done(Done::Members { through, members: known(&[1, 2]) }).unwrap();
     assert_eq!(heard(&rig), [2]);
     let listed: Vec<_> = rig.driver.standing().members.iter().map(|member| member.id).collect();
     assert_eq!(listed, [1, 2]);
@@ -334,12 +340,12 @@ async fn a_flush_ahead_of_what_is_applied_counts_when_that_is() {
     assert!(matches!(rig.apply.try_recv(), Ok(Work::Apply(_))));
     rig.driver.on_done(Done::Flushed(Index(3))).unwrap();
     assert_eq!(rig.driver.replica.glance().applied, Index(1), "the members are those as of 1");
-    rig.driver.on_done(Done::Applied { through: Index(2), members: None }).unwrap();
+    rig.applied(Index(2));
     assert_eq!(
         (rig.driver.replica.glance().applied, rig.driver.flushed),
         (Index(2), Some(Index(3)))
     );
-    rig.driver.on_done(Done::Applied { through: Index(3), members: None }).unwrap();
+    rig.applied(Index(3));
     assert_eq!((rig.driver.replica.glance().applied, rig.driver.flushed), (Index(3), None));
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Set {
     pub(crate) json: String,
     pub(crate) created: u64,
     pub(crate) modified: u64,
+    /// What is allowed and may well be a mistake.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A cluster in short.
@@ -122,12 +124,14 @@ impl Local {
                     ))
                 })?;
                 let settings = settings.with(&changes).map_err(refused)?;
-                self.check_settings(&settings)?;
+                let doubts = self.doubts(&settings, changes.contains_key("last_contact_threshold"));
                 let settings = Value::Object(settings.to_json()).to_string().into();
                 let expected = Some(modified);
                 let answer = self.propose(&Command::SetAutopilot { settings, expected }).await?;
                 if let Response::SetAutopilot { succeeded: true, setting } = answer {
-                    return self.set_of(setting.as_ref());
+                    let mut set = self.set_of(setting.as_ref())?;
+                    set.warnings.extend(doubts);
+                    return Ok(set);
                 }
                 // Somebody was quicker: what is changed is changed in what they have set.
             }
@@ -135,17 +139,16 @@ impl Local {
         self.in_time(asked).await
     }
 
-    /// What no cluster with this heartbeat could work with.
-    fn check_settings(&self, settings: &Settings) -> Result<(), Status> {
-        let (threshold, heartbeat) =
-            (settings.config.last_contact_threshold, span(self.heartbeat_interval()));
-        if threshold <= heartbeat {
-            return Err(Status::invalid_argument(format!(
-                "autopilot: last_contact_threshold: {threshold} is not more than the heartbeat \
-                 interval of {heartbeat}: no follower would stay healthy"
-            )));
-        }
-        Ok(())
+    /// What is allowed and has no effect on this cluster.
+    fn doubts(&self, settings: &Settings, is_given: bool) -> Option<String> {
+        let (threshold, election) =
+            (settings.config.last_contact_threshold, span(self.election_timeout()));
+        (is_given && threshold < election).then(|| {
+            format!(
+                "last_contact_threshold: {threshold} is less than the election timeout of {election}, \
+                 which counts instead"
+            )
+        })
     }
 
     fn set_of(&self, setting: Option<&Setting>) -> Result<Set, Status> {
@@ -158,6 +161,7 @@ impl Local {
             json: Value::Object(settings.to_json()).to_string(),
             created: setting.map_or(0, |setting| setting.created.0),
             modified: setting.map_or(0, |setting| setting.modified.0),
+            warnings: settings.warnings(),
         })
     }
 

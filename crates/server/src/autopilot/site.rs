@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_autopilot::adapter::{
-    CoreChange, CoreMembership, Transfer, admits, node_id, server_id, stats_of_leader,
+    CoreChange, CoreMembership, Stalls, Transfer, admits, node_id, server_id, stats_of_leader,
     stats_of_peer,
 };
 use quorate_autopilot::{
@@ -35,6 +35,8 @@ pub(super) struct Site {
     local: Local,
     /// How things stood when autopilot last asked.
     seen: Arc<Mutex<Arc<Standing>>>,
+    /// Who has stored nothing for how long.
+    stalls: Arc<Mutex<Stalls>>,
     /// Members that are being removed.
     removing: Arc<Mutex<BTreeSet<NodeId>>>,
     /// When the last state was made, and how many there were.
@@ -43,7 +45,8 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(local: Local) -> Site {
-        Site { local, seen: Arc::default(), removing: Arc::default(), notified: Arc::default() }
+        let (seen, stalls) = (Arc::default(), Arc::default());
+        Site { local, seen, stalls, removing: Arc::default(), notified: Arc::default() }
     }
 
     pub(super) fn notified(&self) -> Option<(Instant, u64)> {
@@ -58,6 +61,9 @@ impl Site {
         let standing = self.local.node().standing().await;
         let standing = standing.map_err(|error| self.failed(&error))?;
         let standing = Arc::new(standing.ok_or_else(|| self.not_leader())?);
+        let matched = standing.matched.iter().filter(|(id, _)| **id != standing.leader);
+        let matched = matched.map(|(id, index)| (*id, *index));
+        lock(&self.stalls).look(TokioHost::current().now(), standing.last_index, matched);
         *lock(&self.seen) = Arc::clone(&standing);
         Ok(standing)
     }
@@ -66,11 +72,20 @@ impl Site {
     /// how things stand when it is proposed.
     async fn change(&self, action: Action, prev_index: Index) -> Result<Index, RaftError> {
         let rules = self.local.membership_rules();
-        self.change_if(move |standing| {
-            admits(standing.membership_index, prev_index)?;
-            plan(&rules, standing, &action)
-        })
-        .await
+        let promoted = match &action {
+            Action::AddVoter { id, .. } | Action::ReplaceVoter { promoted: id, .. } => node_id(id),
+            _ => None,
+        };
+        let index = self
+            .change_if(move |standing| {
+                admits(standing.membership_index, prev_index)?;
+                plan(&rules, standing, &action)
+            })
+            .await?;
+        if let Some(id) = promoted {
+            self.local.pilot().promoted(id);
+        }
+        Ok(index)
     }
 
     /// `judge` says which change, or none if things are as they should be.
@@ -212,8 +227,8 @@ fn plan(
             MemberChange::UpdatePeerUrls { id: id.0, peer_urls: urls(&address) }
         }
         CoreChange::RemoveNode { id } => MemberChange::Remove(id.0),
-        CoreChange::Replace { .. } => {
-            return Err(RaftError::Refused("members are changed one at a time".to_owned()));
+        CoreChange::Replace { demoted, promoted, .. } => {
+            MemberChange::Replace { demoted: demoted.0, promoted: promoted.0 }
         }
     };
     rules.judge_change(&change, standing).map_err(in_words)?;
@@ -242,7 +257,7 @@ fn node_status(standing: &Standing, member: &Member, election: Duration) -> Node
 }
 
 /// The leader knows how far everybody is.
-fn stats(standing: &Standing) -> BTreeMap<ServerId, ServerStats> {
+fn stats(standing: &Standing, stalls: &Stalls) -> BTreeMap<ServerId, ServerStats> {
     let now = Time::from_unix(0, 0);
     let members = standing.members.iter().map(|member| NodeId(member.id));
     members
@@ -253,7 +268,7 @@ fn stats(standing: &Standing) -> BTreeMap<ServerId, ServerStats> {
                 true => stats_of_leader(standing.last_index, standing.last_term),
                 false => {
                     let term = standing.matched_terms.get(&id).copied();
-                    stats_of_peer(now, matched, term, heard_at)
+                    stalls.weigh(id, stats_of_peer(now, matched, term, heard_at))
                 }
             };
             Some((server_id(id), stats))
@@ -317,6 +332,23 @@ impl Raft for Site {
         Box::pin(async move { self.transfer(&id).await })
     }
 
+    fn can_replace_voters(&self) -> bool {
+        true
+    }
+
+    fn replace_voter(
+        &self,
+        demoted: &ServerId,
+        promoted: &ServerId,
+        address: &str,
+        prev: Index,
+        _: Span,
+    ) -> Changing<'_> {
+        let (demoted, promoted) = (demoted.clone(), promoted.clone());
+        let address = address.to_owned();
+        Box::pin(self.change(Action::ReplaceVoter { demoted, promoted, address }, prev))
+    }
+
     fn receiving_snapshot(&self) -> BTreeSet<ServerId> {
         self.seen().receiving.iter().copied().map(server_id).collect()
     }
@@ -325,7 +357,13 @@ impl Raft for Site {
 impl ApplicationIntegration for Site {
     fn autopilot_config(&self) -> Option<Config> {
         match self.local.autopilot_settings() {
-            Ok(settings) => Some(settings.config()),
+            Ok(settings) => {
+                // A member counts as well for as long as it would not stand for election itself.
+                let election = span(self.local.election_timeout());
+                let config = settings.config();
+                let last_contact_threshold = config.last_contact_threshold.max(election);
+                Some(Config { last_contact_threshold, ..config })
+            }
             Err(error) => {
                 self.local.pilot().telling().cannot_read(&error);
                 None
@@ -355,7 +393,7 @@ impl ApplicationIntegration for Site {
         _deadline: Span,
         servers: BTreeMap<ServerId, Server>,
     ) -> Answer<'_, BTreeMap<ServerId, ServerStats>> {
-        let mut stats = stats(&self.seen());
+        let mut stats = stats(&self.seen(), &lock(&self.stalls));
         stats.retain(|id, _| servers.contains_key(id));
         Box::pin(std::future::ready(stats))
     }

@@ -91,19 +91,20 @@ pub const FLAGS: &[Flag] = &[
         "max-learners",
         "COUNT",
         "",
-        "Learners that the cluster may have at one time [default: 1; 64 with autopilot]",
+        "Learners that the cluster may have at one time [default: 64; 1 with --autopilot=false]",
     ),
     flag(
         "autopilot",
         "BOOL",
-        "false",
-        "While this member leads, promote learners that are stable and remove members that are dead",
+        "true",
+        "While this member leads, promote learners that are stable, and whatever else it is told to do about \
+         the members",
     ),
     flag(
         "autopilot-config",
         "LIST",
         "",
-        "What autopilot's settings begin with in a new cluster: min-quorum=3,dead-server-threshold=24h; \
+        "What autopilot's settings begin with in a new cluster: target-voters=5,cleanup-dead-servers=true; \
          see `quorate autopilot set-config`",
     ),
     flag("autopilot-update-interval", "DURATION", "2s", "How often a leader looks at the members"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_autopilot::{Settings, Span};
+use quorate_autopilot::Settings;
 
 use super::{
     AutoCompaction, ClusterState, Config, ConfigError, LogFormat, LogLevel, Problems, Sources,
@@ -42,8 +42,6 @@ const LEARNERS_DEFAULT: usize = 1;
 const LEARNERS_DEFAULT_AUTOPILOT: usize = 64;
 /// More often would only cost.
 const AUTOPILOT_INTERVAL_MIN: Duration = Duration::from_millis(10);
-/// Entries that a healthy member may lack: what a busy leader writes while one answer is on its way.
-const TRAILING_LOGS_DEFAULT: u64 = 10_000;
 /// With less, one client's pages would be in the way of another's.
 const ANSWER_BYTES_FLOOR: u64 = 16 << 20;
 const ANSWER_BYTES_CEILING: u64 = 1 << 40;
@@ -195,13 +193,18 @@ impl Reader<'_> {
             let count = self.number("max-learners", 0, LEARNERS_CEILING);
             return usize::try_from(count).unwrap_or(usize::MAX);
         }
-        let is_on = self.sources.value("autopilot").trim().eq_ignore_ascii_case("true");
-        if is_on { LEARNERS_DEFAULT_AUTOPILOT } else { LEARNERS_DEFAULT }
+        if self.has_autopilot() { LEARNERS_DEFAULT_AUTOPILOT } else { LEARNERS_DEFAULT }
+    }
+
+    /// It is on by itself, but where members are fixed. What is no truth at all is said elsewhere.
+    fn has_autopilot(&self) -> bool {
+        let is = |flag, word| self.sources.value(flag).trim().eq_ignore_ascii_case(word);
+        is("autopilot", "true") && (!is("engine", "zab") || self.sources.is_given("autopilot"))
     }
 
     fn autopilot(&mut self) -> AutopilotConfig {
         AutopilotConfig {
-            is_on: self.boolean("autopilot"),
+            is_on: self.boolean("autopilot") && self.has_autopilot(),
             settings: self.autopilot_settings(),
             update_interval: self.autopilot_interval("autopilot-update-interval"),
             reconcile_interval: self.autopilot_interval("autopilot-reconcile-interval"),
@@ -220,14 +223,10 @@ impl Reader<'_> {
         }
     }
 
-    /// What a new cluster begins with, unless told otherwise: a member counts as well for as long as it
-    /// would not stand for election itself.
+    /// What a new cluster begins with, unless told otherwise.
     fn autopilot_settings(&mut self) -> Settings {
         let flag = "autopilot-config";
-        let election_ms = self.sources.value("election-timeout").trim().parse();
-        let mut settings = Settings::default();
-        settings.config.last_contact_threshold = Span::from_millis(election_ms.unwrap_or(1000));
-        settings.config.max_trailing_logs = TRAILING_LOGS_DEFAULT;
+        let settings = Settings::default();
         let parts = self.sources.value(flag).split(',').filter(|part| !part.trim().is_empty());
         let changes: Result<_, _> = parts.map(|part| Settings::change_of(part.trim())).collect();
         match changes.and_then(|changes| settings.with(&changes)) {

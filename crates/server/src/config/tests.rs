@@ -48,13 +48,14 @@ fn without_any_setting_there_is_one_node_on_the_default_ports() {
 }
 
 #[test]
-fn autopilot_is_for_who_asks_for_it_and_its_settings_begin_as_the_flags_say() {
+fn autopilot_is_on_and_its_settings_begin_as_the_flags_say() {
     let config = Sources::default().config().unwrap().autopilot;
-    assert!(!config.is_on);
+    assert!(config.is_on);
     let settings = &config.settings;
-    assert!(settings.config.cleanup_dead_servers && settings.policy.disable_upgrade_migration);
+    assert!(!settings.config.cleanup_dead_servers, "nobody is removed unasked");
+    assert!(settings.policy.target_voters == 0 && settings.policy.disable_upgrade_migration);
     assert_eq!((settings.config.min_quorum, settings.config.max_trailing_logs), (3, 10_000));
-    assert_eq!(settings.config.last_contact_threshold.to_string(), "1s", "the election timeout");
+    assert_eq!(*settings, Settings::default());
     assert_eq!(settings.dead_server_threshold.to_string(), "24h0m0s");
     assert_eq!(config.update_interval, Duration::from_secs(2));
     assert_eq!(config.reconcile_interval, Duration::from_secs(10));
@@ -68,7 +69,6 @@ fn autopilot_is_for_who_asks_for_it_and_its_settings_begin_as_the_flags_say() {
     ]);
     let config = config.config().unwrap().autopilot;
     assert_eq!(config.settings.config.min_quorum, 5);
-    assert_eq!(config.settings.config.last_contact_threshold.to_string(), "2s");
     assert_eq!(config.settings.policy.redundancy_zone_tag, "zone");
     assert_eq!(config.member_version, "1.2.0");
     let tags = [("rack", "7"), ("zone", "a")].map(|(key, tag)| (key.to_owned(), tag.to_owned()));
@@ -78,13 +78,21 @@ fn autopilot_is_for_who_asks_for_it_and_its_settings_begin_as_the_flags_say() {
         (&[("autopilot", "true")][..], true, 64),
         (&[("autopilot", "true"), ("max-learners", "5")], true, 5),
         (&[("autopilot", "false")], false, 1),
-        (&[("max-learners", "5")], false, 5),
+        (&[("autopilot", "false"), ("max-learners", "5")], false, 5),
+        // Where members are fixed there is nothing to look after.
+        (&[("engine", "zab")], false, 1),
     ] {
         let config = given(flags).config().unwrap();
         assert_eq!((config.autopilot.is_on, config.learners_max), (is_on, learners_max));
     }
     let refused = given(&[("engine", "zab"), ("autopilot", "true")]).config().unwrap_err();
     assert!(refused.to_string().contains("--autopilot true does not go with --engine zab"));
+    let hasty = given(&[("autopilot-config", "dead-server-threshold=1m")]).config().unwrap();
+    let warning = &hasty.warnings[0];
+    assert!(
+        warning.starts_with("--autopilot-config: dead_server_threshold: 1m0s is less"),
+        "{warning}"
+    );
 }
 
 #[test]
@@ -136,7 +144,7 @@ fn comparisons_are_set_by_time() {
 fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
-    assert_eq!(config.learners_max, 1);
+    assert_eq!(config.learners_max, 64);
     for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
@@ -304,7 +312,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("max-learners", "-1", "\"-1\" is not a whole number"),
     ("autopilot", "on", "\"on\" is not true or false"),
     ("autopilot-config", "min-quorum", "min-quorum: has no value; write NAME=VALUE"),
-    ("autopilot-config", "min-quorum=0", "min_quorum: cleanup_dead_servers is on"),
+    (
+        "autopilot-config",
+        "min-quorum=0,cleanup-dead-servers=true",
+        "min_quorum: cleanup_dead_servers is on",
+    ),
     ("autopilot-config", "max-quorum=3", "max_quorum: is no setting of autopilot; there are"),
     (
         "autopilot-config",

@@ -18,10 +18,10 @@ pub(super) fn write(page: &mut Page<'_>, pilot: &Pilot) -> fmt::Result {
     }
     let counts = pilot.telling().counts();
     for (name, help, label, counted) in [
-        ("quorate_autopilot_changes", "Changes that autopilot began here", "kind", counts.changes),
+        ("quorate_autopilot_changes", "Changes that autopilot made here", "kind", counts.changes),
         (
             "quorate_autopilot_refusals",
-            "Changes that were wanted and not made, each round anew",
+            "Changes that were wanted and not made, once for each reason",
             "reason",
             counts.refusals,
         ),

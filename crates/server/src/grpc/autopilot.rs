@@ -59,8 +59,8 @@ impl Autopilot for Service {
 }
 
 fn answer(set: Set) -> Response<AutopilotConfigResponse> {
-    let Set { json, created: create_index, modified: modify_index } = set;
-    Response::new(AutopilotConfigResponse { json, create_index, modify_index })
+    let Set { json, created: create_index, modified: modify_index, warnings } = set;
+    Response::new(AutopilotConfigResponse { json, create_index, modify_index, warnings })
 }
 
 fn is_passed_on<T>(request: &Request<T>) -> bool {

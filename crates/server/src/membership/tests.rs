@@ -193,6 +193,26 @@ fn a_vote_is_taken_away_if_the_others_can_do_without_it() {
 }
 
 #[test]
+fn a_vote_changes_hands_if_both_halves_can_agree() {
+    let rules = rules();
+    let judged = |demoted, promoted, standing: &Standing| {
+        rules.judge_change(&MemberChange::Replace { demoted, promoted }, standing)
+    };
+    let ready = |away: &[u64]| with_learner(down(standing(3), away), 100);
+    assert_eq!(judged(3, 9, &ready(&[])), Ok(()));
+    assert_eq!(judged(3, 9, &ready(&[3])), Ok(()), "the usual case");
+    assert_eq!(judged(2, 9, &ready(&[3])), Ok(()), "two of three stay well");
+    assert_eq!(judged(3, 9, &ready(&[2, 3])), Err(KvError::Unhealthy), "nobody could agree to it");
+    assert_eq!(judged(3, 9, &ready(&[3, 9])), Ok(()), "no worse than before");
+    assert_eq!(judged(2, 9, &ready(&[3, 9])), Err(KvError::Unhealthy));
+    assert_eq!(judged(1, 9, &ready(&[3])), Err(KvError::MemberNotEnoughStarted), "it leads");
+    assert_eq!(judged(3, 2, &ready(&[])), Err(KvError::MemberNotLearner));
+    assert_eq!(judged(7, 9, &ready(&[])), Err(KvError::MemberNotFound));
+    let behind = with_learner(standing(3), 10);
+    assert_eq!(judged(3, 9, &behind), Err(KvError::LearnerNotReady));
+}
+
+#[test]
 fn without_the_strict_check_only_the_request_counts() {
     let rules = Rules { is_strict: false, learners_max: 2, ..rules() };
     let judged = |ask: &Ask, standing: &Standing| rules.judge(ask, standing).map(drop);

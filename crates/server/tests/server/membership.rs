@@ -53,6 +53,8 @@ impl Running {
             ("initial-advertise-peer-urls", peer),
             ("initial-cluster", cluster),
             ("initial-cluster-state", state),
+            // Who is promoted, and when, is for the tests to say.
+            ("autopilot", "false"),
         ];
         let server = node::start(&directory, &[&usual, flags].concat()).await;
         Running { server, peer: peer.to_owned(), _directory: directory }

@@ -47,7 +47,7 @@ const BUGS: &[Bug] = &[
     ("a-failed-sync-is-tried-again", "H076", "wal/src/wal.rs", Some((2, "does not start"))),
     ("a-failed-write-is-passed-over", "H077", "wal/src/wal.rs", Some((1, "does not start"))),
     ("damage-is-cut-off-as-a-torn-tail", "H078", "wal/src/recover.rs", Some((8, "recovery"))),
-    ("overwritten-entries-rise-from-the-dead", "H084", "wal/src/recover.rs", Some((74, "does not start"))),
+    ("overwritten-entries-rise-from-the-dead", "H084", "wal/src/replay.rs", Some((74, "does not start"))),
     ("segment-is-named-but-not-for-good", "H087", "wal/src/segment.rs", Some((3, "does not start"))),
     ("log-is-not-synced", "H088", "wal/src/wal.rs", Some((2, "recovery"))),
     ("records-are-believed-unchecked", "H090", "wal/src/recover.rs", Some((53, "recovery"))),

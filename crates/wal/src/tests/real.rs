@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use quorate_types::Mark;
 
-use super::{OWNER, SMALL, mark, write};
-use crate::{RealDisk, Wal, WalError};
+use super::{OWNER, SMALL, entry, mark, write};
+use crate::disk::{DiskDir, DiskFile, DiskLock};
+use crate::{Disk, Options, RealDisk, Wal, WalError, Write};
 
 const HOLD: &str = "QUORATE_WAL_TEST_HOLD";
 
@@ -80,4 +81,71 @@ fn hold() {
         // Until killed, or the test above is gone.
         let _ = std::io::stdin().read_line(&mut String::new());
     }
+}
+
+/// A real disk of which nothing is read ahead.
+struct OneByOne;
+
+#[rustfmt::skip]
+impl Disk for OneByOne {
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn DiskFile>> { RealDisk.create(path) }
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn DiskFile>> { RealDisk.open(path) }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> { RealDisk.rename(from, to) }
+    fn remove(&self, path: &Path) -> std::io::Result<()> { RealDisk.remove(path) }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> { RealDisk.list(dir) }
+    fn create_dir(&self, dir: &Path) -> std::io::Result<()> { RealDisk.create_dir(dir) }
+    fn restrict_dir(&self, dir: &Path) -> std::io::Result<Option<u32>> { RealDisk.restrict_dir(dir) }
+    fn open_dir(&self, dir: &Path) -> std::io::Result<Box<dyn DiskDir>> { RealDisk.open_dir(dir) }
+    fn lock(&self, path: &Path) -> std::io::Result<Option<DiskLock>> { RealDisk.lock(path) }
+}
+
+#[test]
+fn what_is_read_ahead_is_what_is_read_one_by_one() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = &parent.path().join("log");
+    let options = Options { segment_bytes: 5 << 20 };
+    Wal::create(Arc::new(RealDisk), dir, OWNER, options.clone(), &Mark::default(), None).unwrap();
+    let open = |disk| Wal::open(disk, dir, options.clone(), &mut |_, _| {});
+    let (mut wal, _) = open(Arc::new(RealDisk)).unwrap();
+    let mut index = 1;
+    // Records of many lengths, so that blocks end anywhere in them; some are longer than a block.
+    for turn in 0..60 {
+        let bytes = 150_000 + 70_001 * turn % 400_000 + if turn % 20 == 7 { 3 << 20 } else { 0 };
+        let entries = (0..2).map(|next| entry(index + next, 1, bytes)).collect();
+        wal.append(&[Write { entries, ..Write::default() }]).unwrap();
+        index += 2;
+    }
+    wal.append(&[write(index, 3, 2)]).unwrap();
+    assert!(4 < wal.segment_count() && 20 << 20 < wal.size_bytes());
+    drop(wal);
+    let both = || {
+        let looked = [&RealDisk as &dyn Disk, &OneByOne].map(|disk| {
+            let mut heard = (0, 0);
+            let found = Wal::inspect(disk, dir, &mut |done, total| heard = (done, total));
+            (found.map_err(|error| error.to_string()), heard)
+        });
+        let [ahead, plain] = looked;
+        assert_eq!(ahead.0, plain.0);
+        (ahead, plain.1)
+    };
+    let ((found, heard), plain_heard) = both();
+    assert_eq!(found.unwrap().entries.len() as u64, index + 2);
+    assert_eq!(heard, plain_heard);
+    assert_eq!(heard.0, heard.1, "all of it was read");
+
+    // Who finds damage early leaves the rest unread.
+    let names = RealDisk.list(dir).unwrap();
+    let mut segments: Vec<_> = names.into_iter().filter(|name| name.ends_with(".wal")).collect();
+    segments.sort();
+    for (name, at) in [(&segments[0], 2 << 20), (&segments[2], (1 << 20) + 5)] {
+        let path = dir.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        let ((found, _), _) = both();
+        assert!(found.unwrap_err().contains(&path.display().to_string()));
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert!(both().0.0.is_ok());
 }

@@ -73,6 +73,7 @@ fn rig() -> Rig {
             building: std::sync::Mutex::default(),
         }),
         lock: Arc::clone(&lock),
+        progress: Arc::new(Progress::new(sender.clone())),
         done: sender,
     };
     Rig { applier, gate, lock, done }
@@ -82,7 +83,7 @@ fn rig() -> Rig {
 fn a_flush_holds_the_lock_of_the_directory_until_it_ends() {
     let Rig { applier, gate, lock, mut done } = rig();
     applier.apply(vec![Applying::Empty { index: Index(2), term: Term(1) }]).unwrap();
-    assert!(matches!(done.blocking_recv(), Some(Done::Applied { through: Index(2), .. })));
+    assert!(matches!(done.blocking_recv(), Some(Done::Progress(Index(2)))));
     let closed = gate.lock().unwrap();
     applier.begin_flush().unwrap();
     drop(applier);
@@ -118,7 +119,7 @@ fn whoever_asked_is_answered_once_and_nobody_else() {
         applying(5, 12, Command::Compact(future)), // refused by the machine
     ];
     applier.apply(batch).unwrap();
-    assert!(matches!(done.try_recv(), Ok(Done::Applied { through: Index(5), members: None })));
+    assert!(matches!(done.try_recv(), Ok(Done::Progress(Index(5)))));
     assert!(matches!(first.try_recv(), Ok(Answer::Applied(Ok(_)))));
     assert!(matches!(second.try_recv(), Ok(Answer::Applied(Err(_)))));
     assert!(other.try_recv().is_err());
@@ -149,7 +150,7 @@ fn a_member_that_cannot_flush_applies_no_more_until_it_can() {
     let closed = gate.lock().unwrap();
     let applying = std::thread::spawn(move || applier.apply(entries).map(drop));
     let through = match done.blocking_recv() {
-        Some(Done::Applied { through, .. }) => through,
+        Some(Done::Progress(through)) => through,
         _ => panic!("entries are applied while there is room in memory"),
     };
     assert!(through < last && store.needs_flush(), "stopped at {through}");

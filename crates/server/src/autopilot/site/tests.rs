@@ -70,7 +70,11 @@ fn a_wish_becomes_one_change_of_the_members() {
         (Action::RemoveServer { id: id(1) }, Err("leadership has to go over first")),
         (
             Action::ReplaceVoter { demoted: id(2), promoted: id(9), address: address(9) },
-            Err("one at a time"),
+            Ok(Some(MemberChange::Replace { demoted: 2, promoted: 9 })),
+        ),
+        (
+            Action::ReplaceVoter { demoted: id(1), promoted: id(9), address: address(9) },
+            Err("leadership has to go over first"),
         ),
     ] {
         match (plan(&rules(), &standing(), &action), want) {
@@ -133,7 +137,7 @@ fn the_leader_knows_how_far_everybody_is() {
     let mut standing = standing();
     standing.heard.remove(&NodeId(3));
     standing.matched_terms.remove(&NodeId(9));
-    let stats = stats(&standing);
+    let stats = stats(&standing, &Stalls::default());
     let of = |id: u64| {
         let one = stats[&server_id(NodeId(id))];
         (one.last_contact.to_string(), one.last_term.0, one.last_index.0)
@@ -142,6 +146,15 @@ fn the_leader_knows_how_far_everybody_is() {
     assert_eq!(of(2), ("50ms".to_owned(), 5, 100));
     assert!(stats[&server_id(NodeId(3))].last_contact.is_negative(), "never heard from");
     assert_eq!(of(9).1, 0, "the leader has that entry no more");
+
+    // It is heard from, and stores nothing: its disk hangs.
+    let mut stalls = Stalls::default();
+    for seconds in [0, 3] {
+        let matched = [(NodeId(2), Index(100))].into_iter();
+        stalls.look(Time::from_unix(seconds, 0), standing.last_index, matched);
+    }
+    let two = super::stats(&standing, &stalls)[&server_id(NodeId(2))];
+    assert_eq!(two.last_contact, Span::from_secs(3));
 }
 
 #[test]
