@@ -16,7 +16,7 @@ pub const CHANGE_ANSWER_BYTES_MAX: usize = 128 << 20;
 pub const FREE_ANSWER_BYTES: usize = 64 << 10;
 
 /// A long answer takes room in steps of at least so much.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 64 << 10;
 
 /// Memory that all long answers under way share. Each draws on it as it grows.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ mod tests {
         assert!(first.take(FREE_ANSWER_BYTES));
         assert_eq!(room.left_bytes(), 3 * mib, "a short one takes none");
         assert!(first.take(1) && first.take(mib - 1));
-        assert_eq!(room.left_bytes(), 2 * mib, "one step");
+        assert_eq!(room.left_bytes(), 2 * mib, "in steps, and no more than it needs");
         let mut second = Allowance::within(usize::MAX, &room);
         assert!(second.take(2 * mib) && second.take(FREE_ANSWER_BYTES));
         assert_eq!(room.left_bytes(), 0);

@@ -24,6 +24,8 @@ use crate::status;
 const SLOW: Duration = Duration::from_millis(5);
 /// How long storage is taken for slow after it was.
 const SLOW_FOR: Duration = Duration::from_millis(500);
+/// Another's read takes microseconds, if it does not wait: less than to go to another thread.
+const TURN_SPINS: u32 = 100;
 /// Wait before an answer is tried again that found no room.
 const ROOM_POLL: Duration = Duration::from_millis(50);
 
@@ -60,9 +62,15 @@ impl Pace {
         if self.ms(now) < self.slow_until.load(Ordering::Relaxed) {
             return None;
         }
-        let turn = Turn { pace: self, begun: now };
-        let others = self.reading.fetch_add(1, Ordering::Relaxed);
-        (others < self.reading_max).then_some(turn)
+        for _ in 0..TURN_SPINS {
+            let one_more = |count: usize| (count < self.reading_max).then_some(count + 1);
+            let order = Ordering::Relaxed;
+            if self.reading.fetch_update(order, order, one_more).is_ok() {
+                return Some(Turn { pace: self, begun: now });
+            }
+            std::hint::spin_loop();
+        }
+        None
     }
 
     /// Storage was read for so long, until `now`.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_kv::WatchCreateRequest;
-use quorate_replica::{Engine, Message};
+use quorate_replica::Message;
 use quorate_types::{Life, NodeId};
 
 use crate::chance::Chance;

@@ -294,6 +294,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("max-request-bytes", "1MiB", "\"1MiB\" is not a whole number"),
     ("max-txn-ops", "0", "0 is out of range; use 1 to 100000"),
     ("max-txn-ops", "100001", "use 1 to 100000"),
+    ("max-answer-bytes", "1048576", "use 16777216 to 1099511627776"),
+    ("max-answer-bytes", "2GiB", "\"2GiB\" is not a whole number"),
     ("max-client-connections", "0", "0 is out of range; use 1 to 1048576"),
     ("max-client-connections", "many", "\"many\" is not a whole number"),
     (
