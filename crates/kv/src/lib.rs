@@ -57,7 +57,7 @@ pub use command::{Command, CommandError, CommandKind, LeaseCheckpoint, TXN_DEPTH
 pub use error::{KvError, StoreError};
 pub use lease::LEASE_TTL_SECONDS_MAX;
 pub use lessor::{LEASE_CHECKPOINTS_MAX, Renewal};
-pub use member::{Member, MemberChange};
+pub use member::{Member, MemberChange, Members};
 pub use meta::Applied;
 pub use request::{
     AlarmAction, AlarmRequest, AlarmType, CompactionRequest, Compare, CompareResult, CompareTarget,

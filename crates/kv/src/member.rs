@@ -146,9 +146,9 @@ impl MemberChange {
     }
 }
 
-/// The list, with what was removed from it.
+/// The members, with the ids of those that were removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Members {
+pub struct Members {
     present: BTreeMap<u64, Member>,
     removed: BTreeSet<u64>,
     /// Ids whose row in storage is out of date.
@@ -169,7 +169,11 @@ impl Members {
     }
 
     /// Whether a change fits the list as it is.
-    pub(crate) fn check(&self, change: &MemberChange) -> Result<(), KvError> {
+    ///
+    /// # Errors
+    ///
+    /// What a client hears of one that does not.
+    pub fn check(&self, change: &MemberChange) -> Result<(), KvError> {
         match change {
             MemberChange::Add(member) => {
                 if self.present.contains_key(&member.id) || self.removed.contains(&member.id) {
@@ -280,8 +284,8 @@ impl Members {
         Ok(())
     }
 
-    /// By id.
-    pub(crate) fn list(&self) -> Vec<Member> {
+    /// Who is a member, by id.
+    pub fn list(&self) -> Vec<Member> {
         self.present.values().cloned().collect()
     }
 
@@ -291,12 +295,18 @@ impl Members {
         ids.into_iter().fold(hash, |hash, id| crc32c::crc32c_append(hash, &self.row(id)))
     }
 
-    pub(crate) fn is_removed(&self, id: u64) -> bool {
+    /// One member.
+    pub fn find(&self, id: u64) -> Option<&Member> {
+        self.present.get(&id)
+    }
+
+    /// Whether a member of this id was removed, so that the id can never come back.
+    pub fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
     }
 
-    /// By id.
-    pub(crate) fn removed(&self) -> Vec<u64> {
+    /// Who was removed, by id.
+    pub fn removed(&self) -> Vec<u64> {
         self.removed.iter().copied().collect()
     }
 

@@ -20,7 +20,7 @@ use crate::apply::{Apply, Entry, Outcome};
 use crate::backend::{Backend, Batch, Table};
 use crate::command::Command;
 use crate::error::{KvError, StoreError};
-use crate::member::{Member, MemberChange, Members};
+use crate::member::{Member, Members};
 use crate::meta::{self, Applied, Meta};
 use crate::request::AlarmType;
 use crate::response::Response;
@@ -305,23 +305,9 @@ impl Store {
         self.any_state().members.list()
     }
 
-    /// Whether a member of this id was removed, so that the id can never come back.
-    pub fn is_removed(&self, id: u64) -> bool {
-        self.any_state().members.is_removed(id)
-    }
-
-    /// The members that were removed, by id.
-    pub fn removed_members(&self) -> Vec<u64> {
-        self.any_state().members.removed()
-    }
-
-    /// Whether a change fits the members as they are.
-    ///
-    /// # Errors
-    ///
-    /// What a client hears of one that does not.
-    pub fn check_member_change(&self, change: &MemberChange) -> Result<(), KvError> {
-        self.any_state().members.check(change)
+    /// The members, and who was one, as they are now.
+    pub fn membership(&self) -> Members {
+        self.any_state().members.clone()
     }
 
     /// Makes one member all that is left of the cluster, durably, under a membership that the caller

@@ -40,7 +40,6 @@ pub enum MessageError {
     /// A membership change in it was judged by nobody.
     #[error("a membership change that no leader has judged")]
     Unjudged,
-
     /// Not one of Raft.
     #[error(transparent)]
     Raft(#[from] DecodeError),

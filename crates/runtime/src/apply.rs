@@ -10,7 +10,7 @@ use std::sync::mpsc as blocking;
 use std::time::Instant;
 
 use quorate_codec as codec;
-use quorate_kv::{Apply, CommandKind, Entry, MemberChange, Store};
+use quorate_kv::{Apply, CommandKind, Entry, MemberChange, Members, Store};
 use quorate_raft::{Snapshot, SnapshotMetadata};
 use quorate_replica::{Applying, Message, RequestId, open, open_change};
 use quorate_types::Index;
@@ -55,8 +55,8 @@ pub(crate) enum Done {
     Applied {
         /// The last index.
         through: Index,
-        /// Whether the list of members may differ.
-        members_changed: bool,
+        /// The members as of then, where they may differ from before.
+        members: Option<Members>,
     },
     /// Everything up to here is durable in the state.
     Flushed(Index),
@@ -64,8 +64,8 @@ pub(crate) enum Done {
     SnapshotMade(Made),
     /// A snapshot was received whole; this is its message.
     SnapshotReceived(Message),
-    /// The received state is in place.
-    Installed,
+    /// The received state is in place, with these members.
+    Installed(Members),
     /// The machine cannot go on.
     Failed(FatalError),
 }
@@ -227,7 +227,8 @@ impl Applier {
                 self.flush_first()?;
             }
             let applied = self.store.apply(&entries[done..]).map_err(failed)?;
-            let members_changed = members_changed || applied.members_changed;
+            let may_differ = members_changed || applied.members_changed;
+            let members = may_differ.then(|| self.store.membership());
             let from = done;
             done += applied.responses.len();
             let answers = requests[from..done]
@@ -237,7 +238,7 @@ impl Applier {
                 .collect();
             self.waiters.answer_all(answers);
             let through = entries[done - 1].index;
-            let _ = self.done.send(Done::Applied { through, members_changed });
+            let _ = self.done.send(Done::Applied { through, members });
         }
         Ok(())
     }
@@ -290,7 +291,7 @@ impl Applier {
 
     fn install(&self, snapshot: &Snapshot) -> Result<Option<Done>, FatalError> {
         self.state_file.replace(&self.store, &snapshot.metadata).map_err(FatalError::Machine)?;
-        Ok(Some(Done::Installed))
+        Ok(Some(Done::Installed(self.store.membership())))
     }
 }
 
@@ -312,11 +313,12 @@ pub(crate) fn check_members(store: &Store) -> Result<(), FatalError> {
     let applied = store.applied();
     let conf_state = codec::decode_conf_state_record(applied.conf_state)
         .map_err(|error| FatalError::Machine(error.to_string()))?;
-    let members = store.members();
+    let members = store.membership();
     // One that joins knows the list before it has any state.
     if applied.index == Index(0) || agree(&conf_state, &members) {
         return Ok(());
     }
+    let members = members.list();
     let members: Vec<_> = members.iter().map(|member| (member.id, member.is_learner)).collect();
     Err(FatalError::Machine(format!(
         "at {}: the membership in force is {conf_state:?}, and the list of members says {members:?} \

@@ -9,13 +9,13 @@
 //! It runs on a thread of its own, so that nothing a client asks for can delay a heartbeat. It
 //! decides nothing about consensus, nor in which order what becomes durable: that is the replica's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_kv::{Command, MemberChange, Store};
+use quorate_kv::{Command, MemberChange, Members};
 use quorate_net::{Net, NetEvent, PeerStatus, RefusedBy};
 use quorate_raft::Role;
 use quorate_replica as replica;
@@ -23,7 +23,7 @@ use quorate_replica::{
     Asked, Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica,
     RequestId, Step, Write, Writing, speaks_for,
 };
-use quorate_types::NodeId;
+use quorate_types::{Index, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Done, Work};
@@ -62,7 +62,10 @@ pub(crate) struct Driver {
     pub(crate) node: NodeId,
     pub(crate) engine: Engine,
     pub(crate) peers: Peers,
-    pub(crate) store: Arc<Store>,
+    /// The members, as of what is told of as applied. The loop never waits for the machine.
+    pub(crate) members: Members,
+    /// As of where in the log: two that are equal stand for the same list.
+    pub(crate) members_index: Index,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
     pub(crate) net: Net,
@@ -79,8 +82,10 @@ pub(crate) struct Driver {
     pub(crate) writing: Writing,
     pub(crate) reads: HashMap<ReadId, oneshot::Sender<Result<(), ReadFailure>>>,
     pub(crate) next_read: u64,
-    /// When the last message came from each peer.
-    pub(crate) heard: HashMap<NodeId, Instant>,
+    /// When the last message came from each member.
+    pub(crate) heard: BTreeMap<NodeId, Instant>,
+    /// How far a flush came, while that is not told of as applied.
+    pub(crate) flushed: Option<Index>,
 }
 
 impl Driver {
@@ -141,7 +146,7 @@ impl Driver {
 
     fn on_tick(&mut self) -> Result<(), FatalError> {
         let leads = self.replica.glance().role == Role::Leader;
-        self.peers.on_tick(&self.store, leads)?;
+        self.peers.on_tick(&self.members, leads)?;
         self.writing.on_tick();
         self.feed_disk()?;
         self.on_event(Event::Tick)
@@ -185,7 +190,7 @@ impl Driver {
             return Ok(());
         }
         let judged = judge(&self.standing()).and_then(|change| {
-            self.store.check_member_change(&change)?;
+            self.members.check(&change)?;
             Ok(change)
         });
         match judged {
@@ -206,18 +211,21 @@ impl Driver {
             Some((peer.id, now.saturating_duration_since(peer.connected_since?)))
         };
         let ago = |(peer, at): (&NodeId, &Instant)| (*peer, now.saturating_duration_since(*at));
-        let reaches = self.replica.reaches();
+        let (reaches, status) = (self.replica.reaches(), self.replica.status());
+        let is_applied = self.replica.membership_index() <= self.members_index;
         let receiving = reaches.iter().filter(|reach| reach.is_sent_snapshot);
         Standing {
             leader: self.node,
-            members: self.store.members(),
+            members: self.members.list(),
             matched: self.replica.matched().into_iter().collect(),
             matched_terms: reaches.iter().filter_map(|one| Some((one.node, one.term?))).collect(),
             receiving: receiving.map(|reach| reach.node).collect(),
             connected: self.net.peers().into_iter().filter_map(connected).collect(),
             heard: self.heard.iter().map(ago).collect(),
-            membership_index: self.replica.membership_index(),
-            last_index: self.replica.status().last,
+            // Not the engine's, which may be ahead of the list.
+            membership_index: self.members_index,
+            is_settled: is_applied && status.conf_state.voters_outgoing.is_empty(),
+            last_index: status.last,
             last_term: self.replica.last_term().unwrap_or_default(),
         }
     }
@@ -232,7 +240,9 @@ impl Driver {
                         && speaks_for(&message, from)
                         && can_be_applied(&message) =>
                 {
-                    self.heard.insert(from, Instant::now());
+                    if self.members.find(from.0).is_some() {
+                        self.heard.insert(from, Instant::now());
+                    }
                     self.on_event(Event::Message(message))
                 }
                 Ok(_) | Err(_) => {
@@ -258,7 +268,9 @@ impl Driver {
             }
             NetEvent::Unreachable { to } => self.on_event(Event::Unreachable(to)),
             NetEvent::Connected { peer, inbound, .. } => {
-                self.peers.on_connected(peer);
+                if !inbound {
+                    self.peers.on_connected(peer);
+                }
                 tracing::info!(peer = %format_args!("{peer:x}"), inbound, "peer connected");
                 Ok(())
             }
@@ -272,7 +284,7 @@ impl Driver {
                 );
                 match (by, peer) {
                     (RefusedBy::Peer, Some(peer)) => {
-                        self.peers.on_refused(peer, reason, &self.store)
+                        self.peers.on_refused(peer, reason, &self.members)
                     }
                     _ => Ok(()),
                 }
@@ -295,18 +307,16 @@ impl Driver {
 
     fn on_done(&mut self, done: Done) -> Result<(), FatalError> {
         match done {
-            Done::Applied { through, members_changed } => {
-                if members_changed {
-                    self.peers.on_members_changed(&self.store)?;
-                    let removed = |id: &NodeId| self.store.is_removed(id.0);
-                    self.heard.retain(|id, _| !removed(id));
+            Done::Applied { through, members } => {
+                if let Some(members) = members {
+                    self.on_members(members, through)?;
                 }
-                self.on_event(Event::Applied(through))
+                self.on_event(Event::Applied(through))?;
+                self.on_flushed()
             }
             Done::Flushed(index) => {
-                // A flush may have begun in the middle of a batch: what it holds is applied.
-                self.on_event(Event::Applied(index))?;
-                self.on_event(Event::Flushed(index))
+                self.flushed = self.flushed.max(Some(index));
+                self.on_flushed()
             }
             Done::SnapshotMade(made) => {
                 let snapshot = made.snapshot.clone();
@@ -317,15 +327,35 @@ impl Driver {
                 self.receiver.announced();
                 self.on_event(Event::Message(message))
             }
-            Done::Installed => {
+            Done::Installed(members) => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.peers.on_members_changed(&self.store)?;
+                self.on_members(members, self.replica.membership_index())?;
                 if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
+                self.on_flushed()?;
                 self.feed_disk()
             }
             Done::Failed(error) => Err(error),
+        }
+    }
+
+    fn on_members(&mut self, members: Members, index: Index) -> Result<(), FatalError> {
+        self.peers.on_members_changed(&members)?;
+        self.heard.retain(|id, _| members.find(id.0).is_some());
+        (self.members, self.members_index) = (members, index);
+        Ok(())
+    }
+
+    /// A flush that began in the middle of a batch may hold more than is told of as applied. It counts
+    /// when that is, with the members as of then: who judges by them must not be ahead of them.
+    fn on_flushed(&mut self) -> Result<(), FatalError> {
+        match self.flushed.filter(|index| *index <= self.replica.glance().applied) {
+            Some(index) => {
+                self.flushed = None;
+                self.on_event(Event::Flushed(index))
+            }
+            None => Ok(()),
         }
     }
 

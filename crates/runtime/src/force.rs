@@ -38,7 +38,7 @@ pub(crate) fn go_on_alone(
         .map(|member| format!("{:x}", member.id))
         .collect();
     apply_rest(store, initial)?;
-    if store.is_removed(node.0) {
+    if store.membership().is_removed(node.0) {
         return Err("the last that it knows is that it was removed".to_owned());
     }
     let conf_state = codec::encode_conf_state_record(&alone);

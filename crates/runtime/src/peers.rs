@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_kv::{Member, Store};
+use quorate_kv::Members;
 use quorate_net::{Net, Refusal};
 use quorate_raft::ConfState;
 use quorate_types::{Life, NodeId};
@@ -32,7 +32,7 @@ pub(crate) struct Peers {
     leaving: BTreeMap<NodeId, u64>,
     /// Since when this node knows that it was removed itself.
     removed_since: Option<u64>,
-    /// Who says that this node's log is not its own, since they were connected last.
+    /// Who says that this node's log is not its own, since they took it for a member last.
     denied_by: BTreeSet<NodeId>,
 }
 
@@ -52,7 +52,7 @@ impl Peers {
         }
     }
 
-    /// A peer is connected, so it takes this node for a member.
+    /// A peer has taken this node's connection, so it takes it for a member.
     pub(crate) fn on_connected(&mut self, peer: NodeId) {
         self.denied_by.remove(&peer);
     }
@@ -66,7 +66,7 @@ impl Peers {
         &mut self,
         peer: NodeId,
         reason: Refusal,
-        store: &Store,
+        members: &Members,
     ) -> Result<(), FatalError> {
         let error = match reason {
             Refusal::OtherLife => FatalError::OtherLife { peer: Some(peer) },
@@ -74,11 +74,14 @@ impl Peers {
             _ => return Ok(()),
         };
         self.denied_by.insert(peer);
-        let members = store.members();
-        let (own, others): (Vec<_>, Vec<_>) =
-            members.iter().partition(|member| member.id == self.node.0);
+        for peer in self.net.peers().into_iter().filter(|one| one.connected_since.is_some()) {
+            self.denied_by.remove(&peer.id);
+        }
+        let own = members.find(self.node.0).and_then(|member| member.life.known());
         // The cluster has said nothing else of this log.
-        let is_acknowledged = own.iter().any(|member| member.life.known() == Some(self.life));
+        let is_acknowledged = own == Some(self.life);
+        let members = members.list();
+        let others: Vec<_> = members.iter().filter(|member| member.id != self.node.0).collect();
         let denied = others.iter().filter(|one| self.denied_by.contains(&NodeId(one.id)));
         if !is_acknowledged || others.len() < 2 * denied.count() {
             return Err(error);
@@ -91,14 +94,13 @@ impl Peers {
         Ok(())
     }
 
-    /// Tells the transport who the peers are, as the machine knows them.
+    /// Tells the transport who the peers are.
     ///
     /// # Errors
     ///
     /// When the machine knows this member by another life.
-    pub(crate) fn on_members_changed(&mut self, store: &Store) -> Result<(), FatalError> {
-        let members = store.members();
-        let removed: BTreeSet<NodeId> = store.removed_members().into_iter().map(NodeId).collect();
+    pub(crate) fn on_members_changed(&mut self, members: &Members) -> Result<(), FatalError> {
+        let removed: BTreeSet<NodeId> = members.removed().into_iter().map(NodeId).collect();
         for peer in self.net.peers() {
             if removed.contains(&peer.id) && !self.removed.contains(&peer.id) {
                 self.leaving.insert(peer.id, self.now_ticks + self.grace_ticks);
@@ -109,13 +111,13 @@ impl Peers {
             tracing::warn!("this member was removed from the cluster; it stops in a moment");
             self.removed_since = Some(self.now_ticks);
         }
-        self.net.set_lives(known_lives(self.node, &members));
-        for member in members.iter().filter(|member| member.id != self.node.0) {
+        self.net.set_lives(known_lives(self.node, members));
+        for member in members.list().iter().filter(|member| member.id != self.node.0) {
             let addresses = member.peer_urls.iter().filter_map(|url| address(url)).collect();
             self.net.set_peer(NodeId(member.id), addresses);
         }
-        self.part(&members);
-        if is_other_life(self.node, self.life, &members) {
+        self.part(members);
+        if is_other_life(self.node, self.life, members) {
             return Err(FatalError::OtherLife { peer: None });
         }
         Ok(())
@@ -126,12 +128,12 @@ impl Peers {
     /// # Errors
     ///
     /// When this node was removed, and has left.
-    pub(crate) fn on_tick(&mut self, store: &Store, leads: bool) -> Result<(), FatalError> {
+    pub(crate) fn on_tick(&mut self, members: &Members, leads: bool) -> Result<(), FatalError> {
         self.now_ticks += 1;
         let count = self.leaving.len();
         self.leaving.retain(|_, until| self.now_ticks < *until);
         if self.leaving.len() < count {
-            self.part(&store.members());
+            self.part(members);
         }
         let graces = if leads { LEADER_GRACES } else { 1 };
         match self.removed_since {
@@ -143,10 +145,8 @@ impl Peers {
     }
 
     /// Parts with whoever is no member, nor leaving.
-    fn part(&self, members: &[Member]) {
-        let stays = |id: NodeId| {
-            members.iter().any(|member| member.id == id.0) || self.leaving.contains_key(&id)
-        };
+    fn part(&self, members: &Members) {
+        let stays = |id: NodeId| members.find(id.0).is_some() || self.leaving.contains_key(&id);
         for peer in self.net.peers().into_iter().filter(|peer| !stays(peer.id)) {
             self.net.remove_peer(peer.id);
         }
@@ -156,7 +156,8 @@ impl Peers {
 }
 
 /// Whether the engine's membership and the machine's list name the same members with the same rights.
-pub(crate) fn agree(conf_state: &ConfState, members: &[Member]) -> bool {
+pub(crate) fn agree(conf_state: &ConfState, members: &Members) -> bool {
+    let members = members.list();
     let listed = |learns: bool| -> BTreeSet<NodeId> {
         let members = members.iter().filter(|member| member.is_learner == learns);
         members.map(|member| NodeId(member.id)).collect()
@@ -169,15 +170,16 @@ pub(crate) fn agree(conf_state: &ConfState, members: &[Member]) -> bool {
 }
 
 /// The lives by which `members` are known, `node` itself left out.
-pub(crate) fn known_lives(node: NodeId, members: &[Member]) -> BTreeMap<NodeId, Life> {
+pub(crate) fn known_lives(node: NodeId, members: &Members) -> BTreeMap<NodeId, Life> {
+    let members = members.list();
     let others = members.iter().filter(|member| member.id != node.0);
     others.filter_map(|member| Some((NodeId(member.id), member.life.known()?))).collect()
 }
 
 /// Whether `members` know `node` by another life than `life`: then its log is not the one that it
 /// took part with before.
-pub(crate) fn is_other_life(node: NodeId, life: Life, members: &[Member]) -> bool {
-    let own = members.iter().find(|member| member.id == node.0);
+pub(crate) fn is_other_life(node: NodeId, life: Life, members: &Members) -> bool {
+    let own = members.find(node.0);
     own.and_then(|member| member.life.known()).is_some_and(|known| known != life)
 }
 
@@ -191,7 +193,7 @@ fn address(url: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use quorate_kv::{Apply, Entry, Initial, MemberChange, MemoryBackend};
+    use quorate_kv::{Apply, Entry, Initial, Member, MemberChange, MemoryBackend, Store};
     use quorate_net::NetConfig;
     use quorate_types::{Index, Term};
     use tokio::sync::mpsc;
@@ -203,9 +205,16 @@ mod tests {
     }
 
     fn store() -> Store {
-        let members = vec![member(1), member(2), member(3)];
+        store_of(vec![member(1), member(2), member(3)])
+    }
+
+    fn store_of(members: Vec<Member>) -> Store {
         let initial = Initial { node: NodeId(1), cluster_id: 7, members, ..Initial::default() };
         Store::create(MemoryBackend::new(), initial).unwrap()
+    }
+
+    fn members_of(members: Vec<Member>) -> Members {
+        store_of(members).membership()
     }
 
     fn remove(store: &Store, id: u64) {
@@ -226,21 +235,21 @@ mod tests {
         let net = Net::start(NetConfig::new(7, NodeId(1)), Vec::new(), mpsc::channel(16).0);
         let store = store();
         let mut peers = Peers::new(net.clone(), NodeId(1), Life(1), 3);
-        peers.on_members_changed(&store).unwrap();
+        peers.on_members_changed(&store.membership()).unwrap();
         assert_eq!(ids(&net), [2, 3]);
         remove(&store, 2);
         for _ in 0..3 {
             // However often it is told.
-            peers.on_members_changed(&store).unwrap();
+            peers.on_members_changed(&store.membership()).unwrap();
             assert_eq!(ids(&net), [2, 3]);
-            peers.on_tick(&store, true).unwrap();
+            peers.on_tick(&store.membership(), true).unwrap();
         }
         assert_eq!(ids(&net), [3]);
-        peers.on_members_changed(&store).unwrap();
+        peers.on_members_changed(&store.membership()).unwrap();
         assert_eq!(ids(&net), [3], "for ever");
         // Who starts again does not talk with it at all.
         let mut again = Peers::new(net.clone(), NodeId(1), Life(1), 3);
-        again.on_members_changed(&store).unwrap();
+        again.on_members_changed(&store.membership()).unwrap();
         assert_eq!(ids(&net), [3]);
         net.shutdown().await;
     }
@@ -260,15 +269,14 @@ mod tests {
             (0, vec![(2, Refusal::WrongCluster)], false),
         ] {
             let members = vec![Member { life: Life(own), ..member(1) }, member(2), member(3)];
-            let initial = Initial { node: NodeId(1), cluster_id: 7, members, ..Initial::default() };
-            let store = Store::create(MemoryBackend::new(), initial).unwrap();
+            let members = members_of(members);
             let mut peers = Peers::new(net.clone(), NodeId(1), Life(1), 3);
             let outcome = said
                 .iter()
-                .try_for_each(|(peer, reason)| peers.on_refused(NodeId(*peer), *reason, &store));
+                .try_for_each(|(peer, reason)| peers.on_refused(NodeId(*peer), *reason, &members));
             assert_eq!(outcome.is_err(), stops, "{own} {said:?}");
             peers.on_connected(NodeId(2));
-            let again = peers.on_refused(NodeId(3), Refusal::OtherLife, &store);
+            let again = peers.on_refused(NodeId(3), Refusal::OtherLife, &members);
             assert_eq!(again.is_err(), own == 0, "2 is connected again: {said:?}");
         }
         net.shutdown().await;
@@ -280,11 +288,12 @@ mod tests {
             let net = Net::start(NetConfig::new(7, NodeId(1)), Vec::new(), mpsc::channel(16).0);
             let store = store();
             let mut peers = Peers::new(net.clone(), NodeId(1), Life(1), 3);
-            peers.on_members_changed(&store).unwrap();
-            peers.on_tick(&store, true).unwrap();
+            peers.on_members_changed(&store.membership()).unwrap();
+            peers.on_tick(&store.membership(), true).unwrap();
             remove(&store, 1);
-            peers.on_members_changed(&store).unwrap();
-            let stopped = (1..).find(|tick| peers.on_tick(&store, *tick <= leads_for).is_err());
+            peers.on_members_changed(&store.membership()).unwrap();
+            let stopped =
+                (1..).find(|tick| peers.on_tick(&store.membership(), *tick <= leads_for).is_err());
             assert_eq!(stopped, Some(stops_after), "leads for {leads_for}");
             assert_eq!(ids(&net), [2, 3], "the others stay");
             net.shutdown().await;
@@ -293,9 +302,10 @@ mod tests {
 
     #[test]
     fn two_lists_of_members_are_compared() {
-        let list = |voters: &[u64], learners: &[u64]| -> Vec<Member> {
+        let list = |voters: &[u64], learners: &[u64]| {
             let learner = |id: &u64| Member { is_learner: true, ..member(*id) };
-            voters.iter().map(|id| member(*id)).chain(learners.iter().map(learner)).collect()
+            let voters = voters.iter().map(|id| member(*id));
+            members_of(voters.chain(learners.iter().map(learner)).collect())
         };
         let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
         for (voters, learners, members, want) in [
@@ -327,7 +337,7 @@ mod tests {
     #[test]
     fn lives_are_known_from_the_members() {
         let member = |id, life| Member { id, life: Life(life), ..Member::default() };
-        let members = [member(1, 7), member(2, 0), member(3, 9)];
+        let members = members_of(vec![member(1, 7), member(2, 0), member(3, 9)]);
         assert_eq!(known_lives(NodeId(1), &members), [(NodeId(3), Life(9))].into());
         for (node, life, want) in [
             (1, 7, false),

@@ -14,8 +14,8 @@
 //! | present | absent or behind the log's mark | a snapshot was being installed: install it, or refuse |
 //! | present | at or after the mark | replay the log after the state |
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -325,10 +325,10 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
     }
     let life = recovered.identity.life;
     let store = open_state(config, &layout, &state_file, &recovered.mark)?;
-    if is_other_life(config.node, life, &store.members()) {
+    if is_other_life(config.node, life, &store.membership()) {
         return Err(StartError::OtherLife { path: layout.root });
     }
-    if store.is_removed(config.node.0) {
+    if store.membership().is_removed(config.node.0) {
         return Err(StartError::Removed { path: layout.root });
     }
     // Who is to go on alone gets a new list: an earlier try may have left the two different.
@@ -475,8 +475,9 @@ fn run(
     let mut net_config = net_config(config, started_ms);
     net_config.life = life;
     // Before the first connection: who is not the known one must not be heard even once.
-    net_config.lives = known_lives(config.node, &store.members());
-    net_config.removed = store.removed_members().into_iter().map(NodeId).collect();
+    let members = store.membership();
+    net_config.lives = known_lives(config.node, &members);
+    net_config.removed = members.removed().into_iter().map(NodeId).collect();
     net_config.check().map_err(net_error)?;
 
     let replica = Replica::new(replica_config(config, started_ms), initial)?;
@@ -486,7 +487,7 @@ fn run(
     drop(entered);
     let election_ticks = config.election_ms.div_ceil(config.heartbeat_ms.max(1));
     let mut peers = Peers::new(net.clone(), config.node, life, 2 * election_ticks);
-    peers.on_members_changed(&store).map_err(net_error)?;
+    peers.on_members_changed(&members).map_err(net_error)?;
 
     let board =
         Arc::new(Board::new(config.node, config.cluster, Arc::clone(&store), metrics.clone()));
@@ -502,7 +503,8 @@ fn run(
         node: config.node,
         engine: config.engine,
         peers,
-        store: Arc::clone(&store),
+        members,
+        members_index: replica.membership_index(),
         replica,
         tick: Duration::from_millis(config.heartbeat_ms),
         net: net.clone(),
@@ -519,7 +521,8 @@ fn run(
         writing: Writing::default(),
         reads: HashMap::new(),
         next_read: 0,
-        heard: HashMap::new(),
+        heard: BTreeMap::new(),
+        flushed: None,
     };
     let applier = apply::Applier {
         store: Arc::clone(&store),

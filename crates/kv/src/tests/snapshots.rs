@@ -206,7 +206,7 @@ fn a_new_cluster_begins_with_keys_history_and_leases_of_the_old_one() {
     assert_eq!((store.node(), store.cluster_id()), (NodeId(8), 99));
     assert_eq!(store.applied(), founding(&[]).initial.applied_mark());
     assert_eq!(store.members(), founding(&[8, 9]).initial.members);
-    assert!(!store.is_removed(1));
+    assert!(!store.membership().is_removed(1));
     assert_eq!(store.alarms(), []);
     assert_eq!(store.hash_kv(0).unwrap(), old.hash_kv(0).unwrap());
     assert_eq!(store.lease_keys(5), [bytes("leased")]);

@@ -44,6 +44,7 @@ impl Rig {
             ..Initial::default()
         };
         let store = Arc::new(store.unwrap());
+        let members = store.membership();
         let (net_sender, net_events) = mpsc::channel(16);
         let net = Net::start(NetConfig::new(7, node), Vec::new(), net_sender);
         let (disk_sender, disk) = blocking::channel();
@@ -55,7 +56,8 @@ impl Rig {
             node,
             engine: Engine::Raft,
             peers: Peers::new(net.clone(), node, quorate_types::Life(1), 20),
-            store: Arc::clone(&store),
+            members,
+            members_index: Index(1),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,
@@ -72,7 +74,8 @@ impl Rig {
             writing: Writing::default(),
             reads: HashMap::new(),
             next_read: 0,
-            heard: HashMap::new(),
+            heard: BTreeMap::new(),
+            flushed: None,
         };
         Rig { driver, disk, apply, snap }
     }
@@ -142,7 +145,7 @@ async fn marked_then_installed() {
     assert_eq!(rig.driver.replica.status().applied, Index(1), "not before it is installed");
     still_there(&file).await;
 
-    rig.driver.on_done(Done::Installed).unwrap();
+    rig.driver.on_done(Done::Installed(Members::default())).unwrap();
     rig.driver.carry_out_all().unwrap();
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [Index(10)]);
@@ -177,7 +180,7 @@ async fn nothing_shares_a_group_with_a_snapshot_before_it() {
     assert!(writes.last().is_some_and(|write| write.install.is_some()), "{writes:?}");
     rig.written();
     assert!(matches!(rig.apply.try_recv(), Ok(Work::Install { .. })));
-    rig.driver.on_done(Done::Installed).unwrap();
+    rig.driver.on_done(Done::Installed(Members::default())).unwrap();
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.len(), 1);
 }
@@ -228,7 +231,10 @@ fn settle(rig: &mut Rig, applies: bool) {
     while applies && let Ok(work) = rig.apply.try_recv() {
         if let Work::Apply(entries) = work {
             let through = entries.last().unwrap().index();
-            rig.driver.on_done(Done::Applied { through, members_changed: false }).unwrap();
+            let is_change =
+                |entry: &replica::Applying| matches!(entry, replica::Applying::Membership { .. });
+            let members = entries.iter().any(is_change).then(|| rig.driver.members.clone());
+            rig.driver.on_done(Done::Applied { through, members }).unwrap();
         }
         rig.driver.carry_out_all().unwrap();
     }
@@ -274,11 +280,108 @@ async fn changes_are_judged_by_who_leads_and_knows_all_before_them() {
     );
     let answer = ask(&mut rig, 8, false);
     assert!(answer.is_none(), "the machine answers: {answer:?}");
+    // The engine goes by it already, and the list is that of before: so is its index.
+    let standing = rig.driver.standing();
+    assert!(standing.membership_index < rig.driver.replica.membership_index());
+    assert!(!standing.is_settled && standing.members.is_empty());
     let answer = ask(&mut rig, 9, false);
     assert!(change(&answer), "before the one before it is applied: {answer:?}");
     settle(&mut rig, true);
     assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8)]);
+    let standing = rig.driver.standing();
+    assert!(standing.is_settled);
+    assert!(rig.driver.replica.membership_index() <= standing.membership_index);
     let answer = ask(&mut rig, 10, true);
     assert!(answer.is_none(), "{answer:?}");
     assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8), NodeId(10)]);
+}
+
+/// The members with these ids, as a machine has them.
+fn known(ids: &[u64]) -> Members {
+    let member = |id: &u64| quorate_kv::Member { id: *id, ..quorate_kv::Member::default() };
+    let initial = quorate_kv::Initial {
+        node: NodeId(1),
+        cluster_id: 7,
+        members: ids.iter().map(member).collect(),
+        ..quorate_kv::Initial::default()
+    };
+    Store::create(MemoryBackend::new(), initial).unwrap().membership()
+}
+
+#[tokio::test]
+async fn only_of_members_is_it_kept_when_they_were_heard() {
+    let mut rig = Rig::new();
+    let heartbeat = |from: u64| {
+        let body = Body::Heartbeat { commit: Index(1), context: Bytes::new() };
+        let message = RaftMessage::new(NodeId(1), body);
+        let message = RaftMessage { from: NodeId(from), term: Term(2), ..message };
+        NetEvent::Message {
+            from: NodeId(from),
+            payload: Message::Raft(message).encode().concat().into(),
+        }
+    };
+    let heard = |rig: &Rig| rig.driver.heard.keys().map(|id| id.0).collect::<Vec<_>>();
+    let through = Index(1);
+    rig.driver.on_done(Done::Applied { through, members: Some(known(&[1, 2, 3])) }).unwrap();
+    for from in [2, 3, 4] {
+        rig.driver.on_net(heartbeat(from)).unwrap();
+    }
+    assert_eq!(heard(&rig), [2, 3], "4 is a stranger, and there may be any number of them");
+    rig.driver.on_done(Done::Applied { through, members: Some(known(&[1, 2])) }).unwrap();
+    assert_eq!(heard(&rig), [2]);
+    rig.driver.on_done(Done::Applied { through, members: None }).unwrap();
+    assert_eq!(heard(&rig), [2]);
+    let listed: Vec<_> = rig.driver.standing().members.iter().map(|member| member.id).collect();
+    assert_eq!(listed, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_flush_ahead_of_what_is_applied_counts_when_that_is() {
+    let mut rig = Rig::new();
+    let prev = EntryId { term: Term(1), index: Index(1) };
+    rig.hear(Body::Append { prev, entries: vec![entry(2), entry(3)].into(), commit: Index(3) });
+    assert!(!rig.writes().is_empty());
+    rig.written();
+    assert!(matches!(rig.apply.try_recv(), Ok(Work::Apply(_))));
+    rig.driver.on_done(Done::Flushed(Index(3))).unwrap();
+    assert_eq!(rig.driver.replica.glance().applied, Index(1), "the members are those as of 1");
+    rig.driver.on_done(Done::Applied { through: Index(2), members: None }).unwrap();
+    assert_eq!(
+        (rig.driver.replica.glance().applied, rig.driver.flushed),
+        (Index(2), Some(Index(3)))
+    );
+    rig.driver.on_done(Done::Applied { through: Index(3), members: None }).unwrap();
+    assert_eq!((rig.driver.replica.glance().applied, rig.driver.flushed), (Index(3), None));
+}
+
+#[tokio::test]
+async fn who_says_that_this_log_is_not_ours_says_so_until_it_takes_a_connection() {
+    let refused = |peer| NetEvent::Refused {
+        peer: Some(NodeId(peer)),
+        address: None,
+        by: RefusedBy::Peer,
+        reason: quorate_net::Refusal::OtherLife,
+        suppressed: 0,
+    };
+    let connected = |inbound| NetEvent::Connected { peer: NodeId(2), incarnation: 1, inbound };
+    for (inbound, stops) in [(true, true), (false, false)] {
+        let mut rig = Rig::new();
+        let own = quorate_kv::Member {
+            id: 1,
+            life: quorate_types::Life(1),
+            ..quorate_kv::Member::default()
+        };
+        let others = [2, 3].map(|id| quorate_kv::Member { id, ..quorate_kv::Member::default() });
+        let initial = quorate_kv::Initial {
+            node: NodeId(1),
+            cluster_id: 7,
+            members: [own].into_iter().chain(others).collect(),
+            ..quorate_kv::Initial::default()
+        };
+        rig.driver.members = Store::create(MemoryBackend::new(), initial).unwrap().membership();
+        rig.driver.on_net(refused(2)).unwrap();
+        rig.driver.on_net(connected(inbound)).unwrap();
+        let outcome = rig.driver.on_net(refused(3));
+        assert_eq!(outcome.is_err(), stops, "that the peer dials shows nothing: {inbound}");
+    }
 }

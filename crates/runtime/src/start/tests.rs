@@ -216,7 +216,7 @@ fn one_member_goes_on_alone_with_all_that_it_has() {
         assert_eq!(opened.initial.applied, Index(4), "{start}");
         assert_eq!(opened.initial.conf_state.voters, [NodeId(1)], "{start}");
         let ids: Vec<u64> = opened.store.members().iter().map(|member| member.id).collect();
-        assert_eq!((ids, opened.store.removed_members()), (vec![1], vec![2, 3]), "{start}");
+        assert_eq!((ids, opened.store.membership().removed()), (vec![1], vec![2, 3]), "{start}");
         let range = quorate_kv::RangeRequest { key: "k".into(), ..Default::default() };
         let held = opened.store.range(&range).unwrap();
         assert_eq!((&held.kvs[0].value[..], held.kvs[0].version), (&b"4"[..], 2), "{start}");

@@ -118,10 +118,7 @@ fn whoever_asked_is_answered_once_and_nobody_else() {
         applying(5, 12, Command::Compact(future)), // refused by the machine
     ];
     applier.apply(batch).unwrap();
-    assert!(matches!(
-        done.try_recv(),
-        Ok(Done::Applied { through: Index(5), members_changed: false })
-    ));
+    assert!(matches!(done.try_recv(), Ok(Done::Applied { through: Index(5), members: None })));
     assert!(matches!(first.try_recv(), Ok(Answer::Applied(Ok(_)))));
     assert!(matches!(second.try_recv(), Ok(Answer::Applied(Err(_)))));
     assert!(other.try_recv().is_err());
