@@ -44,7 +44,6 @@ fn autopilot_heals_what_can_be_healed_and_costs_no_quorum() {
         "members added again",
         "newer members promoted",
         "autopilot promotions",
-        "autopilot demotions",
         "autopilot replacements",
         "autopilot removals",
         "tended",

@@ -377,9 +377,8 @@ impl World<'_> {
     /// Nor does a vote that is taken, by what its leader knew when it decided so.
     fn check_vote(&mut self, view: &View, demoted: NodeId, promoted: Option<NodeId>) {
         let servers = &self.operator.pilot.decided_by.servers;
-        let is_well = |id: &NodeId| {
-            servers.get(&server_id(*id)).is_some_and(|server| server.health.healthy)
-        };
+        let is_well =
+            |id: &NodeId| servers.get(&server_id(*id)).is_some_and(|server| server.health.healthy);
         let voters = &view.membership.voters;
         let rest = voters.iter().copied().filter(|id| *id != demoted).chain(promoted);
         let rest: Vec<NodeId> = rest.collect();
@@ -429,7 +428,9 @@ impl World<'_> {
 /// What the seed's cluster is told.
 fn settings(plan: &Plan) -> Settings {
     let mut settings = settings_of(plan.cluster >> 16);
-    settings.config.min_quorum = plan.members.min(3) as u64;
+    // With zones there are as many voters as zones are left, which may be fewer than three.
+    let has_zones = !settings.policy.redundancy_zone_tag.is_empty();
+    settings.config.min_quorum = if has_zones { 1 } else { plan.members.min(3) as u64 };
     if 0 < settings.policy.target_voters {
         settings.policy.target_voters = plan.members as u64;
     }
