@@ -76,6 +76,7 @@ pub struct Options {
     reconcile_interval: Span,
     promoter: Arc<dyn Promoter>,
     logger: Arc<dyn Logger>,
+    time: Option<Arc<dyn TimeProvider>>,
     is_reconciling: bool,
     strictness: Strictness,
 }
@@ -87,6 +88,7 @@ impl Default for Options {
             reconcile_interval: DEFAULT_RECONCILE_INTERVAL,
             promoter: Arc::new(StablePromoter),
             logger: Arc::new(Silence),
+            time: None,
             is_reconciling: true,
             strictness: Strictness::parity(),
         }
@@ -118,6 +120,12 @@ impl Options {
     #[must_use]
     pub fn with_promoter(self, promoter: Arc<dyn Promoter>) -> Options {
         Options { promoter, ..self }
+    }
+
+    /// The clock; the one that [`Autopilot::new`] is given otherwise.
+    #[must_use]
+    pub fn with_time_provider(self, time: Arc<dyn TimeProvider>) -> Options {
+        Options { time: Some(time), ..self }
     }
 
     /// Who hears what is done and why; nobody otherwise.
@@ -187,7 +195,7 @@ impl Autopilot {
         Autopilot(Arc::new(Shared {
             raft,
             application,
-            time,
+            time: options.time.clone().unwrap_or(time),
             host,
             is_reconciling: AtomicBool::new(options.is_reconciling),
             options,

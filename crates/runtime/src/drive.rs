@@ -64,6 +64,8 @@ pub(crate) struct Driver {
     pub(crate) peers: Peers,
     /// The members, as of what is told of as applied. The loop never waits for the machine.
     pub(crate) members: Members,
+    /// As of where in the log: two that are equal stand for the same list.
+    pub(crate) members_index: Index,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
     pub(crate) net: Net,
@@ -230,7 +232,8 @@ impl Driver {
             Some((peer.id, now.saturating_duration_since(peer.connected_since?)))
         };
         let ago = |(peer, at): (&NodeId, &Instant)| (*peer, now.saturating_duration_since(*at));
-        let reaches = self.replica.reaches();
+        let (reaches, status) = (self.replica.reaches(), self.replica.status());
+        let is_applied = self.replica.membership_index() <= self.members_index;
         let receiving = reaches.iter().filter(|reach| reach.is_sent_snapshot);
         Standing {
             leader: self.node,
@@ -240,8 +243,10 @@ impl Driver {
             receiving: receiving.map(|reach| reach.node).collect(),
             connected: self.net.peers().into_iter().filter_map(connected).collect(),
             heard: self.heard.iter().map(ago).collect(),
-            membership_index: self.replica.membership_index(),
-            last_index: self.replica.status().last,
+            // Not the engine's, which may be ahead of the list.
+            membership_index: self.members_index,
+            is_settled: is_applied && status.conf_state.voters_outgoing.is_empty(),
+            last_index: status.last,
             last_term: self.replica.last_term().unwrap_or_default(),
         }
     }
@@ -328,7 +333,7 @@ impl Driver {
                 self.on_flushed()
             }
             Done::Members { through, members } => {
-                self.on_members(members)?;
+                self.on_members(members, through)?;
                 self.on_event(Event::Applied(through))?;
                 self.on_flushed()
             }
@@ -347,7 +352,7 @@ impl Driver {
             }
             Done::Installed(members) => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.on_members(members)?;
+                self.on_members(members, self.replica.membership_index())?;
                 if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
@@ -358,10 +363,10 @@ impl Driver {
         }
     }
 
-    fn on_members(&mut self, members: Members) -> Result<(), FatalError> {
+    fn on_members(&mut self, members: Members, index: Index) -> Result<(), FatalError> {
         self.peers.on_members_changed(&members)?;
         self.heard.retain(|id, _| members.find(id.0).is_some());
-        self.members = members;
+        (self.members, self.members_index) = (members, index);
         Ok(())
     }
 

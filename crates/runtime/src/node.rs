@@ -146,6 +146,8 @@ pub struct Standing {
     /// The entry that made the membership what it is, or a later one. As long as this node runs, two
     /// that are equal stand for the same membership.
     pub membership_index: Index,
+    /// Whether the engine goes by these members alone: no change is about to be applied, or half made.
+    pub is_settled: bool,
     /// The end of the leader's log.
     pub last_index: Index,
     /// The term of the entry there.

@@ -511,6 +511,7 @@ fn run(
         engine: config.engine,
         peers,
         members,
+        members_index: replica.membership_index(),
         replica,
         tick: Duration::from_millis(config.heartbeat_ms),
         net: net.clone(),

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use quorate_sim::{Fault, Ledger, Options, run};
+use quorate_types::bugs;
 
 /// What can happen to a member and to the ways between them. Whims of an operator are not among it.
 const FAULTS: [Fault; 12] = [
@@ -34,9 +35,37 @@ fn autopilot_heals_what_can_be_healed_and_costs_no_quorum() {
         total += &outcome.ledger;
     }
     println!("{total}\n{:?}\n{:?}", total.faults, total.notable);
-    for what in ["autopilot promotions", "autopilot removals", "machines added", "tended"] {
+    // Members died, came back, flapped, joined, were upgraded and replaced.
+    for what in [
+        "members failed",
+        "members recovered",
+        "members that came and went",
+        "machines added",
+        "members added again",
+        "newer members promoted",
+        "autopilot promotions",
+        "autopilot replacements",
+        "autopilot removals",
+        "tended",
+    ] {
         assert!(total.notable.contains_key(what), "no {what}: {:?}", total.notable);
     }
+}
+
+/// A member that is added again loses its vote in a core like etcd's, unless somebody is careful.
+#[test]
+fn whoever_is_added_again_keeps_its_vote() {
+    bugs::put_back(Some("an-added-learner-loses-its-vote"));
+    let options = Options {
+        autopilot: true,
+        seconds: Some(120),
+        only: Some(Vec::new()),
+        ..Options::default()
+    };
+    let found = (1..20).find_map(|seed| run(seed, &options, None).violation);
+    bugs::put_back(None);
+    let found = found.expect("it is found");
+    assert!(found.contains("would lose its vote"), "{found}");
 }
 
 /// Some; others with `QUORATE_SEEDS=first..last`.

@@ -232,6 +232,25 @@ fn intervals_are_options() {
     assert_eq!(refused.to_string(), "reconcile_interval is -10s: it cannot be less than no time");
 }
 
+/// A clock that stands still.
+struct Stopped(Time);
+
+impl TimeProvider for Stopped {
+    fn now(&self) -> Time {
+        self.0
+    }
+}
+
+#[test]
+fn the_clock_is_an_option() {
+    let site = Site::new("LV");
+    let at = Time::from_unix(77, 0);
+    let options = Options::default().with_time_provider(std::sync::Arc::new(Stopped(at)));
+    let autopilot = site.autopilot(options);
+    site.bench.wait(autopilot.start(Signal::new()));
+    assert_eq!(autopilot.get_state().first_state_time(), Some(at));
+}
+
 #[test]
 fn slow_stats_hold_no_round_up() {
     let site = Site::new("LVn");

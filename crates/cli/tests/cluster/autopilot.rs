@@ -17,7 +17,6 @@ use crate::harness::{Cluster, Outcome, eventually, quorate, run};
 
 /// Everything autopilot does in seconds takes tenths of them here.
 const QUICK: &[&str] = &[
-    "--autopilot=true",
     "--heartbeat-interval",
     "50",
     "--election-timeout",
@@ -27,8 +26,8 @@ const QUICK: &[&str] = &[
     "--autopilot-reconcile-interval",
     "300ms",
     "--autopilot-config",
-    "last-contact-threshold=1s,server-stabilization-time=1s,dead-server-threshold=2s,join-grace=2s,\
-     target-voters=5",
+    "cleanup-dead-servers=true,last-contact-threshold=1s,server-stabilization-time=1s,\
+     dead-server-threshold=2s,join-grace=2s,target-voters=5",
 ];
 
 impl Cluster {
@@ -216,7 +215,7 @@ async fn a_spare_takes_the_place_of_a_member_that_died() {
     writer.goes_on().await;
     let leader = cluster.leader().await;
     let log = cluster.log(leader);
-    for said in ["looks after the members", "changes the cluster", "add-voter"] {
+    for said in ["looks after the members", "changes the cluster", "replace "] {
         assert!(log.contains(said), "{said:?} is not in the log of the leader");
     }
 
@@ -300,12 +299,21 @@ async fn what_is_set_is_checked_compared_and_kept() {
         (&["set-config", "min-quorum=0"][..], "min_quorum: cleanup_dead_servers is on"),
         (&["set-config", "min-quorum=x"], "min_quorum: is \"x\" and not a whole number"),
         (&["set-config", "max-quorum=1"], "max_quorum: is no setting of autopilot"),
-        (&["set-config", "last-contact-threshold=50ms"], "not more than the heartbeat interval"),
         (&["set-config", "min-quorum=5", "--modify-index", "1"], "the settings are those of index"),
     ] {
         let outcome = cluster.autopilot(1, arguments);
         assert!(outcome.code != 0 && outcome.errors.contains(want), "{}", outcome.errors);
     }
+    let hasty = ["set-config", "dead-server-threshold=2s", "last-contact-threshold=50ms"];
+    let outcome = cluster.autopilot(1, &[&hasty[..], &["--modify-index", &index]].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    for warning in [
+        "warning: dead_server_threshold: 2s is less than 5m0s",
+        "warning: last_contact_threshold: 50ms is less than the election timeout of 500ms",
+    ] {
+        assert!(outcome.errors.contains(warning), "{}", outcome.errors);
+    }
+    let index = config(&cluster, 0, &["get-config"])["modify_index"].to_string();
     let set = ["set-config", "min-quorum=2", "--modify-index", &index];
     assert_eq!(config(&cluster, 1, &set)["min_quorum"], 2);
     assert_ne!(cluster.autopilot(1, &set).code, 0, "another index by now");
@@ -359,13 +367,46 @@ async fn what_is_set_is_checked_compared_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unasked_it_gives_votes_and_takes_none() {
+    let quick: Vec<&str> = QUICK.iter().copied().take(QUICK.len() - 2).collect();
+    let mut cluster = Cluster::start(3, &quick).await;
+    let fourth = cluster.join_as_learner(0, &[0, 1, 2], &[]).await;
+    cluster.becomes(0, "a learner votes", |states| voters(states).len() == 4).await;
+    // To promote it as well is no error, as long as the same member leads.
+    let members = cluster.autopilot(0, &["state", "-w", "json"]).output;
+    let state: Value = serde_json::from_str(&members).unwrap();
+    let servers = state["Servers"].as_object().unwrap();
+    let id_of = |name: &str| {
+        let of = servers.iter().find(|(_, one)| one["Server"]["Name"] == name);
+        of.map(|(id, _)| id.clone()).unwrap()
+    };
+    let promote = |id: &str| {
+        let mut command = quorate();
+        command.args(["member", "promote", id, "--endpoints", &cluster.endpoint(1)]);
+        run(&mut command)
+    };
+    let outcome = promote(&id_of("n4"));
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let outcome = promote(&id_of("n1"));
+    assert!(outcome.errors.contains("can only promote a learner member"), "{}", outcome.errors);
+
+    // One dies, and stays in the list with its vote: nobody has asked for anything else.
+    cluster.kill(fourth);
+    cluster.becomes(0, "it is missed", |states| states.len() == 4).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(voters(&cluster.states(0).unwrap()).len(), 4);
+    let (_, figures) = http_get(&cluster.endpoint(cluster.leader().await), "/metrics");
+    assert!(!figures.contains("quorate_autopilot_changes_total{kind=\"removal\"}"), "{figures}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_it_does_not_run_it_says_so() {
     let cluster = Cluster::start(1, &["--engine", "zab"]).await;
     for arguments in [&["state"][..], &["set-config", "min-quorum=1"], &["get-config"]] {
         let outcome = cluster.autopilot(0, arguments);
         assert!(outcome.code != 0 && outcome.errors.contains("zab engine"), "{}", outcome.errors);
     }
-    let cluster = Cluster::start(1, &[]).await;
+    let cluster = Cluster::start(1, &["--autopilot=false"]).await;
     let outcome = cluster.autopilot(0, &["state"]);
     assert!(outcome.errors.contains("autopilot is off on the leader"), "{}", outcome.errors);
     let (code, body) = http_get(&cluster.endpoint(0), "/autopilot/health");

@@ -59,6 +59,7 @@ impl Rig {
             engine: Engine::Raft,
             peers: Peers::new(net.clone(), node, quorate_types::Life(1), 20),
             members,
+            members_index: Index(1),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
             net,
@@ -238,6 +239,12 @@ fn settle(rig: &mut Rig, applies: bool) {
     while applies && let Ok(work) = rig.apply.try_recv() {
         if let Work::Apply(entries) = work {
             let through = entries.last().unwrap().index();
+            let is_change =
+                |entry: &replica::Applying| matches!(entry, replica::Applying::Membership { .. });
+            if entries.iter().any(is_change) {
+                let members = rig.driver.members.clone();
+                rig.driver.on_done(Done::Members { through, members }).unwrap();
+            }
             rig.applied(through);
         }
         rig.driver.carry_out_all().unwrap();
@@ -284,10 +291,17 @@ async fn changes_are_judged_by_who_leads_and_knows_all_before_them() {
     );
     let answer = ask(&mut rig, 8, false);
     assert!(answer.is_none(), "the machine answers: {answer:?}");
+    // The engine goes by it already, and the list is that of before: so is its index.
+    let standing = rig.driver.standing();
+    assert!(standing.membership_index < rig.driver.replica.membership_index());
+    assert!(!standing.is_settled && standing.members.is_empty());
     let answer = ask(&mut rig, 9, false);
     assert!(change(&answer), "before the one before it is applied: {answer:?}");
     settle(&mut rig, true);
     assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8)]);
+    let standing = rig.driver.standing();
+    assert!(standing.is_settled);
+    assert!(rig.driver.replica.membership_index() <= standing.membership_index);
     let answer = ask(&mut rig, 10, true);
     assert!(answer.is_none(), "{answer:?}");
     assert_eq!(rig.driver.replica.status().conf_state.learners, [NodeId(8), NodeId(10)]);

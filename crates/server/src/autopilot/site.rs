@@ -26,7 +26,7 @@ use crate::membership::Rules;
 const BETWEEN_URLS: char = ',';
 /// Of the protocol between members: the reference's number for one that knows ids beside addresses.
 const RAFT_VERSION: i64 = 3;
-/// How often a transfer is looked at.
+/// How often a transfer, or the end of a change, is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// This member while it leads.
@@ -37,6 +37,7 @@ pub(super) struct Site {
     seen: Arc<Mutex<Arc<Standing>>>,
     /// Who has stored nothing for how long.
     stalls: Arc<Mutex<Stalls>>,
+    clock: TokioHost,
     /// Members that are being removed.
     removing: Arc<Mutex<BTreeSet<NodeId>>>,
     /// When the last state was made, and how many there were.
@@ -45,8 +46,8 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(local: Local) -> Site {
-        let (seen, stalls) = (Arc::default(), Arc::default());
-        Site { local, seen, stalls, removing: Arc::default(), notified: Arc::default() }
+        let (seen, stalls, clock) = (Arc::default(), Arc::default(), TokioHost::current());
+        Site { local, seen, stalls, clock, removing: Arc::default(), notified: Arc::default() }
     }
 
     pub(super) fn notified(&self) -> Option<(Instant, u64)> {
@@ -63,7 +64,7 @@ impl Site {
         let standing = Arc::new(standing.ok_or_else(|| self.not_leader())?);
         let matched = standing.matched.iter().filter(|(id, _)| **id != standing.leader);
         let matched = matched.map(|(id, index)| (*id, *index));
-        lock(&self.stalls).look(TokioHost::current().now(), standing.last_index, matched);
+        lock(&self.stalls).look(self.clock.now(), standing.last_index, matched);
         *lock(&self.seen) = Arc::clone(&standing);
         Ok(standing)
     }
@@ -116,9 +117,17 @@ impl Site {
         };
         // Where the change stands in the log. If something came after it, the members are not those that
         // the next change was decided on, and an index of before says so.
-        let standing = self.look().await?;
-        let is_last = roster(&standing.members) == roster(&members);
-        Ok(if is_last { standing.membership_index } else { Index(1) })
+        let until = Instant::now() + self.local.election_timeout();
+        loop {
+            let standing = self.look().await?;
+            if standing.is_settled && roster(&standing.members) == roster(&members) {
+                return Ok(standing.membership_index);
+            }
+            if until <= Instant::now() {
+                return Ok(Index(1));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn transfer(&self, id: &ServerId) -> Result<(), RaftError> {

@@ -47,6 +47,7 @@ async fn config(State(plain): State<Plain>) -> Response {
     let mut json: Value = serde_json::from_str(&set.json).unwrap_or_default();
     json["create_index"] = set.created.into();
     json["modify_index"] = set.modified.into();
+    json["warnings"] = set.warnings.into();
     answer(StatusCode::OK, &json)
 }
 

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::BytesMut;
 use quorate_autopilot::adapter::{
-    CoreChange, CoreMembership, admits, server_id, stats_of_leader, stats_of_peer,
+    CoreChange, CoreMembership, Stalls, admits, node_id, server_id, stats_of_leader, stats_of_peer,
 };
 use quorate_autopilot::{
     Action, Inputs, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings, Span,
     State, Time, plan_prune, plan_reconcile, quorum,
 };
-use quorate_raft::{AnyConfChange, ConfChange, ConfChangeType};
+use quorate_raft::{
+    AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
+};
 use quorate_replica::{RequestId, seal_change};
 use quorate_types::{Index, NodeId, Term};
 
@@ -25,6 +27,9 @@ const ROUND_US: u64 = 10 * SECOND;
 /// A learner that is stable for so long is promoted, a member that is dead for so long is removed.
 const STABLE: Span = Span::from_secs(5);
 const DEAD: Span = Span::from_secs(20);
+/// So many changes of health within ten minutes, and a member counts as one that comes and goes.
+const FLAPS: usize = 4;
+const FLAPPING_US: u64 = 600 * SECOND;
 /// Changes that a run may take at the beginning, and for each thing that goes wrong.
 const CHANGES_AT_FIRST: u64 = 20;
 const CHANGES_A_FAULT: u64 = 4;
@@ -35,14 +40,19 @@ pub(crate) struct Pilot {
     led_by: Option<(NodeId, Term)>,
     promoter: PolicyPromoter,
     state: State,
+    stalls: Stalls,
     updated_us: u64,
     round_us: u64,
     /// What is left of a round, and the membership that it was decided on.
     actions: VecDeque<Action>,
     decided_on: Index,
+    /// The state that it was decided on.
+    decided_by: State,
     /// The membership before the change under way.
     asked_on: Index,
     changes: u64,
+    /// When each member's health last changed, as any leader saw it.
+    flips: BTreeMap<NodeId, VecDeque<u64>>,
 }
 
 /// What a leader knows.
@@ -50,6 +60,7 @@ struct View {
     term: Term,
     inputs: Inputs,
     membership: CoreMembership,
+    matched: Vec<(NodeId, Index)>,
     may_change: bool,
 }
 
@@ -79,16 +90,27 @@ impl World<'_> {
         let (now_us, pilot) = (self.now, &mut self.operator.pilot);
         if pilot.led_by != Some((leader, view.term)) {
             let (led_by, changes) = (Some((leader, view.term)), pilot.changes);
-            *pilot = Pilot { led_by, changes, round_us: now_us, ..Pilot::default() };
+            let flips = std::mem::take(&mut pilot.flips);
+            *pilot = Pilot { led_by, changes, flips, round_us: now_us, ..Pilot::default() };
         }
         if pilot.updated_us + UPDATE_US <= now_us || pilot.updated_us == 0 {
             pilot.updated_us = now_us;
             let inputs = &mut view.inputs;
+            let peers = view.matched.iter().copied().filter(|(id, _)| *id != leader);
+            pilot.stalls.look(inputs.now, inputs.last_index, peers.clone());
+            for (id, _) in peers {
+                if let Some(stats) = inputs.fetched_stats.get_mut(&server_id(id)) {
+                    *stats = pilot.stalls.weigh(id, *stats);
+                }
+            }
             inputs.first_state_time = pilot.state.first_state_time().unwrap_or(inputs.now);
             inputs.current = Some(pilot.state.clone());
             inputs.config = config.clone();
+            let before = std::mem::take(&mut pilot.state);
             pilot.state = State::next(inputs, &pilot.promoter, &strictness);
+            self.count_flips(&before);
         }
+        let pilot = &mut self.operator.pilot;
         if !view.may_change {
             return;
         }
@@ -105,9 +127,10 @@ impl World<'_> {
         }
         pilot.round_us = now_us;
         pilot.decided_on = view.membership.index;
+        pilot.decided_by = pilot.state.clone();
         let (now, state) = (view.inputs.now, &pilot.state);
         let wanted = pilot.promoter.calculate_promotions_and_demotions(now, &config, state);
-        let round = plan_reconcile(now, &config, state, &wanted, &strictness, false);
+        let round = plan_reconcile(now, &config, state, &wanted, &strictness, true);
         pilot.actions = round.map(|round| round.actions.into()).unwrap_or_default();
         if pilot.actions.is_empty() {
             let configuration = view.membership.configuration();
@@ -164,7 +187,9 @@ impl World<'_> {
             is_leader: true,
             ..Inputs::default()
         };
-        for reach in process.replica.reaches() {
+        let reaches = process.replica.reaches();
+        let matched = reaches.iter().map(|reach| (reach.node, reach.matched)).collect();
+        for reach in reaches {
             let (id, heard) = (reach.node, process.heard.get(&reach.node).copied());
             let is_alive = id == leader || heard.is_some_and(|at| self.now < at + 2 * election_us);
             let node_status = match (is_alive, heard) {
@@ -195,7 +220,7 @@ impl World<'_> {
             }
         }
         let may_change = process.replica.may_change();
-        Some(View { term: status.term, inputs, membership, may_change })
+        Some(View { term: status.term, inputs, membership, matched, may_change })
     }
 
     fn stop_unlisted(&mut self, membership: &CoreMembership) {
@@ -206,18 +231,64 @@ impl World<'_> {
         self.stop_removed(&known);
     }
 
+    /// What the members went through, for the ledger.
+    fn count_flips(&mut self, before: &State) {
+        let (now_us, pilot) = (self.now, &mut self.operator.pilot);
+        let mut counted = Vec::new();
+        for (id, server) in &pilot.state.servers {
+            let (Some(was), Some(node)) = (before.servers.get(id), node_id(id)) else { continue };
+            if was.health.healthy == server.health.healthy {
+                continue;
+            }
+            counted.push(if server.health.healthy {
+                "members recovered"
+            } else {
+                "members failed"
+            });
+            let flips = pilot.flips.entry(node).or_default();
+            flips.push_back(now_us);
+            while flips.front().is_some_and(|at| *at + FLAPPING_US < now_us) {
+                flips.pop_front();
+            }
+            if flips.len() == FLAPS {
+                counted.push("members that came and went");
+            }
+        }
+        counted.into_iter().for_each(|what| self.checks.count(what));
+    }
+
     /// For each machine that is lost another one comes, and has to be made a voter by autopilot.
     fn add_machines(&mut self, leader: NodeId, view: &View) -> bool {
         let members: Vec<NodeId> =
             view.membership.voters.iter().chain(&view.membership.learners).copied().collect();
         let is_there = |id: &&NodeId| !self.nodes[self.place(**id)].is_gone;
-        if self.plan.members <= members.iter().filter(is_there).count() {
+        // Where so many are to vote, one more stands by.
+        let spares = usize::from(0 < settings(&self.plan).policy.target_voters);
+        if self.plan.members + spares <= members.iter().filter(is_there).count() {
+            self.add_again(leader, view, &members);
             return false;
         }
         let id = self.spare_member(&members);
         self.checks.count("machines added");
-        self.propose(leader, view, ConfChangeType::AddLearnerNode, id);
+        let changes = vec![ConfChangeSingle::new(ConfChangeType::AddLearnerNode, id)];
+        self.propose(leader, view, changes);
         true
+    }
+
+    /// Now and then a tool sees to it that a member is one. That must not change anything.
+    fn add_again(&mut self, leader: NodeId, view: &View, members: &[NodeId]) {
+        if !self.chance.permille(20) || members.is_empty() {
+            return;
+        }
+        let id = *self.chance.pick(members);
+        let again = Action::AddNonvoter { id: server_id(id), address: address(id) };
+        if let Ok(Some(change)) = view.membership.plan(&again) {
+            self.checks.fail(format!(
+                "n{} is a member, and {leader} adds it again by {change}: a voter would lose its vote",
+                id.0
+            ));
+        }
+        self.checks.count("members added again");
     }
 
     fn act(&mut self, leader: NodeId, view: &View, action: &Action) {
@@ -249,39 +320,77 @@ impl World<'_> {
         let Ok(Some(change)) = view.membership.plan(removal.as_ref().unwrap_or(action)) else {
             return;
         };
-        let (change_type, id) = match change {
-            CoreChange::AddNode { id, .. } => (ConfChangeType::AddNode, id),
-            CoreChange::AddLearner { id, .. } => (ConfChangeType::AddLearnerNode, id),
-            CoreChange::RemoveNode { id } => (ConfChangeType::RemoveNode, id),
-            CoreChange::UpdateNode { .. } | CoreChange::Replace { .. } => return,
+        let single = |change_type, id| vec![ConfChangeSingle::new(change_type, id)];
+        let (counted, changes) = match change {
+            CoreChange::AddNode { id, .. } => {
+                if version(&self.plan, id) != version(&self.plan, NodeId(1)) {
+                    self.checks.count("newer members promoted");
+                }
+                ("autopilot promotions", single(ConfChangeType::AddNode, id))
+            }
+            CoreChange::AddLearner { id, .. } => {
+                self.check_vote(view, id, None);
+                ("autopilot demotions", single(ConfChangeType::AddLearnerNode, id))
+            }
+            CoreChange::RemoveNode { id } => {
+                self.check_removal(leader, view, id);
+                ("autopilot removals", single(ConfChangeType::RemoveNode, id))
+            }
+            CoreChange::Replace { demoted, promoted, .. } => {
+                self.check_vote(view, demoted, Some(promoted));
+                let mut changes = single(ConfChangeType::AddNode, promoted);
+                changes.push(ConfChangeSingle::new(ConfChangeType::AddLearnerNode, demoted));
+                ("autopilot replacements", changes)
+            }
+            CoreChange::UpdateNode { .. } => return,
         };
         self.trace(leader, &format!("autopilot: {action}"));
-        if change_type == ConfChangeType::RemoveNode {
-            self.check_removal(leader, view, id);
-        }
-        self.checks.count(match change_type {
-            ConfChangeType::AddNode => "autopilot promotions",
-            ConfChangeType::AddLearnerNode => "autopilot demotions",
-            _ => "autopilot removals",
-        });
+        self.checks.count(counted);
         self.operator.pilot.changes += 1;
         self.check_rest();
-        self.propose(leader, view, change_type, id);
+        self.propose(leader, view, changes);
     }
 
     /// In the term in which it was judged, or never: as the runtime has it.
-    fn propose(&mut self, leader: NodeId, view: &View, change_type: ConfChangeType, id: NodeId) {
+    fn propose(&mut self, leader: NodeId, view: &View, changes: Vec<ConfChangeSingle>) {
         let mut context = BytesMut::new();
         seal_change(RequestId(self.now), view.term, &mut context);
         let context = context.freeze();
-        let change = ConfChange { id: 0, change_type, node_id: id, context };
+        let change = match changes[..] {
+            [ConfChangeSingle { change_type, node_id }] => {
+                AnyConfChange::V1(ConfChange { id: 0, change_type, node_id, context })
+            }
+            _ => {
+                let transition = Some(ConfChangeTransition::JointImplicit);
+                AnyConfChange::V2(ConfChangeV2 { transition, changes, context })
+            }
+        };
         self.operator.is_changing = true;
         self.operator.changed_at = self.now;
         let pilot = &mut self.operator.pilot;
         pilot.asked_on = view.membership.index;
         self.checks.count("membership changes asked for");
         let at = self.place(leader);
-        self.ask_membership(at, AnyConfChange::V1(change));
+        self.ask_membership(at, change);
+    }
+
+    /// Nor does a vote that is taken, by what its leader knew when it decided so.
+    fn check_vote(&mut self, view: &View, demoted: NodeId, promoted: Option<NodeId>) {
+        let servers = &self.operator.pilot.decided_by.servers;
+        let is_well =
+            |id: &NodeId| servers.get(&server_id(*id)).is_some_and(|server| server.health.healthy);
+        let voters = &view.membership.voters;
+        let rest = voters.iter().copied().filter(|id| *id != demoted).chain(promoted);
+        let rest: Vec<NodeId> = rest.collect();
+        let before = voters.iter().filter(|id| is_well(id)).count();
+        let after = rest.iter().filter(|id| is_well(id)).count();
+        if quorum(voters.len()) <= before && after < quorum(rest.len()) {
+            self.checks.fail(format!(
+                "autopilot takes the vote of n{}, and the quorum with it: {after} of {} are left",
+                demoted.0,
+                rest.len()
+            ));
+        }
     }
 
     /// A removal never costs the quorum: if the leader reaches one, it reaches one of those that stay.
@@ -319,26 +428,38 @@ impl World<'_> {
 /// What the seed's cluster is told.
 fn settings(plan: &Plan) -> Settings {
     let mut settings = settings_of(plan.cluster >> 16);
-    settings.config.min_quorum = plan.members.min(3) as u64;
+    // With zones there are as many voters as zones are left, which may be fewer than three.
+    let has_zones = !settings.policy.redundancy_zone_tag.is_empty();
+    settings.config.min_quorum = if has_zones { 1 } else { plan.members.min(3) as u64 };
+    if 0 < settings.policy.target_voters {
+        settings.policy.target_voters = plan.members as u64;
+    }
     let contact = i64::try_from(2 * plan.election_us() / 1000).unwrap_or(i64::MAX);
     settings.config.last_contact_threshold = Span::from_millis(contact);
     settings
 }
 
-/// Every third cluster has zones, and every third is moved to newer members.
+/// Every fourth cluster has zones, every fourth is moved to newer members, and every fourth has a spare.
 fn settings_of(seed: u64) -> Settings {
     let mut settings = Settings { dead_server_threshold: DEAD, ..Settings::default() };
+    settings.config.cleanup_dead_servers = true;
     settings.join_grace = DEAD;
     settings.config.server_stabilization_time = STABLE;
     settings.config.max_trailing_logs = 200;
-    settings.policy = match seed % 3 {
+    settings.policy = match seed % 4 {
         0 => PolicyConfig { disable_upgrade_migration: true, ..PolicyConfig::default() },
         1 => PolicyConfig {
             disable_upgrade_migration: true,
             redundancy_zone_tag: "zone".to_owned(),
             ..PolicyConfig::default()
         },
-        _ => PolicyConfig::default(),
+        2 => PolicyConfig::default(),
+        // How many that is, the cluster says.
+        _ => PolicyConfig {
+            disable_upgrade_migration: true,
+            target_voters: 1,
+            ..PolicyConfig::default()
+        },
     };
     settings
 }
@@ -359,15 +480,15 @@ fn time(us: u64) -> Time {
 
 #[cfg(test)]
 mod tests {
-    use quorate_autopilot::adapter::node_id;
-
     use super::*;
 
     #[test]
     fn ids_and_times_are_told_apart() {
         assert_eq!(node_id(&server_id(NodeId(31))), Some(NodeId(31)));
         assert_eq!(time(3 * SECOND).since(time(SECOND)), Span::from_secs(2));
-        let policies: Vec<_> = (0..3).map(|seed| settings_of(seed).policy).collect();
-        assert!(policies[0] != policies[1] && policies[1] != policies[2]);
+        let policies: Vec<_> = (0..4).map(|seed| settings_of(seed).policy).collect();
+        for (number, policy) in policies.iter().enumerate() {
+            assert!(!policies[..number].contains(policy), "{policy:?}");
+        }
     }
 }
