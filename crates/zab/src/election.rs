@@ -12,8 +12,6 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::bug;
-
 use crate::note::DatagramFault;
 use crate::quorum::Electors;
 use crate::rng::Rng;
@@ -433,8 +431,7 @@ fn has_quorum(
         true => round == ballot.round,
         false => leader.is_some_and(|heard| heard.status == PeerStatus::Leading),
     };
-    let is_known = leader.is_some() && bug!("a-promise-to-another-leader-counts");
-    is_certified && (are_enough(&ballot.received) || are_enough(&ballot.active) || is_known)
+    is_certified && (are_enough(&ballot.received) || are_enough(&ballot.active))
 }
 
 #[cfg(test)]

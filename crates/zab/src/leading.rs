@@ -290,9 +290,7 @@ impl Leading {
         if let Some(voter) = peer.voter
             && !self.consent.is_promised()
         {
-            let is_second = self.consent.epoch() == Some(ack.current_epoch)
-                && bug!("a-promise-to-another-leader-counts");
-            if self.own_rank < (ack.current_epoch, ack.logged) && !is_second {
+            if self.own_rank < (ack.current_epoch, ack.logged) {
                 // A leader must hold everything that its quorum holds.
                 core.close(conn, CloseReason::Ahead);
                 return self.while_in_reach(core);

@@ -191,7 +191,6 @@ fn weaknesses_that_are_put_back_are_found() {
         "a-new-leader-passes-over-its-history",
         "joiners-miss-what-is-under-way",
         "ids-are-ordered-as-text",
-        "a-promise-to-another-leader-counts",
     ];
     let found = weaknesses.map(|weakness| {
         let breaks = |seed: &u64| {
