@@ -17,15 +17,12 @@ const USAGE: &str = "put KEY VALUE, get KEY, del KEY, add ID ADDRESS, remove ID,
 
 pub(crate) async fn accept_clients(listener: TcpListener, node: Node, machine: Arc<Machine>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (node, machine) = (node.clone(), machine.clone());
-        tokio::spawn(async move {
-            // A client that goes away is its own business.
-            let _ = serve(stream, node, machine).await;
-        });
+        // A client that goes away is its own business.
+        tokio::spawn(serve(stream, node.clone(), machine.clone()));
     }
 }
 
-async fn serve(mut stream: TcpStream, node: Node, machine: Arc<Machine>) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, node: Node, machine: Arc<Machine>) -> Result<()> {
     let (input, mut output) = stream.split();
     let mut input = BufReader::new(input);
     loop {
@@ -44,23 +41,12 @@ async fn serve(mut stream: TcpStream, node: Node, machine: Arc<Machine>) -> std:
 /// What a command comes to. A write is answered when it is applied here, a read when all is that was
 /// acknowledged before it.
 async fn answer(line: &str, node: &Node, machine: &Machine) -> Result<String> {
-    let change = |change_type, id: &str, address: &str| -> Result<ConfChange> {
-        let (node_id, context) = (NodeId(id.parse()?), address.to_owned().into());
-        Ok(ConfChange { change_type, node_id, context, ..ConfChange::default() })
-    };
     let at = match line.splitn(3, ' ').collect::<Vec<_>>()[..] {
         ["put", _, _] | ["del", _] => node.propose_and_wait(line.to_owned()).await?,
-        ["add", id, address] => {
-            let change = change(ConfChangeType::AddNode, id, address)?;
-            node.propose_conf_change_and_wait(change).await?
-        }
-        ["remove", id] => {
-            let change = change(ConfChangeType::RemoveNode, id, "")?;
-            node.propose_conf_change_and_wait(change).await?
-        }
+        ["add", id, address] => change(node, ConfChangeType::AddNode, id, address).await?,
+        ["remove", id] => change(node, ConfChangeType::RemoveNode, id, "").await?,
         ["get", key] => {
-            let index = node.read().await?;
-            machine.applied.subscribe().wait_for(|applied| index <= *applied).await?;
+            machine.wait_for(node.read().await?).await?;
             let value = machine.state().values.get(key).cloned();
             return Ok(value.unwrap_or_else(|| "(none)".to_owned()));
         }
@@ -71,15 +57,24 @@ async fn answer(line: &str, node: &Node, machine: &Machine) -> Result<String> {
         }
         ["status"] => {
             let status = node.status().await;
-            let (soft, hard) = (status.basic.soft_state, status.basic.hard_state);
+            let (soft, term) = (status.basic.soft_state, status.basic.hard_state.term);
             let (applied, members) = (*machine.applied.borrow(), status.config);
-            return Ok(format!(
-                "{} leader={} term={} applied={applied} {members}",
-                soft.role, soft.lead, hard.term
-            ));
+            let (role, lead) = (soft.role, soft.lead);
+            return Ok(format!("{role} leader={lead} term={term} applied={applied} {members}"));
         }
         _ => return Err(USAGE.into()),
     };
-    machine.applied.subscribe().wait_for(|applied| at.index <= *applied).await?;
+    machine.wait_for(at.index).await?;
     Ok(format!("ok {at}"))
+}
+
+async fn change(
+    node: &Node,
+    change_type: ConfChangeType,
+    id: &str,
+    address: &str,
+) -> Result<quorate_types::EntryId> {
+    let (node_id, context) = (NodeId(id.parse()?), address.to_owned().into());
+    let change = ConfChange { change_type, node_id, context, ..ConfChange::default() };
+    Ok(node.propose_conf_change_and_wait(change).await?)
 }

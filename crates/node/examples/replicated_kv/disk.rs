@@ -9,7 +9,7 @@ use quorate_codec::{
     decode_hard_state_record, encode_hard_state_record, from_log_entry, from_mark, to_log_entry,
     to_mark,
 };
-use quorate_raft::{MemoryStorage, Ready, Snapshot, SnapshotMetadata, StorageError};
+use quorate_raft::{MemoryStorage, Ready, Snapshot, Storage, StorageError};
 use quorate_types::{GroupId, Index, Mark, NodeId};
 use quorate_wal::{Identity, Options, RealDisk, Wal, Write};
 
@@ -20,16 +20,9 @@ use crate::machine::State;
 const KEPT_ENTRIES: u64 = 100;
 
 pub(crate) struct Disk {
+    dir: PathBuf,
     wal: Wal,
     pub(crate) log: MemoryStorage,
-    pub(crate) snapshot: StoredSnapshot,
-}
-
-/// The file of a snapshot. The mark that starts the log says which one counts.
-pub(crate) struct StoredSnapshot {
-    dir: PathBuf,
-    pub(crate) index: Index,
-    metadata: SnapshotMetadata,
 }
 
 impl Disk {
@@ -47,23 +40,34 @@ impl Disk {
             return Err(format!("{} belongs to {}", dir.display(), found.identity).into());
         }
         let is_new = found.hard_state.is_none() && found.mark.index == Index(0);
-        let metadata = from_mark(found.mark)?;
-        let snapshot = StoredSnapshot { dir: dir.to_owned(), index: metadata.index, metadata };
 
+        // The mark that starts the log says which snapshot counts.
+        let metadata = from_mark(found.mark)?;
+        let data = match metadata.index {
+            Index(0) => Bytes::new(),
+            index => std::fs::read(snapshot_file(dir, index))?.into(),
+        };
         let log = MemoryStorage::new();
-        log.apply_snapshot(snapshot.read()?)?;
-        let entries = found.entries.into_iter().map(from_log_entry);
-        log.append(&entries.collect::<std::result::Result<Vec<_>, _>>()?)?;
+        log.apply_snapshot(Snapshot { data, metadata })?;
+        for entry in found.entries {
+            log.append(&[from_log_entry(entry)?])?;
+        }
         if let Some(record) = found.hard_state {
             log.set_hard_state(decode_hard_state_record(record)?);
         }
-        Ok((Disk { wal, log, snapshot }, is_new))
+        Ok((Disk { dir: dir.to_owned(), wal, log }, is_new))
+    }
+
+    /// Where the latest snapshot stands.
+    pub(crate) fn snapshot_index(&self) -> Result<Index> {
+        Ok(self.log.snapshot()?.metadata.index)
     }
 
     /// Does what a Ready says, durably and then for the engine to read.
     pub(crate) fn save(&mut self, ready: &Ready) -> Result<()> {
+        let before = self.snapshot_index()?;
         if let Some(snapshot) = &ready.snapshot {
-            self.snapshot.write(snapshot)?; // before the log says that it counts
+            self.write_snapshot(snapshot)?; // before the log says that it counts
         }
         let write = Write {
             hard_state: ready.hard_state.as_ref().map(encode_hard_state_record),
@@ -77,7 +81,7 @@ impl Disk {
         }
         if let Some(snapshot) = &ready.snapshot {
             self.log.apply_snapshot(snapshot.clone())?;
-            self.snapshot.replace(snapshot);
+            self.remove_snapshot(before);
         }
         self.log.append(&ready.entries)?;
         if let Some(hard_state) = ready.hard_state {
@@ -88,44 +92,31 @@ impl Disk {
 
     /// Lets a snapshot of `state` stand for the log up to there.
     pub(crate) fn compact(&mut self, state: &State) -> Result<()> {
-        let (applied, data) = (state.applied.index, Bytes::from(state.to_text()));
-        let snapshot = self.log.create_snapshot(applied, Some(state.conf_state.clone()), data)?;
-        self.snapshot.write(&snapshot)?;
+        let (before, applied) = (self.snapshot_index()?, state.applied.index);
+        let (members, data) = (Some(state.conf_state.clone()), state.to_text().into());
+        let snapshot = self.log.create_snapshot(applied, members, data)?;
+        self.write_snapshot(&snapshot)?;
         self.wal.compact(&to_mark(&snapshot.metadata))?;
-        self.snapshot.replace(&snapshot);
-        let kept = Index(applied.0.saturating_sub(KEPT_ENTRIES));
-        match self.log.compact(kept) {
+        self.remove_snapshot(before);
+        match self.log.compact(Index(applied.0.saturating_sub(KEPT_ENTRIES))) {
             Ok(()) | Err(StorageError::Compacted) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
-}
 
-impl StoredSnapshot {
-    fn file(&self, index: Index) -> PathBuf {
-        self.dir.join(format!("snapshot-{index}"))
-    }
-
-    pub(crate) fn read(&self) -> Result<Snapshot> {
-        let data = match self.index {
-            Index(0) => Bytes::new(),
-            index => std::fs::read(self.file(index))?.into(),
-        };
-        Ok(Snapshot { data, metadata: self.metadata.clone() })
-    }
-
-    fn write(&self, snapshot: &Snapshot) -> Result<()> {
-        let file = self.file(snapshot.metadata.index);
+    fn write_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
+        let file = snapshot_file(&self.dir, snapshot.metadata.index);
         std::fs::write(&file, &snapshot.data)?;
         std::fs::File::open(&file)?.sync_all()?;
         Ok(std::fs::File::open(&self.dir)?.sync_all()?)
     }
 
-    /// The log counts on `snapshot` now; the file before it may go.
-    fn replace(&mut self, snapshot: &Snapshot) {
-        let before = self.file(self.index);
-        self.metadata = snapshot.metadata.clone();
-        self.index = snapshot.metadata.index;
-        let _ = std::fs::remove_file(before);
+    fn remove_snapshot(&self, index: Index) {
+        // One that is left behind does no harm.
+        let _ = std::fs::remove_file(snapshot_file(&self.dir, index));
     }
+}
+
+fn snapshot_file(dir: &Path, index: Index) -> PathBuf {
+    dir.join(format!("snapshot-{index}"))
 }

@@ -18,62 +18,39 @@ const OUTBOX_MAX: usize = 4096;
 const FRAME_BYTES_MAX: u32 = 256 << 20;
 
 pub(crate) struct Links {
-    node: Node,
-    id: NodeId,
-    outboxes: BTreeMap<NodeId, (String, mpsc::Sender<Message>)>,
+    pub(crate) node: Node,
+    pub(crate) id: NodeId,
+    pub(crate) outboxes: BTreeMap<NodeId, (String, mpsc::Sender<Message>)>,
 }
 
 impl Links {
-    pub(crate) fn new(node: Node, id: NodeId) -> Self {
-        Links { node, id, outboxes: BTreeMap::new() }
-    }
-
     /// `peer` can be reached at `address`.
     pub(crate) fn add(&mut self, peer: NodeId, address: &str) {
         let is_known = self.outboxes.get(&peer).is_some_and(|(known, _)| known == address);
-        if peer == self.id || is_known {
-            return;
+        if peer != self.id && !is_known {
+            let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
+            tokio::spawn(send_to(self.node.clone(), self.id, address.to_owned(), messages));
+            self.outboxes.insert(peer, (address.to_owned(), outbox));
         }
-        let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
-        let link = send_to(self.node.clone(), self.id, peer, address.to_owned(), messages);
-        tokio::spawn(link);
-        self.outboxes.insert(peer, (address.to_owned(), outbox));
-    }
-
-    pub(crate) fn remove(&mut self, peer: NodeId) {
-        self.outboxes.remove(&peer);
     }
 
     /// Sends without waiting; what finds no room is lost, as messages may be.
     pub(crate) async fn send(&self, message: Message) {
-        let peer = message.to;
-        let is_snapshot = matches!(message.body, Body::Snapshot { .. });
-        let is_taken = match self.outboxes.get(&peer) {
-            Some((_, outbox)) => outbox.try_send(message).is_ok(),
-            None => false,
-        };
-        if !is_taken {
+        let (peer, is_snapshot) = (message.to, is_snapshot(&message));
+        let outbox = self.outboxes.get(&peer);
+        if outbox.is_none_or(|(_, outbox)| outbox.try_send(message).is_err()) {
             report(&self.node, peer, is_snapshot, false).await;
         }
     }
 }
 
-async fn send_to(
-    node: Node,
-    id: NodeId,
-    peer: NodeId,
-    address: String,
-    mut messages: mpsc::Receiver<Message>,
-) {
+async fn send_to(node: Node, id: NodeId, address: String, mut messages: mpsc::Receiver<Message>) {
     let mut link = None;
     while let Some(message) = messages.recv().await {
-        let is_snapshot = matches!(message.body, Body::Snapshot { .. });
         let sent = timeout(PATIENCE, write_to(&mut link, &address, id, &message)).await;
         let is_sent = matches!(sent, Ok(Ok(())));
-        if !is_sent {
-            link = None;
-        }
-        report(&node, peer, is_snapshot, is_sent).await;
+        link = link.filter(|_| is_sent);
+        report(&node, message.to, is_snapshot(&message), is_sent).await;
     }
 }
 
@@ -83,19 +60,18 @@ async fn write_to(
     id: NodeId,
     message: &Message,
 ) -> std::io::Result<()> {
-    let stream = match link {
-        Some(stream) => stream,
-        None => {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            stream.write_u64_le(id.0).await?;
-            link.insert(stream)
-        }
-    };
+    if link.is_none() {
+        let stream = link.insert(TcpStream::connect(address).await?);
+        stream.set_nodelay(true)?;
+        stream.write_u64_le(id.0).await?;
+    }
     let message = encode_message(message).concat();
-    let mut frame = (message.len() as u32).to_le_bytes().to_vec();
-    frame.extend(message);
-    stream.write_all(&frame).await
+    let frame = [&(message.len() as u32).to_le_bytes()[..], &message].concat();
+    link.as_mut().expect("it is connected now").write_all(&frame).await
+}
+
+fn is_snapshot(message: &Message) -> bool {
+    matches!(message.body, Body::Snapshot { .. })
 }
 
 /// The leader must always hear what became of a snapshot.
@@ -104,10 +80,7 @@ async fn report(node: &Node, peer: NodeId, is_snapshot: bool, is_sent: bool) {
         node.report_unreachable(peer).await;
     }
     if is_snapshot {
-        let status = match is_sent {
-            true => SnapshotStatus::Finish,
-            false => SnapshotStatus::Failure,
-        };
+        let status = if is_sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         node.report_snapshot(peer, status).await;
     }
 }
@@ -116,15 +89,14 @@ pub(crate) async fn accept_peers(listener: TcpListener, id: NodeId, node: Node) 
     while let Ok((stream, address)) = listener.accept().await {
         let node = node.clone();
         tokio::spawn(async move {
-            if let Err(error) = hear(stream, id, node).await {
+            if let Err(error) = hear(BufReader::new(stream), id, node).await {
                 tracing::info!("the connection from {address} ended: {error}");
             }
         });
     }
 }
 
-async fn hear(stream: TcpStream, id: NodeId, node: Node) -> Result<()> {
-    let mut stream = BufReader::new(stream);
+async fn hear(mut stream: BufReader<TcpStream>, id: NodeId, node: Node) -> Result<()> {
     let peer = NodeId(stream.read_u64_le().await?);
     loop {
         let bytes = stream.read_u32_le().await?;
@@ -135,8 +107,7 @@ async fn hear(stream: TcpStream, id: NodeId, node: Node) -> Result<()> {
         (&mut stream).take(bytes.into()).read_to_end(&mut frame).await?;
         let message = decode_message(frame.into())?;
         // Nobody speaks for others, or for this node's own storage.
-        let is_local = is_local_target(peer);
-        if message.from != peer || message.to != id || is_local {
+        if message.from != peer || message.to != id || is_local_target(peer) {
             return Err("a message of another node, or for one".into());
         }
         if !matches!(message.body, Body::Propose { .. }) {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::Result;
 
+#[derive(Default)]
 pub(crate) struct Machine {
     state: Mutex<State>,
     /// For those who wait until something is applied.
@@ -25,13 +26,19 @@ pub(crate) struct State {
 
 impl Machine {
     pub(crate) fn new(snapshot: &Snapshot) -> Result<Self> {
-        let machine = Machine { state: Mutex::default(), applied: watch::Sender::default() };
+        let machine = Machine::default();
         machine.restore(snapshot)?;
         Ok(machine)
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Waits until this is applied.
+    pub(crate) async fn wait_for(&self, index: Index) -> Result<()> {
+        self.applied.subscribe().wait_for(|applied| index <= *applied).await?;
+        Ok(())
     }
 
     pub(crate) fn restore(&self, snapshot: &Snapshot) -> Result<()> {

@@ -28,76 +28,106 @@
 //!
 //! Further commands: `del KEY`, `remove ID`, `lead ID`. The nodes trust their network; a service
 //! would use `quorate-net`, with its checksums and bounds, in place of the transport below.
-
 //!
 //! ```text
 //! main      the loop: every Ready to disk, to peers, to the state machine, in this order
 //! disk      log and snapshots     links    the transport
-//! machine   the replicated state  clients  their commands      settings  the command line
+//! machine   the replicated state  clients  their commands
 //! ```
 
 mod clients;
 mod disk;
 mod links;
 mod machine;
-mod settings;
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Parser;
 use quorate_node::Node;
 use quorate_raft::{
-    AppliedChange, ConfChangeType, Config, Entry, EntryType, Peer, decode_conf_change,
+    AppliedChange, ConfChangeType, Config, Entry, EntryType, Peer, Storage, decode_conf_change,
 };
-use quorate_types::Index;
+use quorate_types::{Index, NodeId};
 use tokio::net::TcpListener;
 
 use crate::clients::accept_clients;
 use crate::disk::Disk;
 use crate::links::{Links, accept_peers};
 use crate::machine::Machine;
-use crate::settings::Settings;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// How long a client waits for an answer, and a message for its way into a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// One node of a replicated key-value store
+#[derive(Parser)]
+struct Settings {
+    #[arg(long)]
+    id: u64,
+    /// All members, this one too: ID=ADDRESS,ID=ADDRESS
+    #[arg(long, required = true, value_delimiter = ',', value_parser = peer)]
+    peers: Vec<(NodeId, String)>,
+    /// Where clients are heard
+    #[arg(long)]
+    client: String,
+    #[arg(long)]
+    dir: PathBuf,
+    /// The group is there already, and was told of this node
+    #[arg(long)]
+    join: bool,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    tick_ms: u64,
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    snapshot_entries: u64,
+}
+
+fn peer(text: &str) -> Result<(NodeId, String)> {
+    let (id, address) = text.split_once('=').ok_or("a peer is ID=ADDRESS")?;
+    Ok((NodeId(id.parse()?), address.to_owned()))
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
+    let settings = Settings::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let settings = Settings::from_arguments()?;
-    let (mut disk, is_new) = Disk::open(&settings.dir, settings.id)?;
-    let log = disk.log.clone();
-    let machine = Arc::new(Machine::new(&disk.snapshot.read()?)?);
+    let (id, members) = (NodeId(settings.id), &settings.peers);
+    let own = members.iter().find(|(member, _)| *member == id);
+    let (_, own_address) = own.ok_or(format!("--peers does not name {id}"))?;
 
+    let (mut disk, is_new) = Disk::open(&settings.dir, id)?;
+    let snapshot = disk.log.snapshot()?;
+    let machine = Arc::new(Machine::new(&snapshot)?);
     let config = Config {
-        applied: disk.snapshot.index,
+        applied: snapshot.metadata.index,
         disable_proposal_forwarding: true, // clients ask the leader themselves
         postpone_single_voter_reads: true,
         lead_after_own_vote: true,
-        ..Config::new(settings.id)
+        ..Config::new(id)
     };
     let node = if is_new && !settings.join {
-        let first = settings.peers.iter().map(|(id, address)| Peer {
+        let first = members.iter().map(|(id, address)| Peer {
             id: *id,
             context: address.clone().into(), // so that the log tells where members are
         });
-        Node::start(config, log, &first.collect::<Vec<_>>())?
+        Node::start(config, disk.log.clone(), &first.collect::<Vec<_>>())?
     } else {
-        Node::restart(config, log)?
+        Node::restart(config, disk.log.clone())?
     };
 
-    let mut links = Links::new(node.clone(), settings.id);
-    settings.peers.iter().for_each(|(id, address)| links.add(*id, address));
+    let mut links = Links { node: node.clone(), id, outboxes: BTreeMap::new() };
+    members.iter().for_each(|(id, address)| links.add(*id, address));
     machine.state().peers.iter().for_each(|(id, address)| links.add(*id, address));
-    let peers = TcpListener::bind(&settings.peers[&settings.id]).await?;
-    tokio::spawn(accept_peers(peers, settings.id, node.clone()));
-    let clients = TcpListener::bind(&settings.client).await?;
-    tokio::spawn(accept_clients(clients, node.clone(), machine.clone()));
+    let listener = TcpListener::bind(own_address).await?;
+    tokio::spawn(accept_peers(listener, id, node.clone()));
+    let listener = TcpListener::bind(&settings.client).await?;
+    tokio::spawn(accept_clients(listener, node.clone(), machine.clone()));
 
-    let mut clock = tokio::time::interval(settings.tick);
+    let mut clock = tokio::time::interval(Duration::from_millis(settings.tick_ms));
     loop {
         let ready = tokio::select! {
             biased;
@@ -126,47 +156,41 @@ async fn main() -> Result<()> {
             // A snapshot comes with the next Ready; until then the membership is not known.
             continue;
         }
-        let (taken, applied) = (disk.snapshot.index, *machine.applied.borrow());
+        let (taken, applied) = (disk.snapshot_index()?, *machine.applied.borrow());
         // A new member takes no snapshot that does not name it, so an older one helps it no more.
         let is_outdated = has_changed && Index(0) < taken;
         if is_outdated || taken.0 + settings.snapshot_entries <= applied.0 {
-            let snapshot = machine.state().clone();
-            tokio::task::block_in_place(|| disk.compact(&snapshot))?;
+            let state = machine.state().clone();
+            tokio::task::block_in_place(|| disk.compact(&state))?;
         }
     }
 }
 
 /// Says whether a snapshot has overtaken the entry.
 async fn apply(machine: &Machine, node: &Node, links: &mut Links, entry: Entry) -> Result<bool> {
-    let index = entry.index;
     let mut is_overtaken = false;
     if entry.entry_type() == EntryType::Normal {
         machine.state().run(std::str::from_utf8(entry.payload())?);
     } else {
         let change = decode_conf_change(entry.entry_type(), entry.payload())?;
-        match node.apply_conf_change_at(index, change.clone()).await {
+        match node.apply_conf_change_at(entry.index, change.clone()).await {
             Ok(AppliedChange::Changed(conf_state)) => machine.state().conf_state = conf_state,
             Ok(AppliedChange::Overtaken(_)) => is_overtaken = true,
             // On every node alike, so it just does not happen.
             Err(quorate_raft::Error::Change(error)) => tracing::warn!("no change: {error}"),
             Err(error) => return Err(error.into()),
         }
-        if let Some(change) = change.as_v1() {
-            let address = std::str::from_utf8(&change.context)?.to_owned();
-            match change.change_type {
-                ConfChangeType::AddNode => {
-                    links.add(change.node_id, &address);
-                    machine.state().peers.insert(change.node_id, address);
-                }
-                ConfChangeType::RemoveNode => {
-                    links.remove(change.node_id);
-                    machine.state().peers.remove(&change.node_id);
-                }
-                ConfChangeType::UpdateNode | ConfChangeType::AddLearnerNode => {}
-            }
+        let change = change.as_v1().ok_or("a change that no client can ask for")?;
+        if change.change_type == ConfChangeType::AddNode {
+            let address = std::str::from_utf8(&change.context)?;
+            links.add(change.node_id, address);
+            machine.state().peers.insert(change.node_id, address.to_owned());
+        } else {
+            links.outboxes.remove(&change.node_id);
+            machine.state().peers.remove(&change.node_id);
         }
     }
     machine.state().applied = entry.id();
-    machine.applied.send_replace(index);
+    machine.applied.send_replace(entry.index);
     Ok(is_overtaken)
 }
