@@ -19,6 +19,5 @@ mod membership;
 mod others;
 mod playground;
 mod signals;
-mod stalls;
 mod suite;
 mod wiped;
