@@ -1,42 +1,41 @@
-//! A group under random faults, watched by what Raft promises:
+//! A group under random faults, watched by what Raft promises after every step:
 //!
-//! - *election safety*: at most one leader a term;
-//! - *state machine safety*: no two nodes apply different entries at one index, and no node ever
-//!   applies another one there after a crash;
-//! - *leader completeness*: a new leader has every entry that anybody has applied;
+//! - *election safety*: at most one leader a term, elected by a quorum of voters, who vote once;
+//! - *state machine safety*: no two nodes commit or apply different entries at one index, and no node
+//!   ever applies another one there after a crash;
+//! - *leader completeness*: a new leader has every entry that anybody has committed;
 //! - *log matching*: two logs with the same entry somewhere are the same up to there;
+//! - *disk before word*: what a node vouches for is on its disk, and what a leader commits on the
+//!   disks of a quorum, of both halves while there are two;
+//! - *membership*: the same on all nodes at the same index, and one change of it at a time;
 //! - *reads* are answered at or above all that was committed when they were asked;
 //! - a *transfer* of leadership ends, unless its leader crashes, once and before the next begins;
 //! - in the end, once the faults stop, all members agree and nothing that was applied is lost.
 //!
-//! Messages are lost, doubled and reordered, links are cut, nodes crash between any two steps of
-//! their driver and come back with what was written, logs are compacted, members come and go. Each
-//! seed draws how often each of this happens, and the options of its group, and of each node, too.
+//! Messages are lost, doubled, delayed and reordered, links are cut for many election timeouts, one
+//! way or both, disks are slow, nodes crash between any two steps of their driver and come back with
+//! what was synced, logs are compacted, members come and go. Each seed draws how often each of this
+//! happens, and the options of its group, and of each node, too.
+//!
+//! That all this finds something is shown by bugs that are put back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod replica;
+mod watcher;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quorate_raft::{
-    AnyConfChange, AppliedChange, Body, ConfChangeSingle, ConfChangeTransition, ConfChangeType,
-    ConfChangeV2, ConfState, Config, Entry, EntryType, Error, LOCAL_APPEND_THREAD,
-    LOCAL_APPLY_THREAD, MemoryStorage, Message, Note, RawNode, Ready, Snapshot, SnapshotStatus,
-    Storage, StorageError, TransferOutcome, decode_conf_change,
+    Body, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Config, Entry,
+    EntryType, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MemoryStorage, Message, Note,
+    RawNode, Ready, SnapshotStatus, Storage, TransferOutcome, decode_conf_change,
 };
-use quorate_types::{Index, NodeId, Term};
+use quorate_types::{Index, NodeId, bugs};
+
+use replica::Replica;
+use watcher::Watcher;
 
 use crate::net::{Dice, ids, plain};
-
-struct Replica {
-    config: Config,
-    storage: MemoryStorage,
-    node: Option<RawNode<MemoryStorage>>,
-    /// Work of the storage threads, lost in a crash.
-    writes: VecDeque<Message>,
-    applies: VecDeque<Message>,
-    applied: u64,
-    conf_state: ConfState,
-    /// Whom it hands leadership to, by its notes.
-    transferring: Option<NodeId>,
-}
 
 /// What may happen next.
 #[derive(Clone, Copy)]
@@ -65,8 +64,8 @@ const ODDS: [(Act, u64); 17] = [
     (Act::Deliver, 380),
     (Act::Drive, 430),
     (Act::Tick, 70),
-    (Act::AskForSnapshot, 10),
-    (Act::AskNoMore, 3),
+    (Act::AskForSnapshot, 5),
+    (Act::AskNoMore, 2),
     (Act::Propose, 30),
     (Act::Read, 20),
     (Act::Change, 10),
@@ -74,12 +73,17 @@ const ODDS: [(Act, u64); 17] = [
     (Act::Crash, 3),
     (Act::Start, 20),
     (Act::Cut, 1),
-    (Act::Heal, 4),
+    (Act::Heal, 1),
     (Act::Transfer, 4),
     (Act::Unreachable, 3),
     (Act::Forget, 1),
     (Act::Campaign, 2),
 ];
+
+/// Messages that a network holds.
+const UNDER_WAY_MAX: usize = 300;
+/// Messages that are kept, to come again long after.
+const LATE_MAX: usize = 50;
 
 struct Model {
     seed: u64,
@@ -95,23 +99,22 @@ struct Model {
     may_shrink: bool,
     replicas: BTreeMap<u64, Replica>,
     under_way: Vec<Message>,
+    /// What was delivered long ago, and may come once more.
+    late: Vec<Message>,
     cut: BTreeSet<(u64, u64)>,
-    /// What anybody has applied: the entry at index 1 first.
-    committed: Vec<(Term, Vec<u8>)>,
-    leaders: BTreeMap<Term, u64>,
-    /// For each read asked, the highest index that was committed anywhere.
-    reads: BTreeMap<Vec<u8>, u64>,
-    answered: usize,
+    watcher: Watcher,
     transferred: usize,
     /// Snapshots installed because they were asked for.
     healed: usize,
+    /// Steps of a leader whose membership has two halves.
+    joint_steps: usize,
     next_command: u64,
 }
 
 impl Model {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
-        let size = 3 + dice.roll(5);
+        let size = [3, 3, 4, 4, 5, 5, 6, 7][dice.roll(8) as usize];
         let first_members = 3.max(size - dice.roll(3));
         let voters: Vec<u64> = (1..=first_members).collect();
         let (check_quorum, pre_vote) = (dice.is_one_in(2), dice.is_one_in(2));
@@ -123,6 +126,9 @@ impl Model {
         let pull_appends = dice.is_one_in(4);
         let snapshot_on_request = !dice.is_one_in(4);
         let (has_priorities, has_ranges) = (dice.is_one_in(2), dice.is_one_in(2));
+        let election_tick = [3, 3, 5, 10][dice.roll(4) as usize];
+        let lead_after_own_vote = dice.is_one_in(2);
+        let has_slow_disks = dice.is_one_in(2);
         let replicas = (1..=size)
             .map(|id| {
                 let (mut priority, mut min_election_tick, mut max_election_tick) = (0, 0, 0);
@@ -130,15 +136,17 @@ impl Model {
                     priority = dice.roll(4) as i64 - 1;
                 }
                 if has_ranges {
-                    min_election_tick = 10 + dice.roll(10) as u32;
-                    max_election_tick = 20 + dice.roll(10) as u32;
+                    min_election_tick = election_tick + dice.roll(u64::from(election_tick)) as u32;
+                    max_election_tick = min_election_tick + 1 + dice.roll(10) as u32;
                 }
                 let config = Config {
                     seed,
                     notes_max: 1 << 16,
+                    election_tick,
                     priority,
                     min_election_tick,
                     max_election_tick,
+                    lead_after_own_vote,
                     // A group may be on its way from one version to the next.
                     coalesce_appends: coalesce_appends && !dice.is_one_in(4),
                     pull_appends: pull_appends && !dice.is_one_in(4),
@@ -158,30 +166,21 @@ impl Model {
                     async_storage_writes: dice.is_one_in(2),
                     ..plain(id)
                 };
-                let storage = MemoryStorage::new();
-                let mut snapshot = Snapshot::default();
-                snapshot.metadata.conf_state.voters = ids(&voters);
-                storage.apply_snapshot(snapshot).unwrap();
-                let mut replica = Replica {
-                    config,
-                    storage,
-                    node: None,
-                    writes: VecDeque::new(),
-                    applies: VecDeque::new(),
-                    applied: 0,
-                    conf_state: ConfState::default(),
-                    transferring: None,
-                };
-                replica.start();
-                (id, replica)
+                let slowness = if has_slow_disks { 1 + dice.roll(30) } else { 1 };
+                (id, Replica::new(config, ids(&voters), slowness))
             })
             .collect();
         let odds = ODDS.map(|(act, weight)| match act {
-            Act::Deliver | Act::Drive => (act, weight),
-            _ => (act, weight * [1, 1, 3, 10][dice.roll(4) as usize]),
+            Act::Deliver | Act::Drive | Act::Heal => (act, weight),
+            Act::Tick | Act::Propose | Act::Start => {
+                (act, weight * [1, 1, 3, 10][dice.roll(4) as usize])
+            }
+            // A cut that is soon another is none.
+            Act::Cut => (act, weight * [0, 1, 1, 3][dice.roll(4) as usize]),
+            _ => (act, weight * [0, 0, 1, 1, 3, 10][dice.roll(6) as usize]),
         });
-        let lost_one_in = [5, 20, 100][dice.roll(3) as usize];
-        let crash_one_in = [10, 100][dice.roll(2) as usize];
+        let lost_one_in = [8, 40, 200][dice.roll(3) as usize];
+        let crash_one_in = [10, 100, 1000, 1 << 20][dice.roll(4) as usize];
         Model {
             seed,
             dice,
@@ -192,13 +191,12 @@ impl Model {
             may_shrink,
             replicas,
             under_way: vec![],
+            late: vec![],
             cut: BTreeSet::new(),
-            committed: vec![],
-            leaders: BTreeMap::new(),
-            reads: BTreeMap::new(),
-            answered: 0,
+            watcher: Watcher::new(seed),
             transferred: 0,
             healed: 0,
+            joint_steps: 0,
             next_command: 0,
         }
     }
@@ -209,7 +207,7 @@ impl Model {
             match self.draw() {
                 Act::Deliver => self.deliver_any(),
                 Act::Tick => self.tick(id),
-                Act::Drive => self.drive(id, true),
+                Act::Drive => self.drive_from(id),
                 Act::AskForSnapshot => self.with(id, |node, _| drop(node.request_snapshot())),
                 Act::AskNoMore => self.with(id, |node, _| node.cancel_snapshot_request()),
                 Act::Propose => self.propose(id),
@@ -225,7 +223,6 @@ impl Model {
                 Act::Forget => self.with(id, |node, _| node.forget_leader().unwrap()),
                 Act::Campaign => self.with(id, |node, _| node.campaign().unwrap()),
             }
-            self.watch(id);
         }
     }
 
@@ -244,11 +241,20 @@ impl Model {
         let other = 1 + self.dice.roll(self.size);
         if let Some(node) = &mut self.at(id).node {
             work(node, other);
+            self.watch(id);
         }
     }
 
     fn at(&mut self, id: u64) -> &mut Replica {
         self.replicas.get_mut(&id).unwrap()
+    }
+
+    fn watch(&mut self, id: u64) {
+        self.watcher.on_step(id, &self.replicas);
+        let replica = &self.replicas[&id];
+        let is_joint = !replica.conf_state.voters_outgoing.is_empty();
+        let leads = replica.node.as_ref().is_some_and(RawNode::is_leader);
+        self.joint_steps += usize::from(is_joint && leads);
     }
 
     // Inputs.
@@ -257,22 +263,35 @@ impl Model {
         self.with(id, |node, _| node.tick().unwrap());
     }
 
+    /// Every other time a node that leads, or did when it last heard of anything, instead of `id`.
+    fn leader_or(&mut self, id: u64) -> u64 {
+        let leads = |id: &u64| self.replicas[id].node.as_ref().is_some_and(RawNode::is_leader);
+        let leaders: Vec<u64> = (1..=self.size).filter(leads).collect();
+        match leaders.len() as u64 {
+            0 => id,
+            _ if self.dice.is_one_in(2) => id,
+            count => leaders[self.dice.roll(count) as usize],
+        }
+    }
+
     fn propose(&mut self, id: u64) {
+        let id = self.leader_or(id);
         self.next_command += 1;
         let data = self.next_command.to_be_bytes().to_vec();
         self.with(id, |node, _| drop(node.propose(data)));
     }
 
     fn read(&mut self, id: u64) {
+        let id = self.leader_or(id);
         self.next_command += 1;
         let context = self.next_command.to_be_bytes().to_vec();
         let nodes = self.replicas.values().filter_map(|replica| replica.node.as_ref());
-        let highest = nodes.map(|node| node.committed().0).max().unwrap_or(0);
-        self.reads.insert(context.clone(), highest.max(self.committed.len() as u64));
+        self.watcher.on_read_asked(context.clone(), nodes);
         self.with(id, |node, _| node.read_index(context));
     }
 
     fn change(&mut self, id: u64) {
+        let id = self.leader_or(id);
         use ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
         let kinds = if self.may_shrink { 4 } else { 2 };
         let size = self.size;
@@ -286,13 +305,24 @@ impl Model {
             Some(ConfChangeTransition::Auto),
             Some(ConfChangeTransition::JointImplicit),
             Some(ConfChangeTransition::JointExplicit),
-        ][dice.roll(4) as usize];
+            Some(ConfChangeTransition::JointExplicit),
+        ][dice.roll(5) as usize];
         let changes = (0..dice.roll(4)).map(|_| single(dice)).collect();
         let change = ConfChangeV2 { transition, changes, ..ConfChangeV2::default() };
-        self.with(id, |node, _| drop(node.propose_conf_change(change)));
+        let seed = self.seed;
+        self.with(id, |node, _| {
+            let (before, applied) = (node.pending_conf_index(), node.applied());
+            let _ = node.propose_conf_change(change);
+            let is_taken = node.pending_conf_index() != before;
+            assert!(!is_taken || before <= applied, "seed {seed}: node {id} takes a second change");
+        });
     }
 
     fn deliver_any(&mut self) {
+        if self.dice.is_one_in(4 * self.lost_one_in) && !self.late.is_empty() {
+            let place = self.dice.roll(self.late.len() as u64) as usize;
+            return self.deliver(self.late[place].clone(), false);
+        }
         if self.under_way.is_empty() {
             return;
         }
@@ -302,6 +332,12 @@ impl Model {
             false => self.under_way.swap_remove(place),
         };
         let is_lost = self.dice.is_one_in(self.lost_one_in);
+        if self.dice.is_one_in(10) && self.late.len() < LATE_MAX {
+            self.late.push(message.clone());
+        } else if self.dice.is_one_in(10) && !self.late.is_empty() {
+            let place = self.dice.roll(self.late.len() as u64) as usize;
+            self.late[place] = message.clone();
+        }
         self.deliver(message, is_lost);
     }
 
@@ -310,9 +346,7 @@ impl Model {
         let is_lost = is_lost || self.cut.contains(&(from, to));
         if matches!(message.body, Body::Snapshot { .. }) {
             let status = if is_lost { SnapshotStatus::Failure } else { SnapshotStatus::Finish };
-            if let Some(node) = &mut self.at(from).node {
-                node.report_snapshot(NodeId(to), status);
-            }
+            self.with(from, |node, _| node.report_snapshot(NodeId(to), status));
         }
         if is_lost {
             return;
@@ -325,16 +359,30 @@ impl Model {
                 ) => {}
                 Err(error) => panic!("seed {}: node {to}: {error}", self.seed),
             }
+            self.watch(to);
         }
     }
 
+    /// Parts some nodes from the others, or one that leads from all; sometimes one way only.
     fn repartition(&mut self) {
         self.cut.clear();
-        let alone = self.dice.roll(1 << self.size);
+        let leads = |replica: &Replica| replica.node.as_ref().is_some_and(RawNode::is_leader);
+        let leader = self.replicas.iter().find(|(_, replica)| leads(replica)).map(|(id, _)| *id);
+        let alone = match leader {
+            Some(leader) if self.dice.is_one_in(2) => 1 << (leader - 1),
+            _ => self.dice.roll(1 << self.size),
+        };
+        let ways = self.dice.roll(4);
         for one in 0..self.size {
             for other in 0..self.size {
-                if (alone >> one) & 1 != (alone >> other) & 1 {
-                    self.cut.insert((one + 1, other + 1));
+                let (is_in, is_out) = ((alone >> one) & 1 != 0, (alone >> other) & 1 == 0);
+                if is_in && is_out {
+                    if ways != 0 {
+                        self.cut.insert((one + 1, other + 1));
+                    }
+                    if ways != 1 {
+                        self.cut.insert((other + 1, one + 1));
+                    }
                 }
             }
         }
@@ -342,8 +390,20 @@ impl Model {
 
     // The driver.
 
+    /// A piece of the work of a node, or of the next one that has some.
+    fn drive_from(&mut self, id: u64) {
+        let mut ids = (id..=self.size).chain(1..id);
+        let busy = ids.find(|id| self.replicas[id].has_work());
+        self.drive(busy.unwrap_or(id), true);
+    }
+
     /// One piece of the work of a node; it may crash in the middle.
     fn drive(&mut self, id: u64, may_crash: bool) {
+        self.work(id, may_crash);
+        self.watch(id);
+    }
+
+    fn work(&mut self, id: u64, may_crash: bool) {
         let replica = self.replicas.get_mut(&id).unwrap();
         let Some(node) = &mut replica.node else { return };
         if replica.config.pull_appends {
@@ -355,10 +415,11 @@ impl Model {
             }
         }
         if replica.config.async_storage_writes {
+            let is_slow = may_crash && !self.dice.is_one_in(replica.slowness);
             match self.dice.roll(3) {
                 0 if node.has_ready() => {
                     let ready = node.ready();
-                    self.note_reads(&ready);
+                    self.watcher.on_reads(&ready);
                     self.note_transfers(id, &ready);
                     for message in ready.messages {
                         match message.to {
@@ -368,7 +429,7 @@ impl Model {
                         }
                     }
                 }
-                1 => self.write_one(id),
+                1 if !is_slow => self.write_one(id),
                 _ => self.apply_one(id),
             }
             return;
@@ -382,16 +443,19 @@ impl Model {
         if crash_at == 0 {
             return self.crash(id);
         }
-        let replica = self.at(id);
-        if let Some(hard_state) = ready.hard_state {
-            replica.storage.set_hard_state(hard_state);
+        let snapshot = ready.snapshot.as_ref();
+        if let Some(snapshot) = snapshot {
+            let conf_state = self.replicas[&id].node.as_ref().unwrap().conf_state();
+            self.watcher.on_installed(id, snapshot.metadata.index, &conf_state);
         }
-        let healed = replica.write(&ready.entries, ready.snapshot.as_ref());
+        let must_sync = ready.must_sync || self.dice.is_one_in(4);
+        let replica = self.at(id);
+        let healed = replica.write(ready.hard_state, &ready.entries, snapshot, must_sync);
         self.healed += usize::from(healed);
         if crash_at == 1 {
             return self.crash(id);
         }
-        self.note_reads(&ready);
+        self.watcher.on_reads(&ready);
         for message in ready.messages {
             self.send(message);
         }
@@ -411,10 +475,7 @@ impl Model {
         let Body::StorageAppend { hard_state, entries, snapshot, responses } = message.body else {
             panic!("{message:?} is no write");
         };
-        if let Some(hard_state) = hard_state {
-            replica.storage.set_hard_state(hard_state);
-        }
-        let healed = replica.write(&entries, snapshot.as_deref());
+        let healed = replica.write(hard_state, &entries, snapshot.as_deref(), true);
         self.healed += usize::from(healed);
         self.respond(id, responses);
     }
@@ -438,48 +499,36 @@ impl Model {
                 Ok(()) | Err(Error::StepPeerNotFound) => {}
                 Err(error) => panic!("seed {}: node {id}: {error}", self.seed),
             }
+            self.watch(id);
         }
     }
 
     fn send(&mut self, message: Message) {
-        if self.under_way.len() < 300 {
-            self.under_way.push(message);
+        self.watcher.on_sent(&message, &self.replicas[&message.from.0]);
+        match self.under_way.len() < UNDER_WAY_MAX {
+            true => self.under_way.push(message),
+            false => self.deliver(message, true),
         }
     }
 
     fn apply(&mut self, id: u64, entries: &[Entry]) {
-        let seed = self.seed;
         for entry in entries {
             let replica = self.replicas.get_mut(&id).unwrap();
             if replica.config.async_storage_writes && entry.index.0 <= replica.applied {
                 // Handed out before a snapshot that was installed by the other thread.
                 continue;
             }
-            assert_eq!(
-                entry.index.0,
-                replica.applied + 1,
-                "seed {seed}: node {id} skips or repeats"
-            );
-            replica.applied = entry.index.0;
-            let what = (entry.term, entry.payload().to_vec());
-            match self.committed.get(entry.index.0 as usize - 1) {
-                Some(known) => {
-                    assert_eq!(*known, what, "seed {seed}: node {id} at {}", entry.index);
-                }
-                None => self.committed.push(what),
-            }
+            let (at, next, seed) = (entry.index.0, replica.applied + 1, self.seed);
+            assert_eq!(at, next, "seed {seed}: node {id} skips or repeats");
+            replica.applied = at;
+            self.watcher.on_applied(id, entry);
             if entry.entry_type() != EntryType::Normal {
                 let change = decode_conf_change(entry.entry_type(), entry.payload()).unwrap();
-                replica.apply_change(entry.index, &change);
+                if replica.apply_change(entry.index, &change) {
+                    self.watcher.on_membership(id, entry.index, &replica.conf_state);
+                }
+                self.watch(id);
             }
-        }
-    }
-
-    fn note_reads(&mut self, ready: &Ready) {
-        for read in &ready.read_states {
-            let asked_at = self.reads[&read.request_ctx.to_vec()];
-            assert!(asked_at <= read.index.0, "seed {}: stale read {read:?}", self.seed);
-            self.answered += 1;
         }
     }
 
@@ -510,8 +559,8 @@ impl Model {
         // Applied, and stored, and known there to be committed: with asynchronous writes the one
         // does not mean the other.
         let at = replica.applied;
-        let hard_state = replica.storage.initial_state().unwrap().hard_state.unwrap_or_default();
-        if replica.node.is_none() || at < first + least || last < at || hard_state.commit.0 < at {
+        let commit = replica.hard_state().commit.0;
+        if replica.node.is_none() || at < first + least || last < at || commit < at {
             return;
         }
         let conf_state = Some(replica.conf_state.clone());
@@ -521,74 +570,12 @@ impl Model {
     }
 
     fn crash(&mut self, id: u64) {
-        let replica = self.at(id);
-        replica.node = None;
-        replica.transferring = None;
-        replica.writes.clear();
-        replica.applies.clear();
+        self.at(id).crash();
     }
 
     fn start(&mut self, id: u64) {
         if self.at(id).node.is_none() {
             self.at(id).start();
-        }
-    }
-
-    // The watcher.
-
-    fn watch(&mut self, id: u64) {
-        let seed = self.seed;
-        let Some(node) = &self.replicas[&id].node else { return };
-        node.check();
-        assert_eq!(node.fatal(), None, "seed {seed}: node {id}");
-        if !node.is_leader() {
-            return;
-        }
-        if let Some(known) = self.leaders.insert(node.term(), id) {
-            assert_eq!(known, id, "seed {seed}: two leaders at term {}", node.term());
-            return;
-        }
-        // A new leader: it has all that anybody has applied.
-        for (index, (term, _)) in (1..).zip(&self.committed) {
-            let has = node.entry_term(Index(index));
-            let is_compacted = index < self.replicas[&id].storage.first_index().unwrap().0;
-            assert!(
-                has == Some(*term) || (has.is_none() && is_compacted),
-                "seed {seed}: leader {id} lacks {index}@{term}, has {has:?}"
-            );
-        }
-    }
-
-    fn watch_logs(&self) {
-        let logs: Vec<Vec<Entry>> = self
-            .replicas
-            .values()
-            .map(|replica| {
-                let (first, last) =
-                    (replica.storage.first_index().unwrap(), replica.storage.last_index().unwrap());
-                match first <= last {
-                    true => {
-                        replica.storage.entries(first, last.next(), u64::MAX).unwrap().into_vec()
-                    }
-                    false => vec![],
-                }
-            })
-            .collect();
-        for one in &logs {
-            for other in &logs {
-                let at = |log: &[Entry], index: Index| {
-                    let first = log.first()?.index;
-                    log.get(index.0.checked_sub(first.0)? as usize).cloned()
-                };
-                let same =
-                    |entry: &&Entry| at(other, entry.index).is_some_and(|o| o.id() == entry.id());
-                let Some(highest) = one.iter().rev().find(same) else { continue };
-                for entry in one.iter().take_while(|entry| entry.index <= highest.index) {
-                    if let Some(also) = at(other, entry.index) {
-                        assert_eq!(*entry, also, "seed {}: logs differ", self.seed);
-                    }
-                }
-            }
         }
     }
 
@@ -609,7 +596,6 @@ impl Model {
                     for _ in 0..3 {
                         self.drive(id, false);
                     }
-                    self.watch(id);
                 }
                 for message in std::mem::take(&mut self.under_way) {
                     self.deliver(message, false);
@@ -659,76 +645,79 @@ impl Model {
     }
 }
 
-impl Replica {
-    fn start(&mut self) {
-        let snapshot = self.storage.snapshot().unwrap();
-        self.applied = snapshot.metadata.index.0;
-        self.conf_state = snapshot.metadata.conf_state;
-        // What is stored after the snapshot is applied anew; before it, it may be compacted later.
-        let config = Config { applied: Index(self.applied), ..self.config.clone() };
-        let node = RawNode::new(config, self.storage.clone());
-        self.node = Some(node.unwrap_or_else(|error| panic!("node {}: {error}", self.config.id)));
+/// The model of `seed`, after many faults and when they are over.
+fn run(seed: u64) -> Model {
+    let mut model = Model::new(seed);
+    for _ in 0..4 {
+        model.run(4000);
+        model.watcher.on_logs(&model.replicas);
     }
-
-    /// Says whether it wrote a snapshot that was no news.
-    fn write(&mut self, entries: &[Entry], snapshot: Option<&Snapshot>) -> bool {
-        let mut is_old = false;
-        if let Some(snapshot) = snapshot {
-            let index = snapshot.metadata.index;
-            is_old = index.0 <= self.applied;
-            match self.storage.apply_snapshot(snapshot.clone()) {
-                Ok(()) => {}
-                // It has made one at the same place itself, and asked for this one after that.
-                Err(StorageError::SnapshotOutOfDate) => {
-                    let own = self.storage.snapshot().unwrap();
-                    assert_eq!((own.id(), self.storage.last_index()), (snapshot.id(), Ok(index)));
-                }
-                Err(error) => panic!("node {}: {error}", self.config.id),
-            }
-            self.applied = index.0;
-            self.conf_state = snapshot.metadata.conf_state.clone();
-        }
-        self.storage.append(entries).unwrap();
-        is_old
-    }
-
-    fn apply_change(&mut self, index: Index, change: &AnyConfChange) {
-        match self.node.as_mut().unwrap().apply_conf_change_at(index, change) {
-            Ok(AppliedChange::Changed(conf_state)) => self.conf_state = conf_state,
-            Ok(AppliedChange::Overtaken(_)) => {}
-            // It removes the last voter, or comes at the wrong time: all refuse it alike.
-            Err(Error::Change(_)) => {}
-            Err(error) => panic!("node {}: {error}", self.config.id),
-        }
-    }
+    model.converge();
+    model.watcher.on_logs(&model.replicas);
+    model
 }
 
 #[test]
 fn raft_keeps_its_promises_under_faults() {
     let (mut committed, mut answered, mut terms) = (0, 0, 0);
-    let (mut transferred, mut healed) = (0, 0);
-    for seed in 0..120 {
-        let mut model = Model::new(seed);
-        for _ in 0..4 {
-            model.run(4000);
-            model.watch_logs();
-        }
-        model.converge();
-        model.watch_logs();
-        committed += model.committed.len();
-        answered += model.answered;
-        terms += model.leaders.len();
+    let (mut transferred, mut healed, mut joint_steps) = (0, 0, 0);
+    for seed in 0..200 {
+        let model = run(seed);
+        committed += model.watcher.committed();
+        answered += model.watcher.answered;
+        terms += model.watcher.leaders.len();
         transferred += model.transferred;
         healed += model.healed;
+        joint_steps += model.joint_steps;
     }
     // The faults leave room for work.
     println!(
         "{committed} entries, {answered} reads, {terms} leaderships, {transferred} transfers, \
-         {healed} snapshots on request"
+         {healed} snapshots on request, {joint_steps} steps in joint memberships"
     );
-    assert!(committed > 3_000, "{committed} entries");
-    assert!(answered > 600, "{answered} reads");
-    assert!(terms > 240, "{terms} leaderships");
-    assert!(transferred > 10, "{transferred} transfers");
-    assert!(healed > 5, "{healed} snapshots on request");
+    assert!(committed > 10_000, "{committed} entries");
+    assert!(answered > 4_000, "{answered} reads");
+    assert!(terms > 700, "{terms} leaderships");
+    assert!(transferred > 20, "{transferred} transfers");
+    assert!(healed > 10, "{healed} snapshots on request");
+    assert!(joint_steps > 100_000, "{joint_steps} steps in joint memberships");
+}
+
+/// Bugs that the model finds by itself. Others that can be put back need a rarer course of things, or
+/// only keep a group from getting on: the simulator, or a test of their own, finds those.
+const FOUND: [&str; 23] = [
+    "votes-twice",
+    "votes-for-any-log",
+    "vote-before-disk",
+    "acknowledgement-before-disk",
+    "leads-before-its-own-vote",
+    "elects-with-a-minority",
+    "promises-of-votes-count-as-votes",
+    "votes-of-an-earlier-campaign-count",
+    "own-copy-counts-before-its-disk",
+    "commits-with-a-minority",
+    "commits-older-terms",
+    "heartbeats-commit-past-what-matches",
+    "a-joint-quorum-is-one-half",
+    "a-joint-membership-is-never-left",
+    "a-short-append-cuts-what-follows",
+    "keeps-a-conflicting-tail",
+    "an-unknown-term-is-a-match",
+    "applies-what-is-not-committed",
+    "an-older-snapshot-is-taken",
+    "a-snapshot-cuts-entries-that-match",
+    "a-snapshot-leaves-the-old-membership",
+    "reads-without-a-quorum",
+    "reads-before-its-first-commit",
+];
+
+#[test]
+fn bugs_that_are_put_back_break_a_promise() {
+    for bug in FOUND {
+        bugs::put_back(Some(bug));
+        let found = (0..200).find(|seed| catch_unwind(AssertUnwindSafe(|| run(*seed))).is_err());
+        bugs::put_back(None);
+        println!("{bug}: {found:?}");
+        assert!(found.is_some(), "{bug} breaks no promise");
+    }
 }
