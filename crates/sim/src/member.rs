@@ -113,7 +113,7 @@ fn open_state(node: &Node, plan: &Plan, mark: &Mark) -> Result<Store, String> {
     }
     let EntryId { index, term } = snapshot_at(mark, plan.engine);
     let metadata = SnapshotMetadata { index, term, conf_state: ConfState::default() };
-    if !disk.exists(&received(&metadata)) {
+    if !disk.exists(received(&metadata)) {
         return Err(format!("the log begins after {}, and no snapshot is there", mark.index));
     }
     restore(disk, node.id, &metadata)?;
