@@ -367,7 +367,10 @@ fn recover(parent: &Path) -> Outcome<()> {
             }
             measure(&mut || cat(dir))?;
             let mut files = Vec::new();
-            measure(&mut || Ok(files = keep(dir)?))?;
+            measure(&mut || {
+                files = keep(dir)?;
+                Ok(())
+            })?;
             drop(files);
             // The first turn warms the cache.
             if 0 < turn {
