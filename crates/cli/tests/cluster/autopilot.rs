@@ -17,8 +17,6 @@ use crate::harness::{Cluster, Outcome, eventually, quorate, run};
 
 /// Everything autopilot does in seconds takes tenths of them here.
 const QUICK: &[&str] = &[
-    "--max-learners",
-    "3",
     "--heartbeat-interval",
     "50",
     "--election-timeout",

@@ -90,8 +90,8 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "max-learners",
         "COUNT",
-        "1",
-        "Learners that the cluster may have at one time: as many as join together or stand by",
+        "",
+        "Learners that the cluster may have at one time [default: 64; 1 with --autopilot=false]",
     ),
     flag(
         "autopilot",

@@ -36,6 +36,10 @@ const CORRUPT_CHECK_MIN: Duration = Duration::from_secs(1);
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const NAME_BYTES_MAX: usize = 255;
 const TAGS_MAX: usize = 64;
+/// Learners that a cluster may have where nobody promotes them by himself, as etcd has it.
+const LEARNERS_DEFAULT: usize = 1;
+/// The same where autopilot promotes them, or keeps them to stand by.
+const LEARNERS_DEFAULT_AUTOPILOT: usize = 64;
 /// More often would only cost.
 const AUTOPILOT_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// With less, one client's pages would be in the way of another's.
@@ -185,8 +189,11 @@ impl Reader<'_> {
     }
 
     fn learners_max(&mut self) -> usize {
-        let count = self.number("max-learners", 0, LEARNERS_CEILING);
-        usize::try_from(count).unwrap_or(usize::MAX)
+        if self.sources.is_given("max-learners") {
+            let count = self.number("max-learners", 0, LEARNERS_CEILING);
+            return usize::try_from(count).unwrap_or(usize::MAX);
+        }
+        if self.has_autopilot() { LEARNERS_DEFAULT_AUTOPILOT } else { LEARNERS_DEFAULT }
     }
 
     /// It is on by itself, but where members are fixed. What is no truth at all is said elsewhere.

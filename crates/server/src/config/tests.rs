@@ -77,7 +77,7 @@ fn autopilot_is_on_and_its_settings_begin_as_the_flags_say() {
     assert_eq!(config.member_tags, tags.into());
 
     for (flags, is_on, learners_max) in [
-        (&[][..], true, 1),
+        (&[("autopilot", "true")][..], true, 64),
         (&[("autopilot", "true"), ("max-learners", "5")], true, 5),
         (&[("autopilot", "false")], false, 1),
         (&[("autopilot", "false"), ("max-learners", "5")], false, 5),
@@ -146,7 +146,7 @@ fn comparisons_are_set_by_time() {
 fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
-    assert_eq!(config.learners_max, 1, "as in etcd");
+    assert_eq!(config.learners_max, 64);
     for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
