@@ -33,12 +33,12 @@ pub(crate) fn step(bytes: &[u8]) {
     let mut draw = Draw::new(bytes);
     let member = |id: u64| Member {
         id: id.into(),
-        election: (&*format!("e{id}")).into(),
-        message: (&*format!("m{id}")).into(),
+        election: (&*format!("e{id}:1")).into(),
+        message: (&*format!("m{id}:1")).into(),
     };
     let config = Config::new(member(1), vec![member(1), member(2), member(3)]);
     let storage = MemoryStorage::new();
-    let Ok(mut node) = Zab::new(config, storage.clone(), 0) else { return };
+    let mut node = Zab::new(config, storage.clone(), 0).expect("the settings fit");
     let (mut now_ms, mut connections) = (0, 0);
     for _ in 0..200 {
         if draw.is_empty() || node.fatal().is_some() {
@@ -120,14 +120,14 @@ fn address(draw: &mut Draw<'_>) -> Address {
     match draw.byte() % 8 {
         0 => Address::from(""),
         1 => Address::from("elsewhere"),
-        2 => Address::from("m1"),
-        3..6 => Address::from("m2"),
-        _ => Address::from("m3"),
+        2 => Address::from("m1:1"),
+        3..6 => Address::from("m2:1"),
+        _ => Address::from("m3:1"),
     }
 }
 
 fn election(draw: &mut Draw<'_>) -> Address {
-    Address::from(["e2", "e3", "e1", "elsewhere"][usize::from(draw.byte() % 4)])
+    Address::from(["e2:1", "e3:1", "e1:1", "elsewhere"][usize::from(draw.byte() % 4)])
 }
 
 fn zxid(draw: &mut Draw<'_>) -> Zxid {
