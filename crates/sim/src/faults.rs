@@ -157,13 +157,6 @@ impl Fault {
         matches!(self, Fault::Wipe | Fault::Replace | Fault::Membership)
     }
 
-    /// Whether it may cost a member for good, or changes who is one. Where nobody leads for long, a
-    /// change may be under way for longer than the operator waits for it, and what a cluster can lose
-    /// is not known.
-    pub(crate) fn loses_members(self) -> bool {
-        self.needs_membership() || self == Fault::LostLog
-    }
-
     /// Whether it is a property of the network for the whole run, counted by message.
     pub(crate) fn is_ambient(self) -> bool {
         matches!(self, Fault::Loss | Fault::Duplication | Fault::Reordering)

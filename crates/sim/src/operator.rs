@@ -8,7 +8,7 @@ use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
 };
 use quorate_replica::Engine;
-use quorate_types::NodeId;
+use quorate_types::{NodeId, Term};
 
 use crate::clients::{Client, Part};
 use crate::node::{Ask, Node};
@@ -26,6 +26,8 @@ pub(crate) struct Operator {
     /// Nothing is to be changed any more.
     pub(crate) is_done: bool,
     changed_at: u64,
+    /// The term in which it was asked for.
+    changed_term: Term,
     /// The one that asks for changes, as a client.
     client: Option<usize>,
     /// Who decides, where autopilot does.
@@ -40,10 +42,12 @@ impl World<'_> {
             return;
         }
         let settled = 5 * SECOND + 10 * self.plan.election_us();
-        if self.now < self.operator.changed_at + settled && self.operator.is_changing {
-            return;
+        if self.operator.is_changing {
+            if self.now < self.operator.changed_at + settled || !self.is_decided() {
+                return;
+            }
+            self.operator.is_changing = false;
         }
-        self.operator.is_changing = false;
         if self.operator.is_done || self.plan.engine == Engine::Zab {
             return;
         }
@@ -101,8 +105,21 @@ impl World<'_> {
         };
         self.operator.is_changing = true;
         self.operator.changed_at = self.now;
+        self.operator.changed_term = status.term;
         self.checks.count("membership changes asked for");
         self.ask_membership(leader_at, change);
+    }
+
+    /// Whether what was asked for has taken effect, or never will: who leads since then has applied an
+    /// entry of its own term, and every change before it. However long that takes: what a cluster can
+    /// lose is not known before.
+    fn is_decided(&self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let process = self.nodes[self.place(leader)].process.as_ref();
+        process.is_some_and(|process| {
+            let replica = &process.replica;
+            self.operator.changed_term <= replica.glance().term && replica.may_change()
+        })
     }
 
     fn ask_membership(&mut self, at: usize, change: AnyConfChange) {

@@ -54,7 +54,6 @@ impl Slant {
         match self {
             Slant::None => {}
             Slant::Elections => {
-                plan.faults.retain(|(fault, _)| !fault.loses_members());
                 let replica = &mut plan.replica;
                 replica.election_ticks = chance.between(2, 5) as u32;
                 replica.heartbeat_ticks = 1;
@@ -71,7 +70,6 @@ impl Slant {
                 }
             }
             Slant::Deposed => {
-                plan.faults.retain(|(fault, _)| !fault.loses_members());
                 let (replica, clients) = (&mut plan.replica, &mut plan.clients);
                 replica.election_ticks = chance.between(2, 6) as u32;
                 replica.heartbeat_ticks = 1;

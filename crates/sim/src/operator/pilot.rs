@@ -74,7 +74,7 @@ impl World<'_> {
         if self.operator.is_changing {
             let settled = 5 * SECOND + 10 * self.plan.election_us();
             let is_over = self.operator.pilot.asked_on < view.membership.index
-                || self.operator.changed_at + settled <= self.now;
+                || (self.operator.changed_at + settled <= self.now && self.is_decided());
             if !is_over {
                 return;
             }
@@ -366,6 +366,7 @@ impl World<'_> {
             }
         };
         self.operator.is_changing = true;
+        self.operator.changed_term = view.term;
         self.operator.changed_at = self.now;
         let pilot = &mut self.operator.pilot;
         pilot.asked_on = view.membership.index;
