@@ -12,7 +12,16 @@ pub(crate) fn table<const COLUMNS: usize>(
     table.load_style(presets::ASCII_FULL_CONDENSED.header_separator(line));
     // A table that is copied elsewhere should not have taken the width of this terminal.
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.map(|name| Cell::new(name).set_alignment(CellAlignment::Center)));
+    let rows: Vec<[String; COLUMNS]> = rows.into_iter().collect();
+    let mut column = 0;
+    table.set_header(columns.map(|name| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        column += 1;
+        // Where a name cannot stand in the middle, etcdctl moves it to the left.
+        let is_odd = widths.max().is_some_and(|width| width.saturating_sub(name.len()) % 2 == 1);
+        let name = if is_odd { format!("{name} ") } else { name.to_owned() };
+        Cell::new(name).set_alignment(CellAlignment::Center)
+    }));
     for row in rows {
         table.add_row(row);
     }
