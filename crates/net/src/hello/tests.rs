@@ -35,10 +35,10 @@ async fn h137_bytes_of_an_opening() {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let want = [
         "d171756f72617465", // magic
-        "6d4776bf",         // checksum
+        "6dbec8fb",         // checksum
         "3c000000",         // length
         "01",               // a hello
-        "01000100",         // versions 1 to 1
+        "02000200",         // versions 2 to 2
         "01000000",         // for messages
         "0c00000000000000", // cluster
         "0100000000000000", // from

@@ -322,11 +322,6 @@ const BAD: &[(&str, &str, &str)] = &[
         "min_quorum: cleanup_dead_servers is on",
     ),
     ("autopilot-config", "max-quorum=3", "max_quorum: is no setting of autopilot; there are"),
-    (
-        "autopilot-config",
-        "last-contact-threshold=100ms",
-        "last_contact_threshold: 100ms is not more than --heartbeat-interval, 100 ms",
-    ),
     ("autopilot-update-interval", "2", "\"2\" is not a duration of 10ms or more, such as 2s"),
     ("autopilot-reconcile-interval", "0s", "\"0s\" is not a duration of 10ms or more"),
     ("member-version", "1\n0", "is not a version such as 1.2.0"),

@@ -198,7 +198,7 @@ fn a_vote_changes_hands_if_both_halves_can_agree() {
     let judged = |demoted, promoted, standing: &Standing| {
         rules.judge_change(&MemberChange::Replace { demoted, promoted }, standing)
     };
-    let ready = |away: &[u64]| with_learner(down(standing(3), away), 100);
+    let ready = |away: &[u64]| down(with_learner(standing(3), 100), away);
     assert_eq!(judged(3, 9, &ready(&[])), Ok(()));
     assert_eq!(judged(3, 9, &ready(&[3])), Ok(()), "the usual case");
     assert_eq!(judged(2, 9, &ready(&[3])), Ok(()), "two of three stay well");
