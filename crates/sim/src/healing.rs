@@ -11,6 +11,8 @@ use crate::world::{Event, World};
 
 /// Clients ask no more often than this on average, once all is healed.
 const CALM_US: u64 = SECOND / 5;
+/// Nor do they write longer values: the shortest log has to hold what is written while a snapshot travels.
+const CALM_VALUE_BYTES_MAX: u64 = 100;
 /// How long autopilot may take for it, once nothing goes wrong any more.
 const TENDED_US: u64 = 180 * SECOND;
 
@@ -26,6 +28,8 @@ impl World<'_> {
         // Nobody is asked to serve well who is asked for more than there is room for.
         self.plan.clients.is_open = false;
         self.plan.clients.think_us = self.plan.clients.think_us.max(CALM_US);
+        let value_bytes_max = &mut self.plan.clients.value_bytes_max;
+        *value_bytes_max = CALM_VALUE_BYTES_MAX.min(*value_bytes_max);
         self.net.heal(|from, to| broken.contains(&from) || broken.contains(&to));
         for id in broken.clone() {
             self.break_for_good(id);
