@@ -15,10 +15,10 @@ pub(crate) fn table<const COLUMNS: usize>(
     let rows: Vec<[String; COLUMNS]> = rows.into_iter().collect();
     let mut column = 0;
     table.set_header(columns.map(|name| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
+        let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         column += 1;
         // Where a name cannot stand in the middle, etcdctl moves it to the left.
-        let is_odd = widths.max().is_some_and(|width| width.saturating_sub(name.len()) % 2 == 1);
+        let is_odd = width.saturating_sub(name.len()) % 2 == 1;
         let name = if is_odd { format!("{name} ") } else { name.to_owned() };
         Cell::new(name).set_alignment(CellAlignment::Center)
     }));
