@@ -14,6 +14,8 @@ pub(crate) struct Network {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Until when messages take longer, and by how much.
     slow: BTreeMap<(NodeId, NodeId), u64>,
+    /// Whether messages come in the order in which they were sent, as on the connections of real members.
+    keeps_order: bool,
     /// When the last message on a way arrives.
     last: BTreeMap<(NodeId, NodeId), u64>,
     /// When the last piece of a stream arrives: the next one comes after it.
@@ -22,8 +24,14 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(plan: NetworkPlan) -> Network {
-        let (cut, slow) = (BTreeSet::new(), BTreeMap::new());
-        Network { plan, cut, slow, last: BTreeMap::new(), streams: BTreeMap::new() }
+        Network {
+            plan,
+            cut: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            keeps_order: false,
+            last: BTreeMap::new(),
+            streams: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
@@ -48,6 +56,7 @@ impl Network {
     pub(crate) fn calm(&mut self) {
         let delay_us = self.plan.delay_us;
         self.plan = NetworkPlan { delay_us, jitter_us: 50, loss_permille: 0, twice_permille: 0 };
+        self.keeps_order = true;
     }
 
     /// After how long a message arrives; nothing if it is lost.
@@ -62,12 +71,12 @@ impl Network {
         chance.permille(self.plan.twice_permille)
     }
 
-    /// A message arrives at this time: whether it has overtaken another.
-    pub(crate) fn overtakes(&mut self, from: NodeId, to: NodeId, time: u64) -> bool {
+    /// When a message arrives that would do so at this time, and whether it overtakes another.
+    pub(crate) fn arrives(&mut self, from: NodeId, to: NodeId, time: u64) -> (u64, bool) {
         let last = self.last.entry((from, to)).or_default();
         let overtakes = time < *last;
         *last = time.max(*last);
-        overtakes
+        if self.keeps_order { (*last, false) } else { (time, overtakes) }
     }
 
     /// When the next piece of a stream arrives.

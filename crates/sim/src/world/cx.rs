@@ -54,11 +54,12 @@ impl Cx<'_> {
             let what = What::Deliver { from, from_life, bytes: bytes.clone() };
             self.queue.push(self.now + later, Event::Any { id: to, what });
         }
-        if self.net.overtakes(from, to, self.now + delay) {
+        let (time, overtakes) = self.net.arrives(from, to, self.now + delay);
+        if overtakes {
             self.checks.count_fault(Fault::Reordering.name());
         }
         let what = What::Deliver { from, from_life, bytes };
-        self.queue.push(self.now + delay, Event::Any { id: to, what });
+        self.queue.push(time, Event::Any { id: to, what });
     }
 
     /// The transport notices now and then that what it sends does not arrive.
