@@ -163,6 +163,14 @@ impl Core {
         }
     }
 
+    /// Lets go of what can go, if the log is too long: where all of it was flushed before a crash, no
+    /// further flush comes that would do it.
+    pub(crate) fn compact_if_long(&mut self, log: &mut LogInMemory, applied: Index) {
+        if self.config.log_bytes_max < log.bytes() {
+            self.compact(log, applied);
+        }
+    }
+
     /// A snapshot is in log and machine.
     pub(crate) fn on_installed(&mut self, snapshot: &Snapshot) {
         let index = snapshot.metadata.index;

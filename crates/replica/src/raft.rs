@@ -273,6 +273,8 @@ impl OnRaft {
         if self.raft.storage().keeps_snapshot() && core.is_snapshot_idle() {
             self.drop_snapshot(core);
         }
+        let applied = self.raft.applied();
+        core.compact_if_long(self.raft.storage_mut(), applied);
         Ok(())
     }
 

@@ -241,6 +241,8 @@ impl OnZab {
         if self.zab.storage().keeps_snapshot() && core.is_snapshot_idle() {
             self.drop_snapshot(core);
         }
+        let applied = core.applied;
+        core.compact_if_long(&mut self.zab.storage_mut().log, applied);
         Ok(())
     }
 

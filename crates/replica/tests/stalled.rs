@@ -75,6 +75,34 @@ fn a_log_that_cannot_be_flushed_takes_no_more_than_it_may_and_goes_on_after_a_fl
     assert_eq!(append(&mut replica, last.0 + 1), Some(last.next()), "it goes on by itself");
 }
 
+#[test]
+fn a_log_that_was_flushed_before_a_crash_is_let_go_of_after_it() {
+    // The power went between the flush and the mark that the log may begin after it.
+    let entry = |index| Entry {
+        term: Term(1),
+        index: Index(index),
+        data: Some(vec![b'x'; ENTRY_BYTES].into()),
+        ..Entry::default()
+    };
+    let (config, _) = follower();
+    let last = Index(100);
+    let initial = Initial {
+        entries: (2..=last.0).map(entry).collect(),
+        hard_state: HardState { term: Term(1), commit: last, ..HardState::default() }.into(),
+        applied: last,
+        ..initial()
+    };
+    let mut replica = Replica::new(config.clone(), initial).unwrap();
+    assert!(config.stalled_bytes_max() < replica.status().log_bytes);
+    replica.handle(Event::Tick).unwrap();
+    let mut compacted = None;
+    while let Some(effects) = replica.ready().unwrap() {
+        compacted = compacted.or(effects.compact);
+    }
+    assert!(compacted.is_some_and(|mark| Index(90) < mark.index), "on disk as well");
+    assert!(replica.status().log_bytes <= config.log_bytes_max);
+}
+
 /// A leader and a follower that cannot flush, and a network that loses nothing. Returns how many
 /// messages there are between two ticks, once the follower takes no more.
 fn messages_to_a_stalled_follower() -> Vec<usize> {
