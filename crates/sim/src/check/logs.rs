@@ -228,8 +228,8 @@ impl Logs {
         member.has_started = true;
         member.pending.clear();
         member.written = found.clone();
-        member.durable = found;
-        member.before_last = None;
+        // What is there beyond what was durable, recovery has synced: that may have been a lie, too.
+        member.before_last = Some(std::mem::replace(&mut member.durable, found));
         member.conf_state = initial.conf_state.clone();
         member.engine = initial.hard_state.engine();
         finding
