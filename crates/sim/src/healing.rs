@@ -13,6 +13,8 @@ use crate::world::{Event, World};
 const CALM_US: u64 = SECOND / 5;
 /// Nor do they write longer values: the shortest log has to hold what is written while a snapshot travels.
 const CALM_VALUE_BYTES_MAX: u64 = 100;
+/// They write as often as they read, so that every member is soon asked for both.
+const CALM_MIX: [u64; 5] = [40, 40, 5, 5, 10];
 /// How long autopilot may take for it, once nothing goes wrong any more.
 const TENDED_US: u64 = 180 * SECOND;
 
@@ -28,6 +30,7 @@ impl World<'_> {
         // Nobody is asked to serve well who is asked for more than there is room for.
         self.plan.clients.is_open = false;
         self.plan.clients.think_us = self.plan.clients.think_us.max(CALM_US);
+        self.plan.clients.mix = CALM_MIX;
         let value_bytes_max = &mut self.plan.clients.value_bytes_max;
         *value_bytes_max = CALM_VALUE_BYTES_MAX.min(*value_bytes_max);
         self.net.heal(|from, to| broken.contains(&from) || broken.contains(&to));
