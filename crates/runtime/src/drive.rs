@@ -352,10 +352,11 @@ impl Driver {
             }
             Done::Installed(members) => {
                 self.board.metrics.snapshots_installed.add(1);
-                self.on_members(members, self.replica.membership_index())?;
                 if let Some(id) = self.writing.on_installed() {
                     self.on_event(Event::Persisted(id))?;
                 }
+                // Only now does the replica say where in the log they stand.
+                self.on_members(members, self.replica.membership_index())?;
                 self.on_flushed()?;
                 self.feed_disk()
             }

@@ -154,6 +154,9 @@ async fn marked_then_installed() {
     still_there(&file).await;
 
     rig.driver.on_done(Done::Installed(Members::default())).unwrap();
+    let standing = rig.driver.standing();
+    assert_eq!(standing.membership_index, Index(9), "the list is that of the snapshot");
+    assert!(standing.is_settled);
     rig.driver.carry_out_all().unwrap();
     let entries: Vec<_> = rig.writes().into_iter().flat_map(|write| write.entries).collect();
     assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [Index(10)]);
