@@ -10,6 +10,7 @@
 //!
 //! use quorate_node::Node;
 //! use quorate_raft::{Config, EntryType, MemoryStorage, Message, Peer, decode_conf_change};
+//! use tokio::time::MissedTickBehavior;
 //!
 //! fn send(_message: Message) { /* to the node it is addressed to */ }
 //! fn apply(_command: &[u8]) { /* to the state machine */ }
@@ -17,6 +18,7 @@
 //! /// The loop of every embedder. Ends when the node does.
 //! async fn drive(node: Node, log: MemoryStorage) -> Result<(), Box<dyn std::error::Error>> {
 //!     let mut clock = tokio::time::interval(Duration::from_millis(10));
+//!     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
 //!     loop {
 //!         let ready = tokio::select! {
 //!             ready = node.ready() => match ready {

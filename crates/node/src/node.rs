@@ -13,6 +13,7 @@ use quorate_types::{EntryId, Index, NodeId};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
 
 use crate::limits::TICKS_MAX;
+use crate::reads::chance;
 use crate::task::{Input, NodeTask, Proposal, Tracked, Verdict};
 use crate::{Limits, ProposalError, ReadError};
 
@@ -49,7 +50,8 @@ pub(crate) struct Shared {
 
 impl Node {
     /// A node of a new group, whose first members are `peers`; all of them must be started with the
-    /// same. Runs as a task of the tokio runtime this is called in.
+    /// same. Runs as a task of the tokio runtime this is called in. A [`Config::seed`] of 0 is drawn
+    /// anew.
     ///
     /// On a log that is not empty it goes on from there, and says so in a warning.
     ///
@@ -63,7 +65,7 @@ impl Node {
     where
         S: Storage + Send + 'static,
     {
-        let mut raw = RawNode::new(config, storage)?;
+        let mut raw = RawNode::new(seeded(config), storage)?;
         match raw.bootstrap(peers) {
             Err(error @ Error::BootstrapNonempty) => tracing::warn!("not bootstrapped: {error}"),
             done => done?,
@@ -72,7 +74,7 @@ impl Node {
     }
 
     /// A node that goes on from what `storage` holds, or that knows nothing yet and joins a group.
-    /// Runs as a task of the tokio runtime this is called in.
+    /// Runs as a task of the tokio runtime this is called in. A [`Config::seed`] of 0 is drawn anew.
     ///
     /// # Errors
     ///
@@ -83,7 +85,7 @@ impl Node {
     where
         S: Storage + Send + 'static,
     {
-        Ok(Node::spawn(RawNode::new(config, storage)?))
+        Ok(Node::spawn(RawNode::new(seeded(config), storage)?))
     }
 
     fn spawn<S: Storage + Send + 'static>(raw: RawNode<S>) -> Node {
@@ -95,7 +97,8 @@ impl Node {
     /// A node with limits of the caller's, and the task that the caller is to run: on a runtime or
     /// a thread of its choice. Until then calls wait.
     pub fn new<S: Storage>(raw: RawNode<S>, limits: Limits) -> (Node, NodeTask<S>) {
-        let (inputs, inputs_out) = mpsc::channel(limits.inputs_max.max(1));
+        let (inputs, inputs_out) =
+            mpsc::channel(limits.inputs_max.clamp(1, Semaphore::MAX_PERMITS));
         let (ticks, ticks_out) = mpsc::channel(TICKS_MAX);
         let (readies_in, readies) = mpsc::channel(1);
         let proposals_max = limits.proposals_max.clamp(1, Semaphore::MAX_PERMITS);
@@ -114,7 +117,11 @@ impl Node {
 
     // The loop of the embedder.
 
-    /// One tick of the clock; never waits. Says whether it was taken: a node that is 128 ticks
+    /// One tick of the clock; never waits. A clock that was held up, as by a disk that was written in
+    /// the same task, must not make up for what it missed
+    /// (`tokio::time::MissedTickBehavior::Delay`): a leader that is told of two election timeouts at
+    /// once finds its followers silent. Where [`Config::lease_ticks`] is set it must, so then it needs
+    /// a task of its own, and fewer than 128 ticks of lease. Says whether it was taken: a node that is 128 ticks
     /// behind loses further ones, with a warning.
     pub fn tick(&self) -> bool {
         match self.ticks.try_send(()) {
@@ -417,6 +424,13 @@ impl Drop for Demand<'_> {
     }
 }
 
+/// With chance of its own, unless it is told what to take: nodes and groups must not all campaign at
+/// once, whenever they start together.
+fn seeded(config: Config) -> Config {
+    let seed = if config.seed == 0 { chance() } else { config.seed };
+    Config { seed, ..config }
+}
+
 fn normal(data: impl Into<Bytes>) -> Entry {
     Entry { data: Some(data.into()), ..Entry::default() }
 }
@@ -431,5 +445,17 @@ fn only_ends(verdict: Result<(), Error>) -> Result<(), Error> {
     match verdict {
         Err(error @ (Error::Stopped | Error::Fatal(_))) => Err(error),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_start_with_chance_of_their_own() {
+        let seed = |seed| seeded(Config { seed, ..Config::new(1.into()) }).seed;
+        assert_eq!(seed(7), 7);
+        assert_ne!(seed(0), seed(0));
     }
 }

@@ -30,10 +30,8 @@ pub(crate) struct Reads {
 
 impl Reads {
     pub(crate) fn new(reads_max: usize) -> Self {
-        // The standard library seeds its hashers from the operating system's chance.
-        let chance = || u128::from(RandomState::new().hash_one(0));
         Reads {
-            start: (chance() << 64 | chance()).to_le_bytes(),
+            start: (u128::from(chance()) << 64 | u128::from(chance())).to_le_bytes(),
             last: 0,
             waiting: BTreeMap::new(),
             reads_max: reads_max.max(1),
@@ -98,6 +96,11 @@ impl Reads {
         let number = context.strip_prefix(&self.start)?;
         Some(u64::from_le_bytes(number.try_into().ok()?))
     }
+}
+
+/// A number of the operating system's chance, which the standard library seeds its hashers from.
+pub(crate) fn chance() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl<S: Storage> NodeTask<S> {
                     // What is fatal is kept, here and below, and looked at in each turn.
                     let _ = self.raw.tick();
                     self.look_around();
+                    self.hear_what_waits();
                 }
                 count = self.inputs.recv_many(&mut inputs, TURN_INPUTS_MAX) => {
                     if count == 0 {
@@ -148,6 +149,17 @@ impl<S: Storage> NodeTask<S> {
                 }
                 () = shared.wake.notified() => {}
             }
+        }
+    }
+
+    /// After a tick, hears its share of what waits. A node that was held up finds ticks and messages
+    /// side by side; to count all the ticks first would be to find its leader silent for as long.
+    fn hear_what_waits(&mut self) {
+        let share = self.inputs.len().div_ceil(self.ticks.len() + 1);
+        for _ in 0..share.min(TURN_INPUTS_MAX) {
+            let Ok(input) = self.inputs.try_recv() else { return };
+            self.on_input(input);
+            self.look_around();
         }
     }
 

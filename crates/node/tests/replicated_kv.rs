@@ -31,11 +31,9 @@ impl Cluster {
         let log = std::fs::File::options();
         let log = log.clone().create(true).append(true).open(self.path(id, "log")).unwrap();
         let mut command = Command::new(program());
-        command.args(["--id", &id.to_string(), "--peers", &peers.join(",")]);
-        command.args(["--client", &format!("127.0.0.1:{}", self.ports[id - 1].1)]);
-        command.arg("--dir").arg(self.path(id, "data"));
-        command.args(["--tick-ms", "30", "--snapshot-entries", "30"]);
-        command.args(join.then_some("--join")).stderr(Stdio::from(log));
+        command.args([id.to_string(), peers.join(",")]);
+        command.arg(format!("127.0.0.1:{}", self.ports[id - 1].1)).arg(self.path(id, "data"));
+        command.args(join.then_some("join")).stderr(Stdio::from(log));
         self.processes[id - 1] = Some(command.spawn().unwrap());
     }
 

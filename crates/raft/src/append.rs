@@ -168,11 +168,15 @@ impl<S: Storage> Core<S> {
     pub(crate) fn owe_heartbeats(&mut self) {
         let committed = self.log.committed();
         let peers = self.tracker.progress.iter_mut().filter(|(peer, _)| *peer != self.id);
+        let mut has_peers = false;
         for (_, progress) in peers {
             progress.sent_commit(heartbeat_commit(committed, progress));
             progress.inflights.rest();
+            has_peers = true;
         }
-        self.owe_beat();
+        if has_peers {
+            self.owe_beat();
+        }
     }
 }
 

@@ -83,6 +83,8 @@ impl<S: Storage> Raft<S> {
         for message in &self.core.messages {
             assert!(message.to != self.core.id, "only what vouches for a write goes to itself");
         }
+        let for_self = self.core.held.iter().filter(|message| message.to == self.core.id);
+        assert!(for_self.count() == self.core.held_for_self, "what is held is counted");
         for message in &self.core.held {
             let vouches = matches!(
                 message.body,

@@ -66,7 +66,8 @@ pub struct Config {
     pub step_down_on_removal: bool,
 
     /// Where this node's chance starts. Together with its id and its inputs it decides everything
-    /// the node does; nodes of one group may share a seed.
+    /// the node does; nodes of one group may share a seed. Groups on the same nodes, and the starts of
+    /// one node, should not: they would campaign at the same ticks.
     pub seed: u64,
     /// Whether a read of this node whose answer can no longer come is reported in
     /// [`Ready::lost_reads`](crate::Ready::lost_reads), and forgotten. etcd's library keeps a read
@@ -178,8 +179,9 @@ pub struct Config {
     /// Most messages to other nodes that wait for the next Ready; further ones are lost, as a network
     /// loses messages, and the leader probes peers whose appends they were. What a node says to
     /// itself is never lost: one message for each vote, and for each append of its own, which
-    /// [`Config::max_uncommitted_entries_size`] bounds. 0, the default, means no limit but how much
-    /// the node is told between two Readies.
+    /// [`Config::max_uncommitted_entries_size`] bounds. With fewer than there are other members,
+    /// some of them get no heartbeats and no requests for votes. 0, the default, means no limit but
+    /// how much the node is told between two Readies.
     pub messages_max: usize,
 }
 

@@ -90,6 +90,9 @@ pub(crate) struct Core<S> {
     /// Before this tick, a leader may count on this node to help no other into office; only with
     /// [`Config::lease_ticks`]. Unlike the leader it is known by, it outlasts the term.
     pub(crate) promised_until: u64,
+    /// Whether storage surely holds something of this node, so that it keeps to its promises after a
+    /// crash, too.
+    pub(crate) is_remembered: bool,
     /// A follower waits for a snapshot at or after this index, where its log ended when it asked,
     /// and takes no entries until then.
     pub(crate) snapshot_wanted: Option<Index>,
@@ -108,6 +111,8 @@ pub(crate) struct Core<S> {
 
     pub(crate) messages: Vec<Message>,
     pub(crate) held: Vec<Message>,
+    /// How many of those held this node says to itself.
+    pub(crate) held_for_self: usize,
     pub(crate) read_states: Vec<ReadState>,
     pub(crate) lost_reads: Vec<Bytes>,
     /// Reads asked before the leader's first commit in its term. They outlive a leadership.
@@ -147,6 +152,8 @@ impl<S: Storage> Core<S> {
             has_stood: false,
             late_order_until: 0,
             promised_until: 0,
+            // Else no message goes out before what its Ready is to write.
+            is_remembered: !config.async_storage_writes,
             snapshot_wanted: None,
             restored: Index(0),
             is_gone: false,
@@ -155,6 +162,7 @@ impl<S: Storage> Core<S> {
             rng: Rng::new(config.seed, config.id),
             messages: Vec::new(),
             held: Vec::new(),
+            held_for_self: 0,
             read_states: Vec::new(),
             lost_reads: Vec::new(),
             postponed: Vec::new(),
@@ -170,6 +178,7 @@ impl<S: Storage> Core<S> {
             (core.term, core.vote) = (hard_state.term, hard_state.vote);
             // What it promised before it stopped is not known.
             core.promise();
+            core.is_remembered = true;
         }
         if core.config.applied > Index(0) {
             core.log.applied_to(core.config.applied, 0)?;
@@ -340,7 +349,7 @@ impl<S: Storage> Core<S> {
         let owed = (self.beats_owed as usize + 1) * self.tracker.progress.len();
         !self.tracer.is_on()
             && self.beats_owed < BEATS_OWED_MAX
-            && (max == 0 || self.messages.len() + self.held.len() + owed <= max)
+            && (max == 0 || self.count_for_others() + owed <= max)
     }
 
     /// A leader owes its peers a round of heartbeats, any other node its leader an answer to one;
@@ -400,6 +409,7 @@ impl<S: Storage> Core<S> {
         } else {
             self.trace_sent(&message);
             if vouches {
+                self.held_for_self += usize::from(is_own);
                 self.held.push(message);
             } else {
                 self.messages.push(message);
@@ -410,7 +420,11 @@ impl<S: Storage> Core<S> {
     /// Whether no more messages to others may wait to be sent.
     pub(crate) fn is_full(&self) -> bool {
         let max = self.config.messages_max;
-        max != 0 && max <= self.messages.len() + self.held.len()
+        max != 0 && max <= self.count_for_others()
+    }
+
+    fn count_for_others(&self) -> usize {
+        self.messages.len() + self.held.len() - self.held_for_self
     }
 
     /// A message will not be sent. A network may lose any as well; of what carries the log it is
@@ -428,6 +442,12 @@ impl<S: Storage> Core<S> {
         }
         // Until it answers a heartbeat.
         progress.msg_app_flow_paused = true;
+    }
+
+    /// Takes out the messages that wait for a write.
+    pub(crate) fn take_held(&mut self) -> Vec<Message> {
+        self.held_for_self = 0;
+        std::mem::take(&mut self.held)
     }
 
     /// Moves the messages that may go at once behind those in `taken`, and their memory with them.

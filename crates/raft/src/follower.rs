@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::log::LogSlice;
 use crate::note::{MessageFault, Note, SnapshotFault};
 use crate::raft::Next;
-use crate::reads::ReadRequest;
+use crate::reads::{ReadRequest, without_tick};
 use crate::{
     Body, CampaignType, Changer, DropReason, Entries, Entry, Error, Message, MessageType,
     ReadOnlyOption, ReadState, Snapshot, Storage,
@@ -133,6 +133,11 @@ fn on_heartbeat<S: Storage>(
     context: Bytes,
 ) -> Result<(), Error> {
     core.log.commit_to(commit)?;
+    let context = match core.config.lease_ticks == 0 || core.is_remembered {
+        true => context,
+        // The promise would not outlast a crash.
+        false => without_tick(&context),
+    };
     core.send(leader, Body::HeartbeatReply { context });
     if core.snapshot_wanted.is_some() {
         // What was said before may be lost, and the snapshot after it.

@@ -316,6 +316,7 @@ impl<S: Storage> Raft<S> {
         stable: Option<EntryId>,
         snapshot: Option<Index>,
     ) -> Result<(), Error> {
+        self.core.is_remembered = true;
         // In a later term another leader may have replaced the entries, and even put them back
         // since: what was written then would not be what the log holds after the write under way.
         if let Some(id) = stable

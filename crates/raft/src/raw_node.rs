@@ -350,7 +350,8 @@ impl<S: Storage> RawNode<S> {
     /// What became of the last transfer of leadership that this node was told to make as a leader,
     /// and to whom; nothing before the first, and while one is under way. Exactly one outcome
     /// follows every transfer, unless this node is lost before; each also comes as a
-    /// [`Note::TransferEnded`] or [`Note::TransferRefused`].
+    /// [`Note::TransferEnded`] or [`Note::TransferRefused`]. What is refused while another is under
+    /// way comes as a note alone.
     pub fn transfer_outcome(&self) -> Option<(NodeId, TransferOutcome)> {
         self.raft.core.transfer_outcome.as_deref().copied()
     }
@@ -514,7 +515,7 @@ impl<S: Storage> RawNode<S> {
             core.messages.clear();
             core.read_states.clear();
             core.lost_reads.clear();
-            let held = std::mem::take(&mut core.held);
+            let held = core.take_held();
             if !core.config.async_storage_writes {
                 let id = core.id;
                 let own: Vec<_> = held.into_iter().filter(|held| held.to == id).collect();

@@ -23,6 +23,12 @@ use quorate_types::{Index, NodeId};
 
 use crate::Entry;
 
+/// What a heartbeat carried, as it is given back by whoever makes no promise.
+pub(crate) fn without_tick(context: &[u8]) -> Bytes {
+    let (position, tick) = context.split_at(context.len().min(8));
+    Bytes::from([position, &vec![0; tick.len()]].concat())
+}
+
 /// A read as it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReadRequest {

@@ -76,7 +76,7 @@ impl<S: Storage> RawNode<S> {
             // As of an idle node: messages, and nothing to write or to remember.
             core.trace(crate::TracingEventName::Ready);
         } else {
-            let held = std::mem::take(&mut core.held);
+            let held = core.take_held();
             self.render(ready, held);
             self.accept_marks(ready)?;
         }

@@ -59,6 +59,13 @@ fn every_kind_of_note_occurs_in_some_script() {
     let mut noted = BTreeSet::new();
     for file in files {
         let watched = watch_raft(&fs::read_to_string(&file).unwrap()).unwrap();
+        let is_same = is_rewrite() || watched.outcome.diffs.is_empty();
+        assert!(
+            is_same,
+            "{} differs when it is traced: {:?}",
+            file.display(),
+            watched.outcome.diffs
+        );
         for (_, note) in watched.notes {
             let text = format!("{note:?}");
             noted.insert(text.split(|char| !is_name(char)).next().unwrap_or_default().to_owned());

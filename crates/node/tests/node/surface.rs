@@ -426,3 +426,33 @@ impl InitialHardState for MemoryStorage {
         quorate_raft::Storage::initial_state(self).unwrap().hard_state.unwrap_or_default()
     }
 }
+
+#[tokio::test]
+async fn limits_may_be_nothing_or_no_limit() {
+    for max in [0, 1, usize::MAX] {
+        let limits =
+            Limits { inputs_max: max, proposals_max: max, outcomes_max: max, reads_max: max };
+        let raw = RawNode::new(config(), log_of(&[1])).unwrap();
+        let (node, task) = Node::new(raw, limits);
+        let task = tokio::spawn(task.run());
+        node.tick();
+        node.stop().await;
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_was_held_up_does_not_take_its_leader_for_silent() {
+    let mut raw = RawNode::new(config(), log_of(&[1, 2, 3])).unwrap();
+    raw.step(message(2, 5, heartbeat())).unwrap();
+    let (node, task) = Node::new(raw, Limits::default());
+    for _ in 0..100 {
+        assert!(node.tick());
+        node.step(message(2, 5, heartbeat())).await.unwrap();
+    }
+    tokio::spawn(task.run());
+    let basic = node.status().await.basic;
+    assert_eq!((basic.soft_state.lead, basic.hard_state.term), (NodeId(2), Term(5)));
+    // By now all ticks are counted.
+    assert_eq!(basic.soft_state.role, Role::Follower);
+}

@@ -23,7 +23,7 @@ impl Leader {
         let progress = core.tracker.progress.get(to);
         let may_lead = |progress: &&Progress| !progress.is_learner && self.departure.is_none();
         let Some(progress) = progress.filter(may_lead) else {
-            refuse(core, to);
+            self.refuse(core, to);
             return Ok(());
         };
         let has_all = progress.matched == last;
@@ -33,7 +33,7 @@ impl Leader {
         }
         if to == core.id {
             if self.transferee.is_none() {
-                refuse(core, to);
+                self.refuse(core, to);
             } else {
                 self.end_transfer(core, TransferOutcome::Cancelled);
             }
@@ -52,6 +52,14 @@ impl Leader {
             core.send_append(to, WhenEmpty::Send)?;
         }
         Ok(())
+    }
+
+    /// One that is under way goes on.
+    fn refuse<S: Storage>(&self, core: &mut Core<S>, to: NodeId) {
+        if self.transferee.is_none() {
+            core.transfer_outcome = Some(Box::new((to, TransferOutcome::Refused)));
+        }
+        core.note(Note::TransferRefused { to });
     }
 
     pub(super) fn order_campaign<S: Storage>(&mut self, core: &mut Core<S>, to: NodeId) {
@@ -92,9 +100,4 @@ impl Leader {
             core.handed_over = Some(Box::new(HandedOver { to, until }));
         }
     }
-}
-
-fn refuse<S: Storage>(core: &mut Core<S>, to: NodeId) {
-    core.transfer_outcome = Some(Box::new((to, TransferOutcome::Refused)));
-    core.note(Note::TransferRefused { to });
 }

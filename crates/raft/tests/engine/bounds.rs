@@ -163,6 +163,26 @@ fn messages_beyond_the_bound_are_lost_and_the_log_gets_through_all_the_same() {
 }
 
 #[test]
+fn what_a_node_says_to_itself_takes_nobodys_room() {
+    // An append to each of two peers, and an acknowledgement of its own, for each proposal.
+    let mut member = leader(full(8));
+    for peer in [2, 3] {
+        member.hear(peer, 1, ack(1));
+    }
+    member.work();
+    for _ in 0..4 {
+        member.node.propose("x").unwrap();
+    }
+    assert!(!has_no_room(&member.node.take_notes()));
+    assert_eq!(member.work().iter().filter(|message| message.to != NodeId(1)).count(), 8);
+
+    // A request for a vote to each, and a vote of its own.
+    let mut member = Member::new(full(2), &[1, 2, 3]);
+    member.node.campaign().unwrap();
+    assert_eq!(member.work().len(), 2);
+}
+
+#[test]
 fn a_snapshot_that_finds_no_room_is_sent_once_the_peer_is_heard_from_again() {
     let mut member = leader(full(1));
     let conf_state = member.node.conf_state();

@@ -103,6 +103,14 @@ fn what_cannot_begin_is_refused() {
         assert_eq!(member.node.transfer_outcome(), Some((NodeId(to), Refused)));
         assert_eq!(member.node.take_notes(), [Note::TransferRefused { to: NodeId(to) }]);
     }
+    // While another is under way, which goes on.
+    let mut member = Member::with_members(plain(1), &[1, 2, 3], &[4], &[]);
+    member.lead(&[2]);
+    member.node.transfer_leader(NodeId(2));
+    member.node.take_notes();
+    member.node.transfer_leader(NodeId(4));
+    assert_eq!(member.node.take_notes(), [Note::TransferRefused { to: NodeId(4) }]);
+    assert_eq!(member.node.transfer_outcome(), None);
     let mut lost = Member::new(plain(1), &[1, 2]);
     lost.node.transfer_leader(NodeId(2));
     let notes = lost.node.take_notes();

@@ -125,3 +125,14 @@ fn a_heartbeat_leads_to_the_same_by_the_short_way_and_by_the_long() {
     }
     assert!(beats > 20_000, "{beats} messages");
 }
+
+#[test]
+fn a_leader_without_peers_owes_no_heartbeats() {
+    let mut alone = Twins::new(&plain(1), &[1]);
+    alone.both(RawNode::campaign).unwrap();
+    alone.work();
+    for _ in 0..25 {
+        alone.both(RawNode::tick).unwrap();
+        assert!(!alone.both(|node| node.has_ready()));
+    }
+}

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_raft::{Body, Config, Message, ReadOnlyOption, Role};
-use quorate_types::NodeId;
+use quorate_types::{Index, NodeId};
 
-use crate::net::{Dice, Member, ack, heartbeat, id, plain, vote};
+use crate::net::{Dice, Member, ack, append, heartbeat, id, plain, vote};
 
 fn leased(id: u64, lease_ticks: u32) -> Config {
     Config {
@@ -134,6 +134,40 @@ fn what_a_voter_promised_outlasts_terms_and_crashes() {
     let mut member = follower(4);
     member.hear(1, 1, Body::TimeoutNow);
     assert_eq!(member.node.role(), Role::Candidate);
+}
+
+#[test]
+fn who_would_forget_its_promise_in_a_crash_makes_none() {
+    let config = Config { async_storage_writes: true, ..leased(2, 4) };
+    let mut member = Member::new(config.clone(), &[1, 2, 3]);
+    let number = |number: u64| number.to_le_bytes();
+    let context = Bytes::from([number(7), number(9)].concat());
+    let answer = |member: &mut Member| {
+        member.hear(1, 1, Body::Heartbeat { commit: Index(0), context: context.clone() });
+        let messages = member.node.ready().messages;
+        let given_back = messages.into_iter().find_map(|message| match message.body {
+            Body::HeartbeatReply { context } => Some(context),
+            _ => None,
+        });
+        given_back.expect("it answers")
+    };
+    // Its term is on the way to the disk, and no promise is known there.
+    assert_eq!(answer(&mut member), [number(7), number(0)].concat());
+    let mut after = Member::on(leased(2, 4), member.storage.clone());
+    after.hear(3, 2, vote(id(0, 0)));
+    assert_eq!(after.said(), ["2->3 MsgVoteResp Term:2 Log:0/0"]);
+
+    member.hear(1, 1, append(id(0, 0), &[1], 0));
+    let ready = member.node.ready();
+    assert_eq!(answer(&mut member), [number(7), number(0)].concat());
+    member.write(&ready);
+    for message in ready.messages {
+        if let Body::StorageAppend { responses, .. } = message.body {
+            let own = responses.into_iter().filter(|response| response.to == NodeId(2));
+            own.for_each(|response| member.node.step(response).unwrap());
+        }
+    }
+    assert_eq!(answer(&mut member), context);
 }
 
 /// A group on clocks of its own: time passes in hundredths of the fastest clock's tick.

@@ -30,7 +30,7 @@ impl Node {
     pub(super) fn new(
         mut config: Config,
         snapshot: Option<Snapshot>,
-        trace: Arc<dyn TraceLogger>,
+        trace: Option<Arc<dyn TraceLogger>>,
     ) -> Result<Self, Failure> {
         let storage = ScriptStorage::default();
         if let Some(snapshot) = &snapshot {
@@ -39,17 +39,17 @@ impl Node {
         }
         storage.history.borrow_mut().push(snapshot.unwrap_or_default());
         let id = config.id;
-        let raw = RawNode::new_traced(config, storage.clone(), trace)?;
+        let raw = build(config, storage.clone(), trace)?;
         let (append_work, apply_work) = (VecDeque::new(), VecDeque::new());
         Ok(Node { id, raw, storage, append_work, apply_work })
     }
 
     /// Starts over from what its storage and its application hold.
-    pub(super) fn restart(&mut self, trace: Arc<dyn TraceLogger>) -> Result<(), Failure> {
+    pub(super) fn restart(&mut self, trace: Option<Arc<dyn TraceLogger>>) -> Result<(), Failure> {
         let applied = self.storage.latest().metadata.index;
         let installed = self.storage.memory.snapshot()?.metadata.index;
         let config = Config { applied: applied.max(installed), ..self.raw.config().clone() };
-        self.raw = RawNode::new_traced(config, self.storage.clone(), trace)?;
+        self.raw = build(config, self.storage.clone(), trace)?;
         self.append_work.clear();
         self.apply_work.clear();
         Ok(())
@@ -135,6 +135,17 @@ impl Node {
             });
         }
         Ok(())
+    }
+}
+
+fn build(
+    config: Config,
+    storage: ScriptStorage,
+    trace: Option<Arc<dyn TraceLogger>>,
+) -> Result<RawNode<ScriptStorage>, quorate_raft::Error> {
+    match trace {
+        Some(trace) => RawNode::new_traced(config, storage, trace),
+        None => RawNode::new(config, storage),
     }
 }
 
