@@ -21,6 +21,8 @@ use crate::disk::BALLAST;
 
 /// What one step may take; more of them come.
 const STEP_LIMIT: Duration = Duration::from_millis(800);
+/// What it may take to hand over, which is tried but once.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(2500);
 
 /// How far a member is on its way out and in again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +40,8 @@ impl Cluster {
     pub(crate) fn replace(&mut self, at: usize) -> bool {
         let is_free = !self.is_changing();
         if is_free {
-            let member = &mut self.members[at];
-            member.change = Some(Change::Leaving);
             // It ends by itself as soon as it hears of it.
-            member.is_excused = true;
+            self.members[at].change = Some(Change::Leaving);
         }
         is_free
     }
@@ -103,14 +103,13 @@ impl Cluster {
 
     /// Has a leader hand over to another member; whether it says that it did.
     pub(crate) async fn hand_over(&self, leader: usize, to: usize) -> bool {
-        let mut client = MaintenanceClient::new(self.members[to].control.clone());
-        let status = in_time(client.status(StatusRequest::default())).await;
-        let Some(target_id) = status.and_then(|status| Some(status.header?.member_id)) else {
-            return false;
+        let control = |at: usize| MaintenanceClient::new(self.members[at].control.clone());
+        let handed_over = async {
+            let status = control(to).status(StatusRequest::default()).await.ok()?;
+            let target_id = status.into_inner().header?.member_id;
+            control(leader).move_leader(MoveLeaderRequest { target_id }).await.ok()
         };
-        let request = MoveLeaderRequest { target_id };
-        let mut client = MaintenanceClient::new(self.members[leader].control.clone());
-        in_time(client.move_leader(request)).await.is_some()
+        matches!(tokio::time::timeout(HAND_OVER_LIMIT, handed_over).await, Ok(Some(_)))
     }
 
     /// The members as another one than this knows them for certain, and which one that is.

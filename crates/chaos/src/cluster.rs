@@ -77,9 +77,9 @@ pub(crate) struct Member {
     pub(crate) full: usize,
     pub(crate) unsynced: usize,
     pub(crate) syncs: Option<Syncs>,
-    /// Whether its disk, or its removal, gave it a reason to end in this life.
+    /// Whether its disk gave it a reason to end in this life.
     pub(crate) is_excused: bool,
-    /// Set while it is being replaced.
+    /// Set while it is being replaced, which is a reason to end as well: until it serves again.
     pub(crate) change: Option<Change>,
     /// The members that it joined, if it was not there from the beginning.
     pub(crate) joins: Option<String>,
@@ -200,7 +200,7 @@ impl Cluster {
         let member = &mut self.members[at];
         // Before it can answer: whoever asked in its former life must not take it for that one.
         member.life += 1;
-        member.is_excused = 0 < member.full || 0 < member.unsynced || member.change.is_some();
+        member.is_excused = 0 < member.full || 0 < member.unsynced;
         let process = command.spawn().map_err(failed("start", &self.program))?;
         self.lines.set_process(at, process.id());
         member.process = Some(process);
@@ -275,7 +275,7 @@ impl Cluster {
             {
                 member.process = None;
                 member.ended_at = Some(Instant::now());
-                let is_excused = member.is_excused;
+                let is_excused = member.is_excused || member.change.is_some();
                 ended.push(Ended { member: at, status: status.to_string(), is_excused });
             }
             let has_rested = member.ended_at.is_none_or(|it| RESTART_PAUSE < it.elapsed());

@@ -253,9 +253,12 @@ async fn judged(bug: Bug, seed: u64) -> Vec<String> {
         let chance = Chance::new(seed * 1000 + number);
         clients.spawn(client.work(Arc::clone(&recorder), chance, Arc::clone(&stop)));
     }
-    while recorder.ok.load(Ordering::Relaxed) < 1000 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let answered = async {
+        while recorder.ok.load(Ordering::Relaxed) < 1000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), answered).await.expect("the fake answers");
     stop.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
