@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::server::{Server, ServerId};
+use crate::strict::Wanted;
 
 /// One thing to do. Everything but [`Action::RemoveFailedServer`] is asked of Raft.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,30 @@ pub enum Action {
     },
     /// Asked of the application: make this failed server go away.
     RemoveFailedServer(Box<Server>),
+}
+
+impl Action {
+    /// Whom it is about: one server, or the two of a replacement, whose vote goes first.
+    pub fn servers(&self) -> Vec<&ServerId> {
+        match self {
+            Action::ReplaceVoter { demoted, promoted, .. } => vec![demoted, promoted],
+            Action::RemoveFailedServer(server) => vec![&server.id],
+            Action::AddNonvoter { id, .. }
+            | Action::AddVoter { id, .. }
+            | Action::DemoteVoter { id }
+            | Action::RemoveServer { id }
+            | Action::TransferLeadership { id, .. } => vec![id],
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> Wanted {
+        match self {
+            Action::AddNonvoter { .. } | Action::AddVoter { .. } => Wanted::Promotion,
+            Action::DemoteVoter { .. } | Action::ReplaceVoter { .. } => Wanted::Demotion,
+            Action::RemoveServer { .. } | Action::RemoveFailedServer(_) => Wanted::Removal,
+            Action::TransferLeadership { .. } => Wanted::Leadership,
+        }
+    }
 }
 
 impl fmt::Display for Action {

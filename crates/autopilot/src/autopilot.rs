@@ -10,7 +10,7 @@
 //! so that a simulator can drive all of it on one thread.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quorate_types::{Index, Term};
@@ -23,12 +23,12 @@ use crate::interface::{
 };
 use crate::note::Note;
 use crate::promoter::{Promoter, StablePromoter};
-use crate::prune::plan_prune;
-use crate::reconcile::plan_reconcile;
+use crate::prune::{Prune, plan_prune};
+use crate::reconcile::{Round, RoundError, plan_reconcile};
 use crate::server::{NodeStatus, Server, ServerHealth, ServerId, ServerStats};
 use crate::signal::{Either, Request, Signal, both, either, lock};
 use crate::state::{Inputs, State};
-use crate::strict::Strictness;
+use crate::strict::{Reason, Refusal, Strictness};
 use crate::time::Span;
 
 /// Between two updates of the state, unless an option says otherwise.
@@ -155,6 +155,18 @@ fn interval(option: &'static str, span: Span, default: Span) -> Result<Span, Opt
     }
 }
 
+/// What would be done if a round were due.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outlook {
+    /// In this order, each with its reason: the changes of a round, then the removals of a prune. They are
+    /// planned on one state: what a round changes may change what is removed after it.
+    pub actions: Vec<(String, Action)>,
+    /// What is wanted and would not be done.
+    pub refusals: Vec<Refusal>,
+    /// Why a round or a prune cannot be planned.
+    pub errors: Vec<String>,
+}
+
 /// Watches one cluster and looks after its membership. Clones are the same one.
 ///
 /// One per server; only the leader's acts: started when leadership is gained and stopped when it is
@@ -169,6 +181,8 @@ struct Shared {
     host: Arc<dyn Host>,
     options: Options,
     is_reconciling: AtomicBool,
+    rounds: AtomicU64,
+    strictness: Mutex<Arc<Strictness>>,
     state: Mutex<Arc<State>>,
     prune_request: Request,
     execution: Mutex<Execution>,
@@ -198,7 +212,9 @@ impl Autopilot {
             time: options.time.clone().unwrap_or(time),
             host,
             is_reconciling: AtomicBool::new(options.is_reconciling),
+            strictness: Mutex::new(Arc::new(options.strictness.clone())),
             options,
+            rounds: AtomicU64::new(0),
             state: Mutex::default(),
             prune_request: Request::default(),
             execution: Mutex::new(Execution { done: Signal::already(), ..Execution::default() }),
@@ -277,6 +293,41 @@ impl Autopilot {
     /// When a fact is missing that every state needs.
     pub async fn compute_state(&self) -> Result<State, UpdateError> {
         self.0.compute_state(self.0.stats_deadline()).await
+    }
+
+    /// What a round and the prune after it would do now, and what not; nothing is done. It is told as if
+    /// reconciliation were on, also while it is off. Beyond the reference.
+    pub async fn explain(&self) -> Outlook {
+        let mut outlook = Outlook::default();
+        match self.0.plan_round() {
+            Ok(Some((state, round))) => {
+                let why = |action: Action| (why_changed(&action, &state), action);
+                outlook.actions.extend(round.actions.into_iter().map(why));
+                outlook.refusals = round.refusals;
+            }
+            Ok(None) => {}
+            Err(error) => outlook.errors.push(error.to_string()),
+        }
+        match self.0.plan_prune().await {
+            Ok(Some((_, prune))) => {
+                let why = |action: Action| (why_removed(&action).1, action);
+                outlook.actions.extend(prune.classes.into_iter().flatten().map(why));
+                outlook.refusals.extend(prune.refusals);
+            }
+            Ok(None) => {}
+            Err(error) => outlook.errors.push(error.to_string()),
+        }
+        outlook
+    }
+
+    /// The strict rules from now on; all that is remembered stays. Beyond the reference.
+    pub fn set_strictness(&self, strictness: Strictness) {
+        *lock(&self.0.strictness) = Arc::new(strictness);
+    }
+
+    /// Rounds that were begun since this was made. Beyond the reference.
+    pub fn round_count(&self) -> u64 {
+        self.0.rounds.load(Ordering::Relaxed)
     }
 
     /// Lets rounds and prunes happen from now on.
@@ -396,6 +447,10 @@ impl Shared {
         lock(&self.state).clone()
     }
 
+    fn strictness(&self) -> Arc<Strictness> {
+        lock(&self.strictness).clone()
+    }
+
     fn stats_deadline(&self) -> Span {
         Span(self.options.update_interval.0 / 2)
     }
@@ -448,7 +503,7 @@ impl Shared {
 
     async fn compute_state(&self, deadline: Span) -> Result<State, UpdateError> {
         let inputs = self.gather(deadline).await?;
-        Ok(State::next(&inputs, &*self.options.promoter, &self.options.strictness))
+        Ok(State::next(&inputs, &*self.options.promoter, &self.strictness()))
     }
 
     /// All facts for a state. The last index is read right before the stats that are compared with it.
@@ -514,20 +569,19 @@ impl Shared {
         if !self.is_reconciling.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let Some(config) = self.application.autopilot_config() else { return Ok(()) };
-        let state = self.state();
-        if state.leader.is_none() {
-            return Err(crate::reconcile::RoundError::NoLeader.into());
-        }
-        let (options, now) = (&self.options, self.time.now());
-        options.promoter.check_config(&config)?;
-        let changes = options.promoter.calculate_promotions_and_demotions(now, &config, &state);
-        let can_replace = options.strictness.replaces_jointly && self.raft.can_replace_voters();
-        let round =
-            plan_reconcile(now, &config, &state, &changes, &options.strictness, can_replace)?;
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+        let Some((state, round)) = self.plan_round()? else { return Ok(()) };
         round.refusals.into_iter().for_each(|refusal| self.note(Note::Refused(refusal)));
         let mut hand = self.hand(state.configuration_index);
-        for action in round.actions {
+        for (number, action) in round.actions.into_iter().enumerate() {
+            if !self.is_reconciling.load(Ordering::SeqCst) {
+                break;
+            }
+            // The rest was planned together with it: the next round plans anew.
+            if let Some(refusal) = self.held_since(number, &action) {
+                self.note(Note::Refused(refusal));
+                break;
+            }
             let why = why_changed(&action, &state);
             hand.act(&action, &why)
                 .await
@@ -536,13 +590,68 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether an operator has come to hold whom a planned action is about. Of the first action the plan
+    /// itself has just asked.
+    fn held_since(&self, number: usize, action: &Action) -> Option<Refusal> {
+        if number == 0 {
+            return None;
+        }
+        let config = self.application.autopilot_config()?;
+        let id = action.servers().into_iter().find(|id| config.held.contains(*id))?;
+        Some(Refusal { wanted: action.wanted(), id: id.clone(), why: Reason::Held })
+    }
+
+    /// What the published state asks for; nothing without settings.
+    fn plan_round(&self) -> Result<Option<(Arc<State>, Round)>, ReconcileError> {
+        let Some(config) = self.application.autopilot_config() else { return Ok(None) };
+        let state = self.state();
+        if state.leader.is_none() {
+            return Err(RoundError::NoLeader.into());
+        }
+        let (options, now) = (&self.options, self.time.now());
+        options.promoter.check_config(&config)?;
+        let changes = options.promoter.calculate_promotions_and_demotions(now, &config, &state);
+        let strictness = self.strictness();
+        let can_replace = strictness.replaces_jointly && self.raft.can_replace_voters();
+        let round = plan_reconcile(now, &config, &state, &changes, &strictness, can_replace)?;
+        Ok(Some((state, round)))
+    }
+
     async fn prune(&self) -> Result<(), PruneError> {
         if !self.is_reconciling.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let Some(config) = self.application.autopilot_config() else { return Ok(()) };
+        let Some((index, prune)) = self.plan_prune().await? else { return Ok(()) };
+        prune.refusals.into_iter().for_each(|refusal| self.note(Note::Refused(refusal)));
+        let mut hand = self.hand(index);
+        let mut number = 0;
+        for class in prune.classes {
+            let mut failures = Vec::new();
+            for action in class {
+                let refusal = self.held_since(number, &action);
+                number += 1;
+                if let Some(refusal) = refusal {
+                    self.note(Note::Refused(refusal));
+                    continue;
+                }
+                let (id, why) = why_removed(&action);
+                if let Err(cause) = hand.act(&action, &why).await {
+                    failures.push((id, cause));
+                }
+            }
+            if !failures.is_empty() {
+                return Err(PruneError::Removals { failures });
+            }
+        }
+        Ok(())
+    }
+
+    /// Who would go, decided on the configuration of that index; nothing without settings or while
+    /// nobody is to be removed.
+    async fn plan_prune(&self) -> Result<Option<(Index, Prune)>, PruneError> {
+        let Some(config) = self.application.autopilot_config() else { return Ok(None) };
         if !config.cleanup_dead_servers {
-            return Ok(());
+            return Ok(None);
         }
         let options = &self.options;
         options.promoter.check_config(&config)?;
@@ -556,23 +665,9 @@ impl Shared {
             &known,
             &state,
             &*options.promoter,
-            &options.strictness,
+            &self.strictness(),
         );
-        prune.refusals.into_iter().for_each(|refusal| self.note(Note::Refused(refusal)));
-        let mut hand = self.hand(configuration.index);
-        for class in prune.classes {
-            let mut failures = Vec::new();
-            for action in class {
-                let (id, why) = why_removed(&action);
-                if let Err(cause) = hand.act(&action, &why).await {
-                    failures.push((id, cause));
-                }
-            }
-            if !failures.is_empty() {
-                return Err(PruneError::Removals { failures });
-            }
-        }
-        Ok(())
+        Ok(Some((configuration.index, prune)))
     }
 
     async fn configuration(&self) -> Result<crate::RaftConfiguration, RaftError> {
@@ -606,7 +701,7 @@ struct Hand<'a> {
 impl Hand<'_> {
     async fn act(&mut self, action: &Action, why: &str) -> Result<(), RaftError> {
         let (shared, raft) = (self.shared, &self.shared.raft);
-        let strict = &shared.options.strictness;
+        let strict = shared.strictness();
         if strict.stops_without_leadership && raft.state() != RaftRole::Leader {
             return Err(RaftError::NotLeader { leader: None });
         }

@@ -1,7 +1,9 @@
 //! What an operator sets. The application answers with it every time it is asked, so that a change
 //! takes effect at once.
 
-use crate::server::Ext;
+use std::collections::BTreeSet;
+
+use crate::server::{Ext, ServerId};
 use crate::time::Span;
 
 /// Settings that may change at any time. The default is Consul's.
@@ -17,6 +19,9 @@ pub struct Config {
     pub min_quorum: u64,
     /// How long a server must have been healthy without a break before it is promoted.
     pub server_stabilization_time: Span,
+    /// Servers that are left as they are: they keep or lack their votes, are not removed, and leadership
+    /// is neither handed to them nor taken from them. Beyond the reference.
+    pub held: BTreeSet<ServerId>,
     /// For the promoter; see [`PolicyConfig`](crate::PolicyConfig) for what the built-in one reads.
     pub ext: Option<Ext>,
 }
@@ -29,6 +34,7 @@ impl Default for Config {
             max_trailing_logs: 250,
             min_quorum: 0,
             server_stabilization_time: Span::from_secs(10),
+            held: BTreeSet::new(),
             ext: None,
         }
     }
@@ -92,7 +98,7 @@ mod tests {
         assert_eq!(config.last_contact_threshold.to_string(), "200ms");
         assert_eq!((config.max_trailing_logs, config.min_quorum), (250, 0));
         assert_eq!(config.server_stabilization_time.to_string(), "10s");
-        assert_eq!(config.ext, None);
+        assert_eq!((config.held.len(), config.ext), (0, None));
     }
 
     #[test]

@@ -66,6 +66,7 @@ mod tests;
 pub use action::Action;
 pub use autopilot::{
     Autopilot, DEFAULT_RECONCILE_INTERVAL, DEFAULT_UPDATE_INTERVAL, ExecutionStatus, Options,
+    Outlook,
 };
 pub use config::{Config, ConfigError};
 pub use configuration::{
@@ -79,7 +80,9 @@ pub use interface::{
 pub use json::{InputError, evaluate, read_inputs, write_state};
 pub use note::Note;
 pub use order::{server_less_than, sort_servers};
-pub use policy::{PolicyConfig, PolicyMemory, PolicyPlan, PolicyPromoter, UpgradeStatus, plan};
+pub use policy::{
+    PolicyConfig, PolicyMemory, PolicyPlan, PolicyPromoter, UpgradeStatus, is_version, plan,
+};
 pub use promoter::{FailedServers, Promoter, RaftChanges, StablePromoter, default_promoter};
 pub use prune::{Prune, failed_servers, plan_prune};
 pub use reconcile::{Round, RoundError, plan_reconcile};

@@ -15,14 +15,16 @@ use std::sync::Mutex;
 use crate::config::{Config, ConfigError};
 use crate::configuration::quorum;
 use crate::promoter::{FailedServers, Promoter, RaftChanges};
+use crate::reconcile::plan_reconcile;
 use crate::server::{Ext, NodeType, ServerId, ServerState};
 use crate::signal::lock;
 use crate::state::State;
+use crate::strict::{Reason, Wanted};
 use crate::time::Time;
 
 pub use settings::PolicyConfig;
 use upgrade::Upgrade;
-pub use upgrade::UpgradeStatus;
+pub use upgrade::{UpgradeStatus, is_version};
 use view::View;
 use zones::Assignment;
 
@@ -44,7 +46,8 @@ pub struct PolicyPlan {
     pub leader: Option<ServerId>,
     /// What each server is meant to be.
     pub node_types: BTreeMap<ServerId, NodeType>,
-    /// Whether two voters are better than one: with zones, while votes go over, and if as many are wanted.
+    /// Whether two voters are better than one, and a vote that is needed at once better than none: with zones,
+    /// while votes go over, and if two are wanted.
     pub accepts_two_voters: bool,
     /// How the migration stands.
     pub status: UpgradeStatus,
@@ -76,7 +79,9 @@ pub fn plan(
         UpgradeStatus::Demoting => {
             Draft { demotions: upgrade.demotions(&view), keeps_tolerance: true, ..Draft::default() }
         }
-        UpgradeStatus::LeaderTransfer => Draft { leader: upgrade.new_leader(), ..Draft::default() },
+        UpgradeStatus::LeaderTransfer => {
+            Draft { leader: upgrade.new_leader(&view), ..Draft::default() }
+        }
         UpgradeStatus::Promoting => Draft { promotions: upgrade.promotions(), ..Draft::default() },
         UpgradeStatus::Disabled
         | UpgradeStatus::Idle
@@ -84,6 +89,7 @@ pub fn plan(
         | UpgradeStatus::AwaitNewServers
         | UpgradeStatus::AwaitServerRemoval => usual(&view, &upgrade),
     };
+    draft.leave_held(&view);
     draft.guard(&view);
 
     // Everybody is typed, also those that take no part for now.
@@ -92,10 +98,17 @@ pub fn plan(
     let replicas = view.replicas.iter().map(|id| ((*id).clone(), NodeType::ReadReplica));
     node_types.extend(replicas);
 
+    let accepts_two_voters =
+        settings.has_zones() || settings.target_voters == 2 || upgrade.status.is_going_over();
+    draft.hear_the_rules(&view, accepts_two_voters);
+
     let reasons = picture::reasons(&view, &upgrade, &draft);
     let state_ext = picture::state_ext(&view, &upgrade, &reasons);
     let memory = match upgrade.status.is_settled() {
-        true => PolicyMemory { settled: view.eligible_voters().count() },
+        // Who is held is no part of a migration.
+        true => {
+            PolicyMemory { settled: view.eligible_voters().filter(|id| !view.is_held(id)).count() }
+        }
         false => memory,
     };
     Ok(PolicyPlan {
@@ -103,9 +116,7 @@ pub fn plan(
         demotions: draft.demotions,
         leader: draft.leader,
         node_types,
-        accepts_two_voters: settings.has_zones()
-            || settings.target_voters == 2
-            || !upgrade.status.is_quiet(),
+        accepts_two_voters,
         status: upgrade.status,
         state_ext,
         reasons,
@@ -126,7 +137,7 @@ fn usual(view: &View<'_>, upgrade: &Upgrade<'_>) -> Draft {
             false => demotions.push((*id).clone()),
         }
     }
-    Draft { promotions, demotions, leader, node_types, keeps_tolerance: false }
+    Draft { promotions, demotions, leader, node_types, ..Draft::default() }
 }
 
 /// A plan before it was checked against the quorum.
@@ -138,9 +149,21 @@ struct Draft {
     node_types: BTreeMap<ServerId, NodeType>,
     /// Whether demotions may not take the last bit of failure tolerance.
     keeps_tolerance: bool,
+    /// Whose vote is not wanted, and cannot be spared.
+    kept: Vec<ServerId>,
+    /// Who is to get a vote, and does not by the strict rules.
+    waiting: BTreeMap<ServerId, Reason>,
 }
 
 impl Draft {
+    /// Whoever is held keeps its vote, and keeps leading.
+    fn leave_held(&mut self, view: &View<'_>) {
+        self.demotions.retain(|id| !view.is_held(id));
+        if view.state.leader.as_ref().is_some_and(|leader| view.is_held(leader)) {
+            self.leader = None;
+        }
+    }
+
     /// Drops demotions from the end until the plan leaves enough voters, and enough healthy ones.
     fn guard(&mut self, view: &View<'_>) {
         let (config, state) = (view.config, view.state);
@@ -154,8 +177,22 @@ impl Draft {
             if is_enough && is_tolerant {
                 return;
             }
-            self.demotions.pop();
+            self.kept.extend(self.demotions.pop());
         }
+    }
+
+    /// What the next round leaves undone of this, for operators.
+    fn hear_the_rules(&mut self, view: &View<'_>, accepts_two_voters: bool) {
+        let Some(strictness) = &view.state.strictness else { return };
+        let (promotions, demotions) = (self.promotions.clone(), self.demotions.clone());
+        let changes =
+            RaftChanges { promotions, demotions, leader: self.leader.clone(), accepts_two_voters };
+        let can_replace = strictness.replaces_jointly;
+        let round =
+            plan_reconcile(view.now, view.config, view.state, &changes, strictness, can_replace);
+        let refusals = round.map(|round| round.refusals).unwrap_or_default();
+        let promotions = refusals.into_iter().filter(|one| one.wanted == Wanted::Promotion);
+        self.waiting = promotions.map(|one| (one.id, one.why)).collect();
     }
 
     /// How many vote after this plan, and how many of them are healthy.

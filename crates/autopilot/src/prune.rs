@@ -198,7 +198,9 @@ impl Pruner<'_> {
             let floor = self.config.min_quorum;
             let voters_left = self.voters().saturating_sub(1);
             let keeps_floor = self.strictness.voters_keep_floor && standing.is_voter;
-            let refusal = if standing.is_potential_voter && left < floor {
+            let refusal = if self.config.held.contains(&candidate.id) {
+                Some(Reason::Held)
+            } else if standing.is_potential_voter && left < floor {
                 Some(Reason::MinQuorum { left, floor })
             } else if keeps_floor && voters_left < floor {
                 Some(Reason::MinQuorum { left: voters_left, floor })
@@ -242,7 +244,7 @@ impl Pruner<'_> {
             return Some(Reason::Leader);
         }
         if let Some(server) = &candidate.failed
-            && let Some(why) = self.too_early(server)
+            && let Some(why) = too_early(self.now, self.state, strict, server)
         {
             return Some(why);
         }
@@ -254,28 +256,32 @@ impl Pruner<'_> {
         }
         self.electorate.refuses_to_lose(id).filter(|_| strict.quorum_stays)
     }
+}
 
-    /// Whether a failed server may yet come.
-    fn too_early(&self, server: &Server) -> Option<Reason> {
-        let history = self.state.histories.get(&server.id);
-        let least = self.strictness.dead_server_threshold;
-        if server.node_status != NodeStatus::Left && Span::ZERO < least {
-            let since = history.and_then(|history| history.not_alive_since);
-            let dead_for = since.map_or(Span::ZERO, |since| self.now.since(since));
-            if dead_for < least {
-                return Some(Reason::DeadTooShort { dead_for, least });
-            }
+/// Whether a failed server may yet come.
+fn too_early(now: Time, state: &State, strictness: &Strictness, server: &Server) -> Option<Reason> {
+    let history = state.histories.get(&server.id);
+    let least = strictness.dead_server_threshold;
+    if server.node_status != NodeStatus::Left && Span::ZERO < least {
+        let since = history.and_then(|history| history.not_alive_since);
+        let dead_for = since.map_or(Span::ZERO, |since| now.since(since));
+        if dead_for < least {
+            return Some(Reason::DeadTooShort { dead_for, least });
         }
-        let grace = self.strictness.join_grace;
-        if Span::ZERO < grace {
-            // Who is in no state yet has joined since the last one was made.
-            let is_new = history.is_none_or(|history| {
-                history.joined_at.is_some_and(|at| self.now.since(at) < grace)
-            });
-            if is_new || self.state.receiving_snapshot.contains(&server.id) {
-                return Some(Reason::Joining);
-            }
-        }
-        None
     }
+    let grace = strictness.join_grace;
+    if Span::ZERO < grace {
+        // Who is in no state yet has joined since the last one was made.
+        let is_new =
+            history.is_none_or(|history| history.joined_at.is_some_and(|at| now.since(at) < grace));
+        if is_new || state.receiving_snapshot.contains(&server.id) {
+            return Some(Reason::Joining);
+        }
+    }
+    None
+}
+
+/// Whether a server of the state is gone, and nothing but the number of voters can keep it.
+pub(crate) fn is_due(now: Time, state: &State, strictness: &Strictness, server: &Server) -> bool {
+    is_gone(&server.node_status, strictness) && too_early(now, state, strictness, server).is_none()
 }

@@ -5,11 +5,15 @@
 //! before it would make the number even and raise the quorum, and one more failure in between could
 //! be one too many.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
+
+use quorate_types::Index;
 
 use crate::action::Action;
 use crate::config::Config;
 use crate::promoter::RaftChanges;
+use crate::prune::is_due;
 use crate::server::{RaftState, ServerId};
 use crate::state::State;
 use crate::strict::{Electorate, Reason, Refusal, Strictness, Wanted};
@@ -52,10 +56,13 @@ pub fn plan_reconcile(
 ) -> Result<Round, RoundError> {
     let Some(leader) = &state.leader else { return Err(RoundError::NoLeader) };
     let electorate = Electorate::new(state.voters.iter().cloned(), state);
-    let mut plan = Plan { state, strictness, electorate, round: Round::default() };
+    let mut plan = Plan { now, config, state, strictness, electorate, round: Round::default() };
 
     let demotions = plan.demotable(&changes.demotions, leader);
-    let promotions = plan.promotable(now, config, changes);
+    let mut promotions = plan.promotable(changes);
+    if strictness.newcomers_are_spare && !changes.accepts_two_voters {
+        promotions = plan.spare(promotions, &demotions);
+    }
     if promotions.is_empty() && plan.waits_for_replacements() {
         return Ok(plan.round);
     }
@@ -79,6 +86,8 @@ pub fn plan_reconcile(
 }
 
 struct Plan<'a> {
+    now: Time,
+    config: &'a Config,
     state: &'a State,
     strictness: &'a Strictness,
     electorate: Electorate,
@@ -96,16 +105,19 @@ impl Plan<'_> {
             if server.state == RaftState::NonVoter {
                 continue;
             }
-            match self.strictness.leader_stays && id == leader {
-                true => self.refuse(Wanted::Demotion, id, Reason::Leader),
-                false => demotable.push(id.clone()),
+            if self.config.held.contains(id) {
+                self.refuse(Wanted::Demotion, id, Reason::Held);
+            } else if self.strictness.leader_stays && id == leader {
+                self.refuse(Wanted::Demotion, id, Reason::Leader);
+            } else {
+                demotable.push(id.clone());
             }
         }
         demotable
     }
 
     /// Those to be promoted that are well and have no vote, each once.
-    fn promotable(&mut self, now: Time, config: &Config, changes: &RaftChanges) -> Vec<ServerId> {
+    fn promotable(&mut self, changes: &RaftChanges) -> Vec<ServerId> {
         let mut seen = BTreeSet::new();
         let mut promotable = Vec::new();
         for id in changes.promotions.iter().filter(|id| seen.insert(*id)) {
@@ -113,7 +125,11 @@ impl Plan<'_> {
             if server.has_voting_rights() || !server.health.healthy {
                 continue;
             }
-            match self.strictness.flapping(now, config, self.state, id) {
+            if self.config.held.contains(id) {
+                self.refuse(Wanted::Promotion, id, Reason::Held);
+                continue;
+            }
+            match self.strictness.flapping(self.now, self.config, self.state, id) {
                 Some(why) => self.refuse(Wanted::Promotion, id, why),
                 None => promotable.push(id.clone()),
             }
@@ -124,14 +140,81 @@ impl Plan<'_> {
                 self.refuse(Wanted::Promotion, &id, Reason::TwoVoters);
             }
         }
+        if self.state.voters.len() == 1 && self.strictness.lone_voter_stays {
+            // Whoever lacks least comes second: two voters come about only if both can.
+            promotable.sort_by_key(|id| Reverse(self.last_index(id)));
+            if let [first, second, ..] = &promotable[..]
+                && self.last_index(second) < self.last_index(first)
+            {
+                promotable.swap(0, 1);
+            }
+        }
         promotable
     }
 
+    /// Those of `promotions` that are not needed at once, or not once all of them have come. The first may
+    /// take the place of a failed voter.
+    fn spare(&mut self, promotions: Vec<ServerId>, demotions: &[ServerId]) -> Vec<ServerId> {
+        if self.state.voters.len() == 1 || self.only_floor_keeps_a_dead_voter() {
+            return promotions;
+        }
+        let mut after = self.electorate.clone();
+        let mut failed = demotions.iter().find(|id| !self.state.is_healthy(id));
+        let (mut spare, mut needed) = (Vec::new(), Vec::new());
+        for id in promotions {
+            match failed.take() {
+                Some(failed) => after.remove(failed),
+                None => {
+                    if let Some(why) = after.needs_newcomer() {
+                        needed.push((id, why));
+                        continue;
+                    }
+                }
+            }
+            after.add_healthy(&id);
+            spare.push(id);
+        }
+        // No more of them than it takes, those that lack least. The others are not needed any more then.
+        needed.sort_by_key(|(id, _)| Reverse(self.last_index(id)));
+        let mut together = 0;
+        while together < needed.len() && !after.can_lose_one() {
+            after.add_healthy(&needed[together].0);
+            together += 1;
+        }
+        if after.can_lose_one() {
+            // As with those that join one voter: whoever may not be taken yet comes first.
+            needed[..together].sort_by_key(|(id, _)| self.last_index(id));
+            spare.extend(needed.into_iter().map(|(id, _)| id));
+        } else {
+            needed.into_iter().for_each(|(id, why)| self.refuse(Wanted::Promotion, &id, why));
+        }
+        spare
+    }
+
+    /// Whether a dead voter would be removed now if there were one voter more.
+    fn only_floor_keeps_a_dead_voter(&self) -> bool {
+        let (state, config) = (self.state, self.config);
+        let is_due = |id: &ServerId| {
+            let server = state.servers.get(id).map(|server| &server.server);
+            server.is_some_and(|server| is_due(self.now, state, self.strictness, server))
+                && !config.held.contains(id)
+        };
+        let is_at_floor = state.voters.len() as u64 <= config.min_quorum;
+        config.cleanup_dead_servers && is_at_floor && state.voters.iter().any(is_due)
+    }
+
+    fn last_index(&self, id: &ServerId) -> Index {
+        self.state.servers.get(id).map_or(Index(0), |server| server.stats.last_index)
+    }
+
     /// Whether somebody was to get a vote and does not yet: whoever was to go for it stays so long, since
-    /// a failed voter may come back.
+    /// a failed voter may come back. A server that is held is not waited for, nor one that is to wait itself.
     fn waits_for_replacements(&self) -> bool {
-        let is_held = |refusal: &Refusal| refusal.wanted == Wanted::Promotion;
-        self.round.refusals.iter().any(is_held)
+        let is_due = |refusal: &Refusal| {
+            let waits = matches!(refusal.why, Reason::Held | Reason::Newcomer { .. });
+            refusal.wanted == Wanted::Promotion && !waits
+        };
+        self.round.refusals.iter().any(is_due)
     }
 
     fn demote_one_failed(&mut self, demotions: &[ServerId]) -> Option<ServerId> {
@@ -173,7 +256,10 @@ impl Plan<'_> {
     }
 
     fn transfer(&mut self, leader: &ServerId, changes: &RaftChanges) -> Result<(), RoundError> {
-        let is_unwanted = self.strictness.leader_stays && changes.demotions.contains(leader);
+        let held = &self.config.held;
+        let is_unwanted = self.strictness.leader_stays
+            && changes.demotions.contains(leader)
+            && !held.contains(leader);
         let wanted = match &changes.leader {
             Some(wanted) if wanted != leader => wanted.clone(),
             // A leader that is to lose its vote goes over to the best of those that keep theirs.
@@ -186,6 +272,10 @@ impl Plan<'_> {
         let Some(server) = self.state.servers.get(&wanted) else {
             return Err(RoundError::UnknownLeader(wanted));
         };
+        if let Some(id) = [leader, &wanted].into_iter().find(|id| held.contains(*id)) {
+            self.refuse(Wanted::Leadership, id, Reason::Held);
+            return Ok(());
+        }
         if self.strictness.leader_is_healthy
             && !(server.has_voting_rights() && server.health.healthy)
         {
@@ -199,7 +289,10 @@ impl Plan<'_> {
 
     fn successor(&self, leader: &ServerId, changes: &RaftChanges) -> Option<ServerId> {
         let is_fit = |id: &&ServerId| {
-            *id != leader && self.state.is_healthy(id) && !changes.demotions.contains(id)
+            *id != leader
+                && self.state.is_healthy(id)
+                && !changes.demotions.contains(id)
+                && !self.config.held.contains(*id)
         };
         self.state.voters.iter().find(is_fit).cloned()
     }

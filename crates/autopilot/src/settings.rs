@@ -1,12 +1,15 @@
 //! All that an operator sets for a cluster, as text and back: [`Config`], the policies' settings, and
 //! the spans of the strict rules. One object of JSON, whose members have these names and no others.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+use crate::adapter::node_id;
 use crate::config::{Config, ConfigError};
 use crate::policy::PolicyConfig;
+use crate::server::ServerId;
 use crate::strict::Strictness;
 use crate::time::Span;
 
@@ -21,6 +24,8 @@ pub struct Settings {
     pub dead_server_threshold: Span,
     /// See [`Strictness::join_grace`].
     pub join_grace: Span,
+    /// Whether rounds and removals do not happen: the members are watched and left alone.
+    pub is_paused: bool,
 }
 
 impl Default for Settings {
@@ -40,6 +45,7 @@ impl Default for Settings {
             policy: PolicyConfig { disable_upgrade_migration: true, ..PolicyConfig::default() },
             dead_server_threshold: strictness.dead_server_threshold,
             join_grace: strictness.join_grace,
+            is_paused: false,
         }
     }
 }
@@ -51,9 +57,12 @@ enum Kind {
     Count,
     Span,
     Text,
+    Ids,
 }
 
-const FIELDS: [(&str, Kind); 12] = [
+const FIELDS: [(&str, Kind); 14] = [
+    ("paused", Kind::Truth),
+    ("held_servers", Kind::Ids),
     ("cleanup_dead_servers", Kind::Truth),
     ("last_contact_threshold", Kind::Span),
     ("max_trailing_logs", Kind::Count),
@@ -72,6 +81,8 @@ const FIELDS: [(&str, Kind); 12] = [
 const DEAD_MIN: Span = Span::from_secs(300);
 /// The longest name of a tag.
 const TEXT_BYTES_MAX: usize = 255;
+/// Members that can be held at one time.
+const HELD_MAX: usize = 128;
 
 impl Settings {
     /// The settings in `json`, an object; those that are missing have their defaults.
@@ -115,6 +126,10 @@ impl Settings {
         };
         let value = match kind {
             Kind::Span | Kind::Text => value.into(),
+            Kind::Ids => {
+                let ids = value.split(',').map(str::trim).filter(|id| !id.is_empty());
+                ids.map(Value::from).collect()
+            }
             Kind::Truth => match value {
                 "true" => true.into(),
                 "false" => false.into(),
@@ -143,14 +158,41 @@ impl Settings {
             "upgrade_version_tag" => self.policy.upgrade_version_tag.clone().into(),
             "read_replica_tag" => self.policy.read_replica_tag.clone().into(),
             "target_voters" => self.policy.target_voters.into(),
+            "paused" => self.is_paused.into(),
+            "held_servers" => self.config.held.iter().map(|id| Value::from(id.as_str())).collect(),
             _ => Value::Null,
         };
         FIELDS.into_iter().map(|(name, _)| (name.to_owned(), value(name))).collect()
     }
 
+    /// These settings with a member held, or not held any more.
+    ///
+    /// # Errors
+    ///
+    /// An id that is none of a member's, and too many of them.
+    pub fn with_held(&self, id: &ServerId, is_held: bool) -> Result<Settings, ConfigError> {
+        let mut changed = self.clone();
+        match is_held {
+            true => _ = changed.config.held.insert(id.clone()),
+            false => _ = changed.config.held.remove(id),
+        }
+        changed.check()?;
+        Ok(changed)
+    }
+
     /// What is allowed and may well be a mistake, each with the name of its setting.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.is_paused {
+            let why = "paused: nobody is promoted, demoted, replaced or removed until it is false";
+            warnings.push(why.to_owned());
+        }
+        let (target, floor) = (self.policy.target_voters, self.config.min_quorum);
+        if self.config.cleanup_dead_servers && 0 < target && target < floor {
+            warnings.push(format!(
+                "target_voters: {target} are less than min_quorum, {floor}: no dead voter is ever removed"
+            ));
+        }
         let dead = self.dead_server_threshold;
         if dead < DEAD_MIN {
             let when = match self.config.cleanup_dead_servers {
@@ -215,6 +257,12 @@ impl Settings {
             "upgrade_version_tag" => self.policy.upgrade_version_tag = text()?,
             "read_replica_tag" => self.policy.read_replica_tag = text()?,
             "target_voters" => self.policy.target_voters = count()?,
+            "paused" => self.is_paused = truth()?,
+            "held_servers" => {
+                let ids = value.as_array().ok_or_else(wrong)?.iter();
+                let ids = ids.map(|id| id.as_str().map(ServerId::from).ok_or_else(wrong));
+                self.config.held = ids.collect::<Result<BTreeSet<ServerId>, ConfigError>>()?;
+            }
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -226,6 +274,15 @@ impl Settings {
             why: snake_case_words(&error.why),
         };
         self.config.check().map_err(named_here)?;
+        let held = &self.config.held;
+        if HELD_MAX < held.len() {
+            let why = format!("are {}; {HELD_MAX} can be held at one time", held.len());
+            return Err(ConfigError::new("held_servers", why));
+        }
+        if let Some(id) = held.iter().find(|id| node_id(id).is_none()) {
+            let why = format!("{:?} is no id of a member, such as 8e9e05c52164694d", id.as_str());
+            return Err(ConfigError::new("held_servers", why));
+        }
         PolicyConfig::from_ext(Some(&self.policy.to_ext()))?;
         for (name, span) in
             [("dead_server_threshold", self.dead_server_threshold), ("join_grace", self.join_grace)]
@@ -265,6 +322,7 @@ fn mistyped(name: &str, kind: Kind, value: &Value) -> ConfigError {
         Kind::Count => "a whole number",
         Kind::Span => "a span of time such as 200ms, 10s or 24h",
         Kind::Text => "a text",
+        Kind::Ids => "a list of members' ids",
     };
     ConfigError::new(name, format!("is {value} and not {want}"))
 }
@@ -309,6 +367,8 @@ mod tests {
             ("dead_server_threshold=0", "dead_server_threshold", "\"0s\""),
             ("redundancy-zone-tag=zone", "redundancy_zone_tag", "\"zone\""),
             ("read_replica_tag=", "read_replica_tag", "\"\""),
+            ("paused=true", "paused", "true"),
+            ("held-servers=9, 8e9e,9", "held_servers", "[\"8e9e\",\"9\"]"),
         ] {
             let (field, value) = Settings::change_of(change).unwrap();
             assert_eq!(field, name);
@@ -316,6 +376,18 @@ mod tests {
             assert_eq!(changed.to_json()[name].to_string(), want, "{change}");
             assert_ne!(changed, settings);
         }
+    }
+
+    #[test]
+    fn members_are_held_and_released() {
+        let (one, two) = (ServerId::from("8e9e"), ServerId::from("f"));
+        let held = Settings::default().with_held(&one, true).unwrap().with_held(&two, true);
+        let held = held.unwrap();
+        assert!(held.config().held.contains("8e9e"), "the engine knows");
+        assert_eq!(held.to_json()["held_servers"].to_string(), "[\"8e9e\",\"f\"]");
+        let released = held.with_held(&two, false).unwrap().with_held(&two, false).unwrap();
+        assert_eq!(released.to_json()["held_servers"].to_string(), "[\"8e9e\"]");
+        assert_eq!(held.with_held(&"n3".into(), true).unwrap_err().field, "held_servers");
     }
 
     #[test]
@@ -327,6 +399,12 @@ mod tests {
             ("{\"dead_server_threshold\":\"299s\"}", &["dead_server_threshold: 4m59s"]),
             ("{\"dead_server_threshold\":\"0s\"}", &["dead_server_threshold: 0s"]),
             ("{\"min_quorum\":2}", &[]),
+            ("{\"paused\":true}", &["paused: nobody"]),
+            ("{\"target_voters\":1}", &[]),
+            (
+                "{\"target_voters\":3,\"min_quorum\":5,\"cleanup_dead_servers\":true}",
+                &["target_voters: 3 are less"],
+            ),
             (
                 "{\"min_quorum\":2,\"cleanup_dead_servers\":true,\"dead_server_threshold\":\"1s\"}",
                 &["dead_server_threshold: 1s", "min_quorum: with 2"],
@@ -361,6 +439,13 @@ mod tests {
             ("{\"redundancy_zone_tag\":\"z\",\"target_voters\":3}", "target_voters"),
             ("{\"redundancy_zone_tag\":\"z\",\"read_replica_tag\":\"z\"}", "read_replica_tag"),
             ("{\"read_replica_tag\":null}", "read_replica_tag"),
+            ("{\"paused\":\"yes\"}", "paused"),
+            ("{\"held_servers\":\"8e9e\"}", "held_servers"),
+            ("{\"held_servers\":[8]}", "held_servers"),
+            ("{\"held_servers\":[\"n3\"]}", "held_servers"),
+            ("{\"held_servers\":[\"8E9E\"]}", "held_servers"),
+            ("{\"held_servers\":[\"0\"]}", "held_servers"),
+            ("{\"held_servers\":[\"\"]}", "held_servers"),
         ] {
             let error = Settings::from_json(json.as_bytes()).unwrap_err();
             assert_eq!(error.field, field, "{json}: {error}");
@@ -372,9 +457,13 @@ mod tests {
             ("min_quorum=three", "min_quorum"),
             ("=3", ""),
             ("cleanup_dead_servers=yes", "cleanup_dead_servers"),
+            ("pause=true", "pause"),
         ] {
             assert_eq!(Settings::change_of(text).unwrap_err().field, field, "{text}");
         }
+        let many: Vec<String> = (1..=129).map(|id| format!("\"{id:x}\"")).collect();
+        let many = format!("{{\"held_servers\":[{}]}}", many.join(","));
+        assert_eq!(Settings::from_json(many.as_bytes()).unwrap_err().field, "held_servers");
         let error = Settings::from_json(b"{\"min_quorum\":0,\"cleanup_dead_servers\":true}")
             .unwrap_err()
             .to_string();

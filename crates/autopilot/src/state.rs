@@ -16,7 +16,7 @@ use crate::configuration::{Member, RaftConfiguration, quorum};
 use crate::order::sort_servers;
 use crate::promoter::Promoter;
 use crate::server::{Ext, NodeStatus, RaftState, ServerHealth, ServerId, ServerState, ServerStats};
-use crate::strict::{History, Strictness};
+use crate::strict::{History, Reason, Strictness};
 use crate::time::{Span, Time};
 
 /// All that a state is computed from.
@@ -70,6 +70,10 @@ pub struct State {
     pub(crate) configuration_index: Index,
     pub(crate) receiving_snapshot: BTreeSet<ServerId>,
     pub(crate) histories: BTreeMap<ServerId, History>,
+    /// The rules that it was made by; nothing for one that was put together by hand.
+    pub(crate) strictness: Option<Strictness>,
+    /// Who comes and goes, and must prove itself for longer.
+    pub(crate) damped: BTreeMap<ServerId, Reason>,
 }
 
 /// Where the leader's log ends: what the others are measured against. Zeros are "not known".
@@ -92,6 +96,7 @@ impl State {
             reference: reference(inputs),
             configuration_index: inputs.configuration.index,
             receiving_snapshot: inputs.receiving_snapshot.clone(),
+            strictness: Some(strictness.clone()),
             ..State::default()
         };
         for member in &inputs.configuration.members {
@@ -101,6 +106,10 @@ impl State {
             state.servers.insert(member.id.clone(), server);
         }
         state.count();
+        let flapping = |id: &ServerId| {
+            Some((id.clone(), strictness.flapping(inputs.now, &inputs.config, &state, id)?))
+        };
+        state.damped = state.servers.keys().filter_map(flapping).collect();
         state.ext = promoter.get_state_ext(inputs.now, &inputs.config, &state);
         for (id, node_type) in promoter.get_node_types(inputs.now, &inputs.config, &state) {
             if let Some(server) = state.servers.get_mut(&id) {
@@ -226,7 +235,7 @@ fn build(
     if fetched.is_some() {
         history.stats_at = Some(inputs.now);
     }
-    history.saw_status(inputs.now, &built.server.node_status);
+    history.saw_status(inputs.now, &built.server.node_status, strictness);
 
     let contact = strictness.contact(built.stats.last_contact, history.stats_at, inputs.now);
     let healthy = is_healthy(&built, contact, reference, &inputs.config);

@@ -24,8 +24,15 @@ pub struct Strictness {
     /// fall back on.
     pub voters_keep_floor: bool,
     /// A single voter is joined by two others in one round, or by none: two voters need both. A policy
-    /// may ask for two all the same ([`RaftChanges::accepts_two_voters`](crate::RaftChanges)).
+    /// may ask for two all the same ([`RaftChanges::accepts_two_voters`](crate::RaftChanges)). Of two the one
+    /// that lacks more comes first: if Raft does not take it yet, there is still one voter.
     pub lone_voter_stays: bool,
+    /// Nobody gets a vote who would be needed at once: the healthy voters of before are a quorum of those
+    /// after, or the quorum is no larger than it was. Else a server that has only just come takes the cluster
+    /// down when it goes again. Several that come together are judged together: none of them is needed once
+    /// as many have come as it takes. Not where it comes for a failed voter, where the policy asks for it all
+    /// the same, and where a dead voter would be removed at once if the floor allowed it.
+    pub newcomers_are_spare: bool,
     /// Only servers that failed or left may be pruned, not those of which nothing is known.
     pub unknown_is_not_failed: bool,
     /// A failed server is pruned only after it was not alive for so long without a break. Servers that
@@ -78,6 +85,7 @@ impl Strictness {
             stale_voters_count: false,
             voters_keep_floor: false,
             lone_voter_stays: false,
+            newcomers_are_spare: false,
             unknown_is_not_failed: false,
             dead_server_threshold: Span::ZERO,
             join_grace: Span::ZERO,
@@ -100,6 +108,7 @@ impl Strictness {
             stale_voters_count: true,
             voters_keep_floor: true,
             lone_voter_stays: true,
+            newcomers_are_spare: true,
             unknown_is_not_failed: true,
             dead_server_threshold: Span::from_secs(24 * 3600),
             join_grace: Span::from_secs(600),
@@ -160,8 +169,11 @@ impl Strictness {
 /// What is remembered of one server from state to state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct History {
-    /// Nothing for a voter that was there before this run began.
+    /// Nothing for a voter that was there before this run began. A server of which nothing was known so far
+    /// has only just joined.
     pub(crate) joined_at: Option<Time>,
+    /// Whether the application ever said how it is.
+    pub(crate) was_known: bool,
     pub(crate) not_alive_since: Option<Time>,
     pub(crate) stats_at: Option<Time>,
     /// When its health changed, the last ones.
@@ -179,6 +191,7 @@ impl History {
         let later = |at: Time| at.plus(span);
         History {
             joined_at: self.joined_at.map(later),
+            was_known: self.was_known,
             not_alive_since: self.not_alive_since.map(later),
             // Stats grow old whether anybody looks at them or not.
             stats_at: self.stats_at,
@@ -186,10 +199,21 @@ impl History {
         }
     }
 
-    pub(crate) fn saw_status(&mut self, now: Time, status: &NodeStatus) {
-        match status {
-            NodeStatus::Alive => self.not_alive_since = None,
-            _ => _ = self.not_alive_since.get_or_insert(now),
+    /// Where unknown is not failed, time in which nothing is known begins no time of being dead.
+    pub(crate) fn saw_status(&mut self, now: Time, status: &NodeStatus, strictness: &Strictness) {
+        let is_known = match status {
+            NodeStatus::Alive | NodeStatus::Failed | NodeStatus::Left => true,
+            NodeStatus::Unset | NodeStatus::Unknown | NodeStatus::Other(_) => {
+                !strictness.unknown_is_not_failed
+            }
+        };
+        self.was_known |= is_known;
+        if *status == NodeStatus::Alive {
+            self.not_alive_since = None;
+        } else if is_known {
+            _ = self.not_alive_since.get_or_insert(now);
+        } else if !self.was_known {
+            self.joined_at = self.joined_at.map(|_| now);
         }
     }
 
@@ -223,6 +247,24 @@ impl Electorate {
 
     pub(crate) fn remove(&mut self, id: &ServerId) {
         self.0.remove(id);
+    }
+
+    fn healthy(&self) -> usize {
+        self.0.values().filter(|is_healthy| **is_healthy).count()
+    }
+
+    /// Whether they are a quorum without any one of the healthy.
+    pub(crate) fn can_lose_one(&self) -> bool {
+        quorum(self.0.len()) < self.healthy()
+    }
+
+    /// Why another one cannot have a vote, if it cannot without being needed. Of an even number it takes
+    /// nothing from anybody: as many are a quorum as before.
+    pub(crate) fn needs_newcomer(&self) -> Option<Reason> {
+        let healthy = self.healthy();
+        let (voters, needed) = (self.0.len(), quorum(self.0.len() + 1));
+        (quorum(voters) < needed && healthy < needed)
+            .then_some(Reason::Newcomer { healthy, needed })
     }
 
     /// Why `id` cannot lose its vote, if it cannot.
@@ -291,6 +333,8 @@ pub enum Reason {
     Majority,
     /// It leads, or nobody knows who does.
     Leader,
+    /// An operator holds it.
+    Held,
     /// Those left could not elect a leader.
     Quorum {
         /// Healthy voters there would be.
@@ -311,6 +355,13 @@ pub enum Reason {
     OneVoterARound,
     /// It would be the second voter, and two need both.
     TwoVoters,
+    /// It would be needed at once, with voters that are failed.
+    Newcomer {
+        /// Healthy voters of before.
+        healthy: usize,
+        /// How many it would take with its vote.
+        needed: usize,
+    },
     /// It is no healthy voter.
     NotAHealthyVoter,
     /// Its health comes and goes.
@@ -329,11 +380,13 @@ impl Reason {
             Reason::MinQuorum { .. } => "min-quorum",
             Reason::Majority => "majority",
             Reason::Leader => "leader",
+            Reason::Held => "held",
             Reason::Quorum { .. } => "quorum",
             Reason::DeadTooShort { .. } => "dead-too-short",
             Reason::Joining => "joining",
             Reason::OneVoterARound => "one-voter-a-round",
             Reason::TwoVoters => "two-voters",
+            Reason::Newcomer { .. } => "newcomer",
             Reason::NotAHealthyVoter => "not-a-healthy-voter",
             Reason::Flapping { .. } => "flapping",
         }
@@ -349,8 +402,15 @@ impl fmt::Display for Reason {
             Reason::DeadTooShort { dead_for, least } => write!(f, ": {dead_for} of {least}"),
             Reason::Flapping { flips, least } => write!(f, ": {flips} changes, stable for {least}"),
             Reason::TwoVoters => write!(f, ": two need both; a third has to come with it"),
+            Reason::Newcomer { healthy, needed } => {
+                write!(
+                    f,
+                    ": {healthy} healthy voters of {needed}; remove or repair the failed first"
+                )
+            }
             Reason::Majority
             | Reason::Leader
+            | Reason::Held
             | Reason::Joining
             | Reason::OneVoterARound
             | Reason::NotAHealthyVoter => Ok(()),

@@ -2,6 +2,7 @@
 
 mod building;
 mod evaluating;
+mod held;
 mod life;
 mod model;
 mod pruning;

@@ -1,7 +1,7 @@
 //! Reading inputs. A missing or null member has its zero value, an unknown one is passed over, and a
 //! member of the wrong type is an error that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::{Index, Term};
 use serde_json::{Map, Value};
@@ -66,6 +66,7 @@ fn config(place: &Place<'_>) -> Result<Config, InputError> {
         max_trailing_logs: place.at("MaxTrailingLogs").unsigned()?,
         min_quorum: place.at("MinQuorum").unsigned()?,
         server_stabilization_time: place.at("ServerStabilizationTime").span()?,
+        held: BTreeSet::new(),
         ext: place.at("Ext").any(),
     })
 }

@@ -135,13 +135,24 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
     }
     if draft.promotions.contains(id) {
         let is_second = view.state.voters.len() == 1 && draft.promotions.len() == 1;
+        if let Some(why) = draft.waiting.get(id).filter(|_| !is_second) {
+            return format!("waits: {why}");
+        }
         let why = if is_second { "would be the second voter" } else { "stable" };
         return format!("promote: {why}");
     }
     if draft.leader.as_ref() == Some(id) {
         return "transfer: to lead".to_owned();
     }
-    if let Some(why) = unhealthy_reason(view.state, id, view.config) {
+    let unhealthy = unhealthy_reason(view.state, id, view.config);
+    if view.is_held(id) {
+        return format!("held: {}", unhealthy.as_deref().unwrap_or("left as it is"));
+    }
+    if draft.kept.contains(id) {
+        let why = unhealthy.as_deref().unwrap_or("its vote is not needed");
+        return format!("kept: too few voters would be left; {why}");
+    }
+    if let Some(why) = unhealthy {
         return why;
     }
     if server.has_voting_rights() {
@@ -156,6 +167,9 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
     if !view.is_stable(id) {
         let healthy_for = view.now.since(server.health.stable_since);
         return format!("stabilizing: {healthy_for} of {}", view.stable_after);
+    }
+    if let Some(why) = view.state.damped.get(id) {
+        return why.to_string();
     }
     if upgrade.withholds(view, id) {
         return format!("withheld: {}", upgrade_reason(upgrade));

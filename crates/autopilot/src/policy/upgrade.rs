@@ -49,9 +49,12 @@ impl UpgradeStatus {
         }
     }
 
-    /// Whether nothing is being migrated.
-    pub(super) fn is_quiet(self) -> bool {
-        matches!(self, UpgradeStatus::Disabled | UpgradeStatus::Idle)
+    /// Whether votes and leadership go over.
+    pub(super) fn is_going_over(self) -> bool {
+        matches!(
+            self,
+            UpgradeStatus::Promoting | UpgradeStatus::Demoting | UpgradeStatus::LeaderTransfer
+        )
     }
 
     /// Whether the voters of this moment are as many as there ought to be.
@@ -89,6 +92,11 @@ pub(super) struct Upgrade<'a> {
 pub(super) struct Versions<'a> {
     pub(super) of: BTreeMap<&'a ServerId, Version>,
     pub(super) target: Version,
+}
+
+/// Whether migrations can compare a version: others count as the leader's.
+pub fn is_version(text: &str) -> bool {
+    Version::parse(text).is_ok()
 }
 
 impl<'a> Versions<'a> {
@@ -145,7 +153,8 @@ impl<'a> Upgrade<'a> {
         let voters = |is: &dyn Fn(&ServerId) -> bool| -> Vec<&'a ServerId> {
             view.eligible_voters().filter(|id| is(id)).collect()
         };
-        upgrade.old_voters = voters(&|id| versions.is_lower(id));
+        // Who is held keeps its vote: the migration does without it.
+        upgrade.old_voters = voters(&|id| versions.is_lower(id) && !view.is_held(id));
         upgrade.new_voters = voters(&|id| versions.is_target(id) && view.is_healthy(id));
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 
@@ -185,8 +194,8 @@ impl<'a> Upgrade<'a> {
         unhealthy.into_iter().chain(healthy).cloned().collect()
     }
 
-    pub(super) fn new_leader(&self) -> Option<ServerId> {
-        self.new_voters.first().map(|id| (*id).clone())
+    pub(super) fn new_leader(&self, view: &View<'_>) -> Option<ServerId> {
+        self.new_voters.iter().find(|id| !view.is_held(id)).map(|id| (*id).clone())
     }
 
     /// All that can be; with zones the first of each zone that has no new voter.

@@ -67,32 +67,40 @@ impl<'a> View<'a> {
         self.server(id).server.node_status == NodeStatus::Alive
     }
 
+    /// Whether an operator wants it left as it is.
+    pub(super) fn is_held(&self, id: &ServerId) -> bool {
+        self.config.held.contains(id)
+    }
+
     /// Whether it could be given a vote now. Only asked of eligible servers.
     pub(super) fn is_candidate(&self, id: &ServerId) -> bool {
-        self.server(id).state == RaftState::NonVoter && self.is_stable(id)
+        let is_kept_back = self.is_held(id) || self.state.damped.contains_key(id);
+        self.server(id).state == RaftState::NonVoter && self.is_stable(id) && !is_kept_back
     }
 
     /// Whether its vote is as good as lost. A voter that is unhealthy and not failed keeps its place: a
-    /// hiccup of one update must not move votes.
+    /// hiccup of one update must not move votes. So does one that is held.
     pub(super) fn is_failed_voter(&self, id: &ServerId) -> bool {
-        let server = self.server(id);
-        let unhealthy_for = self.now.since(server.health.stable_since);
-        let is_over = self.config.server_stabilization_time <= unhealthy_for;
-        server.has_voting_rights() && !server.health.healthy && (!self.is_alive(id) || is_over)
+        self.is_unhealthy_voter(id) && (!self.is_alive(id) || self.is_failed_for_long(id))
     }
 
     /// Whether it was unhealthy for so long that another is to have its vote, where nothing hangs on a
-    /// few seconds: a voter that is only restarted keeps it.
+    /// few seconds: a voter that is only restarted keeps it, and so does one of which nothing is known, for
+    /// it may be on its way.
     pub(super) fn is_failed_for_long(&self, id: &ServerId) -> bool {
+        let unhealthy_for = self.now.since(self.server(id).health.stable_since);
+        let is_known = self.server(id).server.node_status != NodeStatus::Unknown;
+        let is_over = self.config.server_stabilization_time <= unhealthy_for;
+        self.is_unhealthy_voter(id) && is_known && is_over
+    }
+
+    fn is_unhealthy_voter(&self, id: &ServerId) -> bool {
         let server = self.server(id);
-        let unhealthy_for = self.now.since(server.health.stable_since);
-        server.has_voting_rights()
-            && !server.health.healthy
-            && self.config.server_stabilization_time <= unhealthy_for
+        server.has_voting_rights() && !server.health.healthy && !self.is_held(id)
     }
 
     /// Who is to lead instead of a leader that ought not to.
     pub(super) fn best_voter(&self) -> Option<&'a ServerId> {
-        self.eligible_voters().find(|id| self.is_healthy(id))
+        self.eligible_voters().find(|id| self.is_healthy(id) && !self.is_held(id))
     }
 }

@@ -45,8 +45,12 @@ pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     };
     let pool: BTreeSet<&ServerId> = zones.values().flat_map(Zone::pool).copied().collect();
     let mut extra = in_order(&pool);
-    let surplus = extra.split_off(extra.len().min(down_count + recovering_count));
-    while extra.len() < down_count {
+    let missing = missing_voters(view, &zones);
+    let kept_max = (down_count + recovering_count).max(missing);
+    let surplus = extra.split_off(extra.len().min(kept_max));
+    // A zone that recovers has its voter soon, and is not replaced for that long.
+    let wanted = down_count.max(missing.saturating_sub(recovering_count));
+    while extra.len() < wanted {
         let Some(spare) = take_spare(&mut zones) else { break };
         promoted.insert(spare.clone());
         extra.push(spare.clone());
@@ -70,6 +74,16 @@ pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     assignment.promotions =
         active.iter().filter(|id| promoted.contains(**id)).map(|id| (*id).clone()).collect();
     assignment
+}
+
+/// How many voters beside one a zone it takes to keep to the floor. It is no more than there are now:
+/// one that fails is replaced, and zones that are fewer than the floor have a voter each all the same.
+fn missing_voters(view: &View<'_>, zones: &BTreeMap<&str, Zone<'_>>) -> usize {
+    let present = view.eligible_voters().count();
+    let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX).min(present);
+    let without_zone = view.eligible_voters().filter(|id| view.zone(id).is_none()).count();
+    let with_primary = zones.values().filter(|zone| zone.primary.is_some()).count();
+    floor.saturating_sub(with_primary + without_zone)
 }
 
 /// All that can, or up to the number that is wanted; then those that wait take the place of failed voters.

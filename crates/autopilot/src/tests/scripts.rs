@@ -3,11 +3,12 @@
 //! before they are committed.
 //!
 //! ```text
-//! set zones | min-quorum N | target N | no-migration | strict | parity | replace | dead-after S
+//! set zones | min-quorum N | target N | no-migration | strict | parity | replace | dead-after S | keep-dead
 //! voters a1 b1=2.0.0 …     join and vote; the first voter ever leads
 //! join n1=2.0.0 r1! …      join without a vote; ! marks a read replica
-//! kill, revive, suspect, well, leave, forget, remove  IDS
+//! kill, revive, suspect, well, unstarted, leave, forget, remove  IDS
 //! version V IDS            they run that version now
+//! hold, release  IDS       an operator wants them left as they are, or not any more
 //! lead ID | elect          another leader, who remembers nothing
 //! wait SECONDS             with an update every two
 //! round [N]                a round, or N; without a word if all goes well and nothing is to do
@@ -105,6 +106,7 @@ impl Story {
             "kill" => rest.iter().for_each(|id| model.peer(id).status = NodeStatus::Failed),
             "revive" => rest.iter().for_each(|id| model.peer(id).status = NodeStatus::Alive),
             "leave" => rest.iter().for_each(|id| model.peer(id).status = NodeStatus::Left),
+            "unstarted" => rest.iter().for_each(|id| model.peer(id).status = NodeStatus::Unknown),
             "suspect" => rest.iter().for_each(|id| model.peer(id).is_well = false),
             "well" => rest.iter().for_each(|id| model.peer(id).is_well = true),
             "forget" => rest.iter().for_each(|id| model.peer(id).is_known = false),
@@ -114,6 +116,8 @@ impl Story {
             "version" => {
                 rest[1..].iter().for_each(|id| model.peer(id).version = rest[0].to_owned());
             }
+            "hold" => model.config.held.extend(rest.iter().map(|id| ServerId::from(*id))),
+            "release" => rest.iter().for_each(|id| _ = model.config.held.remove(*id)),
             "lead" => model.lead(Some(rest[0].into())),
             "elect" => model.elect(),
             "wait" => model.wait(rest[0].parse().expect(line)),
@@ -170,6 +174,7 @@ impl Story {
             "no-migration" => self.policy.disable_upgrade_migration = true,
             "target" => self.policy.target_voters = number(1),
             "min-quorum" => model.config.min_quorum = number(1),
+            "keep-dead" => model.config.cleanup_dead_servers = false,
             "strict" => model.strictness = Strictness::server(),
             "parity" => model.strictness = Strictness::parity(),
             "replace" => model.can_replace = true,

@@ -157,6 +157,8 @@ pub(super) struct Facts {
     pub(super) last_log_term: Option<String>,
     /// Role after the next change, if it is to change.
     pub(super) role_after_change: Option<RaftRole>,
+    /// Whom an operator holds from the next change on.
+    pub(super) held_after_change: Option<ServerId>,
     pub(super) can_replace: bool,
     pub(super) receiving_snapshot: BTreeSet<ServerId>,
 }
@@ -192,6 +194,7 @@ impl Site {
                 leader,
                 last_log_term: Some("3".to_owned()),
                 role_after_change: None,
+                held_after_change: None,
                 can_replace: false,
                 receiving_snapshot: BTreeSet::new(),
             }),
@@ -266,6 +269,11 @@ impl Site {
             self.with(|facts| {
                 if let Some(role) = facts.role_after_change.take() {
                     facts.role = role;
+                }
+                if let Some(held) = facts.held_after_change.take()
+                    && let Some(config) = &mut facts.config
+                {
+                    config.held.insert(held);
                 }
                 match facts.failing.contains(&call) {
                     true => Err(RaftError::ProposalDropped),

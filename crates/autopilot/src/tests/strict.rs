@@ -146,6 +146,141 @@ fn one_voter_is_joined_by_two_or_by_none() {
 }
 
 #[test]
+fn of_two_that_join_one_voter_the_one_that_lacks_more_comes_first() {
+    let mut model = Model::of("Lnnn");
+    model.strictness = only(|rules| rules.lone_voter_stays = true);
+    for (id, last) in [("n1", 1000), ("n2", 500), ("n3", 900)] {
+        let server = model.state.servers.get_mut(id).unwrap();
+        server.stats.last_index = last.into();
+    }
+    let round = model.plan(&model.changes()).unwrap();
+    assert_eq!(text(&round.actions), "add-voter n3, add-voter n1, add-voter n2");
+}
+
+#[test]
+fn nobody_gets_a_vote_who_would_be_needed_at_once() {
+    let rule = || only(|rules| rules.newcomers_are_spare = true);
+    for (letters, demoted, floor, want) in [
+        ("LVVn", "", 0, "add-voter n3"),
+        ("LVn", "", 0, "add-voter n2"),
+        ("LVFn", "", 0, ""),
+        ("LVFnn", "", 0, "add-voter n3, add-voter n4"),
+        ("LVVFn", "", 0, "add-voter n4"),
+        ("LVVVFn", "", 0, "add-voter n5"),
+        ("LVVFFn", "", 0, ""),
+        ("LVVFFnn", "", 0, "add-voter n5, add-voter n6"),
+        // The quorum of three is that of two: it takes nothing from anybody.
+        ("LFn", "", 0, "add-voter n2"),
+        ("LVFFn", "", 0, "add-voter n4"),
+        ("LVVFFFn", "", 0, "add-voter n6"),
+        ("LVFnnn", "", 0, "add-voter n3, add-voter n4, add-voter n5"),
+        // Of one voter another rule speaks.
+        ("Ln", "", 0, "add-voter n1"),
+        // It comes for one that failed; the next one is not needed any more.
+        ("LVFn", "F2", 0, "demote F2, add-voter n3"),
+        ("LVFnn", "F2", 0, "demote F2, add-voter n3, add-voter n4"),
+        // The failed one can only be removed once another has come.
+        ("LVFn", "", 3, "add-voter n3"),
+        ("LVFn", "", 2, ""),
+    ] {
+        let mut model = Model::of(letters);
+        model.config.min_quorum = floor;
+        let demotions = demoted.split_whitespace().map(ServerId::from).collect();
+        let changes = RaftChanges { demotions, ..model.changes() };
+        assert_ne!(text(&model.plan(&changes).unwrap().actions), "", "{letters}, without it");
+        model.strictness = rule();
+        let round = model.plan(&changes).unwrap();
+        assert_eq!(text(&round.actions), want, "{letters}, floor {floor}");
+        let asked = RaftChanges { accepts_two_voters: true, ..changes };
+        assert_ne!(text(&model.plan(&asked).unwrap().actions), "", "{letters}, if a policy asks");
+    }
+    // Without removals nobody ever makes room: it waits for the operator.
+    let mut model = Model::of("LVFn");
+    (model.config.min_quorum, model.config.cleanup_dead_servers) = (3, false);
+    model.strictness = rule();
+    let refusal = model.plan(&model.changes()).unwrap().refusals.remove(0);
+    let want =
+        "no promotion of n3: newcomer: 2 healthy voters of 3; remove or repair the failed first";
+    assert_eq!(refusal.to_string(), want);
+    model.peers.remove("F2");
+    model.update();
+    assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "add-voter n3");
+}
+
+#[test]
+fn of_those_that_come_together_no_more_are_waited_for_than_it_takes() {
+    let mut model = Model::of("LVFnnn");
+    model.config.min_quorum = 0;
+    model.strictness = only(|rules| rules.newcomers_are_spare = true);
+    for (id, last) in [("n3", 500), ("n4", 1000), ("n5", 900)] {
+        let server = model.state.servers.get_mut(id).unwrap();
+        server.stats.last_index = last.into();
+    }
+    // Two are enough; the one that Raft may not take yet holds nobody up.
+    let round = model.plan(&model.changes()).unwrap();
+    assert_eq!(text(&round.actions), "add-voter n5, add-voter n4, add-voter n3");
+}
+
+#[test]
+fn a_newcomer_makes_room_for_a_removal_only_when_that_is_due() {
+    let mut model = Model::of("LVVn");
+    model.config.min_quorum = 3;
+    model.strictness = only(|rules| {
+        rules.newcomers_are_spare = true;
+        rules.unknown_is_not_failed = true;
+        rules.dead_server_threshold = Span::from_secs(60);
+    });
+    let planned = |model: &Model| text(&model.plan(&model.changes()).unwrap().actions);
+    model.peer("V2").is_well = false;
+    model.peer("V2").status = NodeStatus::Unknown;
+    model.wait(100);
+    assert_eq!(planned(&model), "", "nobody removes one of which nothing is known");
+    model.peer("V2").status = NodeStatus::Failed;
+    model.wait(58);
+    assert_eq!(planned(&model), "");
+    model.wait(4);
+    assert_eq!(planned(&model), "add-voter n3");
+    model.config.held.insert("V2".into());
+    assert_eq!(planned(&model), "", "nor one that is held");
+    model.config.held.clear();
+    assert_eq!(text(&model.round().unwrap().actions), "add-voter n3");
+    assert_eq!(text(model.plan_prune().actions()), "remove-failed V2");
+}
+
+#[test]
+fn who_was_never_started_is_not_dead_for_that_long() {
+    let mut model = Model::of("LVVn");
+    model.config.min_quorum = 3;
+    model.strictness = only(|rules| {
+        rules.unknown_is_not_failed = true;
+        rules.dead_server_threshold = Span::from_secs(60);
+        rules.join_grace = Span::from_secs(30);
+    });
+    model.state = State::default();
+    model.peer("n3").status = NodeStatus::Unknown;
+    model.wait(500);
+    model.peer("n3").status = NodeStatus::Failed;
+    let refusal = |model: &Model| model.plan_prune().refusals.first().map(ToString::to_string);
+    model.update();
+    let want = "no removal of n3: dead-too-short: 0s of 1m0s";
+    assert_eq!(refusal(&model).as_deref(), Some(want));
+    // Its grace begins with its first start as well.
+    model.strictness.dead_server_threshold = Span::ZERO;
+    model.wait(28);
+    assert_eq!(refusal(&model).as_deref(), Some("no removal of n3: joining"));
+    model.wait(4);
+    assert_eq!(text(model.plan_prune().actions()), "remove-failed n3");
+    // One that failed and of which nothing is known for a while was dead all the time.
+    model.strictness.dead_server_threshold = Span::from_secs(60);
+    model.peer("n3").status = NodeStatus::Unknown;
+    model.wait(30);
+    assert_eq!(text(model.plan_prune().actions()), "");
+    model.peer("n3").status = NodeStatus::Failed;
+    model.update();
+    assert_eq!(text(model.plan_prune().actions()), "remove-failed n3");
+}
+
+#[test]
 fn time_in_which_nobody_looked_counts_for_nothing() {
     let rule = only(|rules| {
         rules.dead_server_threshold = Span::from_secs(60);

@@ -191,7 +191,9 @@ impl World<'_> {
         let matched = reaches.iter().map(|reach| (reach.node, reach.matched)).collect();
         for reach in reaches {
             let (id, heard) = (reach.node, process.heard.get(&reach.node).copied());
-            let is_alive = id == leader || heard.is_some_and(|at| self.now < at + 2 * election_us);
+            // As in the server: who is silent for less than it takes to be stable may be restarted.
+            let patience = (2 * election_us).max(STABLE.0.unsigned_abs() / 1000);
+            let is_alive = id == leader || heard.is_some_and(|at| self.now < at + patience);
             let node_status = match (is_alive, heard) {
                 (true, _) => NodeStatus::Alive,
                 (false, Some(_)) => NodeStatus::Failed,
@@ -429,9 +431,7 @@ impl World<'_> {
 /// What the seed's cluster is told.
 fn settings(plan: &Plan) -> Settings {
     let mut settings = settings_of(plan.cluster >> 16);
-    // With zones there are as many voters as zones are left, which may be fewer than three.
-    let has_zones = !settings.policy.redundancy_zone_tag.is_empty();
-    settings.config.min_quorum = if has_zones { 1 } else { plan.members.min(3) as u64 };
+    settings.config.min_quorum = plan.members.min(3) as u64;
     if 0 < settings.policy.target_voters {
         settings.policy.target_voters = plan.members as u64;
     }
