@@ -28,6 +28,7 @@ mod table;
 mod tree;
 mod txn;
 mod watch;
+mod watch_log;
 mod words;
 
 use std::process::ExitCode;
@@ -69,6 +70,8 @@ pub(crate) enum ClientCommand {
     Members(With<members::MembersArgs>),
     /// Prints what happens to a key, or to all keys of a range, as it happens
     Watch(With<watch::WatchArgs>),
+    /// Prints the log as the members apply it, a line an entry, until it is stopped
+    WatchLog(With<watch_log::WatchLogArgs>),
     /// Grants, renews, shows and revokes leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -208,6 +211,7 @@ impl ClientCommand {
             }
             ClientCommand::Members(With { args, flags }) => members::list(&args, &flags).await,
             ClientCommand::Watch(With { args, flags }) => watch::run(args, &flags).await,
+            ClientCommand::WatchLog(with) => watch_log::run(with).await,
             ClientCommand::Lease(command) => command.run().await,
             ClientCommand::Member(command) => command.run().await,
             ClientCommand::Endpoint(command) => command.run().await,

@@ -19,10 +19,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use quorate_server::{ETCD_VERSION, QUORATE_VERSION};
 
-/// Requests are many small allocations that cross threads; see docs/adr/0003-allocator.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The exit code of a program that was asked for what cannot be, and has changed nothing.
 const REFUSED: u8 = 2;
 
@@ -172,6 +168,9 @@ mod tests {
             ("txn stray", 128),
             ("status stray", 128),
             ("members stray", 128),
+            ("watch-log stray", 128),
+            ("watch-log --from x", 128),
+            ("watch-log --from 1 --revision 1", 128),
             ("members --nosuch", 128),
             ("snapshot", 128),
             ("snapshot nosuch", 128),

@@ -16,7 +16,10 @@ pub(crate) fn tell(word: &str) {
 }
 
 fn send(place: &OsStr, word: &str) -> io::Result<()> {
-    UnixDatagram::unbound()?.send_to_addr(word.as_bytes(), &address(place)?).map(drop)
+    let socket = UnixDatagram::unbound()?;
+    // A supervisor that hears nothing must not hold up a member that serves, or is to stop.
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(word.as_bytes(), &address(place)?).map(drop)
 }
 
 /// A path, or a name that stands in no directory, with `@` before it.
@@ -46,5 +49,15 @@ mod tests {
             assert_eq!(&word[..length], b"READY=1", "{place:?}");
         }
         assert!(send(OsStr::new("/nowhere/at/all"), "READY=1").is_err());
+    }
+
+    #[test]
+    fn a_supervisor_that_hears_nothing_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let refused = (0..100_000).find_map(|_| send(path.as_os_str(), "READY=1").err());
+        let refused = refused.expect("what waits for it is bounded");
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
     }
 }

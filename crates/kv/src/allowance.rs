@@ -1,8 +1,11 @@
 //! How much memory an answer may take, and all answers under way together: a short request can ask for
 //! the whole state many times over, and many can do so at a time.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::KvError;
 
 /// An answer to one range takes no more. Nothing longer could be sent: the wire format ends here.
 pub const RANGE_ANSWER_BYTES_MAX: usize = i32::MAX as usize;
@@ -18,17 +21,49 @@ pub const FREE_ANSWER_BYTES: usize = 64 << 10;
 /// A long answer takes room in steps of at least so much.
 const STEP_BYTES: usize = 64 << 10;
 
+/// Why a read that shares room with others has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// Others have taken the room. There may be some later.
+    #[error(
+        "others have taken the room for long answers; this one needs {needed_bytes} bytes of it"
+    )]
+    Crowded {
+        /// As much of the room as it needs, or less: the read went no further.
+        needed_bytes: usize,
+    },
+    /// It would have none with all the room there is.
+    #[error(transparent)]
+    Refused(#[from] KvError),
+}
+
+impl From<Unanswered> for KvError {
+    fn from(unanswered: Unanswered) -> KvError {
+        match unanswered {
+            Unanswered::Crowded { .. } => KvError::RequestTooManyRequests,
+            Unanswered::Refused(refused) => refused,
+        }
+    }
+}
+
 /// Memory that all long answers under way share. Each draws on it as it grows.
-#[derive(Debug)]
 pub struct AnswerRoom {
     bytes_max: usize,
     left_bytes: AtomicUsize,
+    freed: Box<dyn Fn() + Send + Sync>,
 }
 
 impl AnswerRoom {
     /// Room for so much.
     pub fn new(bytes_max: usize) -> Arc<AnswerRoom> {
-        Arc::new(AnswerRoom { bytes_max, left_bytes: AtomicUsize::new(bytes_max) })
+        AnswerRoom::telling(bytes_max, || ())
+    }
+
+    /// Room for so much. `freed` is called whenever some of it was given back, by whoever gives it: it
+    /// must be quick.
+    pub fn telling(bytes_max: usize, freed: impl Fn() + Send + Sync + 'static) -> Arc<AnswerRoom> {
+        let left_bytes = AtomicUsize::new(bytes_max);
+        Arc::new(AnswerRoom { bytes_max, left_bytes, freed: Box::new(freed) })
     }
 
     /// How much of it is free.
@@ -46,6 +81,21 @@ impl AnswerRoom {
     fn take(&self, bytes: usize) -> bool {
         let less = |left: usize| left.checked_sub(bytes);
         self.left_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if 0 < bytes {
+            self.left_bytes.fetch_add(bytes, Ordering::Relaxed);
+            (self.freed)();
+        }
+    }
+}
+
+impl fmt::Debug for AnswerRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut room = f.debug_struct("AnswerRoom");
+        room.field("bytes_max", &self.bytes_max).field("left_bytes", &self.left_bytes);
+        room.finish_non_exhaustive()
     }
 }
 
@@ -77,11 +127,19 @@ impl Drawn {
         }
         false
     }
+
+    /// Keeps no more than an answer of this length needs.
+    fn shrink(&mut self, answer_bytes: usize) {
+        let needed = answer_bytes.saturating_sub(FREE_ANSWER_BYTES).min(self.bytes);
+        let spare = self.bytes - needed;
+        self.bytes = needed;
+        self.room.give_back(spare);
+    }
 }
 
 impl Drop for Drawn {
     fn drop(&mut self) {
-        self.room.left_bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        self.room.give_back(self.bytes);
     }
 }
 
@@ -93,12 +151,13 @@ pub(crate) struct Allowance {
     spent: bool,
     /// What it has of the room that it shares with others, if it does.
     drawn: Option<Drawn>,
-    is_crowded_out: bool,
+    /// As much of that room as it would have needed, once others have left it too little.
+    lacked_bytes: Option<usize>,
 }
 
 impl Allowance {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Allowance { used_bytes: 0, bytes_max, spent: false, drawn: None, is_crowded_out: false }
+        Allowance { used_bytes: 0, bytes_max, spent: false, drawn: None, lacked_bytes: None }
     }
 
     /// For an answer that shares room with others.
@@ -114,13 +173,17 @@ impl Allowance {
         Allowance { spent: true, ..Allowance::new(0) }
     }
 
-    /// Whether it is spent only because of what others have taken.
-    pub(crate) fn is_crowded_out(&self) -> bool {
-        self.is_crowded_out
+    /// If it is spent only because of what others have taken: how much room it would have needed when
+    /// it was.
+    pub(crate) fn lacked_bytes(&self) -> Option<usize> {
+        self.lacked_bytes
     }
 
-    /// What it has taken of the room that it shares.
-    pub(crate) fn into_drawn(self) -> Option<Drawn> {
+    /// What it has taken of the room that it shares, without what it gave back.
+    pub(crate) fn into_drawn(mut self) -> Option<Drawn> {
+        if let Some(drawn) = &mut self.drawn {
+            drawn.shrink(self.used_bytes);
+        }
         self.drawn
     }
 
@@ -132,7 +195,7 @@ impl Allowance {
             && !drawn.holds(self.used_bytes + bytes)
         {
             self.spent = true;
-            self.is_crowded_out = true;
+            self.lacked_bytes = Some(self.used_bytes + bytes - FREE_ANSWER_BYTES);
         }
         if !self.spent {
             self.used_bytes += bytes;
@@ -186,7 +249,8 @@ mod tests {
         let mut second = Allowance::within(usize::MAX, &room);
         assert!(second.take(2 * mib) && second.take(FREE_ANSWER_BYTES));
         assert_eq!(room.left_bytes(), 0);
-        assert!(!first.take(1) && first.is_spent() && first.is_crowded_out());
+        assert!(!first.take(1) && first.is_spent());
+        assert_eq!(first.lacked_bytes(), Some(mib + 1), "what it has, and what it asked for");
         assert!(room.draw(FREE_ANSWER_BYTES).is_some() && room.draw(mib).is_none());
         drop(second);
         assert_eq!(room.left_bytes(), 2 * mib);
@@ -195,12 +259,34 @@ mod tests {
         assert_eq!(room.left_bytes(), 3 * mib);
         // What would never fit waits for nobody.
         let mut long = Allowance::within(usize::MAX, &room);
-        assert!(!long.take(4 * mib) && long.is_spent() && !long.is_crowded_out());
+        assert!(!long.take(4 * mib) && long.is_spent() && long.lacked_bytes().is_none());
         // The last bit of room can be had, though it is less than a step.
         let all = room.draw(FREE_ANSWER_BYTES + 3 * mib - 5).unwrap();
         assert!(room.draw(FREE_ANSWER_BYTES + 5).is_some());
         assert!(room.draw(FREE_ANSWER_BYTES + 6).is_none());
         drop(all);
         assert_eq!(room.left_bytes(), 3 * mib);
+    }
+
+    #[test]
+    fn room_is_given_back_as_soon_as_it_is_spare_and_whoever_waits_hears_of_it() {
+        let (mib, told) = (1 << 20, Arc::new(AtomicUsize::new(0)));
+        let room = AnswerRoom::telling(8 * mib, {
+            let told = Arc::clone(&told);
+            move || {
+                told.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut allowance = Allowance::within(usize::MAX, &room);
+        assert!(allowance.take(FREE_ANSWER_BYTES + 7 * mib));
+        // Much was noted, and one row of it goes out.
+        allowance.give_back(5 * mib);
+        let drawn = allowance.into_drawn().unwrap();
+        assert_eq!((drawn.bytes(), room.left_bytes()), (2 * mib, 6 * mib));
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        drop(drawn);
+        assert_eq!((room.left_bytes(), told.load(Ordering::Relaxed)), (8 * mib, 2));
+        drop(room.draw(FREE_ANSWER_BYTES));
+        assert_eq!(told.load(Ordering::Relaxed), 2, "nothing was taken, nothing came back");
     }
 }

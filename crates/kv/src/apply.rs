@@ -67,6 +67,8 @@ pub struct Outcome {
     /// there were entries where answers or unflushed changes have grown too large to go on. What an
     /// unwanted answer would have been is left out: it is [`Response::Nothing`], or the refusal.
     pub responses: Vec<Result<Response, KvError>>,
+    /// The revision after each of these entries, in their order. One that changes no key makes none.
+    pub revisions: Vec<i64>,
     /// Whether the list of members may differ from before.
     pub members_changed: bool,
 }

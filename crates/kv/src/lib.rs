@@ -52,6 +52,7 @@ mod tests;
 pub use alarm::{ALARMS_MAX, Alarm};
 pub use allowance::{
     AnswerRoom, CHANGE_ANSWER_BYTES_MAX, Drawn, FREE_ANSWER_BYTES, RANGE_ANSWER_BYTES_MAX,
+    Unanswered,
 };
 pub use apply::{Apply, Entry, Outcome};
 pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};

@@ -472,6 +472,7 @@ mod tests {
             MemberChange::UpdatePeerUrls { id: 1, peer_urls: Vec::new() },
             MemberChange::Promote(7),
             MemberChange::Demote(7),
+            MemberChange::Replace { demoted: 300, promoted: 7 },
         ] {
             let mut out = BytesMut::new();
             change.encode(&mut out);

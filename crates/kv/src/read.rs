@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLockReadGuard};
 use bytes::Bytes;
 
 use crate::allowance::{
-    Allowance, AnswerRoom, CHANGE_ANSWER_BYTES_MAX, Drawn, RANGE_ANSWER_BYTES_MAX,
+    Allowance, AnswerRoom, CHANGE_ANSWER_BYTES_MAX, Drawn, RANGE_ANSWER_BYTES_MAX, Unanswered,
 };
 use crate::error::{KvError, StoreError};
 use crate::index::Stamp;
@@ -43,7 +43,7 @@ impl Store {
     ///
     /// Source: etcd's `Range`.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
-        self.range_by(Scan::new, None, request).map(|(response, _)| response)
+        Ok(self.range_by(Scan::new, None, request)?.0)
     }
 
     /// As [`Store::range`], with an answer that draws on what all answers may take together; that is
@@ -51,12 +51,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As of `range`; `RequestTooManyRequests` where others leave no room.
+    /// As of `range`; `Crowded` where others leave no room.
     pub fn range_within(
         &self,
         room: &Arc<AnswerRoom>,
         request: &RangeRequest,
-    ) -> Result<(RangeResponse, Option<Drawn>), KvError> {
+    ) -> Result<(RangeResponse, Option<Drawn>), Unanswered> {
         self.range_by(Scan::new, Some(room), request)
     }
 
@@ -98,15 +98,47 @@ impl Store {
     ///
     /// As of [`Store::range`].
     pub fn page(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
-        self.range_by(Scan::page, None, request).map(|(response, _)| response)
+        Ok(self.range_by(Scan::page, None, request)?.0)
+    }
+
+    /// As [`Store::range_within`], with `bytes_max` of keys and values, as they take memory, at most; or
+    /// with one pair, however long. There is more if that cuts it short.
+    ///
+    /// # Errors
+    ///
+    /// As of `range_within`.
+    pub fn first_piece_within(
+        &self,
+        room: &Arc<AnswerRoom>,
+        bytes_max: usize,
+        request: &RangeRequest,
+    ) -> Result<(RangeResponse, Option<Drawn>), Unanswered> {
+        let scan = |request, main| Scan { bytes_max, ..Scan::new(request, main) };
+        self.range_by(scan, Some(room), request)
+    }
+
+    /// As [`Store::page`], with `bytes_max` of keys and values, as they take memory, at most; or with
+    /// one pair, however long. There is more if that cuts it short.
+    ///
+    /// # Errors
+    ///
+    /// As of `range_within`.
+    pub fn next_piece_within(
+        &self,
+        room: &Arc<AnswerRoom>,
+        bytes_max: usize,
+        request: &RangeRequest,
+    ) -> Result<(RangeResponse, Option<Drawn>), Unanswered> {
+        let scan = |request, main| Scan { bytes_max, ..Scan::page(request, main) };
+        self.range_by(scan, Some(room), request)
     }
 
     fn range_by<'r>(
         &self,
-        scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
+        scan: impl Fn(&'r RangeRequest, i64) -> Scan<'r>,
         room: Option<&Arc<AnswerRoom>>,
         request: &'r RangeRequest,
-    ) -> Result<(RangeResponse, Option<Drawn>), KvError> {
+    ) -> Result<(RangeResponse, Option<Drawn>), Unanswered> {
         request.validate()?;
         let ((), mut responses, drawn) =
             self.read_by(scan, RANGE_ANSWER_BYTES_MAX, room, |state| {
@@ -127,7 +159,7 @@ impl Store {
     ///
     /// If the transaction is not [`TxnRequest::is_read_only`].
     pub fn read_txn(&self, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
-        self.read_txn_by(None, txn).map(|(response, _)| response)
+        Ok(self.read_txn_by(None, txn)?.0)
     }
 
     /// As [`Store::read_txn`], with an answer that draws on what all answers may take together; that is
@@ -135,7 +167,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As of `read_txn`; `RequestTooManyRequests` where others leave no room.
+    /// As of `read_txn`; `Crowded` where others leave no room.
     ///
     /// # Panics
     ///
@@ -144,7 +176,7 @@ impl Store {
         &self,
         room: &Arc<AnswerRoom>,
         txn: &TxnRequest,
-    ) -> Result<(TxnResponse, Option<Drawn>), KvError> {
+    ) -> Result<(TxnResponse, Option<Drawn>), Unanswered> {
         self.read_txn_by(Some(room), txn)
     }
 
@@ -152,7 +184,7 @@ impl Store {
         &self,
         room: Option<&Arc<AnswerRoom>>,
         txn: &TxnRequest,
-    ) -> Result<(TxnResponse, Option<Drawn>), KvError> {
+    ) -> Result<(TxnResponse, Option<Drawn>), Unanswered> {
         assert!(txn.is_read_only(), "what writes goes through the log");
         let ((succeeded, revision), responses, drawn) =
             self.read_by(Scan::new, CHANGE_ANSWER_BYTES_MAX, room, |state| {
@@ -175,27 +207,29 @@ impl Store {
     /// Reads the ranges that `plan` asks for, all on the state that `plan` sees, in scans of one kind.
     fn read_by<'r, T>(
         &self,
-        scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
+        scan: impl Fn(&'r RangeRequest, i64) -> Scan<'r>,
         bytes_max: usize,
         room: Option<&Arc<AnswerRoom>>,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
-    ) -> Result<(T, Vec<RangeResponse>, Option<Drawn>), KvError> {
+    ) -> Result<(T, Vec<RangeResponse>, Option<Drawn>), Unanswered> {
         for tries in 0.. {
             let mut allowance = match room {
                 Some(room) => Allowance::within(bytes_max, room),
                 None => Allowance::new(bytes_max),
             };
-            match self.try_read(scan, &plan, tries == OVERTAKEN_MAX, &mut allowance) {
-                Ok(_) if allowance.is_crowded_out() => {
-                    return Err(KvError::RequestTooManyRequests);
-                }
-                Ok(_) if allowance.is_spent() => return Err(KvError::ResponseTooLarge),
+            match self.try_read(&scan, &plan, tries == OVERTAKEN_MAX, &mut allowance) {
                 Ok((planned, responses)) => {
+                    if let Some(needed_bytes) = allowance.lacked_bytes() {
+                        return Err(Unanswered::Crowded { needed_bytes });
+                    }
+                    if allowance.is_spent() {
+                        return Err(KvError::ResponseTooLarge.into());
+                    }
                     return Ok((planned, responses, allowance.into_drawn()));
                 }
                 Err(ReadError::Overtaken) => {}
-                Err(ReadError::Refused(refused)) => return Err(refused),
-                Err(ReadError::Storage(error)) => return Err(self.failed_read(error)),
+                Err(ReadError::Refused(refused)) => return Err(refused.into()),
+                Err(ReadError::Storage(error)) => return Err(self.failed_read(error).into()),
             }
         }
         unreachable!("a read that keeps the lock is not overtaken")
@@ -203,7 +237,7 @@ impl Store {
 
     fn try_read<'r, T>(
         &self,
-        scan: fn(&'r RangeRequest, i64) -> Scan<'r>,
+        scan: impl Fn(&'r RangeRequest, i64) -> Scan<'r>,
         plan: impl Fn(&State) -> Result<(T, Vec<&'r RangeRequest>), ReadError>,
         keeps_lock: bool,
         allowance: &mut Allowance,
@@ -301,6 +335,8 @@ pub(crate) struct Scan<'r> {
     /// As many of those as can be in the answer.
     found: Vec<Found>,
     found_max: usize,
+    /// Of those, as many are in the answer as take no more memory; at least one.
+    bytes_max: usize,
     /// Whether it is over with the first key that has no place in the answer.
     is_page: bool,
 }
@@ -322,6 +358,7 @@ impl<'r> Scan<'r> {
             matched: 0,
             found: Vec::new(),
             found_max,
+            bytes_max: usize::MAX,
             is_page: false,
         }
     }
@@ -387,6 +424,7 @@ impl<'r> Scan<'r> {
             self.found.truncate(limit);
         }
         let mut kvs = Vec::new();
+        let (mut left_bytes, mut is_cut) = (self.bytes_max, false);
         for (stamp, row) in self.found {
             if allowance.is_spent() {
                 break;
@@ -395,6 +433,11 @@ impl<'r> Scan<'r> {
             if request.keys_only && !by_value {
                 strip(&mut kv);
             }
+            is_cut = left_bytes < kv.memory_bytes() && !kvs.is_empty();
+            if is_cut {
+                break;
+            }
+            left_bytes = left_bytes.saturating_sub(kv.memory_bytes());
             if allowance.take(kv.memory_bytes()) {
                 kvs.push(kv);
             }
@@ -411,7 +454,7 @@ impl<'r> Scan<'r> {
             kvs.iter_mut().for_each(strip);
         }
         allowance.give_back(noted_bytes + fetched_bytes - memory_bytes(&kvs));
-        let more = !request.count_only && limit < self.matched;
+        let more = is_cut || !request.count_only && limit < self.matched;
         Ok(RangeResponse { revision, kvs, more, count: self.count })
     }
 }

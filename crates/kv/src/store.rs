@@ -163,8 +163,11 @@ impl Store {
                 Apply::Empty | Apply::Membership { .. } => None,
             });
         }
-        let mut outcome =
-            Outcome { responses: Vec::with_capacity(entries.len()), members_changed: false };
+        let mut outcome = Outcome {
+            responses: Vec::with_capacity(entries.len()),
+            revisions: Vec::with_capacity(entries.len()),
+            members_changed: false,
+        };
         let mut answers_bytes = 0;
         for (entries, commands) in entries.chunks(STEP_ENTRIES).zip(commands.chunks(STEP_ENTRIES)) {
             let mut state = self.state_mut()?;
@@ -433,6 +436,7 @@ fn apply_entry(
 ) -> Result<usize, StoreError> {
     if entry.index <= state.meta.applied.index {
         outcome.responses.push(Ok(Response::Nothing));
+        outcome.revisions.push(state.meta.revision);
         return Ok(0);
     }
     let mut allowance = if entry.answer_wanted {
@@ -462,5 +466,6 @@ fn apply_entry(
             (false, _) => Ok(Response::Nothing),
         });
     outcome.responses.push(response);
+    outcome.revisions.push(state.meta.revision);
     Ok(allowance.used_bytes())
 }

@@ -116,16 +116,35 @@ impl Watcher {
 /// A step of history, and who is to be told what of it.
 struct Matched {
     events: Vec<Pair>,
-    /// By revision, if each is told by itself, and watcher: places in `events`.
-    told: BTreeMap<(i64, u64), Vec<usize>>,
+    /// In this order.
+    told: Vec<Telling>,
     /// How far it goes, if not to the end.
     through: Option<i64>,
+}
+
+/// That a watcher is told an event.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Telling {
+    /// Of the event, if each revision is told by itself; otherwise 0.
+    revision: i64,
+    watcher: u64,
+    /// In [`Matched::events`].
+    place: usize,
 }
 
 /// An event, without and with what was before.
 struct Pair {
     bare: Arc<Event>,
     whole: Option<Arc<Event>>,
+}
+
+impl Matched {
+    /// What a watcher is told, where revisions are not told one by one.
+    fn told_to(&self, watcher: u64) -> &[Telling] {
+        let begin = self.told.partition_point(|told| told.watcher < watcher);
+        let end = self.told.partition_point(|told| told.watcher <= watcher);
+        &self.told[begin..end]
+    }
 }
 
 impl Watches {
@@ -308,6 +327,23 @@ impl Watches {
     /// The next response of a stream. Where it makes room for watchers, there is more to tell: call
     /// [`Watches::advance`].
     pub fn take(&mut self, stream: StreamId) -> Option<WatchResponse> {
+        self.pop(stream).map(|(_, response)| response)
+    }
+
+    /// The next responses of a stream, about so many bytes of them: one more at most. Otherwise as
+    /// [`Watches::take`].
+    pub fn take_many(&mut self, stream: StreamId, bytes_max: usize) -> Vec<WatchResponse> {
+        let (mut taken, mut taken_bytes) = (Vec::new(), 0);
+        while taken_bytes < bytes_max
+            && let Some((bytes, response)) = self.pop(stream)
+        {
+            taken_bytes += bytes;
+            taken.push(response);
+        }
+        taken
+    }
+
+    fn pop(&mut self, stream: StreamId) -> Option<(usize, WatchResponse)> {
         let room_bytes = self.room_bytes();
         let from = self.streams.get_mut(&stream)?;
         let (bytes, response) = from.outbox.pop_front()?;
@@ -315,7 +351,7 @@ impl Watches {
         if from.outbox_bytes <= room_bytes / 2 && !from.blocked.is_empty() {
             self.roomy.insert(stream);
         }
-        Some(response)
+        Some((bytes, response))
     }
 
     /// Whether a stream has room for more. As long as it has none its client should not be asked for
@@ -408,8 +444,13 @@ impl Watches {
                 let matched = self.matched(&tree, false, &rows, store)?;
                 let through = matched.through.unwrap_or(through);
                 for (_, watcher) in furthest.into_iter().filter(|(next, _)| *next <= through) {
-                    let places = matched.told.get(&(0, watcher)).map_or(&[][..], Vec::as_slice);
-                    self.catch_up(watcher, &matched.events, places, through, current);
+                    self.catch_up(
+                        watcher,
+                        &matched.events,
+                        matched.told_to(watcher),
+                        through,
+                        current,
+                    );
                 }
             }
             Changes::Compacted(compacted) => {
@@ -425,16 +466,16 @@ impl Watches {
         &mut self,
         watcher: u64,
         events: &[Pair],
-        places: &[usize],
+        told: &[Telling],
         through: i64,
         current: i64,
     ) {
         let one = &self.watchers[&watcher];
-        let has_room = places.is_empty() || self.has_room(one.stream);
+        let has_room = told.is_empty() || self.has_room(one.stream);
         self.displace(watcher);
         if has_room {
-            if !places.is_empty() {
-                self.tell_events(watcher, current, events, places);
+            if !told.is_empty() {
+                self.tell_events(watcher, current, events, told);
             }
             if let Some(one) = self.watchers.get_mut(&watcher) {
                 one.next = through + 1 + i64::from(bug!("a-watch-that-catches-up-skips-one"));
@@ -454,12 +495,12 @@ impl Watches {
         rows: &[(Revision, Row)],
         store: &Store,
     ) -> Result<Matched, KvError> {
-        let mut told: BTreeMap<(i64, u64), Vec<usize>> = BTreeMap::new();
+        let mut told = Vec::new();
         let mut kept: Vec<(Revision, &Row)> = Vec::new();
         let mut asked = Vec::new(); // places of those whose pair before is wanted
-        let (mut pairs, mut last, mut through) = (0, 0, None);
+        let (mut last, mut through) = (0, None);
         for (revision, row) in rows {
-            if STEP_PAIRS_MAX <= pairs && last < revision.main {
+            if STEP_PAIRS_MAX <= told.len() && last < revision.main {
                 through = Some(last);
                 break;
             }
@@ -474,9 +515,8 @@ impl Watches {
                 if one.wants(revision.main, kind) {
                     is_wanted = true;
                     is_prev_wanted |= one.prev_kv;
-                    pairs += 1;
-                    let group = if one_by_one { revision.main } else { 0 };
-                    told.entry((group, watcher)).or_default().push(kept.len());
+                    let revision = if one_by_one { revision.main } else { 0 };
+                    told.push(Telling { revision, watcher, place: kept.len() });
                 }
             });
             if is_prev_wanted {
@@ -501,57 +541,56 @@ impl Watches {
                 events[place].whole = Some(Arc::new(whole));
             }
         }
+        told.sort_unstable();
         Ok(Matched { events, told, through })
     }
 
     /// Tells synced watchers each revision in a response of its own. One whose stream has no room
     /// any more goes on from there later.
     fn tell_each_revision(&mut self, matched: &Matched) {
-        for ((revision, watcher), places) in &matched.told {
-            let one = &self.watchers[watcher];
+        for told in matched
+            .told
+            .chunk_by(|one, next| (one.revision, one.watcher) == (next.revision, next.watcher))
+        {
+            let Telling { revision, watcher, .. } = told[0];
+            let one = &self.watchers[&watcher];
             if one.place != Place::Synced {
                 continue; // since an earlier revision
             }
             if self.has_room(one.stream) {
-                self.tell_events(*watcher, *revision, &matched.events, places);
+                self.tell_events(watcher, revision, &matched.events, told);
             } else {
-                self.displace(*watcher);
-                self.block(*watcher);
+                self.displace(watcher);
+                self.block(watcher);
             }
-            if let Some(one) = self.watchers.get_mut(watcher) {
+            if let Some(one) = self.watchers.get_mut(&watcher) {
                 one.next = revision + i64::from(one.place == Place::Synced);
             }
         }
     }
 
     /// Puts events into the watcher's stream, in fragments if need be.
-    fn tell_events(&mut self, watcher: u64, revision: i64, events: &[Pair], places: &[usize]) {
+    fn tell_events(&mut self, watcher: u64, revision: i64, events: &[Pair], told: &[Telling]) {
         let Some(one) = self.watchers.get_mut(&watcher) else { return };
         one.is_quiet = false;
-        let (stream, watch_id) = (one.stream, one.id);
+        let (stream, watch_id, prev_kv) = (one.stream, one.id, one.prev_kv);
         let bytes_max = if one.fragment { self.limits.response_bytes_max } else { usize::MAX };
         let mut response = WatchResponse { revision, watch_id, ..WatchResponse::default() };
         let mut response_bytes = RESPONSE_BYTES;
-        let mut parts = Vec::new();
-        for place in places {
+        for Telling { place, .. } in told {
             let Pair { bare, whole } = &events[*place];
-            let event = whole.as_ref().filter(|_| one.prev_kv).unwrap_or(bare);
+            let event = whole.as_ref().filter(|_| prev_kv).unwrap_or(bare);
             let bytes = event.bytes();
             if !response.events.is_empty() && bytes_max < response_bytes + bytes {
                 let rest = WatchResponse { revision, watch_id, ..WatchResponse::default() };
-                parts.push(WatchResponse {
-                    fragment: true,
-                    ..std::mem::replace(&mut response, rest)
-                });
+                let part = std::mem::replace(&mut response, rest);
+                self.tell(stream, WatchResponse { fragment: true, ..part });
                 response_bytes = RESPONSE_BYTES;
             }
             response_bytes += bytes;
             response.events.push(Arc::clone(event));
         }
-        parts.push(response);
-        for part in parts {
-            self.tell(stream, part);
-        }
+        self.tell(stream, response);
     }
 
     fn tell(&mut self, stream: StreamId, response: WatchResponse) {

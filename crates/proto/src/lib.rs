@@ -58,7 +58,7 @@ pub mod health {
     include!("gen/grpc.health.v1.rs");
 }
 
-/// What Quorate offers beside etcd's API: autopilot.
+/// What Quorate offers beside etcd's API: autopilot, and the log as it is applied.
 pub mod quoratepb {
     #![allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::pedantic)]
     #![allow(rustdoc::all)]

@@ -1,201 +1,294 @@
-//! What was applied lately, in order, for whoever follows it: copies that only serve reads, logs for
-//! people, other systems. The same whichever engine runs, since it stands above the machine's entries.
+//! What was applied, in order, for whoever follows it: copies that only serve reads, logs for people,
+//! other systems. The same whichever engine runs, and straight from the log.
 //!
 //! ```text
-//! first - 1 <= place of a subscriber <= last        kept: first..=last
+//! mark <= place of a subscriber          told next: what follows it, up to what is applied
 //! ```
-//! Nothing is kept for a single subscriber: it has a place, and asks for what comes after it. So one
-//! that is slow holds up nobody and takes no memory; in the end the feed has passed it by, and it is
-//! told so. It then takes the state as it is, and goes on from the index that the state stands for. One
-//! that lost its connection goes on from its place in the same way.
+//! Nothing is kept for a subscriber: it has a place, and asks for what comes after it. So one that is
+//! slow holds up nobody and takes no memory; in the end compaction has passed it by, and it is told so.
+//! It then takes the state as it is, and goes on from the index that the state stands for. One that
+//! lost its connection goes on from its place, at any member.
 //!
-//! A subscriber has no vote and no part in any quorum. Only what is applied is here, and that is
+//! A subscriber has no vote and no part in any quorum. Only what is applied here is told, and that is
 //! committed: nothing that was told is ever taken back.
+//!
+//! Source: ZAB contract O.4.
 
-use std::collections::VecDeque;
+use bytes::Bytes;
+use quorate_raft::{ChangeWireError, Entries, Entry, EntryType, decode_conf_change};
+use quorate_types::{Index, Term};
 
-use quorate_types::Index;
+use crate::storage::LogInMemory;
+use crate::{EnvelopeError, FIRST, open, open_change};
 
-use crate::Applying;
+/// Entries told at once: each is copied on the thread that all requests share.
+const COUNT_MAX: u64 = 512;
 
-/// What each entry takes besides its command.
-const ENTRY_BYTES: u64 = 64;
-
-/// The newest applied entries of one replica.
-#[derive(Clone, Debug)]
-pub struct Feed {
-    entries: VecDeque<Applying>,
-    bytes: u64,
-    last: Index,
-    bytes_max: u64,
-    count_max: usize,
+/// How far a subscriber was told everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The last entry it was told of.
+    pub index: Index,
+    /// The stamp of that entry, if it knows it: then it is told nothing of a log in which another one
+    /// stands there.
+    pub stamp: Option<u64>,
 }
 
 /// Why there is nothing to tell from a place on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FeedError {
-    /// The feed has passed it by: take the state, and go on from there.
-    #[error("what follows {after} is no longer kept; the first entry that is stands at {first}")]
+    /// What comes next is compacted: take the state, and go on from there.
+    #[error("what follows {after} is compacted; the first entry that is kept stands at {first}")]
     PassedBy {
         /// The place that was asked from.
         after: Index,
         /// The first entry that is kept, or would be the next.
         first: Index,
     },
-    /// It is a place that this replica has not reached.
-    #[error("{after} is not applied here yet; the last entry that is stands at {last}")]
-    NotThere {
+    /// It is the place in another log.
+    #[error("the entry at {index} is another one ({found:#x}) than was followed ({wanted:#x})")]
+    OtherLog {
         /// The place that was asked from.
-        after: Index,
-        /// The last entry that is applied.
-        last: Index,
+        index: Index,
+        /// The stamp of the entry that stands there.
+        found: u64,
+        /// The stamp of the one that the subscriber was told of.
+        wanted: u64,
     },
 }
 
-impl Feed {
-    /// An empty feed behind `applied`, which keeps up to `bytes_max` bytes and `count_max` entries.
-    pub fn new(applied: Index, bytes_max: u64, count_max: usize) -> Self {
-        Feed { entries: VecDeque::new(), bytes: 0, last: applied, bytes_max, count_max }
-    }
+/// What an applied entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A command, as it was proposed.
+    Command(Bytes),
+    /// Nothing: a new leader's first, or a change of membership that came to nothing.
+    Empty,
+    /// A change of membership, in the machine's bytes. Nothing for one that the engine made itself, as
+    /// when it leaves a joint membership.
+    Change(Option<Bytes>),
+}
 
-    /// The machine has applied this.
-    ///
-    /// # Panics
-    ///
-    /// If it is not the next one: machines apply without gaps.
-    pub fn push(&mut self, entry: Applying) {
-        assert!(entry.index() == self.last.next(), "entries are applied in order");
-        self.last = entry.index();
-        self.bytes += bytes_of(&entry);
-        self.entries.push_back(entry);
-        while self.bytes_max < self.bytes || self.count_max < self.entries.len() {
-            let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= bytes_of(&oldest);
-        }
-    }
+/// Why an applied entry cannot be read. It then cannot be applied either.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContentError {
+    /// It holds no command.
+    #[error(transparent)]
+    Command(#[from] EnvelopeError),
+    /// It holds no change of membership.
+    #[error(transparent)]
+    Change(#[from] ChangeWireError),
+}
 
-    /// The state was replaced by one that stands for everything up to `applied`.
-    pub fn restart(&mut self, applied: Index) {
-        self.entries.clear();
-        (self.bytes, self.last) = (0, applied);
-    }
-
-    /// The last entry that is applied.
-    pub fn last(&self) -> Index {
-        self.last
-    }
-
-    /// The first entry that is kept, or the one that will be.
-    pub fn first(&self) -> Index {
-        self.last.next() - self.entries.len() as u64
-    }
-
-    /// What comes after a place, as many entries as take `bytes_max`, and at least one if there is one.
-    /// None means that the subscriber has everything so far.
+impl Content {
+    /// What an entry of the log holds.
     ///
     /// # Errors
     ///
-    /// [`FeedError`] when what follows is not kept, or the place lies ahead.
-    pub fn after(&self, place: Index, bytes_max: u64) -> Result<Vec<Applying>, FeedError> {
-        let first = self.first();
-        if place.next() < first {
-            return Err(FeedError::PassedBy { after: place, first });
-        }
-        if self.last < place {
-            return Err(FeedError::NotThere { after: place, last: self.last });
-        }
-        let mut bytes = 0;
-        let mut entries = Vec::new();
-        for entry in self.entries.range((place.next() - first) as usize..) {
-            bytes += bytes_of(entry);
-            if bytes_max < bytes && !entries.is_empty() {
-                break;
+    /// When a newer release wrote it.
+    pub fn of(entry: &Entry) -> Result<Content, ContentError> {
+        Ok(match (entry.entry_type(), &entry.data) {
+            (EntryType::Normal, Some(data)) if !data.is_empty() => {
+                Content::Command(open(data.clone())?.1)
             }
-            entries.push(entry.clone());
-        }
-        Ok(entries)
+            (EntryType::Normal, _) => Content::Empty,
+            (kind @ (EntryType::ConfChange | EntryType::ConfChangeV2), _) => {
+                let change = decode_conf_change(kind, entry.payload())?;
+                match open_change(change.as_v2().context) {
+                    // A leader that did not judge it appended it.
+                    Some((_, judged, _)) if judged != entry.term => Content::Empty,
+                    opened => Content::Change(opened.map(|(_, _, bytes)| bytes)),
+                }
+            }
+        })
     }
 }
 
-fn bytes_of(entry: &Applying) -> u64 {
-    let content = match entry {
-        Applying::Command { entry, .. } => entry.len() as u64,
-        // Members are few.
-        Applying::Empty { .. } | Applying::Membership { .. } => 0,
-    };
-    content + ENTRY_BYTES
+/// What follows `place` in `log`, of which everything up to `applied` is.
+pub(crate) fn after(
+    log: &LogInMemory,
+    applied: Index,
+    place: Place,
+    bytes_max: u64,
+) -> Result<Entries, FeedError> {
+    let mut after = place.index;
+    // What a cluster is founded with stands in no log.
+    if after == Index(0) && log.mark() == FIRST.0 {
+        after = FIRST.0;
+    }
+    if after < log.mark() {
+        return Err(FeedError::PassedBy { after, first: log.mark().next() });
+    }
+    // An entry may be applied, and not in this log: its write is under way.
+    let end = applied.min(log.last());
+    if end < after {
+        return Ok(Entries::default());
+    }
+    if let (Some(wanted), Some(Term(found))) = (place.stamp, log.stamp(after))
+        && found != wanted
+    {
+        return Err(FeedError::OtherLog { index: after, found, wanted });
+    }
+    if end == after {
+        return Ok(Entries::default());
+    }
+    let end = end.min(after + COUNT_MAX);
+    Ok(log.slice(after.next(), end.next(), bytes_max))
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use quorate_types::Term;
+    use quorate_types::Mark;
 
     use super::*;
+    use crate::Initial;
 
-    fn command(index: u64, bytes: usize) -> Applying {
-        let entry = Bytes::from(vec![index as u8; bytes]);
-        Applying::Command { index: Index(index), term: Term(1), entry }
+    /// A log after 4@1 with these entries of ten bytes.
+    fn log(entries: &[(u64, u64)]) -> LogInMemory {
+        let mark = Mark { index: Index(4), stamp: 1, ..Mark::default() };
+        let entry = |&(index, term): &(u64, u64)| {
+            let data = Some(Bytes::from(vec![index as u8; 10]));
+            Entry { index: Index(index), term: Term(term), data, ..Entry::default() }
+        };
+        let entries = entries.iter().map(entry).collect();
+        LogInMemory::new(&Initial { mark, entries, applied: Index(4), ..Initial::default() })
+            .unwrap()
     }
 
-    fn feed(bytes_max: u64, count_max: usize) -> Feed {
-        let mut feed = Feed::new(Index(1), bytes_max, count_max);
-        for index in 2..=9 {
-            feed.push(command(index, 10));
-        }
-        feed
+    fn at(index: u64) -> Place {
+        Place { index: Index(index), stamp: None }
     }
 
-    fn told(feed: &Feed, after: u64, bytes_max: u64) -> Result<Vec<u64>, FeedError> {
-        let entries = feed.after(Index(after), bytes_max)?;
-        Ok(entries.iter().map(|entry| entry.index().0).collect())
-    }
-
-    #[test]
-    fn a_subscriber_is_told_everything_after_its_place_once_and_in_order() {
-        let mut feed = feed(u64::MAX, usize::MAX);
-        for (after, bytes_max, want) in [
-            (1, u64::MAX, &[2, 3, 4, 5, 6, 7, 8, 9][..]),
-            (6, u64::MAX, &[7, 8, 9]),
-            (6, 2 * (10 + ENTRY_BYTES), &[7, 8]),
-            (6, 0, &[7]), // always one
-            (9, u64::MAX, &[]),
-        ] {
-            assert_eq!(told(&feed, after, bytes_max).as_deref(), Ok(want), "after {after}");
-        }
-        let not_there = FeedError::NotThere { after: Index(10), last: Index(9) };
-        assert_eq!(told(&feed, 10, 0), Err(not_there));
-        // It goes on from where it was.
-        feed.push(command(10, 1));
-        assert_eq!(told(&feed, 9, 0), Ok(vec![10]));
+    fn told(
+        log: &LogInMemory,
+        applied: u64,
+        place: Place,
+        bytes_max: u64,
+    ) -> Result<Vec<u64>, FeedError> {
+        let entries = after(log, Index(applied), place, bytes_max)?;
+        Ok(entries.iter().map(|entry| entry.index.0).collect())
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_who_is_passed_by_is_told() {
-        for (feed, first) in [
-            (feed(u64::MAX, 3), 7),
-            (feed(2 * (10 + ENTRY_BYTES), usize::MAX), 8),
-            (feed(0, 3), 10), // nothing fits
+    fn a_subscriber_is_told_what_is_applied_after_its_place() {
+        let log = log(&[(5, 1), (6, 1), (7, 2), (8, 2)]);
+        for (applied, place, bytes_max, want) in [
+            (8, 4, u64::MAX, &[5, 6, 7, 8][..]),
+            (7, 4, u64::MAX, &[5, 6, 7]), // not what may still be replaced
+            (8, 6, u64::MAX, &[7, 8]),
+            (8, 6, 0, &[7]), // always one
+            (8, 8, u64::MAX, &[]),
+            (8, 9, u64::MAX, &[]),  // it is ahead of this member
+            (9, 7, u64::MAX, &[8]), // the last one's write is under way
+            (9, 8, u64::MAX, &[]),
         ] {
-            assert_eq!((feed.first(), feed.last()), (Index(first), Index(9)));
-            for after in 0..first - 1 {
-                let passed_by = FeedError::PassedBy { after: Index(after), first: Index(first) };
-                assert_eq!(told(&feed, after, 0), Err(passed_by));
+            let found = told(&log, applied, at(place), bytes_max);
+            assert_eq!(found.as_deref(), Ok(want), "after {place} with {applied} applied");
+        }
+    }
+
+    #[test]
+    fn one_answer_is_bounded_in_count() {
+        let entries: Vec<_> = (5..5 + 3 * COUNT_MAX).map(|index| (index, 1)).collect();
+        let log = log(&entries);
+        let (mut place, mut pieces) = (4, Vec::new());
+        loop {
+            let piece = told(&log, log.last().0, at(place), u64::MAX).unwrap();
+            let Some(last) = piece.last() else { break };
+            place = *last;
+            pieces.push(piece.len() as u64);
+        }
+        assert_eq!((place, pieces.as_slice()), (log.last().0, &[COUNT_MAX; 3][..]));
+    }
+
+    #[test]
+    fn who_is_passed_by_and_who_followed_another_log_is_told() {
+        let mut log = log(&[(5, 1), (6, 1), (7, 2)]);
+        log.compact(Index(6));
+        let passed_by = |after| FeedError::PassedBy { after: Index(after), first: Index(7) };
+        let other =
+            |index, found, wanted| FeedError::OtherLog { index: Index(index), found, wanted };
+        for (index, stamp, want) in [
+            (0, None, Err(passed_by(0))),
+            (5, None, Err(passed_by(5))),
+            (5, Some(1), Err(passed_by(5))),
+            (6, Some(1), Ok(vec![7])), // the mark has a stamp as well
+            (6, Some(2), Err(other(6, 1, 2))),
+            (7, Some(2), Ok(vec![])),
+            (7, Some(1), Err(other(7, 2, 1))),
+            (8, Some(1), Ok(vec![])), // not here yet, so nobody can say
+        ] {
+            let found = told(&log, 7, Place { index: Index(index), stamp }, u64::MAX);
+            assert_eq!(found, want, "after {index}@{stamp:?}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_from_the_beginning_begins_behind_the_founding() {
+        let (mark, hard_state) = crate::first_log(crate::Engine::Raft);
+        let entry = Entry { index: Index(2), term: Term(2), ..Entry::default() };
+        let initial = Initial {
+            mark,
+            entries: vec![entry],
+            hard_state: crate::HardState::decode(hard_state).unwrap(),
+            applied: FIRST.0,
+            ..Initial::default()
+        };
+        let log = LogInMemory::new(&initial).unwrap();
+        for place in [0, 1] {
+            assert_eq!(told(&log, 2, at(place), u64::MAX), Ok(vec![2]), "after {place}");
+        }
+    }
+
+    #[test]
+    fn what_an_entry_holds_is_read_as_it_is_applied() {
+        use bytes::BytesMut;
+        use quorate_raft::{AnyConfChange, ConfChange, ConfChangeType};
+        use quorate_types::NodeId;
+
+        use crate::{RequestId, seal, seal_change};
+
+        let mut command = BytesMut::new();
+        seal(RequestId(7), &mut command);
+        command.extend_from_slice(b"put");
+        let change = |judged: Option<u64>| {
+            let mut context = BytesMut::new();
+            if let Some(judged) = judged {
+                seal_change(RequestId(7), Term(judged), &mut context);
+                context.extend_from_slice(b"add");
             }
-            assert!(told(&feed, first - 1, 0).is_ok());
+            let change = ConfChange {
+                change_type: ConfChangeType::AddNode,
+                node_id: NodeId(4),
+                context: context.freeze(),
+                ..ConfChange::default()
+            };
+            AnyConfChange::V1(change)
+        };
+        let entry = |kind: Option<EntryType>, data: Option<Bytes>| Entry {
+            index: Index(5),
+            term: Term(3),
+            kind,
+            data,
+        };
+        let of_change = |judged| {
+            let (kind, data) = quorate_raft::encode_conf_change(&change(judged));
+            entry(Some(kind), data)
+        };
+        let add = || Content::Change(Some(Bytes::from_static(b"add")));
+        for (entry, want) in [
+            (entry(None, Some(command.freeze())), Content::Command(Bytes::from_static(b"put"))),
+            (entry(None, Some(Bytes::new())), Content::Empty),
+            (entry(None, None), Content::Empty),
+            (of_change(Some(3)), add()),
+            (of_change(Some(2)), Content::Empty), // judged by another leader
+            (of_change(None), Content::Change(None)),
+        ] {
+            assert_eq!(Content::of(&entry), Ok(want), "{entry:?}");
         }
-    }
-
-    #[test]
-    fn a_state_that_is_received_begins_a_feed_anew() {
-        let mut feed = feed(u64::MAX, usize::MAX);
-        feed.restart(Index(50));
-        assert_eq!((feed.first(), feed.last()), (Index(51), Index(50)));
-        let passed_by = FeedError::PassedBy { after: Index(9), first: Index(51) };
-        assert_eq!(told(&feed, 9, 0), Err(passed_by));
-        assert_eq!(told(&feed, 50, 0), Ok(vec![]));
-        feed.push(command(51, 1));
-        assert_eq!(told(&feed, 50, 0), Ok(vec![51]));
+        let newer = Content::of(&entry(None, Some(Bytes::from_static(b"\xff12345678"))));
+        assert!(matches!(newer, Err(ContentError::Command(_))), "{newer:?}");
     }
 }

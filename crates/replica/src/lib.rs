@@ -40,7 +40,7 @@ pub use envelope::{
 pub use event::{
     Applying, Effects, Event, Fatal, Initial, Note, ReadFailure, ReadId, Refusal, Write, WriteId,
 };
-pub use feed::{Feed, FeedError};
+pub use feed::{Content, ContentError, FeedError, Place};
 pub use message::{Asked, Message, MessageError, speaks_for};
 pub use replica::{Glance, Reach, Replica, StartError, Status};
 pub use start::{

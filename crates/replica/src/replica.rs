@@ -1,12 +1,12 @@
 //! The replica itself: one event in, all effects out, whichever engine it runs.
 
-use quorate_raft::{ConfState, Role};
+use quorate_raft::{ConfState, Entries, Role};
 use quorate_types::{Index, NodeId, Term};
 
 use crate::core::Core;
 use crate::raft::OnRaft;
 use crate::zab::OnZab;
-use crate::{Config, ConfigError, Effects, Engine, Event, Fatal, Initial};
+use crate::{Config, ConfigError, Effects, Engine, Event, Fatal, FeedError, Initial, Place, feed};
 
 /// Rounds of engine work taken in one turn; what is left waits for the next call.
 const ROUNDS_MAX: usize = 16;
@@ -258,6 +258,24 @@ impl Replica {
     /// is no less: two that are equal stand for the same membership, as long as the replica runs.
     pub fn membership_index(&self) -> Index {
         self.core.membership_index
+    }
+
+    /// What it applied after `place`, for whoever follows that, in order and without gaps: as many
+    /// entries as are encoded in `bytes_max`, but no more than some hundreds, and at least one if there
+    /// is one. None mean that all has been told so far, or that the place is one that it has not
+    /// reached. [`Content`](crate::Content) reads them.
+    ///
+    /// It costs a copy of each entry without its bytes, and is the log of either engine.
+    ///
+    /// # Errors
+    ///
+    /// [`FeedError`] when what comes next is compacted, or the place is in another log.
+    pub fn applied_after(&self, place: Place, bytes_max: u64) -> Result<Entries, FeedError> {
+        let log = match &self.engine {
+            Running::Raft(raft) => raft.log(),
+            Running::Zab(zab) => zab.log(),
+        };
+        feed::after(log, self.core.applied, place, bytes_max)
     }
 
     /// Asserts what holds between any two calls.

@@ -13,8 +13,8 @@ use quorate_raft::{
     ConfChangeV2, ConfState, Entry, Role, Snapshot, SnapshotMetadata,
 };
 use quorate_replica::{
-    Applying, Config, Effects, Engine, Event, FIRST, HardState, Initial, Message, ReadId, Refusal,
-    Replica, RequestId, Write, first_log, open, seal,
+    Applying, Config, Content, Effects, Engine, Event, FIRST, FeedError, HardState, Initial,
+    Message, Place, ReadId, Refusal, Replica, RequestId, Write, first_log, open, seal,
 };
 use quorate_types::{Index, Mark, NodeId, Term};
 
@@ -135,6 +135,16 @@ struct World {
     changes: usize,
     restarts: usize,
     healed: bool,
+    follower: Follower,
+}
+
+/// Somebody who follows what is applied, now at one node, now at another.
+#[derive(Default)]
+struct Follower {
+    place: Place,
+    looks: usize,
+    told: usize,
+    passed_by: usize,
 }
 
 fn config(engine: Engine, id: NodeId, seed: u64) -> Config {
@@ -200,6 +210,7 @@ impl World {
             changes: 0,
             restarts: 0,
             healed: false,
+            follower: Follower::default(),
         };
         for at in 0..world.nodes.len() {
             world.restart(at);
@@ -556,6 +567,37 @@ impl World {
         }
     }
 
+    /// The follower takes what there is at the node where it is.
+    fn follow(&mut self) {
+        let Follower { place, looks, told, passed_by } = &mut self.follower;
+        *looks += 1;
+        let at = *looks / 100 % self.nodes.len();
+        let Some(replica) = &self.nodes[at].replica else { return };
+        match replica.applied_after(*place, 100) {
+            Ok(entries) => {
+                for entry in &entries {
+                    let founding = if place.index == Index(0) { FIRST.0 } else { place.index };
+                    assert_eq!(entry.index, founding.next(), "seed {}: a gap", self.seed);
+                    let request = match Content::of(entry).unwrap() {
+                        Content::Command(_) => Some(open(entry.data.clone().unwrap()).unwrap().0),
+                        Content::Empty | Content::Change(_) => None,
+                    };
+                    let heard = (self.engine.era(entry.term.0), request);
+                    let applied = self.committed.get(&entry.index);
+                    assert_eq!(applied, Some(&heard), "seed {}: told of another", self.seed);
+                    *place = Place { index: entry.index, stamp: Some(entry.term.0) };
+                    *told += 1;
+                }
+            }
+            Err(FeedError::PassedBy { first, .. }) => {
+                assert!(place.index.next() < first);
+                *place = Place { index: first.prev(), stamp: None };
+                *passed_by += 1;
+            }
+            Err(other) => panic!("seed {}: {other}", self.seed),
+        }
+    }
+
     fn leaders(&self) -> usize {
         let live = self.nodes.iter().filter_map(|node| node.replica.as_ref());
         live.filter(|replica| replica.glance().role == Role::Leader).count()
@@ -564,12 +606,10 @@ impl World {
 
 fn run(engine: Engine, seed: u64, size: u64) -> World {
     let mut world = World::new(engine, seed, size);
-    for _ in 0..6000 {
+    for step in 0..12_000 {
+        world.healed = 6000 <= step;
         world.step();
-    }
-    world.healed = true;
-    for _ in 0..6000 {
-        world.step();
+        world.follow();
     }
     // Everything in flight comes to its end.
     for _ in 0..400 {
@@ -616,6 +656,7 @@ fn promises_hold_with_the_second_engine() {
 fn promises_hold(engine: Engine) {
     let (mut acknowledged, mut reads, mut snapshots, mut restarts) = (0, 0, 0, 0);
     let (mut halfway, mut changes) = (0, 0);
+    let (mut told, mut passed_by) = (0, 0);
     for seed in seeds() {
         let size = if seed % 4 == 0 { 5 } else { 3 };
         let world = run(engine, seed, size);
@@ -644,6 +685,8 @@ fn promises_hold(engine: Engine) {
         restarts += world.restarts;
         halfway += world.halfway;
         changes += world.changes;
+        told += world.follower.told;
+        passed_by += world.follower.passed_by;
     }
     // A run in which nothing happened shows nothing.
     assert!(4000 < acknowledged, "{acknowledged} requests");
@@ -651,6 +694,8 @@ fn promises_hold(engine: Engine) {
     assert!(10 < snapshots, "{snapshots} snapshots installed");
     assert!(100 < restarts, "{restarts} restarts");
     assert!(3 < halfway, "{halfway} crashes amid an installation");
+    assert!(2000 < told, "{told} entries told");
+    assert!(10 < passed_by, "the follower was passed by {passed_by} times");
     match engine {
         Engine::Raft => assert!(100 < changes, "{changes} membership changes"),
         Engine::Zab => assert_eq!(changes, 0, "its membership is fixed"),

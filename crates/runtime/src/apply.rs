@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, SLOW_APPLY};
 use crate::node::{Answer, FatalError};
 use crate::peers::agree;
 use crate::progress::Progress;
+use crate::revisions::Revisions;
 use crate::snapshot::{Source, described};
 use crate::waiters::Waiters;
 
@@ -91,6 +92,7 @@ pub(crate) struct Applier {
     pub(crate) lock: Arc<File>,
     pub(crate) done: mpsc::UnboundedSender<Done>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) revisions: Arc<Revisions>,
 }
 
 impl Applier {
@@ -248,6 +250,8 @@ impl Applier {
             let may_differ = members_changed || applied.members_changed;
             let from = done;
             done += applied.responses.len();
+            let indices = entries[from..done].iter().map(|entry| entry.index);
+            self.revisions.on_applied(indices.zip(applied.revisions));
             let answers = requests[from..done]
                 .iter()
                 .zip(applied.responses)
@@ -316,6 +320,7 @@ impl Applier {
         let replaced = self.state_file.replace(&self.store, &snapshot.metadata);
         self.metrics.installing.set(0);
         replaced.map_err(FatalError::Machine)?;
+        self.revisions.restart(self.store.applied().index, self.store.revision());
         Ok(Some(Done::Installed(self.store.membership())))
     }
 }

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_kv::{Command, MemberChange, Members};
 use quorate_net::{Net, NetEvent, PeerStatus, RefusedBy};
-use quorate_raft::Role;
+use quorate_raft::{Entries, Role};
 use quorate_replica as replica;
 use quorate_replica::{
-    Asked, Effects, Engine, Event, LogWrite, Message, ReadFailure, ReadId, Refusal, Replica,
-    RequestId, Step, Write, Writing, speaks_for,
+    Asked, Effects, Engine, Event, FeedError, LogWrite, Message, Place, ReadFailure, ReadId,
+    Refusal, Replica, RequestId, Step, Write, Writing, speaks_for,
 };
 use quorate_types::{Index, NodeId};
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +49,8 @@ pub(crate) enum Call {
     Standing(oneshot::Sender<Option<Standing>>),
     /// A linearizable read.
     Read(oneshot::Sender<Result<(), ReadFailure>>),
+    /// What is applied after a place, in as many bytes.
+    Follow(Place, u64, oneshot::Sender<Result<Entries, FeedError>>),
     /// Hand leadership to a node.
     Transfer(NodeId),
     /// Hand leadership to whoever is best prepared, if this node leads.
@@ -187,6 +189,10 @@ impl Driver {
                 let read = ReadId(self.next_read);
                 self.reads.insert(read, answer);
                 self.on_event(Event::Read(read))
+            }
+            Call::Follow(place, bytes_max, answer) => {
+                let _ = answer.send(self.replica.applied_after(place, bytes_max));
+                Ok(())
             }
             Call::Transfer(target) => self.on_event(Event::Transfer(target)),
             Call::HandOver => self.on_event(Event::HandOver),

@@ -13,12 +13,13 @@ use quorate_net::{HttpConnection, Net};
 use quorate_replica::{Engine, Fatal, ReadFailure, Refusal, RequestId, RequestIds, seal};
 use quorate_types::{Index, Life, NodeId, Term};
 use quorate_wal::WalError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::board::Board;
 use crate::drive::Call;
 use crate::machine::StateFile;
 use crate::metrics::Metrics;
+use crate::revisions::Revisions;
 use crate::waiters::Waiters;
 
 /// Wait before a change of members is asked for again that found another under way.
@@ -59,6 +60,8 @@ pub struct NodeConfig {
     pub cache_bytes: usize,
     /// Requests that wait for their answer, over which further ones are refused as busy.
     pub requests_max: usize,
+    /// Who follow what is applied at one time, over which further ones are refused as busy.
+    pub followers_max: usize,
     /// Connections of peers at one time.
     pub peer_connections_max: usize,
     /// Connections to the peer port at one time by who has not said who it is.
@@ -84,6 +87,7 @@ impl NodeConfig {
             request_bytes_max: 1536 * 1024,
             cache_bytes: 64 << 20,
             requests_max: 20_000,
+            followers_max: 64,
             peer_connections_max: 256,
             peer_strangers_max: 64,
         }
@@ -104,6 +108,10 @@ pub(crate) struct Inner {
     pub(crate) state_file: Arc<StateFile>,
     /// The directory's lock, for who is about to write in it.
     pub(crate) lock: Weak<File>,
+    pub(crate) engine: Engine,
+    pub(crate) revisions: Arc<Revisions>,
+    /// One permit for each that may follow what is applied.
+    pub(crate) followers: Arc<Semaphore>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
     pub(crate) ids: Mutex<RequestIds>,
     pub(crate) net: Net,

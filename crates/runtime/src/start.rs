@@ -35,7 +35,7 @@ use quorate_replica::{
 use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::board::Board;
 use crate::drive::Driver;
@@ -44,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::node::{Inner, Node, NodeConfig, OTHER_LIFE, REMOVED};
 use crate::peers::{Peers, is_other_life, known_lives};
 use crate::progress::Progress;
+use crate::revisions::Revisions;
 use crate::room::Room;
 use crate::snapshot::{self, Receiver, Sender};
 use crate::waiters::Waiters;
@@ -466,6 +467,7 @@ fn run(
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     let store = Arc::new(store);
     let waiters = Arc::new(Waiters::new(config.requests_max));
+    let revisions = Arc::new(Revisions::new(store.applied().index, store.revision()));
 
     // The loop and the connections to peers share one thread: a message costs no change of threads.
     let spawner = Handle::current();
@@ -539,6 +541,7 @@ fn run(
         lock: Arc::clone(&lock),
         done: done_sender,
         progress,
+        revisions: Arc::clone(&revisions),
     };
 
     let weak_lock = Arc::downgrade(&lock);
@@ -577,6 +580,9 @@ fn run(
             store,
             state_file,
             lock: weak_lock,
+            engine: config.engine,
+            revisions,
+            followers: Arc::new(Semaphore::new(config.followers_max)),
             waiters,
             ids: Mutex::new(RequestIds::new(config.node, started_ms)),
             net,

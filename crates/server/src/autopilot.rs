@@ -5,11 +5,15 @@
 //! site             what the engine needs of this member: how things stand, changes, a transfer
 //! telling          what it did and left undone and why: in the log, and counted
 //! answers          what operators see and set
+//! explaining       what the next round would do
+//! orders           what operators have done by hand
 //! ```
 //! What is decided is decided in the crate `autopilot`; what a change needs is judged where it is
 //! proposed (`membership.rs`). Nothing here is on the way of a request.
 
 pub(crate) mod answers;
+mod explaining;
+mod orders;
 mod site;
 pub(crate) mod telling;
 
@@ -18,8 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_autopilot::{
-    Autopilot, ConfigError, OptionError, Options, PolicyPromoter, Settings, Signal, Span, State,
-    Strictness,
+    Autopilot, ConfigError, OptionError, Options, Outlook, PolicyPromoter, Settings, Signal, Span,
+    State, Strictness,
 };
 use quorate_kv::{Command, Setting};
 use quorate_runtime::TokioHost;
@@ -69,7 +73,6 @@ pub(crate) struct Pilot {
 /// One reign of this member.
 struct Office {
     term: Term,
-    strictness: Strictness,
     autopilot: Autopilot,
     site: Arc<Site>,
 }
@@ -79,6 +82,8 @@ pub(crate) struct Picture {
     pub(crate) state: Arc<State>,
     pub(crate) age: Duration,
     pub(crate) states_count: u64,
+    pub(crate) rounds_count: u64,
+    pub(crate) is_paused: bool,
 }
 
 impl Pilot {
@@ -109,7 +114,12 @@ impl Pilot {
         promoted.insert(id);
     }
 
-    /// Whether autopilot has given a member its vote, on this member and since it started.
+    fn not_promoted(&self, id: NodeId) {
+        let mut promoted = self.promoted.lock().unwrap_or_else(PoisonError::into_inner);
+        promoted.remove(&id);
+    }
+
+    /// Whether autopilot has given a member its vote, or is about to, on this member and since it started.
     pub(crate) fn has_promoted(&self, id: u64) -> bool {
         let promoted = self.promoted.lock().unwrap_or_else(PoisonError::into_inner);
         promoted.contains(&NodeId(id))
@@ -122,19 +132,57 @@ impl Pilot {
         let state = office.autopilot.get_state();
         let (made, states_count) = office.site.notified()?;
         let age = Instant::now().saturating_duration_since(made);
-        (!state.servers.is_empty()).then_some(Picture { state, age, states_count })
+        (!state.servers.is_empty()).then_some(Picture {
+            state,
+            age,
+            states_count,
+            rounds_count: office.autopilot.round_count(),
+            is_paused: !office.autopilot.reconciliation_enabled(),
+        })
     }
 
     fn office(&self) -> MutexGuard<'_, Option<Office>> {
         self.office.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the engine runs as it should in this reign.
-    fn is_in_office(&self, term: Term, strictness: &Strictness) -> bool {
+    /// Whether the engine runs in this reign. If so it goes by these settings from now on, and forgets
+    /// nothing that it has seen.
+    fn is_in_office(&self, term: Term, settings: &Settings) -> bool {
         let office = self.office();
-        office
-            .as_ref()
-            .is_some_and(|office| office.term == term && office.strictness == *strictness)
+        let Some(office) = office.as_ref().filter(|office| office.term == term) else {
+            return false;
+        };
+        office.autopilot.set_strictness(self.strictness(settings));
+        true
+    }
+
+    fn strictness(&self, settings: &Settings) -> Strictness {
+        let unseen_after = Some(span(UNSEEN_AFTER_UPDATES * self.config.update_interval));
+        Strictness { unseen_after, ..settings.strictness() }
+    }
+
+    /// What the next round would do, and the state that it would be decided on.
+    async fn outlook(&self) -> Option<(Arc<State>, Outlook)> {
+        let autopilot = self.office().as_ref()?.autopilot.clone();
+        let state = autopilot.get_state();
+        Some((state, autopilot.explain().await))
+    }
+
+    /// Has rounds and removals happen, or not.
+    fn pause(&self, is_paused: bool) {
+        let office = self.office();
+        let Some(Office { autopilot, .. }) = office.as_ref() else { return };
+        match (is_paused, autopilot.reconciliation_enabled()) {
+            (true, true) => {
+                autopilot.disable_reconciliation();
+                tracing::info!(target: "quorate::autopilot", "paused: watches, and changes nothing");
+            }
+            (false, false) => {
+                autopilot.enable_reconciliation();
+                tracing::info!(target: "quorate::autopilot", "goes on");
+            }
+            (true, false) | (false, true) => {}
+        }
     }
 
     fn leave_office(&self) {
@@ -146,10 +194,8 @@ impl Pilot {
         }
     }
 
-    /// What is set: as it is replicated, or, before anybody has set anything, what a new cluster begins
-    /// with.
-    fn settings(&self, setting: Option<&Setting>) -> Result<Settings, ConfigError> {
-        let Some(setting) = setting else { return Ok(self.config.settings.clone()) };
+    /// What is set, as it is replicated.
+    fn settings(&self, setting: &Setting) -> Result<Settings, ConfigError> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((index, settings)) = &*read
             && *index == setting.modified
@@ -161,16 +207,14 @@ impl Pilot {
         settings
     }
 
-    fn options(&self, strictness: Strictness) -> Result<Options, OptionError> {
-        let unseen_after = Some(span(UNSEEN_AFTER_UPDATES * self.config.update_interval));
-        let strictness = Strictness { unseen_after, ..strictness };
+    fn options(&self, settings: &Settings) -> Result<Options, OptionError> {
         let options = Options::default()
             .with_update_interval(span(self.config.update_interval))?
             .with_reconcile_interval(span(self.config.reconcile_interval))?;
         Ok(options
             .with_promoter(Arc::new(PolicyPromoter::new()))
             .with_logger(Arc::clone(&self.telling) as _)
-            .with_strictness(strictness))
+            .with_strictness(self.strictness(settings)))
     }
 }
 
@@ -209,12 +253,12 @@ impl Local {
         }
         // Settings that this version cannot read stop the engine from acting, not from saying so.
         let settings = self.autopilot_settings().unwrap_or_default();
-        let strictness = settings.strictness();
-        if pilot.is_in_office(term, &strictness) {
+        if pilot.is_in_office(term, &settings) {
+            pilot.pause(settings.is_paused);
             return;
         }
         pilot.leave_office();
-        let options = match pilot.options(strictness.clone()) {
+        let options = match pilot.options(&settings) {
             Ok(options) => options,
             Err(error) => {
                 tracing::error!(target: "quorate::autopilot", %error, "does not run");
@@ -225,9 +269,10 @@ impl Local {
         let (site, host) = (Arc::new(Site::new(self.clone())), Arc::new(TokioHost::current()));
         let (raft, application) = (Arc::clone(&site), Arc::clone(&site));
         let autopilot = Autopilot::new(raft, application, host.clone(), host, options);
-        let office = Office { term, strictness, autopilot: autopilot.clone(), site };
+        let office = Office { term, autopilot: autopilot.clone(), site };
         *pilot.office() = Some(office);
         tracing::info!(target: "quorate::autopilot", "looks after the members");
+        pilot.pause(settings.is_paused);
         autopilot.start(Signal::new()).await;
     }
 
@@ -244,7 +289,17 @@ impl Local {
 
     /// What is set, on this member's word.
     pub(crate) fn autopilot_settings(&self) -> Result<Settings, ConfigError> {
-        self.pilot().settings(self.store().autopilot().as_ref())
+        self.settings_of(self.store().autopilot().as_ref())
+    }
+
+    /// What the cluster goes by: what is set, or, before anybody has set anything, what its leader was told
+    /// to begin with. What another member was told is nothing yet.
+    fn settings_of(&self, setting: Option<&Setting>) -> Result<Settings, ConfigError> {
+        match setting {
+            Some(setting) => self.pilot().settings(setting),
+            None if self.leads().is_some() => Ok(self.pilot().config.settings.clone()),
+            None => Ok(Settings::default()),
+        }
     }
 }
 

@@ -120,8 +120,17 @@ const SERVICES: &[(&str, &[(&str, &str)])] = &[
     ("grpc.health.v1.Health", &[("Check", UNARY), ("Watch", SERVER_STREAM)]),
     (
         "quoratepb.Autopilot",
-        &[("GetConfig", UNARY), ("Health", UNARY), ("SetConfig", UNARY), ("State", UNARY)],
+        &[
+            ("Demote", UNARY),
+            ("Explain", UNARY),
+            ("GetConfig", UNARY),
+            ("Health", UNARY),
+            ("Hold", UNARY),
+            ("SetConfig", UNARY),
+            ("State", UNARY),
+        ],
     ),
+    ("quoratepb.Log", &[("Watch", SERVER_STREAM)]),
     (
         "v3electionpb.Election",
         &[
@@ -284,7 +293,7 @@ impl Calls {
         }
         let counting = |method| Counting { method, is_sent: false, rest: Rest::default() };
         let incoming = method.cloned().map(counting);
-        let counted = |body| Counted { body, counting: incoming, open: None, _held: None };
+        let counted = |body| Counted::new(body, incoming, None, None);
         let request = request.map(counted);
         let begun = Instant::now();
         let open = method.cloned().map(|method| Open { method, code: Code::Cancelled, begun });
@@ -303,7 +312,7 @@ pub(crate) fn answered(mut response: Response<Body>, mut open: Option<Open>) -> 
         is_sent: true,
         rest: Rest::default(),
     });
-    response.map(|body| Counted { body, counting, open, _held: held })
+    response.map(|body| Counted::new(body, counting, open, held))
 }
 
 /// A call that has not ended; counted as handled when it is dropped.
@@ -381,14 +390,36 @@ impl Rest {
     }
 }
 
-/// A body whose messages are counted.
+/// A connection takes a part of a body whole once its client takes one byte more: so much at a time, or
+/// what a slow client is sent would lie there whole, and in nobody's account.
+const PART_BYTES_MAX: usize = 64 << 10;
+
+/// A body whose messages are counted, in parts of a bounded length.
 pub(crate) struct Counted {
     body: Body,
+    /// What is left of a part that was too long.
+    rest: Bytes,
     counting: Option<Counting>,
     /// Of an answer: the call, which ends with it.
     open: Option<Open>,
     /// Of a long answer: its room, which is free once it is sent.
     _held: Option<Held>,
+}
+
+impl Counted {
+    fn new(
+        body: Body,
+        counting: Option<Counting>,
+        open: Option<Open>,
+        held: Option<Held>,
+    ) -> Counted {
+        Counted { body, rest: Bytes::new(), counting, open, _held: held }
+    }
+
+    /// As much as is taken at a time.
+    fn part(&mut self) -> Frame<Bytes> {
+        Frame::data(self.rest.split_to(self.rest.len().min(PART_BYTES_MAX)))
+    }
 }
 
 impl http_body::Body for Counted {
@@ -400,24 +431,38 @@ impl http_body::Body for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            if let (Some(data), Some(counting)) = (frame.data_ref(), &mut this.counting) {
-                counting.on_bytes(data);
-            }
-            if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
-                open.learn(trailers);
-            }
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(this.part())));
         }
-        Poll::Ready(frame)
+        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)?) else {
+            return Poll::Ready(None);
+        };
+        if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
+            open.learn(trailers);
+        }
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(other) => return Poll::Ready(Some(Ok(other))),
+        };
+        if let Some(counting) = &mut this.counting {
+            counting.on_bytes(&data);
+        }
+        this.rest = data;
+        Poll::Ready(Some(Ok(this.part())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
+    /// Of what is still to come.
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 
@@ -441,6 +486,26 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn long_parts_are_cut_and_nothing_is_lost() {
+        use http_body::Body as _;
+        for bytes in [0, 1, PART_BYTES_MAX, PART_BYTES_MAX + 1, 5 * PART_BYTES_MAX + 7] {
+            let whole: Bytes = (0..bytes).map(|at| at as u8).collect();
+            let body = Body::new(axum::body::Body::from(whole.clone()));
+            let mut counted = Counted::new(body, None, None, None);
+            let mut got = Vec::new();
+            while !counted.is_end_stream() {
+                assert_eq!(counted.size_hint().exact(), Some((bytes - got.len()) as u64));
+                let next = std::future::poll_fn(|cx| Pin::new(&mut counted).poll_frame(cx)).await;
+                let Some(frame) = next else { break };
+                let part = frame.unwrap().into_data().unwrap();
+                assert!(!part.is_empty() && part.len() <= PART_BYTES_MAX);
+                got.extend_from_slice(&part);
+            }
+            assert_eq!(got, whole, "{bytes}");
+        }
+    }
+
     #[test]
     fn versions_are_bounded() {
         let calls = Calls::new();
@@ -458,7 +523,7 @@ mod tests {
     #[test]
     fn every_method_has_figures_from_the_start() {
         let calls = Calls::new();
-        assert_eq!(calls.methods().count(), 55);
+        assert_eq!(calls.methods().count(), 59);
         let paths: Vec<&String> = calls.methods.keys().collect();
         assert!(paths.is_sorted());
     }

@@ -227,6 +227,13 @@ impl Config {
         for warning in self.autopilot.settings.warnings() {
             self.warnings.push(format!("--autopilot-config: {warning}"));
         }
+        let version = &self.autopilot.member_version;
+        if !quorate_autopilot::is_version(version) {
+            self.warnings.push(format!(
+                "--member-version {version}: migrations cannot compare it and take it for the leader's; \
+                 write three numbers, such as 1.2.0"
+            ));
+        }
         if self.initial_cluster.len().is_multiple_of(2) {
             let count = self.initial_cluster.len();
             self.warnings.push(format!(

@@ -180,10 +180,10 @@ pub(crate) fn member(member: kv::Member) -> pb::Member {
 /// `header` makes the header for a revision.
 pub(crate) fn watch_response(
     response: kv::WatchResponse,
-    header: impl FnOnce(i64) -> pb::ResponseHeader,
+    header: &pb::ResponseHeader,
 ) -> pb::WatchResponse {
     pb::WatchResponse {
-        header: Some(header(response.revision)),
+        header: Some(pb::ResponseHeader { revision: response.revision, ..*header }),
         watch_id: response.watch_id,
         created: response.created,
         canceled: response.canceled,

@@ -5,18 +5,19 @@
 mod autopilot;
 pub(crate) mod cluster;
 mod election;
+mod ended;
 mod health;
 mod kv;
 pub(crate) mod learner;
 mod lease;
 mod lock;
+mod log;
 mod maintenance;
 mod move_leader;
 mod range_stream;
 mod watch;
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
@@ -28,9 +29,9 @@ use quorate_proto::etcdserverpb::maintenance_server::{self, Maintenance, Mainten
 use quorate_proto::etcdserverpb::watch_server::{self, WatchServer};
 use quorate_proto::health::health_server::{self, HealthServer};
 use quorate_proto::quoratepb::autopilot_server::{self, AutopilotServer};
+use quorate_proto::quoratepb::log_server::{self, LogServer};
 use quorate_proto::v3electionpb::election_server::{self, ElectionServer};
 use quorate_proto::v3lockpb::lock_server::{self, LockServer};
-use tokio::time::MissedTickBehavior;
 use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
@@ -60,6 +61,7 @@ pub(crate) enum Api {
     Lock,
     Election,
     Autopilot,
+    Log,
     Health,
 }
 
@@ -76,6 +78,7 @@ impl Api {
             lock_server::SERVICE_NAME => Api::Lock,
             election_server::SERVICE_NAME => Api::Election,
             autopilot_server::SERVICE_NAME => Api::Autopilot,
+            log_server::SERVICE_NAME => Api::Log,
             health_server::SERVICE_NAME => Api::Health,
             _ => return None,
         })
@@ -92,6 +95,7 @@ pub(crate) struct Services {
     lock: LockServer<lock::Service>,
     election: ElectionServer<election::Service>,
     autopilot: AutopilotServer<autopilot::Service>,
+    log: LogServer<log::Service>,
     health: HealthServer<health::Service>,
 }
 
@@ -124,6 +128,8 @@ impl Services {
                 .max_encoding_message_size(answer_bytes_max),
             autopilot: AutopilotServer::new(autopilot::Service::new(local.clone()))
                 .max_decoding_message_size(message_bytes_max),
+            log: LogServer::new(log::Service::new(local.clone()))
+                .max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(health::Service),
         }
     }
@@ -143,6 +149,7 @@ impl Services {
             Api::Lock => self.lock.clone().call(request),
             Api::Election => self.election.clone().call(request),
             Api::Autopilot => self.autopilot.clone().call(request),
+            Api::Log => self.log.clone().call(request),
             Api::Health => self.health.clone().call(request),
         };
         match answer.await {
@@ -171,17 +178,7 @@ fn wants_leader(headers: &HeaderMap) -> bool {
     headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
-/// A stream that depends on a leader ends when there was none so often, an election timeout apart.
-const LEADERLESS_MAX: u32 = 3;
-
 /// Resolves when this member has known no leader for so long that streams that depend on one end.
 async fn leaderless(local: &Local) {
-    let mut looks = tokio::time::interval(local.election_timeout().max(Duration::from_millis(1)));
-    // Looks that were missed, while somebody did not listen, are not made up for all at once.
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut leaderless = 0;
-    while leaderless < LEADERLESS_MAX {
-        looks.tick().await;
-        leaderless = if local.leader().is_some() { 0 } else { leaderless + 1 };
-    }
+    local.leaderless().await;
 }

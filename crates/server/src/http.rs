@@ -4,7 +4,7 @@
 //! health    /health, /livez, /readyz
 //! /version  what this member is
 //! /metrics  its figures
-//! /autopilot/state, /autopilot/health, /autopilot/config
+//! /autopilot/state, /autopilot/health, /autopilot/explain, /autopilot/config
 //! /debug/vars  this process, on the client port only
 //! ```
 

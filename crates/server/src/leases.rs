@@ -156,7 +156,7 @@ impl Local {
                     return Err(status::of_kv(KvError::NotLeader));
                 }
                 match self.renew_there(id).await {
-                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    Err(error) if is_passing(&error) => self.before_asking_again().await,
                     outcome => return outcome,
                 }
             }
@@ -229,7 +229,7 @@ impl Local {
                     return Err(status::of_kv(KvError::NotLeader));
                 }
                 match self.time_to_live_there(id, wants_keys).await {
-                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    Err(error) if is_passing(&error) => self.before_asking_again().await,
                     outcome => return outcome,
                 }
             }

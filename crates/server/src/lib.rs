@@ -33,6 +33,7 @@ mod front;
 mod grpc;
 mod http;
 pub mod identity;
+mod in_words;
 mod joining;
 mod leadership;
 mod leases;

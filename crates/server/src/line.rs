@@ -26,6 +26,8 @@ use crate::watching::Stream;
 
 /// Of a lease that the server grants because the caller brought none.
 const LEASE_SECONDS: i64 = 60;
+/// Less than any response takes: they are taken one by one.
+const ONE_RESPONSE_BYTES: usize = 1;
 /// How often leaving is tried, when others move meanwhile.
 const LEAVES_MAX: usize = 10;
 
@@ -323,7 +325,11 @@ impl Line {
     /// Waits until a watcher of the stream is told something.
     async fn seen(&self, stream: &Stream) -> Result<Seen, Status> {
         loop {
-            while let Some(response) = stream.take() {
+            let responses = tokio::select! {
+                responses = stream.told(ONE_RESPONSE_BYTES) => responses,
+                () = self.local.stopping() => return Err(status::of_kv(KvError::Stopped)),
+            };
+            for response in responses {
                 if response.canceled {
                     return match response.compact_revision {
                         0 => Err(status::of_kv(KvError::RequestTooManyRequests)),
@@ -334,10 +340,6 @@ impl Line {
                     let (revision, events) = (response.revision, response.events);
                     return Ok(Seen::Events { revision, events });
                 }
-            }
-            tokio::select! {
-                () = stream.told() => {}
-                () = self.local.stopping() => return Err(status::of_kv(KvError::Stopped)),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quorate_kv::{AnswerRoom, Command, KvError, Response, Store};
+use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
 use quorate_runtime::{Engine, Metrics, Node, NodeStatus, PeerStatus};
 use quorate_types::{Index, Life, NodeId};
@@ -16,16 +16,19 @@ use crate::autopilot::Pilot;
 use crate::config::Config;
 use crate::grpc::MESSAGE_OVERHEAD_BYTES;
 use crate::leadership::Leadership;
-use crate::leases::Leases;
+use crate::leases::{ASK_AGAIN, Leases};
 use crate::membership::Rules;
 use crate::quota::Quota;
-use crate::reading::Pace;
+use crate::reading::Reading;
 use crate::status;
 use crate::tally::Tally;
 use crate::watching::Watching;
 
 /// How often to see whether compacted data is gone.
 const REMOVED_POLL: Duration = Duration::from_millis(20);
+
+/// Streams that depend on a leader end when there was none for so many election timeouts, as in etcd.
+const LEADERLESS_ELECTIONS: u32 = 3;
 
 /// A confirmation that takes longer is a slow one. etcd asks again after this.
 const SLOW_READ: Duration = Duration::from_millis(500);
@@ -40,6 +43,8 @@ struct Inner {
     node: Node,
     store: Arc<Store>,
     leadership: Arc<Leadership>,
+    /// Whether there was no leader for so long that nobody waits for one any more.
+    is_leaderless: watch::Sender<bool>,
     used_bytes: Arc<AtomicU64>,
     quota: Arc<Quota>,
     txn_ops_max: usize,
@@ -55,8 +60,7 @@ struct Inner {
     stopping: watch::Receiver<bool>,
     reads: Arc<Reads>,
     tally: Arc<Tally>,
-    pace: Pace,
-    answers: Arc<AnswerRoom>,
+    reading: Reading,
 }
 
 /// Reads that went other than they should.
@@ -82,12 +86,15 @@ impl Local {
             stopping,
             reads: Arc::default(),
             tally: Arc::default(),
-            pace: Pace::new(tokio::runtime::Handle::current().metrics().num_workers()),
-            answers: AnswerRoom::new(config.answer_bytes_max),
+            reading: Reading::new(
+                tokio::runtime::Handle::current().metrics().num_workers(),
+                config.answer_bytes_max,
+            ),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
             leadership: Arc::new(Leadership::new(Duration::from_millis(config.election_ms))),
+            is_leaderless: watch::Sender::new(false),
             used_bytes: Arc::default(),
             quota: Arc::default(),
             txn_ops_max: config.txn_ops_max,
@@ -105,12 +112,27 @@ impl Local {
 
     /// Keeps an eye on who leads and on how much the state holds; never returns.
     pub(crate) async fn keep_watch(&self) {
+        let leaderless_max = LEADERLESS_ELECTIONS * self.election_timeout();
+        let (mut looked, mut unled) = (Instant::now(), Duration::ZERO);
+        let mut follow = self.inner.node.leader();
         loop {
-            self.inner.leadership.look(self.inner.node.status().leader, Instant::now());
+            let (leader, now) = (self.leader(), Instant::now());
+            self.inner.leadership.look(leader, now);
+            // A process that was held up has not looked for a leader all that time.
+            let step = now.saturating_duration_since(looked).min(self.election_timeout());
+            unled = if leader.is_some() { Duration::ZERO } else { unled + step };
+            looked = now;
+            let is_leaderless = leaderless_max <= unled;
+            self.inner
+                .is_leaderless
+                .send_if_modified(|known| std::mem::replace(known, is_leaderless) != is_leaderless);
             // What waits for a flush is not in the storage's own count yet.
             let used = self.inner.store.in_use_bytes() + self.inner.store.overlay_bytes() as u64;
             self.inner.used_bytes.store(used, Ordering::Relaxed);
-            tokio::time::sleep(self.inner.look_every).await;
+            tokio::select! {
+                Ok(()) = follow.changed() => {}
+                () = tokio::time::sleep(self.inner.look_every) => {}
+            }
         }
     }
 
@@ -151,13 +173,14 @@ impl Local {
         }
     }
 
-    /// Reads the store on a thread that may take its time: an interval can be long.
+    /// Reads the store on a thread that may take its time: an interval can be long. It waits for one of
+    /// those to be free.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, Status> {
         let store = Arc::clone(&self.inner.store);
-        match tokio::task::spawn_blocking(move || read(&store)).await {
+        match self.inner.reading.on_thread(move || read(&store)).await {
             Ok(answer) => answer.map_err(status::of_kv),
             Err(error) => {
                 tracing::error!(%error, "a read did not end");
@@ -226,13 +249,9 @@ impl Local {
         &self.inner.tally
     }
 
-    pub(crate) fn pace(&self) -> &Pace {
-        &self.inner.pace
-    }
-
-    /// What all long answers share.
-    pub(crate) fn answers(&self) -> &Arc<AnswerRoom> {
-        &self.inner.answers
+    /// What all reads share.
+    pub(crate) fn reading(&self) -> &Reading {
+        &self.inner.reading
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
@@ -267,6 +286,23 @@ impl Local {
     /// Follows what is applied.
     pub(crate) fn applied(&self) -> watch::Receiver<Index> {
         self.inner.node.applied()
+    }
+
+    /// Waits until this member has known no leader for so long that streams that depend on one end.
+    pub(crate) async fn leaderless(&self) {
+        let mut is_leaderless = self.inner.is_leaderless.subscribe();
+        let _ = is_leaderless.wait_for(|it| *it).await;
+    }
+
+    /// Waits a little before a question for the leader is asked again: if there is none, until there is
+    /// one. The caller bounds it.
+    pub(crate) async fn before_asking_again(&self) {
+        let mut leader = self.inner.node.leader();
+        let is_known = *leader.borrow_and_update() != NodeId::NONE;
+        // An error is the end of the node.
+        if is_known || leader.wait_for(|leader| *leader != NodeId::NONE).await.is_err() {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Waits until the server stops.

@@ -22,8 +22,6 @@ const HEALTHY_AFTER_MAX: Duration = Duration::from_secs(5);
 const HEALTHY_AFTER_ELECTIONS: u32 = 5;
 /// Of the leader's log, in percent, what a learner must have to be promoted. etcd's `readyPercent`.
 const READY_PERCENT: u64 = 90;
-/// Wait before the leader is looked for again.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// What a client asks for.
@@ -288,7 +286,7 @@ impl Local {
                 match self.pass_on(&ask).await {
                     // It was not taken.
                     Err(error) if error.message() == KvError::NotLeader.message() => {
-                        tokio::time::sleep(ASK_AGAIN).await;
+                        self.before_asking_again().await;
                     }
                     Err(error) => return Err(error),
                     Ok(changed) => {

@@ -442,13 +442,15 @@ async fn known(local: &Local, publication: &Command) {
             && member.tags == *tags
     };
     let mut applied = local.applied();
-    // What this member serves follows from what it knows itself to be, and that comes after the state.
-    while applied.borrow_and_update().0 < local.store().applied().index.0
-        || !local.store().members().iter().any(is_known)
-    {
+    while !local.store().members().iter().any(is_known) {
         if applied.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+    // What this member serves follows from what it knows itself to be, and that comes after the state.
+    let noted = local.store().applied().index;
+    if applied.wait_for(|applied| noted <= *applied).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

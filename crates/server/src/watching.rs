@@ -193,23 +193,27 @@ impl Stream {
         }
     }
 
-    /// What it is told next, if there is anything by now.
-    pub(crate) fn take(&self) -> Option<WatchResponse> {
-        let mut shared = self.watching.shared();
-        let response = shared.watches.take(self.id);
-        if response.is_some() && shared.watches.is_behind() {
-            self.watching.wanted.notify_one();
+    /// Waits until it is told something, and takes of it as many responses as hold about so many
+    /// bytes. Nothing is lost where this is dropped before it ends.
+    pub(crate) async fn told(&self, bytes_max: usize) -> Vec<WatchResponse> {
+        loop {
+            let responses = self.take(bytes_max);
+            if !responses.is_empty() {
+                return responses;
+            }
+            self.told.notified().await;
         }
-        let events = response.as_ref().map_or(0, |response| response.events.len() as u64);
-        if 0 < events {
-            self.watching.events.fetch_add(events, Ordering::Relaxed);
-        }
-        response
     }
 
-    /// Waits until it is told something.
-    pub(crate) async fn told(&self) {
-        self.told.notified().await;
+    fn take(&self, bytes_max: usize) -> Vec<WatchResponse> {
+        let mut shared = self.watching.shared();
+        let responses = shared.watches.take_many(self.id, bytes_max);
+        if !responses.is_empty() && shared.watches.is_behind() {
+            self.watching.wanted.notify_one();
+        }
+        let events: usize = responses.iter().map(|response| response.events.len()).sum();
+        self.watching.events.fetch_add(events as u64, Ordering::Relaxed);
+        responses
     }
 }
 

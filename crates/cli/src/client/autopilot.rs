@@ -3,14 +3,16 @@
 use quorate_autopilot::Settings;
 use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
 use quorate_proto::quoratepb::{
-    AutopilotConfigResponse, AutopilotGetConfigRequest, AutopilotHealthRequest,
+    AutopilotConfigResponse, AutopilotDemoteRequest, AutopilotExplainRequest,
+    AutopilotGetConfigRequest, AutopilotHealthRequest, AutopilotHoldRequest,
     AutopilotSetConfigRequest, AutopilotStateRequest,
 };
 use serde_json::{Map, Value};
 
 use super::With;
 use super::error::CliError;
-use super::flags::Form;
+use super::flags::{ClientFlags, Form};
+use super::member::MemberArgs;
 use super::output::{Output, to_stdout, write_rows};
 use super::table::table;
 use crate::tell;
@@ -28,6 +30,15 @@ pub(crate) enum LiveCommand {
     ///
     /// Durations are written as 200ms, 10s or 24h. `get-config` shows all settings there are.
     SetConfig(With<SetArgs>),
+    /// Shows what the next round would do, and why it would not do more; nothing is done
+    #[command(visible_alias = "dry-run")]
+    Explain(With<NoArgs>),
+    /// Has autopilot leave a member as it is, with its vote or without one
+    Hold(With<MemberArgs>),
+    /// Has autopilot look after a held member again
+    Release(With<MemberArgs>),
+    /// Takes a member's vote, and holds the member so that it is not promoted again
+    Demote(With<MemberArgs>),
 }
 
 /// None.
@@ -75,6 +86,25 @@ impl LiveCommand {
                     .await?;
                 show_config(&output, &answer)
             }
+            LiveCommand::Explain(With { args: NoArgs {}, flags }) => {
+                let (target, output) = (flags.target()?, flags.output()?);
+                let answer = target
+                    .read(async |channel| {
+                        AutopilotClient::new(channel).explain(AutopilotExplainRequest {}).await
+                    })
+                    .await?;
+                show_outlook(&output, &answer.json)
+            }
+            LiveCommand::Hold(With { args, flags }) => hold(args.id, true, &flags).await,
+            LiveCommand::Release(With { args, flags }) => hold(args.id, false, &flags).await,
+            LiveCommand::Demote(With { args: MemberArgs { id }, flags }) => {
+                let (target, output) = (flags.target()?, flags.output()?);
+                let request = AutopilotDemoteRequest { id };
+                let answer = target
+                    .write(async |channel| AutopilotClient::new(channel).demote(request).await)
+                    .await?;
+                show_config(&output, &answer)
+            }
             LiveCommand::SetConfig(With { args, flags }) => {
                 let (target, output) = (flags.target()?, flags.output()?);
                 let changes: Result<Map<String, Value>, _> =
@@ -90,13 +120,18 @@ impl LiveCommand {
                         AutopilotClient::new(channel).set_config(request.clone()).await
                     })
                     .await?;
-                for warning in &answer.warnings {
-                    tell::warning(warning);
-                }
                 show_config(&output, &answer)
             }
         }
     }
+}
+
+async fn hold(id: u64, held: bool, flags: &ClientFlags) -> Result<(), CliError> {
+    let (target, output) = (flags.target()?, flags.output()?);
+    let request = AutopilotHoldRequest { id, held };
+    let answer =
+        target.write(async |channel| AutopilotClient::new(channel).hold(request).await).await?;
+    show_config(&output, &answer)
 }
 
 const STATE_COLUMNS: [&str; 9] =
@@ -137,7 +172,43 @@ fn show_health(output: &Output, json: &str) -> Result<(), CliError> {
     show(output, json, &lines, HEALTH_COLUMNS, rows.collect())
 }
 
+const OUTLOOK_COLUMNS: [&str; 4] = ["WHAT", "ID", "NAME", "WHY"];
+
+/// What would be done, what is wanted and would not be, and of all others why nothing is.
+fn show_outlook(output: &Output, json: &str) -> Result<(), CliError> {
+    let outlook = parsed(json)?;
+    let list = |name: &str| outlook[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let name = |id: &str| text(&outlook["Servers"][id]["Name"]);
+    let mut rows = Vec::new();
+    for action in list("Actions") {
+        let ids = action["Servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ids: Vec<String> = ids.iter().map(text).collect();
+        let names: Vec<String> = ids.iter().map(|id| name(id)).collect();
+        let (ids, names) = (ids.join(" by "), names.join(" by "));
+        rows.push([text(&action["Kind"]), ids, names, text(&action["Why"])]);
+    }
+    for refusal in list("Refusals") {
+        let (what, id) = (format!("no {}", text(&refusal["Kind"])), text(&refusal["Server"]));
+        let name = name(&id);
+        rows.push([what, id, name, text(&refusal["Why"])]);
+    }
+    let is_told = |id: &str| rows.iter().any(|row| row[1].split(" by ").any(|told| told == id));
+    let others = members(&outlook["Servers"]).filter(|(id, _)| !is_told(id));
+    let others: Vec<[String; 4]> = others
+        .map(|(id, one)| ["nothing".to_owned(), id.to_owned(), name(id), text(&one["Reason"])])
+        .collect();
+    rows.extend(others);
+    let mut lines = vec![
+        format!("paused: {}", text(&outlook["Paused"])),
+        format!("upgrade: {}", text(&outlook["Upgrade"])),
+    ];
+    lines.extend(list("Errors").iter().map(|error| format!("cannot plan: {}", text(error))));
+    show(output, json, &lines, OUTLOOK_COLUMNS, rows)
+}
+
+/// What is set, with what may be a mistake on standard error.
 fn show_config(output: &Output, answer: &AutopilotConfigResponse) -> Result<(), CliError> {
+    answer.warnings.iter().for_each(|warning| tell::warning(warning));
     let mut config = parsed(&answer.json)?;
     config["create_index"] = answer.create_index.into();
     config["modify_index"] = answer.modify_index.into();
@@ -189,11 +260,12 @@ fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
-/// A text without its quotes; anything else as it is.
+/// A text without its quotes, a list with commas; anything else as it is.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
+        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(","),
         value => value.to_string(),
     }
 }

@@ -281,13 +281,13 @@ impl Session {
 }
 
 /// Whether this program is asked to stop.
-struct Stop {
+pub(super) struct Stop {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 impl Stop {
-    fn listen() -> Result<Stop, CliError> {
+    pub(super) fn listen() -> Result<Stop, CliError> {
         let listen = |kind| {
             signal(kind)
                 .map_err(|error| CliError::Failed(format!("cannot listen for signals: {error}")))
@@ -298,7 +298,7 @@ impl Stop {
         })
     }
 
-    async fn asked(&mut self) {
+    pub(super) async fn asked(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -14,6 +14,10 @@ use crate::tell;
 /// A read that every member refused for the moment is asked again after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// How often a member that says nothing is asked whether it is there, and how long it may take to answer.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+const SILENT_MAX: Duration = Duration::from_secs(5);
+
 /// The endpoints that may be asked, and how long to wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -85,6 +89,17 @@ impl Target {
             }
         }
         Err(CliError::Unreachable(unreachable.join("; ")))
+    }
+
+    /// The same, for who is told things by it for a long time: when the member says nothing any more, not
+    /// even that it is there, the connection ends.
+    pub(super) async fn connect_watched(&self) -> Result<Channel, CliError> {
+        let mut target = self.clone();
+        for member in &mut target.members {
+            let endpoint = member.endpoint.clone().http2_keep_alive_interval(ASKED_EVERY);
+            member.endpoint = endpoint.keep_alive_timeout(SILENT_MAX).keep_alive_while_idle(true);
+        }
+        target.connect().await
     }
 
     /// Asks the endpoints in turn, until one that can be reached is able to answer or the time is up.

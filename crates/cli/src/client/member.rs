@@ -40,7 +40,7 @@ pub(crate) struct AddArgs {
 pub(crate) struct MemberArgs {
     /// The member, in hexadecimal
     #[arg(value_parser = parse_member)]
-    id: u64,
+    pub(super) id: u64,
 }
 
 #[derive(clap::Args, Clone, Debug)]

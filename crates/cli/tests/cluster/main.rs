@@ -19,5 +19,7 @@ mod membership;
 mod others;
 mod playground;
 mod signals;
+mod stalls;
 mod suite;
+mod watch_log;
 mod wiped;

@@ -355,6 +355,37 @@ fn members_change_by_entries() {
     assert_eq!(node.store.revision(), 1, "members have no revisions");
 }
 
+#[test]
+fn a_piece_ends_before_it_is_too_long_but_holds_a_pair() {
+    let mut node = Node::new();
+    for (key, bytes) in [("k1", 10), ("k2", 10), ("k3", 5000), ("k4", 300), ("k5", 300)] {
+        node.run(&Command::Put(PutRequest { value: vec![b'v'; bytes].into(), ..put(key, "") }))
+            .unwrap();
+    }
+    let room = crate::AnswerRoom::new(1 << 20);
+    for (from, limit, bytes_max, want, more) in [
+        ("k", 0, 1000, &["k1", "k2"][..], true),
+        ("k", 1, 1000, &["k1"], true),
+        ("k3", 0, 1000, &["k3"], true), // alone, since it is too long for any
+        ("k4", 0, 1000, &["k4", "k5"], false),
+        ("k4", 0, 0, &["k4"], true),
+        ("k5", 0, 0, &["k5"], false),
+        ("k6", 0, 0, &[], false),
+    ] {
+        let ask = RangeRequest { limit, ..range(from, "l") };
+        for is_first in [true, false] {
+            let (piece, _) = match is_first {
+                true => node.store.first_piece_within(&room, bytes_max, &ask).unwrap(),
+                false => node.store.next_piece_within(&room, bytes_max, &ask).unwrap(),
+            };
+            let keys: Vec<_> = piece.kvs.iter().map(|pair| pair.key.clone()).collect();
+            assert_eq!((keys, piece.more), (want.iter().map(|key| bytes(key)).collect(), more));
+            let all = node.store.range(&RangeRequest { count_only: true, ..ask.clone() }).unwrap();
+            assert!(!is_first || piece.count == all.count, "the first one counts all");
+        }
+    }
+}
+
 /// Page by page at one revision is the whole, however the pages are cut; and a page goes no further
 /// than it has to.
 #[test]

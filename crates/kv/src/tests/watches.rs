@@ -131,6 +131,27 @@ fn every_creation_is_answered_and_ids_are_not_given_twice() {
 }
 
 #[test]
+fn responses_are_taken_in_their_order_by_the_bytes_they_hold() {
+    let mut watched = Watched::new();
+    watched.create(watch("k", ""));
+    watched.told();
+    for _ in 0..5 {
+        watched.node.put("k", &"v".repeat(1000));
+    }
+    while watched.watches.advance(&watched.node.store).unwrap() {}
+    let mut take = |bytes_max| {
+        let taken = watched.watches.take_many(watched.stream, bytes_max);
+        taken.iter().map(|response| response.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(take(0), [0; 0]);
+    assert_eq!(take(1), [2], "one at least");
+    assert_eq!(take(2000), [3, 4], "one that is over the limit is the last");
+    assert_eq!(take(usize::MAX), [5, 6]);
+    assert_eq!(take(usize::MAX), [0; 0]);
+    assert_eq!(watched.watches.outbox_bytes(watched.stream), 0);
+}
+
+#[test]
 fn what_cannot_be_watched_is_refused_and_the_stream_goes_on() {
     let empty = Some("mvcc: watcher range is empty");
     let compacted = Some("etcdserver: mvcc: required revision has been compacted");

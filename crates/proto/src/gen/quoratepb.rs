@@ -46,6 +46,87 @@ pub struct AutopilotSetConfigRequest {
     #[prost(uint64, tag = "3")]
     pub modify_index: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AutopilotExplainRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AutopilotExplainResponse {
+    #[prost(string, tag = "1")]
+    pub json: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AutopilotHoldRequest {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// False releases it.
+    #[prost(bool, tag = "2")]
+    pub held: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AutopilotDemoteRequest {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogWatchRequest {
+    /// With an index: the stamp of the entry before it, if one was told. Nothing is told of a log in which
+    /// another entry stands there.
+    #[prost(uint64, tag = "3")]
+    pub previous_stamp: u64,
+    /// With none of these, from now on.
+    #[prost(oneof = "log_watch_request::From", tags = "1, 2")]
+    pub from: ::core::option::Option<log_watch_request::From>,
+}
+/// Nested message and enum types in `LogWatchRequest`.
+pub mod log_watch_request {
+    /// With none of these, from now on.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum From {
+        /// The entry of this index is the first; 0 for the oldest that is kept.
+        #[prost(uint64, tag = "1")]
+        Index(u64),
+        /// The entry that makes this revision of the keys is the first.
+        #[prost(int64, tag = "2")]
+        Revision(i64),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogWatchResponse {
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub member_id: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub entries: ::prost::alloc::vec::Vec<LogEntry>,
+    /// Everything that was asked for before this index has been told.
+    #[prost(uint64, tag = "4")]
+    pub next_index: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogEntry {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// The term of its leader; with ZAB the epoch.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    /// What tells it from any other entry at its index: its term; with ZAB its zxid.
+    #[prost(uint64, tag = "3")]
+    pub stamp: u64,
+    /// The revision of the keys after it; 0 where this member does not know it any more.
+    #[prost(int64, tag = "4")]
+    pub revision: i64,
+    /// What kind of entry it is: empty, members, put, delete, txn, compact, lease-grant, ...
+    #[prost(string, tag = "5")]
+    pub kind: ::prost::alloc::string::String,
+    /// What it asks for, in words.
+    #[prost(string, tag = "6")]
+    pub what: ::prost::alloc::string::String,
+    /// How many bytes it has in the log.
+    #[prost(uint64, tag = "7")]
+    pub bytes: u64,
+    /// Whether it is one of ZAB's.
+    #[prost(bool, tag = "8")]
+    pub zab: bool,
+}
 /// Generated client implementations.
 pub mod autopilot_client {
     #![allow(
@@ -237,6 +318,78 @@ pub mod autopilot_client {
                 .insert(GrpcMethod::new("quoratepb.Autopilot", "SetConfig"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the next round would do, and why it would not do more. Nothing is done.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AutopilotExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AutopilotExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quoratepb.Autopilot/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quoratepb.Autopilot", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a member left as it is, or not any more.
+        pub async fn hold(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AutopilotHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AutopilotConfigResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/quoratepb.Autopilot/Hold");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("quoratepb.Autopilot", "Hold"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a member's vote, and has it left as it is.
+        pub async fn demote(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AutopilotDemoteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AutopilotConfigResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quoratepb.Autopilot/Demote",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quoratepb.Autopilot", "Demote"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -280,6 +433,30 @@ pub mod autopilot_server {
         async fn set_config(
             &self,
             request: tonic::Request<super::AutopilotSetConfigRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AutopilotConfigResponse>,
+            tonic::Status,
+        >;
+        /// What the next round would do, and why it would not do more. Nothing is done.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::AutopilotExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AutopilotExplainResponse>,
+            tonic::Status,
+        >;
+        /// Has a member left as it is, or not any more.
+        async fn hold(
+            &self,
+            request: tonic::Request<super::AutopilotHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AutopilotConfigResponse>,
+            tonic::Status,
+        >;
+        /// Takes a member's vote, and has it left as it is.
+        async fn demote(
+            &self,
+            request: tonic::Request<super::AutopilotDemoteRequest>,
         ) -> std::result::Result<
             tonic::Response<super::AutopilotConfigResponse>,
             tonic::Status,
@@ -542,6 +719,141 @@ pub mod autopilot_server {
                     };
                     Box::pin(fut)
                 }
+                "/quoratepb.Autopilot/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Autopilot>(pub Arc<T>);
+                    impl<
+                        T: Autopilot,
+                    > tonic::server::UnaryService<super::AutopilotExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::AutopilotExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AutopilotExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Autopilot>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quoratepb.Autopilot/Hold" => {
+                    #[allow(non_camel_case_types)]
+                    struct HoldSvc<T: Autopilot>(pub Arc<T>);
+                    impl<
+                        T: Autopilot,
+                    > tonic::server::UnaryService<super::AutopilotHoldRequest>
+                    for HoldSvc<T> {
+                        type Response = super::AutopilotConfigResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AutopilotHoldRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Autopilot>::hold(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quoratepb.Autopilot/Demote" => {
+                    #[allow(non_camel_case_types)]
+                    struct DemoteSvc<T: Autopilot>(pub Arc<T>);
+                    impl<
+                        T: Autopilot,
+                    > tonic::server::UnaryService<super::AutopilotDemoteRequest>
+                    for DemoteSvc<T> {
+                        type Response = super::AutopilotConfigResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AutopilotDemoteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Autopilot>::demote(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DemoteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -579,6 +891,316 @@ pub mod autopilot_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "quoratepb.Autopilot";
     impl<T> tonic::server::NamedService for AutopilotServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod log_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The log as this member has applied it. Any member may be asked; all have the same.
+    #[derive(Debug, Clone)]
+    pub struct LogClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl LogClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> LogClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LogClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            LogClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Tells every entry from a place on, once and in order, and goes on with those to come. The first
+        /// answer comes at once, with or without entries. It ends with OUT_OF_RANGE when what comes next is
+        /// not kept here, DATA_LOSS when another log was followed, UNAVAILABLE when another member should be
+        /// asked.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LogWatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::LogWatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/quoratepb.Log/Watch");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("quoratepb.Log", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod log_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with LogServer.
+    #[async_trait]
+    pub trait Log: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::LogWatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells every entry from a place on, once and in order, and goes on with those to come. The first
+        /// answer comes at once, with or without entries. It ends with OUT_OF_RANGE when what comes next is
+        /// not kept here, DATA_LOSS when another log was followed, UNAVAILABLE when another member should be
+        /// asked.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::LogWatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+    }
+    /// The log as this member has applied it. Any member may be asked; all have the same.
+    #[derive(Debug)]
+    pub struct LogServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> LogServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for LogServer<T>
+    where
+        T: Log,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/quoratepb.Log/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Log>(pub Arc<T>);
+                    impl<
+                        T: Log,
+                    > tonic::server::ServerStreamingService<super::LogWatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::LogWatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LogWatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Log>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for LogServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "quoratepb.Log";
+    impl<T> tonic::server::NamedService for LogServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

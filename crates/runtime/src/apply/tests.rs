@@ -36,6 +36,7 @@ fn bench() -> Bench {
         }),
         lock: Arc::new(File::create(directory.path().join("lock")).unwrap()),
         progress: Arc::new(Progress::new(done.clone())),
+        revisions: Arc::new(Revisions::new(Index(0), 1)),
         done,
     };
     Bench { applier, told, _directory: directory }

@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
-use quorate_autopilot::{Settings, Span, State, read_object, write_state};
+use quorate_autopilot::adapter::server_id;
+use quorate_autopilot::{ConfigError, ServerId, Settings, Span, State, read_object, write_state};
 use quorate_kv::{Command, KvError, Response, Setting};
 use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
 use quorate_proto::quoratepb::{AutopilotHealthRequest, AutopilotStateRequest};
-use quorate_types::Index;
-use serde_json::{Value, json};
+use quorate_types::{Index, NodeId};
+use serde_json::{Map, Value, json};
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::span;
-use crate::leases::{ASK_AGAIN, client_url, is_passing, passed_on};
+use crate::leases::{client_url, is_passing, passed_on};
 use crate::local::Local;
 use crate::{Engine, status};
 
@@ -38,7 +39,7 @@ pub(crate) struct Health {
 }
 
 /// What is asked of the leader.
-enum Asked {
+pub(super) enum Asked {
     Here(Arc<State>),
     There(AutopilotClient<Channel>),
 }
@@ -54,7 +55,7 @@ impl Local {
                 };
                 match client.state(passed_on(AutopilotStateRequest {})).await {
                     Ok(answer) => return Ok(answer.into_inner().json),
-                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    Err(error) if is_passing(&error) => self.before_asking_again().await,
                     Err(error) => return Err(error),
                 }
             }
@@ -75,7 +76,7 @@ impl Local {
                         let answer = answer.into_inner();
                         return Ok(Health { is_healthy: answer.healthy, json: answer.json });
                     }
-                    Err(error) if is_passing(&error) => tokio::time::sleep(ASK_AGAIN).await,
+                    Err(error) if is_passing(&error) => self.before_asking_again().await,
                     Err(error) => return Err(error),
                 }
             }
@@ -91,20 +92,26 @@ impl Local {
     }
 
     /// Changes some of what is set; only if it is still that of the entry `expected`, if that is given.
-    pub(crate) async fn set_autopilot_config(
-        &self,
-        json: &str,
-        expected: Option<u64>,
-    ) -> Result<Set, Status> {
-        self.check_engine()?;
-        self.check_votes()?;
+    pub(super) async fn set_here(&self, json: &str, expected: Option<u64>) -> Result<Set, Status> {
         if SETTINGS_BYTES_MAX < json.len() {
             let (bytes, bytes_max) = (json.len(), SETTINGS_BYTES_MAX);
             let why = format!("autopilot: settings of {bytes} bytes; {bytes_max} are allowed");
             return Err(Status::invalid_argument(why));
         }
-        let refused = |error| Status::invalid_argument(format!("autopilot: {error}"));
-        let changes = read_object(json.as_bytes()).map_err(refused)?;
+        let changes = read_object(json.as_bytes()).map_err(|error| refused(&error))?;
+        let change = |settings: &Settings| settings.with(&changes);
+        let (mut set, settings) = self.change_settings(expected, change).await?;
+        set.warnings.extend(self.doubts(&settings, &changes));
+        Ok(set)
+    }
+
+    /// Has `change` made to what is set, as of now; only if that is still of the entry `expected`, if that
+    /// is given. While nothing is set, only the leader knows what to begin with.
+    pub(super) async fn change_settings(
+        &self,
+        expected: Option<u64>,
+        change: impl Fn(&Settings) -> Result<Settings, ConfigError>,
+    ) -> Result<(Set, Settings), Status> {
         let asked = async {
             loop {
                 self.read_barrier().await?;
@@ -118,20 +125,21 @@ impl Local {
                          look at them and try again"
                     )));
                 }
-                let settings = self.pilot().settings(before.as_ref()).map_err(|error| {
+                if before.is_none() && self.leads().is_none() {
+                    return Err(status::of_kv(KvError::NotLeader));
+                }
+                let old = self.settings_of(before.as_ref()).map_err(|error| {
                     Status::failed_precondition(format!(
                         "autopilot: this version cannot read what is set, and would lose it: {error}"
                     ))
                 })?;
-                let settings = settings.with(&changes).map_err(refused)?;
-                let doubts = self.doubts(&settings, changes.contains_key("last_contact_threshold"));
-                let settings = Value::Object(settings.to_json()).to_string().into();
+                let new = change(&old).map_err(|error| refused(&error))?;
+                self.check_held(&old, &new).map_err(|error| refused(&error))?;
+                let settings = Value::Object(new.to_json()).to_string().into();
                 let expected = Some(modified);
                 let answer = self.propose(&Command::SetAutopilot { settings, expected }).await?;
                 if let Response::SetAutopilot { succeeded: true, setting } = answer {
-                    let mut set = self.set_of(setting.as_ref())?;
-                    set.warnings.extend(doubts);
-                    return Ok(set);
+                    return Ok((self.set_of(setting.as_ref())?, new));
                 }
                 // Somebody was quicker: what is changed is changed in what they have set.
             }
@@ -139,20 +147,43 @@ impl Local {
         self.in_time(asked).await
     }
 
-    /// What is allowed and has no effect on this cluster.
-    fn doubts(&self, settings: &Settings, is_given: bool) -> Option<String> {
-        let (threshold, election) =
-            (settings.config.last_contact_threshold, span(self.election_timeout()));
-        (is_given && threshold < election).then(|| {
-            format!(
-                "last_contact_threshold: {threshold} is less than the election timeout of {election}, \
-                 which counts instead"
-            )
+    /// Whether all that are held anew are members. One that was held and has left does no harm.
+    fn check_held(&self, old: &Settings, new: &Settings) -> Result<(), ConfigError> {
+        let stranger = new.config.held.difference(&old.config.held).find(|id| !self.is_member(id));
+        stranger.map_or(Ok(()), |id| {
+            Err(ConfigError::new("held_servers", format!("{id} is no member of the cluster")))
         })
     }
 
+    pub(super) fn is_member(&self, id: &ServerId) -> bool {
+        self.store().members().iter().any(|member| server_id(NodeId(member.id)) == *id)
+    }
+
+    /// What is allowed and does not do on this cluster what may be expected of it.
+    fn doubts(&self, settings: &Settings, changes: &Map<String, Value>) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let (threshold, election) =
+            (settings.config.last_contact_threshold, span(self.election_timeout()));
+        if changes.contains_key("last_contact_threshold") && threshold < election {
+            doubts.push(format!(
+                "last_contact_threshold: {threshold} is less than the election timeout of {election}, \
+                 which counts instead"
+            ));
+        }
+        let members = self.store().members();
+        let voters = members.iter().filter(|member| !member.is_learner).count() as u64;
+        let floor = settings.config.min_quorum;
+        if !settings.policy.disable_upgrade_migration && voters < floor {
+            doubts.push(format!(
+                "min_quorum: {floor} is more than the {voters} that vote: a migration waits for {floor} newer \
+                 members; min_quorum={voters} lets {voters} take over"
+            ));
+        }
+        doubts
+    }
+
     fn set_of(&self, setting: Option<&Setting>) -> Result<Set, Status> {
-        let settings = self.pilot().settings(setting).map_err(|error| {
+        let settings = self.settings_of(setting).map_err(|error| {
             Status::failed_precondition(format!(
                 "autopilot: this version cannot read what is set: {error}"
             ))
@@ -165,7 +196,7 @@ impl Local {
         })
     }
 
-    fn check_engine(&self) -> Result<(), Status> {
+    pub(super) fn check_engine(&self) -> Result<(), Status> {
         match self.engine() {
             Engine::Raft => Ok(()),
             Engine::Zab => Err(Status::unimplemented(
@@ -176,7 +207,7 @@ impl Local {
     }
 
     /// This member's own state if it leads, or a way to the leader.
-    async fn ask_autopilot(&self, is_passed_on: bool) -> Result<Asked, Status> {
+    pub(super) async fn ask_autopilot(&self, is_passed_on: bool) -> Result<Asked, Status> {
         self.check_engine()?;
         loop {
             if self.leads().is_some() {
@@ -196,9 +227,13 @@ impl Local {
             {
                 return Ok(Asked::There(AutopilotClient::new(self.leases().channel(&url)?)));
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            self.before_asking_again().await;
         }
     }
+}
+
+fn refused(error: &ConfigError) -> Status {
+    Status::invalid_argument(format!("autopilot: {error}"))
 }
 
 /// A state in short: what an operator looks at first.
@@ -231,7 +266,7 @@ fn health(state: &State) -> Health {
         })
         .collect();
     let tolerance = state.failure_tolerance;
-    let voters: Vec<&str> = state.voters.iter().map(quorate_autopilot::ServerId::as_str).collect();
+    let voters: Vec<&str> = state.voters.iter().map(ServerId::as_str).collect();
     let upgrade = state.ext.as_ref().and_then(|ext| ext.get("upgrade")?.get("status")?.as_str());
     let json = json!({
         "Healthy": state.healthy,

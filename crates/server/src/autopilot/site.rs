@@ -40,6 +40,8 @@ pub(super) struct Site {
     clock: TokioHost,
     /// Members that are being removed.
     removing: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Since when members are looked at.
+    since: Instant,
     /// When the last state was made, and how many there were.
     notified: Arc<Mutex<Option<(Instant, u64)>>>,
 }
@@ -47,7 +49,8 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(local: Local) -> Site {
         let (seen, stalls, clock) = (Arc::default(), Arc::default(), TokioHost::current());
-        Site { local, seen, stalls, clock, removing: Arc::default(), notified: Arc::default() }
+        let (removing, notified) = (Arc::default(), Arc::default());
+        Site { local, seen, stalls, clock, removing, since: Instant::now(), notified }
     }
 
     pub(super) fn notified(&self) -> Option<(Instant, u64)> {
@@ -56,6 +59,20 @@ impl Site {
 
     fn seen(&self) -> Arc<Standing> {
         Arc::clone(&lock(&self.seen))
+    }
+
+    /// Whether a member's vote could be taken now.
+    ///
+    /// # Errors
+    ///
+    /// Why not; one that is not there cannot lose anything, and one without a vote succeeds.
+    pub(super) async fn judge_demotion(&self, id: &ServerId) -> Result<(), RaftError> {
+        let standing = self.look().await?;
+        if !standing.members.iter().any(|member| server_id(NodeId(member.id)) == *id) {
+            return Err(RaftError::UnknownServer(id.clone()));
+        }
+        let action = Action::DemoteVoter { id: id.clone() };
+        plan(&self.local.membership_rules(), &standing, &action).map(drop)
     }
 
     async fn look(&self) -> Result<Arc<Standing>, RaftError> {
@@ -71,22 +88,31 @@ impl Site {
 
     /// Makes one change, if the members are still those of `prev_index`, and the change is allowed by
     /// how things stand when it is proposed.
-    async fn change(&self, action: Action, prev_index: Index) -> Result<Index, RaftError> {
+    pub(super) async fn change(
+        &self,
+        action: Action,
+        prev_index: Index,
+    ) -> Result<Index, RaftError> {
         let rules = self.local.membership_rules();
         let promoted = match &action {
             Action::AddVoter { id, .. } | Action::ReplaceVoter { promoted: id, .. } => node_id(id),
             _ => None,
         };
-        let index = self
+        // Before it is: an operator may ask for the same the moment it is so.
+        if let Some(id) = promoted {
+            self.local.pilot().promoted(id);
+        }
+        let outcome = self
             .change_if(move |standing| {
                 admits(standing.membership_index, prev_index)?;
                 plan(&rules, standing, &action)
             })
-            .await?;
-        if let Some(id) = promoted {
-            self.local.pilot().promoted(id);
+            .await;
+        let may_come = matches!(outcome, Ok(_) | Err(RaftError::Unknown | RaftError::Timeout(_)));
+        if let Some(id) = promoted.filter(|_| !may_come) {
+            self.local.pilot().not_promoted(id);
         }
-        Ok(index)
+        outcome
     }
 
     /// `judge` says which change, or none if things are as they should be.
@@ -146,14 +172,25 @@ impl Site {
         }
     }
 
+    /// How long a member must be silent until it counts as failed: as long as it takes to be stable. One
+    /// that is only restarted is unhealthy meanwhile, and keeps its place.
+    fn silence(&self) -> Silence {
+        let settings = self.local.autopilot_settings().unwrap_or_default();
+        let stable = u64::try_from(settings.config.server_stabilization_time.0).unwrap_or(0);
+        Silence {
+            least: self.local.election_timeout().max(Duration::from_nanos(stable)),
+            looked_for: self.since.elapsed(),
+        }
+    }
+
     /// Removes a member that is still failed when its removal is proposed.
     async fn remove_failed(&self, id: NodeId, prev_index: Index) -> Result<Index, RaftError> {
-        let (rules, election) = (self.local.membership_rules(), self.local.election_timeout());
+        let (rules, silence) = (self.local.membership_rules(), self.silence());
         self.change_if(move |standing| {
             admits(standing.membership_index, prev_index)?;
             let member = standing.members.iter().find(|member| member.id == id.0);
             let is_failed =
-                |member: &&Member| node_status(standing, member, election) == NodeStatus::Failed;
+                |member: &&Member| node_status(standing, member, silence) == NodeStatus::Failed;
             if member.is_some() && member.filter(is_failed).is_none() {
                 return Err(RaftError::Refused(format!("{id:x} is back")));
             }
@@ -249,15 +286,24 @@ fn in_words(refused: KvError) -> RaftError {
     RaftError::Refused(text.strip_prefix("etcdserver: ").unwrap_or(text).to_owned())
 }
 
-/// Whether a member's process runs, as far as the leader can tell: it was heard from within an election
-/// timeout, or a connection to it stands. Of one that has never published itself nothing is known: it
-/// may have been added a moment ago.
-fn node_status(standing: &Standing, member: &Member, election: Duration) -> NodeStatus {
+/// When a silent member counts as failed.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    least: Duration,
+    /// Nobody is silent for longer: what was heard under an earlier leader says nothing of now.
+    looked_for: Duration,
+}
+
+/// Whether a member's process runs, as far as the leader can tell: it was not silent for long, or a
+/// connection to it stands. Of one that has never published itself nothing is known: it may have been
+/// added a moment ago.
+fn node_status(standing: &Standing, member: &Member, silence: Silence) -> NodeStatus {
     let id = NodeId(member.id);
     if id == standing.leader {
         return NodeStatus::Alive;
     }
-    let is_heard = standing.heard.get(&id).is_some_and(|ago| *ago <= election);
+    let heard = standing.heard.get(&id).copied().unwrap_or(Duration::MAX);
+    let is_heard = heard.min(silence.looked_for) <= silence.least;
     match (member.name.is_empty(), is_heard || standing.connected.contains_key(&id)) {
         (true, _) => NodeStatus::Unknown,
         (false, true) => NodeStatus::Alive,
@@ -381,12 +427,12 @@ impl ApplicationIntegration for Site {
     }
 
     fn known_servers(&self) -> BTreeMap<ServerId, Server> {
-        let (seen, election) = (self.seen(), self.local.election_timeout());
+        let (seen, silence) = (self.seen(), self.silence());
         let server = |member: &Member| Server {
             id: server_id(NodeId(member.id)),
             name: member.name.clone(),
             address: address(member),
-            node_status: node_status(&seen, member, election),
+            node_status: node_status(&seen, member, silence),
             version: member.version.clone(),
             meta: Some(member.tags.clone()),
             raft_version: RAFT_VERSION,

@@ -157,7 +157,7 @@ impl Logger for Telling {
 }
 
 /// One word for what is done, for metrics.
-fn kind(action: &Action) -> &'static str {
+pub(super) fn kind(action: &Action) -> &'static str {
     match action {
         Action::AddNonvoter { .. } => "add",
         Action::AddVoter { .. } => "promotion",

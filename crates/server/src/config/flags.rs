@@ -152,7 +152,8 @@ pub const FLAGS: &[Flag] = &[
         "max-answer-bytes",
         "BYTES",
         "2147483648",
-        "Memory that answers of more than 64 KiB under way take together; more of them wait, then fail",
+        "Memory for the keys and values of all answers of more than 64 KiB under way; reads that find \
+         none wait, then fail",
     ),
     flag(
         "max-client-connections",
@@ -212,7 +213,8 @@ const fn ignored(name: &'static str, value: &'static str) -> Flag {
 }
 
 /// Flags of etcd that are taken and change nothing here: what they tune does not exist, or is always as
-/// etcd has it by default. Nothing is among them that keeps others out or says where data are.
+/// etcd has it by default; but streams of one connection have a bound of their own. Nothing is among
+/// them that keeps others out or says where data are.
 pub const IGNORED: &[Flag] = &[
     ignored("backend-batch-interval", "DURATION"),
     ignored("backend-batch-limit", "COUNT"),

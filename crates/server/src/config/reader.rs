@@ -24,6 +24,8 @@ const REQUEST_BYTES_FLOOR: u64 = 1 << 10;
 const LEARNERS_CEILING: u64 = 1000;
 const TXN_OPS_CEILING: u64 = 100_000;
 const CLIENT_CONNECTIONS_CEILING: u64 = 1 << 20;
+/// Longer is as good as for ever, and no span of it is too long to be reckoned with.
+const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// As gRPC has it.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 /// Watchers are told no more often. etcd's limit.
@@ -214,13 +216,7 @@ impl Reader<'_> {
     }
 
     fn autopilot_interval(&mut self, flag: &'static str) -> Duration {
-        match parse_duration(self.sources.value(flag).trim()) {
-            Ok(span) if AUTOPILOT_INTERVAL_MIN <= span => span,
-            _ => {
-                self.not_a(flag, "a duration of 10ms or more, such as 2s");
-                AUTOPILOT_INTERVAL_MIN
-            }
-        }
+        self.duration(flag, AUTOPILOT_INTERVAL_MIN, "a duration of 10ms or more, such as 2s")
     }
 
     /// What a new cluster begins with, unless told otherwise.
@@ -277,24 +273,12 @@ impl Reader<'_> {
 
     /// Zero, or a span that leaves both sides time for something else.
     fn keepalive(&mut self, flag: &'static str) -> Duration {
-        match parse_duration(self.sources.value(flag).trim()) {
-            Ok(span) if span.is_zero() || KEEPALIVE_MIN <= span => span,
-            _ => {
-                self.not_a(flag, "a duration of 1s or more, such as 2h, or 0");
-                Duration::ZERO
-            }
-        }
+        self.duration_or_zero(flag, KEEPALIVE_MIN, "a duration of 1s or more, such as 2h, or 0")
     }
 
     fn watch_progress(&mut self) -> Duration {
         let flag = "watch-progress-notify-interval";
-        match parse_duration(self.sources.value(flag).trim()) {
-            Ok(span) if WATCH_PROGRESS_MIN <= span => span,
-            _ => {
-                self.not_a(flag, "a duration of 100ms or more, such as 10m");
-                WATCH_PROGRESS_MIN
-            }
-        }
+        self.duration(flag, WATCH_PROGRESS_MIN, "a duration of 100ms or more, such as 10m")
     }
 
     /// By time a bare number counts hours.
@@ -316,7 +300,9 @@ impl Reader<'_> {
         } else {
             match hours.or_else(|_| parse_duration(text)) {
                 Ok(span) if span.is_zero() => return AutoCompaction::Off,
-                Ok(span) if RETENTION_MIN <= span => return AutoCompaction::Periodic(span),
+                Ok(span) if RETENTION_MIN <= span => {
+                    return AutoCompaction::Periodic(self.not_too_long(flag, span));
+                }
                 _ => self.not_a(flag, "hours, a duration of 1s or more such as 30m, or 0"),
             }
         }
@@ -325,13 +311,37 @@ impl Reader<'_> {
 
     fn corrupt_check(&mut self) -> Duration {
         let flag = "corrupt-check-time";
+        let want = "a duration of 1s or more, such as 12h, or 0 for never";
+        self.duration_or_zero(flag, CORRUPT_CHECK_MIN, want)
+    }
+
+    fn duration_or_zero(
+        &mut self,
+        flag: &'static str,
+        min: Duration,
+        want: &'static str,
+    ) -> Duration {
         match parse_duration(self.sources.value(flag).trim()) {
-            Ok(span) if span.is_zero() || CORRUPT_CHECK_MIN <= span => span,
+            Ok(span) if span.is_zero() => span,
+            _ => self.duration(flag, min, want),
+        }
+    }
+
+    fn duration(&mut self, flag: &'static str, min: Duration, want: &'static str) -> Duration {
+        match parse_duration(self.sources.value(flag).trim()) {
+            Ok(span) if min <= span => self.not_too_long(flag, span),
             _ => {
-                self.not_a(flag, "a duration of 1s or more, such as 12h, or 0 for never");
-                Duration::ZERO
+                self.not_a(flag, want);
+                min
             }
         }
+    }
+
+    fn not_too_long(&mut self, flag: &'static str, span: Duration) -> Duration {
+        if DURATION_MAX < span {
+            self.not_a(flag, "a duration of 87600h, which is ten years, or less");
+        }
+        span.min(DURATION_MAX)
     }
 
     /// 0 is etcd's default; a negative number is no quota.

@@ -95,6 +95,12 @@ fn autopilot_is_on_and_its_settings_begin_as_the_flags_say() {
         warning.starts_with("--autopilot-config: dead_server_threshold: 1m0s is less"),
         "{warning}"
     );
+    for (version, is_warned) in [("1.2.0-rc.1", false), ("v2.0.0", true), ("2.0", true)] {
+        let warnings = given(&[("member-version", version)]).config().unwrap().warnings;
+        let want = format!("--member-version {version}: migrations cannot compare it");
+        let is_told = warnings.iter().any(|warning| warning.starts_with(&want));
+        assert_eq!(is_told, is_warned, "{warnings:?}");
+    }
 }
 
 #[test]
@@ -324,6 +330,15 @@ const BAD: &[(&str, &str, &str)] = &[
     ("autopilot-config", "max-quorum=3", "max_quorum: is no setting of autopilot; there are"),
     ("autopilot-update-interval", "2", "\"2\" is not a duration of 10ms or more, such as 2s"),
     ("autopilot-reconcile-interval", "0s", "\"0s\" is not a duration of 10ms or more"),
+    ("autopilot-reconcile-interval", "9000000000000000000s", "is not a duration of 87600h"),
+    ("watch-progress-notify-interval", "18446744073709550000s", "is not a duration of 87600h"),
+    (
+        "grpc-keepalive-timeout",
+        "87601h",
+        "is not a duration of 87600h, which is ten years, or less",
+    ),
+    ("corrupt-check-time", "87601h", "is not a duration of 87600h"),
+    ("auto-compaction-retention", "87601", "is not a duration of 87600h"),
     ("member-version", "1\n0", "is not a version such as 1.2.0"),
     ("member-tags", "zone", "\"zone\" is not KEY=VALUE; write zone=a,rack=7"),
     ("member-tags", "zone=a,zone=b", "\"zone=b\" is a second value of one tag"),

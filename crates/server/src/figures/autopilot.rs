@@ -36,7 +36,13 @@ pub(super) fn write(page: &mut Page<'_>, pilot: &Pilot) -> fmt::Result {
     let Some(picture) = pilot.picture() else { return Ok(()) };
     let state = &*picture.state;
     page.counter("quorate_autopilot_states", "States made in this reign", picture.states_count)?;
+    page.counter("quorate_autopilot_rounds", "Rounds begun in this reign", picture.rounds_count)?;
     for (name, help, value) in [
+        (
+            "quorate_autopilot_paused",
+            "Whether no round is made",
+            f64::from(u8::from(picture.is_paused)),
+        ),
         (
             "quorate_autopilot_healthy",
             "Whether all members are",
@@ -66,7 +72,8 @@ pub(super) fn write(page: &mut Page<'_>, pilot: &Pilot) -> fmt::Result {
     servers(page, state, "healthy", "Whether a member is", |one| {
         Some(f64::from(u8::from(one.health.healthy)))
     })?;
-    servers(page, state, "last_contact_seconds", "Time since a member was heard from", |one| {
+    let silence = "Time since a member was heard from, or since it stored what it was sent, if that is longer";
+    servers(page, state, "last_contact_seconds", silence, |one| {
         let contact = one.stats.last_contact;
         (!contact.is_negative()).then_some(contact.0 as f64 / 1e9)
     })?;

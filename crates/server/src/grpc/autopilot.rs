@@ -2,9 +2,10 @@
 
 use quorate_proto::quoratepb::autopilot_server::Autopilot;
 use quorate_proto::quoratepb::{
-    AutopilotConfigResponse, AutopilotGetConfigRequest, AutopilotHealthRequest,
-    AutopilotHealthResponse, AutopilotSetConfigRequest, AutopilotStateRequest,
-    AutopilotStateResponse,
+    AutopilotConfigResponse, AutopilotDemoteRequest, AutopilotExplainRequest,
+    AutopilotExplainResponse, AutopilotGetConfigRequest, AutopilotHealthRequest,
+    AutopilotHealthResponse, AutopilotHoldRequest, AutopilotSetConfigRequest,
+    AutopilotStateRequest, AutopilotStateResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -52,9 +53,36 @@ impl Autopilot for Service {
         &self,
         request: Request<AutopilotSetConfigRequest>,
     ) -> Result<Response<AutopilotConfigResponse>, Status> {
+        let is_passed_on = is_passed_on(&request);
         let AutopilotSetConfigRequest { json, compare, modify_index } = request.into_inner();
         let expected = compare.then_some(modify_index);
-        self.local.set_autopilot_config(&json, expected).await.map(answer)
+        self.local.set_autopilot_config(&json, expected, is_passed_on).await.map(answer)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<AutopilotExplainRequest>,
+    ) -> Result<Response<AutopilotExplainResponse>, Status> {
+        let json = self.local.explain_autopilot(is_passed_on(&request)).await?;
+        Ok(Response::new(AutopilotExplainResponse { json }))
+    }
+
+    async fn hold(
+        &self,
+        request: Request<AutopilotHoldRequest>,
+    ) -> Result<Response<AutopilotConfigResponse>, Status> {
+        let is_passed_on = is_passed_on(&request);
+        let AutopilotHoldRequest { id, held } = request.into_inner();
+        self.local.hold_member(id, held, is_passed_on).await.map(answer)
+    }
+
+    async fn demote(
+        &self,
+        request: Request<AutopilotDemoteRequest>,
+    ) -> Result<Response<AutopilotConfigResponse>, Status> {
+        let is_passed_on = is_passed_on(&request);
+        let AutopilotDemoteRequest { id } = request.into_inner();
+        self.local.demote_member(id, is_passed_on).await.map(answer)
     }
 }
 

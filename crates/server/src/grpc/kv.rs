@@ -8,8 +8,6 @@ use quorate_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Streamed, leaderless, range_stream, wants_leader};
@@ -85,19 +83,18 @@ impl Kv for Service {
         if !range.serializable {
             self.local.read_barrier().await?;
         }
-        // One waits for the client, and the next one for that.
-        let (pieces, outgoing) = mpsc::channel(1);
+        let (pieces, outgoing) = range_stream::Pieces::channel();
         let (local, piece_bytes) = (self.local.clone(), self.piece_bytes);
         tokio::spawn(async move {
             tokio::select! {
                 () = range_stream::send(&local, range, piece_bytes, &pieces) => {}
                 () = pieces.closed() => {}
                 () = leaderless(&local), if wants_leader => {
-                    let _ = pieces.send(Err(status::of_kv(KvError::NoLeader))).await;
+                    let _ = pieces.send((Err(status::of_kv(KvError::NoLeader)), None)).await;
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        Ok(Response::new(Box::pin(outgoing)))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

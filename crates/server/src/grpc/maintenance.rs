@@ -17,9 +17,9 @@ use quorate_proto::etcdserverpb::{
 use quorate_runtime::{MaintenanceError, Saving};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::ended::Ended;
 use super::kv::mismatched;
 use super::move_leader::move_leader;
 use super::{Streamed, leaderless, wants_leader};
@@ -166,13 +166,14 @@ impl Maintenance for Service {
         let begun = tokio::spawn(async move { (local.node().save().await, place) });
         let (saving, place) = begun.await.map_err(|_| status::of_kv(KvError::Stopped))?;
         let saving = saving.map_err(|error| failed("a snapshot", &error))?;
-        let (pieces, outgoing) = mpsc::channel(PIECES_MAX);
+        let (pieces, end, outgoing) = Ended::channel(PIECES_MAX);
         let (local, runtime) = (self.local.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
-            send(saving, &pieces, &local, &runtime, wants_leader);
+            // Whoever has gone hears no end either.
+            let _ = end.send(send(saving, &pieces, &local, &runtime, wants_leader));
             drop(place);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        Ok(Response::new(Box::pin(outgoing)))
     }
 
     async fn move_leader(
@@ -211,49 +212,49 @@ fn downgrade_refusal(version: &str) -> KvError {
 }
 
 /// Sends a snapshot piece by piece, as fast as the client takes it.
+///
+/// # Errors
+///
+/// What the client hears when it does not get all of it.
 fn send(
     mut saving: Saving,
-    pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>,
+    pieces: &mpsc::Sender<SnapshotResponse>,
     local: &Local,
     runtime: &Handle,
     wants_leader: bool,
-) {
+) -> Result<(), Status> {
     let begun = Instant::now();
     let mut leaderless = pin!(leaderless(local));
     loop {
         let piece = match saving.next_piece() {
-            Ok(Some(piece)) => Ok(SnapshotResponse {
+            Ok(Some(piece)) => SnapshotResponse {
                 header: None,
                 remaining_bytes: piece.remaining_bytes,
                 blob: piece.bytes,
                 version: CLUSTER_VERSION.to_owned(),
-            }),
+            },
             Ok(None) => {
                 local.tally().snapshot.observe(begun.elapsed());
-                return;
+                return Ok(());
             }
             Err(error) => {
                 tracing::error!(%error, "a snapshot could not be read");
-                Err(status::of_kv(KvError::Corrupt))
+                return Err(status::of_kv(KvError::Corrupt));
             }
         };
-        let is_last = piece.is_err();
         // A client that takes nothing must not hold the state of that moment for ever.
         let sent = runtime.block_on(async {
             tokio::select! {
-                sent = tokio::time::timeout(STALL_MAX, pieces.send(piece)) => {
-                    matches!(sent, Ok(Ok(())))
-                }
-                () = local.stopping() => false,
-                () = &mut leaderless, if wants_leader => {
-                    let _ = pieces.try_send(Err(status::of_kv(KvError::NoLeader)));
-                    false
-                }
+                sent = tokio::time::timeout(STALL_MAX, pieces.send(piece)) => match sent {
+                    Ok(Ok(())) => Ok(()),
+                    // It has gone, or may as well have.
+                    Ok(Err(_)) | Err(_) => Err(KvError::Timeout),
+                },
+                () = local.stopping() => Err(KvError::Stopped),
+                () = &mut leaderless, if wants_leader => Err(KvError::NoLeader),
             }
         });
-        if is_last || !sent {
-            return;
-        }
+        sent.map_err(status::of_kv)?;
     }
 }
 

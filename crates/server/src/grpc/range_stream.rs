@@ -2,13 +2,18 @@
 //!
 //! All pieces are of one revision, the current one of the first piece, or the one that was asked for.
 //! Put together they are what Range would have answered. As much as one piece waits for a client that
-//! takes its time; nothing else is kept for it, not even the history that it reads.
+//! takes its time, while it takes another one; nothing else is kept for it, not even the history that
+//! it reads. Each keeps its room among the long answers until the client has taken it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_kv as kv;
-use quorate_kv::{KvError, RangeRequest, SortOrder, SortTarget};
+use quorate_kv::{Drawn, KvError, RangeRequest, SortOrder, SortTarget};
 use quorate_proto::etcdserverpb::{RangeResponse, RangeStreamResponse};
 use tokio::sync::mpsc;
+use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::local::Local;
@@ -18,6 +23,37 @@ use crate::{convert, status};
 const FIRST_KEYS: i64 = 10;
 /// A piece has at most so many times the keys of the one before.
 const GROWTH: i64 = 8;
+
+/// A part of the answer, or its end, with the room that it takes.
+pub(super) type Piece = (Result<RangeStreamResponse, Status>, Option<Drawn>);
+
+/// Pieces on their way to a client.
+pub(super) struct Pieces {
+    outgoing: mpsc::Receiver<Piece>,
+    /// Of the piece that the client is taking: until it asks for the next one.
+    _drawn: Option<Drawn>,
+}
+
+impl Pieces {
+    /// By which pieces are sent, one ahead of the client; and what the client takes.
+    pub(super) fn channel() -> (mpsc::Sender<Piece>, Pieces) {
+        let (pieces, outgoing) = mpsc::channel(1);
+        (pieces, Pieces { outgoing, _drawn: None })
+    }
+}
+
+impl Stream for Pieces {
+    type Item = Result<RangeStreamResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self._drawn = None;
+        let piece = ready!(self.outgoing.poll_recv(context));
+        Poll::Ready(piece.map(|(piece, drawn)| {
+            self._drawn = drawn;
+            piece
+        }))
+    }
+}
 
 /// Checks what only a stream refuses.
 pub(super) fn check(range: &RangeRequest) -> Result<(), KvError> {
@@ -36,30 +72,34 @@ pub(super) fn check(range: &RangeRequest) -> Result<(), KvError> {
     Ok(())
 }
 
-/// Sends a range piece by piece, until it ends or its client goes away. Pieces of about `piece_bytes`.
+/// Sends a range piece by piece, until it ends or its client goes away. Pieces of `piece_bytes` or less,
+/// but for pairs that are longer.
 pub(super) async fn send(
     local: &Local,
     range: RangeRequest,
     piece_bytes: usize,
-    pieces: &mpsc::Sender<Result<RangeStreamResponse, Status>>,
+    pieces: &mpsc::Sender<Piece>,
 ) {
     let mut walk = Walk::new(range);
     loop {
+        // Nothing is read before there is a place for it.
+        let Ok(place) = pieces.reserve().await else { return };
         let (ask, is_first) = (walk.ask(), walk.pinned.is_none());
         let answered = tokio::select! {
-            answered = local.read(move |store| match is_first {
-                true => store.range(&ask),
-                false => store.page(&ask),
+            answered = local.read_long(move |store, room| match is_first {
+                true => store.first_piece_within(room, piece_bytes, &ask),
+                false => store.next_piece_within(room, piece_bytes, &ask),
             }) => answered,
             () = local.stopping() => Err(status::of_kv(KvError::Stopped)),
         };
-        let piece = answered.map(|answer| walk.take(answer, piece_bytes, local));
-        let is_over = match &piece {
-            Ok(piece) => piece.header.is_some(),
-            Err(_) => true,
+        let (answer, drawn) = match answered {
+            Ok(answered) => answered,
+            Err(status) => return place.send((Err(status), None)),
         };
-        let piece = piece.map(|piece| RangeStreamResponse { range_response: Some(piece) });
-        if pieces.send(piece).await.is_err() || is_over {
+        let piece = walk.take(answer, piece_bytes, local);
+        let is_last = piece.header.is_some();
+        place.send((Ok(RangeStreamResponse { range_response: Some(piece) }), drawn));
+        if is_last {
             return;
         }
     }
@@ -115,7 +155,7 @@ impl Walk {
         let is_last = !answer.more || self.left == Some(0);
         if let Some(last) = answer.kvs.last() {
             let bytes: usize = answer.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
-            let each = (bytes / answer.kvs.len()).max(1);
+            let each = bytes / answer.kvs.len() + size_of::<kv::KeyValue>();
             let fitting = i64::try_from(piece_bytes / each).unwrap_or(i64::MAX);
             self.keys = fitting.clamp(1, self.keys.saturating_mul(GROWTH));
             self.range.key = next_key(&last.key);

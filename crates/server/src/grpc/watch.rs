@@ -1,7 +1,8 @@
-//! Watching. One stream carries many watchers; one task carries a stream: what it is told goes out
-//! as fast as the client takes it, and requests come in between.
+//! Watching. One stream carries many watchers, and is carried by its connection: what it is told goes
+//! out as fast as the client takes it, many responses at a time, and requests come in between.
 
-use std::pin::pin;
+use std::collections::VecDeque;
+use std::pin::Pin;
 
 use quorate_kv as kv;
 use quorate_kv::KvError;
@@ -9,8 +10,6 @@ use quorate_proto::etcdserverpb::watch_create_request::FilterType;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::watch_server::Watch;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Streamed, leaderless, wants_leader};
@@ -18,9 +17,8 @@ use crate::local::Local;
 use crate::watching::Stream;
 use crate::{convert, status};
 
-/// Responses between the watchers and the connection. All others wait where they are bounded in
-/// bytes.
-const RESPONSES_MAX: usize = 4;
+/// Responses that are taken together hold about so many bytes: what leaves for the connection at once.
+const TAKEN_BYTES: usize = 32 << 10;
 
 pub(super) struct Service {
     local: Local,
@@ -41,47 +39,72 @@ impl Watch for Service {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let wants_leader = wants_leader(request.metadata().as_ref());
-        let (responses, outgoing) = mpsc::channel(RESPONSES_MAX);
-        let stream = self.local.watching().open();
-        let requests = request.into_inner();
-        let local = self.local.clone();
-        tokio::spawn(async move {
-            if let Err(status) = carry(&local, stream, requests, &responses, wants_leader).await {
-                let _ = responses.send(Err(status)).await;
+        let carried = Carried {
+            local: self.local.clone(),
+            stream: self.local.watching().open(),
+            requests: request.into_inner(),
+            may_ask: true,
+            taken: VecDeque::new(),
+            leaderless: wants_leader.then(|| self.leaderless()),
+        };
+        let responses = futures_util::stream::unfold(Some(carried), |carried| async {
+            let mut carried = carried?;
+            match carried.next().await {
+                Ok(response) => Some((Ok(response), Some(carried))),
+                Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        Ok(Response::new(Box::pin(responses)))
     }
 }
 
-/// Carries a stream until its client has gone, or an error is to end it. A client that asks for
-/// nothing more is told what it has asked for.
-async fn carry(
-    local: &Local,
+impl Service {
+    fn leaderless(&self) -> Leaderless {
+        let local = self.local.clone();
+        Box::pin(async move { leaderless(&local).await })
+    }
+}
+
+type Leaderless = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A stream, carried by whoever asks for its responses: it ends with the connection's interest in it.
+struct Carried {
+    local: Local,
     stream: Stream,
-    mut requests: Streaming<WatchRequest>,
-    responses: &mpsc::Sender<Result<WatchResponse, Status>>,
-    wants_leader: bool,
-) -> Result<(), Status> {
-    let mut leaderless = pin!(leaderless(local));
-    let mut may_ask = true;
-    loop {
-        while let Some(response) = stream.take() {
-            let response = convert::watch_response(response, |revision| local.header(revision));
-            if responses.send(Ok(response)).await.is_err() {
-                return Ok(());
+    requests: Streaming<WatchRequest>,
+    /// A client that asks for nothing more is told what it has asked for.
+    may_ask: bool,
+    /// Taken from the watchers, and not asked for yet.
+    taken: VecDeque<WatchResponse>,
+    /// For those that want to hear when there is no leader.
+    leaderless: Option<Leaderless>,
+}
+
+impl Carried {
+    /// The next response, or why there are no more. Requests come in between what is taken together.
+    async fn next(&mut self) -> Result<WatchResponse, Status> {
+        loop {
+            if let Some(response) = self.taken.pop_front() {
+                return Ok(response);
             }
-        }
-        tokio::select! {
-            () = stream.told() => {}
-            request = requests.message(), if may_ask => match request? {
-                Some(request) => ask(&stream, request).await?,
-                None => may_ask = false,
-            },
-            () = responses.closed() => return Ok(()),
-            () = local.stopping() => return Err(status::of_kv(KvError::Stopped)),
-            () = &mut leaderless, if wants_leader => {
-                return Err(status::of_kv(KvError::NoLeader));
+            let leaderless = async {
+                match &mut self.leaderless {
+                    Some(leaderless) => leaderless.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                responses = self.stream.told(TAKEN_BYTES) => {
+                    let header = self.local.header(0);
+                    let of = |response| convert::watch_response(response, &header);
+                    self.taken.extend(responses.into_iter().map(of));
+                }
+                request = self.requests.message(), if self.may_ask => match request? {
+                    Some(request) => ask(&self.stream, request).await?,
+                    None => self.may_ask = false,
+                },
+                () = self.local.stopping() => return Err(status::of_kv(KvError::Stopped)),
+                () = leaderless => return Err(status::of_kv(KvError::NoLeader)),
             }
         }
     }

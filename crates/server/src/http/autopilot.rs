@@ -4,6 +4,7 @@
 //! ```text
 //! /autopilot/state    the cluster as its leader sees it
 //! /autopilot/health   the same in short; 429 when something is unhealthy, as Consul has it
+//! /autopilot/explain  what the next round would do, and why not more
 //! /autopilot/config   what is set
 //! ```
 
@@ -21,6 +22,7 @@ pub(super) fn routes() -> Router<Plain> {
     Router::new()
         .route("/autopilot/state", get(state))
         .route("/autopilot/health", get(health))
+        .route("/autopilot/explain", get(explain))
         .route("/autopilot/config", get(config))
 }
 
@@ -35,6 +37,13 @@ async fn health(State(plain): State<Plain>) -> Response {
     match plain.local.autopilot_health(false).await {
         Ok(health) if health.is_healthy => text(StatusCode::OK, health.json),
         Ok(health) => text(StatusCode::TOO_MANY_REQUESTS, health.json),
+        Err(status) => refused(&status),
+    }
+}
+
+async fn explain(State(plain): State<Plain>) -> Response {
+    match plain.local.explain_autopilot(false).await {
+        Ok(json) => text(StatusCode::OK, json),
         Err(status) => refused(&status),
     }
 }

@@ -2,6 +2,7 @@
 
 mod contests;
 mod kubernetes;
+mod log;
 mod maintenance;
 mod membership;
 mod node;

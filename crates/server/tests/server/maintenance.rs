@@ -6,10 +6,12 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, CompactionRequest, DefragmentRequest, DeleteRangeRequest,
     DowngradeRequest, HashKvRequest, HashRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, SnapshotRequest, StatusRequest, TxnRequest, request_op,
+    PutRequest, RangeRequest, RequestOp, SnapshotRequest, StatusRequest, TxnRequest, WatchRequest,
+    request_op,
 };
 use quorate_server::Server;
 use quorate_server::snapshot::inspect_saved;
@@ -321,6 +323,36 @@ async fn who_takes_nothing_of_a_snapshot_keeps_only_so_many_others_from_one() {
     drop(idle);
     eventually(async || maintenance.snapshot(SnapshotRequest {}).await.ok()).await;
     alone.server.shutdown().await;
+}
+
+/// Whoever copies until the end must not take a part for the whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_cut_off_does_not_end_well() {
+    let alone = Alone::with(&[]).await;
+    let (mut kv, mut maintenance) = alone.clients().await;
+    for at in 0..16 {
+        kv.put(PutRequest { key: format!("k{at}").into(), ..put("", 1 << 20) }).await.unwrap();
+    }
+    let mut pieces = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
+    pieces.message().await.unwrap().unwrap();
+    // A watch ends once the server stops, however long it takes to come to that.
+    let (asked, asks) = tokio::sync::mpsc::channel::<WatchRequest>(1);
+    let asks = tokio_stream::wrappers::ReceiverStream::new(asks);
+    let watch = WatchClient::new(alone.channel().await).watch(asks).await;
+    let mut watch = watch.unwrap().into_inner();
+    let stopped = tokio::spawn(alone.server.shutdown());
+    watch.message().await.unwrap_err();
+    drop(asked);
+    let end = loop {
+        match pieces.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break None,
+            Err(status) => break Some(status.code()),
+        }
+    };
+    assert_eq!(end, Some(Code::Unavailable));
+    drop((kv, maintenance, pieces));
+    stopped.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

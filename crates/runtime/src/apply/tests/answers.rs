@@ -74,6 +74,7 @@ fn rig() -> Rig {
         }),
         lock: Arc::clone(&lock),
         progress: Arc::new(Progress::new(sender.clone())),
+        revisions: Arc::new(Revisions::new(Index(0), 1)),
         done: sender,
     };
     Rig { applier, gate, lock, done }

@@ -104,15 +104,17 @@ fn what_would_cost_the_quorum_is_refused_whoever_wants_it() {
 
 #[test]
 fn a_member_is_alive_while_it_is_heard_or_connected() {
+    let silence = |looked_for| Silence { least: Duration::from_secs(10), looked_for };
     for (name, heard_ms, connected, want) in [
         ("n2", Some(50), true, NodeStatus::Alive),
         ("n2", Some(50), false, NodeStatus::Alive),
-        ("n2", Some(1000), false, NodeStatus::Alive),
-        ("n2", Some(1001), false, NodeStatus::Failed),
+        // It is restarted: its health suffers, and it keeps its place.
+        ("n2", Some(10_000), false, NodeStatus::Alive),
+        ("n2", Some(10_001), false, NodeStatus::Failed),
         ("n2", None, false, NodeStatus::Failed),
         ("n2", None, true, NodeStatus::Alive),
         // It hangs: its connection will break, and its health suffers at once.
-        ("n2", Some(9000), true, NodeStatus::Alive),
+        ("n2", Some(90_000), true, NodeStatus::Alive),
         // Nobody has started it yet, and it is not dead for that.
         ("", None, false, NodeStatus::Unknown),
         ("", Some(50), true, NodeStatus::Unknown),
@@ -126,10 +128,21 @@ fn a_member_is_alive_while_it_is_heard_or_connected() {
         if !connected {
             standing.connected.remove(&NodeId(2));
         }
-        let got = node_status(&standing, &member, ELECTION);
+        let got = node_status(&standing, &member, silence(LONG));
         assert_eq!(got, want, "{name} {heard_ms:?} {connected}");
     }
-    assert_eq!(node_status(&standing(), &member(1, false), ELECTION), NodeStatus::Alive, "itself");
+    let of = |id, heard: Option<Duration>, looked_for| {
+        let mut standing = standing();
+        standing.connected.clear();
+        standing.heard = heard.map(|ago| (NodeId(id), ago)).into_iter().collect();
+        node_status(&standing, &member(id, false), silence(looked_for))
+    };
+    assert_eq!(of(1, None, LONG), NodeStatus::Alive, "itself");
+    let young = Duration::from_secs(9);
+    assert_eq!(of(2, None, young), NodeStatus::Alive, "a new leader waits for it");
+    let long_ago = Some(Duration::from_secs(7200));
+    assert_eq!(of(2, long_ago, young), NodeStatus::Alive, "also if it heard it in another life");
+    assert_eq!(of(2, long_ago, Duration::from_secs(11)), NodeStatus::Failed);
 }
 
 #[test]
