@@ -269,15 +269,22 @@ async fn judged(bug: Bug, seed: u64) -> Vec<String> {
     judge(&recorder.history())
 }
 
+/// So many runs may be without a chance to see a bug: how requests meet is the machine's to say, and what
+/// was done twice shows only where another request came in between.
+const RUNS_TO_BE_SEEN: u64 = 12;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_see_what_was_refused_and_done_and_what_was_done_twice() {
     for seed in 1..=2 {
-        let failures = judged(Bug::Nothing, seed).await;
-        assert_eq!(failures, [""; 0], "seed {seed}");
-        for bug in [Bug::TimeoutsAreRefusals, Bug::ProposesAgain] {
-            let failures = judged(bug, seed).await;
-            assert!(!failures.is_empty(), "seed {seed}: {bug:?} goes unseen");
-            println!("seed {seed}, {bug:?}: {}", failures[0]);
+        assert_eq!(judged(Bug::Nothing, seed).await, [""; 0], "seed {seed}");
+    }
+    'bugs: for bug in [Bug::TimeoutsAreRefusals, Bug::ProposesAgain] {
+        for seed in 1..=RUNS_TO_BE_SEEN {
+            if let Some(failure) = judged(bug, seed).await.first() {
+                println!("seed {seed}, {bug:?}: {failure}");
+                continue 'bugs;
+            }
         }
+        panic!("{bug:?} goes unseen in {RUNS_TO_BE_SEEN} runs");
     }
 }
