@@ -84,7 +84,7 @@ impl<S: Storage> Raft<S> {
             assert!(message.to != self.core.id, "only what vouches for a write goes to itself");
         }
         let for_self = self.core.held.iter().filter(|message| message.to == self.core.id);
-        assert!(for_self.count() == self.core.held_for_self, "what is held is counted");
+        assert!(for_self.count() == self.core.held_for_self as usize, "what is held is counted");
         for message in &self.core.held {
             let vouches = matches!(
                 message.body,

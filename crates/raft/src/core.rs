@@ -51,11 +51,18 @@ const COPIED_COUNT: usize = 8;
 /// More than that are queued as other messages are: whoever is told so much is not idle.
 const BEATS_OWED_MAX: u32 = 64;
 
-/// What was noted since the last Ready.
+/// What is rarely told with a Ready, and was not told yet; never empty.
 #[derive(Debug, Default)]
-struct Notes {
-    list: Vec<Note>,
-    missed: u64,
+struct Rarities {
+    notes: Vec<Note>,
+    notes_missed: u64,
+    lost_reads: Vec<Bytes>,
+}
+
+impl Rarities {
+    fn is_empty(&self) -> bool {
+        self.notes.is_empty() && self.notes_missed == 0 && self.lost_reads.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +81,8 @@ pub(crate) struct Core<S> {
     pub(crate) news: News,
     /// See [`Core::owe_beat`].
     pub(crate) beats_owed: u32,
+    /// How many of the messages in `held` this node says to itself.
+    pub(crate) held_for_self: u32,
 
     /// Ticks since the node was built. What is due is due at a certain one of them.
     pub(crate) now: u64,
@@ -111,15 +120,12 @@ pub(crate) struct Core<S> {
 
     pub(crate) messages: Vec<Message>,
     pub(crate) held: Vec<Message>,
-    /// How many of those held this node says to itself.
-    pub(crate) held_for_self: usize,
     pub(crate) read_states: Vec<ReadState>,
-    pub(crate) lost_reads: Vec<Bytes>,
     /// Reads asked before the leader's first commit in its term. They outlive a leadership.
     pub(crate) postponed: Vec<ReadRequest>,
 
     // Boxed, because most of many groups on a node are quiet.
-    notes: Option<Box<Notes>>,
+    rarities: Option<Box<Rarities>>,
     pub(crate) tracer: Tracer,
 }
 
@@ -145,6 +151,7 @@ impl<S: Storage> Core<S> {
             is_learner: false,
             news: News::Anything,
             beats_owed: 0,
+            held_for_self: 0,
             now: 0,
             quiet_until: 0,
             election_since: 0,
@@ -162,11 +169,9 @@ impl<S: Storage> Core<S> {
             rng: Rng::new(config.seed, config.id),
             messages: Vec::new(),
             held: Vec::new(),
-            held_for_self: 0,
             read_states: Vec::new(),
-            lost_reads: Vec::new(),
             postponed: Vec::new(),
-            notes: None,
+            rarities: None,
             tracer: Tracer::new(logger),
             config,
         };
@@ -409,7 +414,7 @@ impl<S: Storage> Core<S> {
         } else {
             self.trace_sent(&message);
             if vouches {
-                self.held_for_self += usize::from(is_own);
+                self.held_for_self += u32::from(is_own);
                 self.held.push(message);
             } else {
                 self.messages.push(message);
@@ -424,7 +429,7 @@ impl<S: Storage> Core<S> {
     }
 
     fn count_for_others(&self) -> usize {
-        self.messages.len() + self.held.len() - self.held_for_self
+        self.messages.len() + self.held.len() - self.held_for_self as usize
     }
 
     /// A message will not be sent. A network may lose any as well; of what carries the log it is
@@ -479,8 +484,20 @@ impl<S: Storage> Core<S> {
     /// Says, if that is wanted, that a read of this node will not be answered.
     pub(crate) fn lose_read(&mut self, request: &ReadRequest) {
         if self.config.report_lost_reads && self.is_own(request) {
-            self.lost_reads.push(request.context());
+            self.rarities.get_or_insert_default().lost_reads.push(request.context());
         }
+    }
+
+    pub(crate) fn lost_reads(&self) -> &[Bytes] {
+        self.rarities.as_deref().map_or(&[], |rarities| &rarities.lost_reads)
+    }
+
+    /// Takes out the contexts of this node's reads that will not be answered, oldest first.
+    pub(crate) fn take_lost_reads(&mut self) -> Vec<Bytes> {
+        let Some(rarities) = &mut self.rarities else { return Vec::new() };
+        let lost_reads = std::mem::take(&mut rarities.lost_reads);
+        self.rarities.take_if(|rarities| rarities.is_empty());
+        lost_reads
     }
 
     fn is_own(&self, request: &ReadRequest) -> bool {
@@ -490,11 +507,11 @@ impl<S: Storage> Core<S> {
     // Notes.
 
     pub(crate) fn note(&mut self, note: Note) {
-        let notes = self.notes.get_or_insert_default();
-        if notes.list.len() < self.config.notes_max {
-            notes.list.push(note);
+        let rarities = self.rarities.get_or_insert_default();
+        if rarities.notes.len() < self.config.notes_max {
+            rarities.notes.push(note);
         } else {
-            notes.missed += 1;
+            rarities.notes_missed += 1;
         }
     }
 
@@ -502,18 +519,16 @@ impl<S: Storage> Core<S> {
         self.note(Note::Dropped { kind, from, why });
     }
 
-    pub(crate) fn has_notes(&self) -> bool {
-        self.notes.is_some()
-    }
-
     /// Takes out what was noted, oldest first.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
-        let Some(notes) = self.notes.take() else { return Vec::new() };
-        let Notes { mut list, missed } = *notes;
-        if missed > 0 {
-            list.push(Note::Missed { count: missed });
+        let Some(rarities) = &mut self.rarities else { return Vec::new() };
+        let mut notes = std::mem::take(&mut rarities.notes);
+        let count = std::mem::take(&mut rarities.notes_missed);
+        self.rarities.take_if(|rarities| rarities.is_empty());
+        if count > 0 {
+            notes.push(Note::Missed { count });
         }
-        list
+        notes
     }
 
     // Questions.

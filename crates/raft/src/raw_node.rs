@@ -454,9 +454,7 @@ impl<S: Storage> RawNode<S> {
         let core = &mut self.raft.core;
         if core.news == News::Beats && self.on_advance.is_none() && self.fatal.is_none() {
             core.pay_beats(&mut ready.messages);
-            if core.has_notes() {
-                ready.notes = core.take_notes();
-            }
+            ready.notes = core.take_notes();
             core.news = News::Nothing;
             self.check_if_debug();
             return;
@@ -485,7 +483,7 @@ impl<S: Storage> RawNode<S> {
         let core = &self.raft.core;
         ready.messages.clone_from(&core.messages);
         ready.read_states.clone_from(&core.read_states);
-        ready.lost_reads.clone_from(&core.lost_reads);
+        ready.lost_reads.extend_from_slice(core.lost_reads());
         let mut held = core.held.clone();
         if !core.config.async_storage_writes {
             held.retain(|message| message.to != core.id);
@@ -514,7 +512,7 @@ impl<S: Storage> RawNode<S> {
             let core = &mut node.raft.core;
             core.messages.clear();
             core.read_states.clear();
-            core.lost_reads.clear();
+            core.take_lost_reads();
             let held = core.take_held();
             if !core.config.async_storage_writes {
                 let id = core.id;
@@ -555,7 +553,7 @@ impl<S: Storage> RawNode<S> {
             || self.raft.soft_state() != self.soft_state
             || core.log.next_unstable_snapshot().is_some()
             || !core.read_states.is_empty()
-            || !core.lost_reads.is_empty()
+            || !core.lost_reads().is_empty()
             || self.raft.leader().is_some_and(Leader::has_appends_due)
     }
 

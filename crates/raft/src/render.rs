@@ -61,12 +61,8 @@ impl<S: Storage> RawNode<S> {
         if !core.read_states.is_empty() {
             ready.read_states = std::mem::take(&mut core.read_states);
         }
-        if !core.lost_reads.is_empty() {
-            ready.lost_reads = std::mem::take(&mut core.lost_reads);
-        }
-        if core.has_notes() {
-            ready.notes = core.take_notes();
-        }
+        ready.lost_reads = core.take_lost_reads();
+        ready.notes = core.take_notes();
         // With entries or a snapshot there may be more to do once they are stored or applied.
         let is_last = ready.entries.is_empty()
             && ready.committed_entries.is_empty()
