@@ -121,7 +121,7 @@ pub(crate) fn after(
     if after < log.mark() {
         return Err(FeedError::PassedBy { after, first: log.mark().next() });
     }
-    // An entry may be applied, and not in this log: its write is under way.
+    // What is told is both applied and at hand in the log.
     let end = applied.min(log.last());
     if end < after {
         return Ok(Entries::default());

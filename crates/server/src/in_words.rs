@@ -12,8 +12,8 @@ use quorate_runtime::What;
 /// The longest text, but for its last word.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// The longest piece of a key.
-const KEY_BYTES_MAX: usize = 128;
+/// The longest piece of a key, a name or a URL.
+const PIECE_BYTES_MAX: usize = 128;
 
 /// What kind of entry it is, and what it asks for.
 pub(crate) fn in_words(what: &What) -> (&'static str, String) {
@@ -29,11 +29,11 @@ fn members(change: &MemberChange) -> String {
     match change {
         MemberChange::Add(member) => {
             let kind = if member.is_learner { "learner" } else { "member" };
-            format!("add {kind} {:x} at {}", member.id, member.peer_urls.join(","))
+            format!("add {kind} {:x} at {}", member.id, urls(&member.peer_urls))
         }
         MemberChange::Remove(id) => format!("remove member {id:x}"),
         MemberChange::UpdatePeerUrls { id, peer_urls } => {
-            format!("member {id:x} is now at {}", peer_urls.join(","))
+            format!("member {id:x} is now at {}", urls(peer_urls))
         }
         MemberChange::Promote(id) => format!("promote learner {id:x}"),
         MemberChange::Demote(id) => format!("demote member {id:x}"),
@@ -58,7 +58,8 @@ fn of_command(command: &Command) -> (&'static str, String) {
             ("compact", format!("forget revisions before {}{physical}", request.revision))
         }
         Command::PublishMember { id, name, client_urls, .. } => {
-            ("publish", format!("member {id:x} is {name:?} at {}", client_urls.join(",")))
+            let (name, at) = (key(name.as_bytes()), urls(client_urls));
+            ("publish", format!("member {id:x} is {name} at {at}"))
         }
         Command::LeaseGrant { id, ttl_seconds } => {
             ("lease-grant", format!("{} for {ttl_seconds} s", lease(*id)))
@@ -174,12 +175,25 @@ fn interval(first: &[u8], end: &[u8]) -> String {
 }
 
 fn key(key: &[u8]) -> String {
-    match key.get(..KEY_BYTES_MAX) {
-        Some(piece) if KEY_BYTES_MAX < key.len() => {
+    match key.get(..PIECE_BYTES_MAX) {
+        Some(piece) if PIECE_BYTES_MAX < key.len() => {
             format!("\"{}\"... of {} bytes", piece.escape_ascii(), key.len())
         }
         _ => format!("\"{}\"", key.escape_ascii()),
     }
+}
+
+/// Addresses, as many as there is room for.
+fn urls(urls: &[String]) -> String {
+    let mut text = String::new();
+    listed(&mut text, urls, |text, url| {
+        let end = url.floor_char_boundary(PIECE_BYTES_MAX);
+        text.push_str(&url[..end]);
+        if end < url.len() {
+            text.push_str("...");
+        }
+    });
+    text
 }
 
 /// As `etcdctl` writes it.
@@ -322,11 +336,16 @@ mod tests {
         let (_, text) = in_words(&What::Command(Command::Put(a_put(&long, &long))));
         assert_eq!(
             text,
-            format!("\"{}\"... of 1000 bytes (1000 bytes)", "k".repeat(KEY_BYTES_MAX))
+            format!("\"{}\"... of 1000 bytes (1000 bytes)", "k".repeat(PIECE_BYTES_MAX))
         );
         let success = (0..1000).map(|_| RequestOp::Put(a_put("key", ""))).collect();
         let txn = TxnRequest { success, ..TxnRequest::default() };
         let (_, text) = in_words(&What::Command(Command::Txn(txn)));
         assert!(text.len() < TEXT_BYTES_MAX + 100 && text.ends_with(" more"), "{text}");
+        let peer_urls: Vec<String> = (0..1000).map(|_| format!("http://{long}:2380")).collect();
+        let change = MemberChange::UpdatePeerUrls { id: 0xcd, peer_urls };
+        let (_, text) = in_words(&What::Members(Some(change)));
+        let room = TEXT_BYTES_MAX + 2 * PIECE_BYTES_MAX;
+        assert!(text.len() < room && text.ends_with("kkk... and 996 more"), "{text}");
     }
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::harness::{Cluster, PATIENCE, eventually};
 
 /// Longer than a refused write may take, shorter than the deadline of one whose fate is unknown.
-const REFUSAL: Duration = Duration::from_secs(2);
+const REFUSAL: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_volume_refuses_writes_and_recovers_by_itself() {

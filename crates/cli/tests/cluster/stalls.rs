@@ -15,7 +15,7 @@ use crate::harness::Cluster;
 /// A write is tried again after this, and has to have worked after that: an election and one more try,
 /// with what a slow, shared machine adds.
 const TRY: Duration = Duration::from_secs(1);
-const STALL_MAX: Duration = Duration::from_secs(15);
+const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// More than gometa's leader takes beside one connection that says nothing.
 const WRITES: usize = 20_400;

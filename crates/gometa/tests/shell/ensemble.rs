@@ -77,7 +77,7 @@ async fn a_follower_that_stands_still_stalls_nobody() {
     for number in 0..100 {
         nodes[leading].must_set(&number.to_string(), "x").await;
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     until("the leader gives it up", || nodes[leading].status().active_ensemble_size == 2).await;
     nodes[still].stop(false);
     until("it catches up", || nodes[still].actions.count() == 100).await;
@@ -152,7 +152,7 @@ async fn the_kill_switch_ends_all_and_frees_the_ports() {
     let began = Instant::now();
     node.kill.kill(); // before it is killed again
     let (peer, actions) = node.end().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     assert_eq!(requests.pending_count(), 0);
     assert_eq!(Arc::strong_count(&actions), 1, "nobody holds on to the application");
     let mut scratch = [0; 16];
