@@ -241,13 +241,23 @@ impl Local {
     /// An answer to a change, with the room that it takes until it is sent. It waits for none: the
     /// change is made, and whoever asked for it hears so.
     pub(crate) fn with_room<T: Message>(&self, answer: T) -> Result<Response<T>, Status> {
+        self.with_room_or(KvError::AppliedResponseTooLarge, answer)
+    }
+
+    /// The answer to a question, which is there already: it waits for no room, since it would take as
+    /// much meanwhile.
+    pub(crate) fn with_room_now<T: Message>(&self, answer: T) -> Result<Response<T>, Status> {
+        self.with_room_or(KvError::RequestTooManyRequests, answer)
+    }
+
+    fn with_room_or<T: Message>(&self, why_not: KvError, answer: T) -> Result<Response<T>, Status> {
         let bytes = answer.encoded_len();
         if bytes <= FREE_ANSWER_BYTES {
             return Ok(Response::new(answer));
         }
         match self.reading().answers.draw(bytes) {
             Some(drawn) => Ok(held(answer, Some(drawn))),
-            None => Err(status::of_kv(KvError::AppliedResponseTooLarge)),
+            None => Err(status::of_kv(why_not)),
         }
     }
 }

@@ -63,10 +63,10 @@ impl Election for Service {
     ) -> Result<Response<LeaderResponse>, Status> {
         let line = Line::new(&self.local, &request.into_inner().name);
         match line.leader().await? {
-            (Some(pair), revision) => Ok(Response::new(LeaderResponse {
+            (Some(pair), revision) => self.local.with_room_now(LeaderResponse {
                 header: Some(self.local.header(revision)),
                 kv: Some(convert::key_value(pair)),
-            })),
+            }),
             (None, _) => Err(status::of_kv(KvError::ElectionNoLeader)),
         }
     }

@@ -95,13 +95,13 @@ impl Lease for Service {
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let answer = self.local.lease_time_to_live(id, keys, is_passed_on).await?;
         let revision = answer.revision.max(self.local.store().revision());
-        Ok(Response::new(LeaseTimeToLiveResponse {
+        self.local.with_room_now(LeaseTimeToLiveResponse {
             header: Some(self.local.header(revision)),
             id: answer.id,
             ttl: answer.ttl_seconds,
             granted_ttl: answer.granted_seconds,
             keys: answer.keys,
-        }))
+        })
     }
 
     async fn lease_leases(
@@ -109,10 +109,10 @@ impl Lease for Service {
         _: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let answer = self.local.read(kv::Store::leases).await?;
-        Ok(Response::new(LeaseLeasesResponse {
+        self.local.with_room_now(LeaseLeasesResponse {
             header: Some(self.local.header(answer.revision)),
             leases: answer.ids.into_iter().map(|id| LeaseStatus { id }).collect(),
-        }))
+        })
     }
 }
 

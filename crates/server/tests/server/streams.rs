@@ -4,10 +4,12 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, PutRequest, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest,
+    CompactionRequest, LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
+    RangeResponse, WatchCreateRequest, WatchRequest,
 };
 use quorate_proto::v3lockpb::LockRequest;
 use quorate_proto::v3lockpb::lock_client::LockClient;
@@ -293,6 +295,39 @@ async fn answers_that_nobody_takes_are_waited_for() {
     let refused = kv.range(range("k", "l")).await.unwrap_err();
     let too_large = (Code::ResourceExhausted, "etcdserver: response is too large");
     assert_eq!(words(&refused), too_large);
+    alone.server.shutdown().await;
+}
+
+/// What a client does not take of a lease's keys counts among the long answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keys_of_a_lease_take_their_room() {
+    let alone = Alone::start_with(&[("max-answer-bytes", "16777216")]).await;
+    let mut lease = LeaseClient::new(alone.channel().await);
+    let id = 7;
+    lease.lease_grant(LeaseGrantRequest { id, ttl: 600 }).await.unwrap();
+    let mut kv = alone.kv().await;
+    for number in 0..12 {
+        let key = format!("{number:02}{}", "k".repeat(1 << 20));
+        kv.put(PutRequest { key: key.into(), lease: id, ..PutRequest::default() }).await.unwrap();
+    }
+    let keys = LeaseTimeToLiveRequest { id, keys: true };
+    let encoded = quorate_proto::prost::Message::encode_to_vec(&keys);
+    let mut unread = ask(&alone, "/etcdserverpb.Lease/LeaseTimeToLive", &encoded).await;
+    let mut head = [0; 64];
+    tokio::time::timeout(PATIENCE, unread.read_exact(&mut head)).await.unwrap().unwrap();
+    assert!(head.starts_with(b"HTTP/1.1 200"), "{head:?}");
+    let refused = lease.lease_time_to_live(keys).await.unwrap_err();
+    assert_eq!(words(&refused), (Code::ResourceExhausted, "etcdserver: too many requests"));
+    let without = LeaseTimeToLiveRequest { id, keys: false };
+    assert_eq!(lease.lease_time_to_live(without).await.unwrap().into_inner().granted_ttl, 600);
+    drop(unread);
+    let begun = std::time::Instant::now();
+    let mut large = lease.clone().max_decoding_message_size(64 << 20);
+    while let Err(refused) = large.lease_time_to_live(keys).await {
+        assert_eq!(words(&refused), (Code::ResourceExhausted, "etcdserver: too many requests"));
+        assert!(begun.elapsed() < PATIENCE, "its room is kept");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     alone.server.shutdown().await;
 }
 
