@@ -46,6 +46,40 @@ fn a_lost_leader_is_replaced_and_comes_back_as_a_follower() {
 }
 
 #[test]
+fn whoever_notices_first_that_the_leader_is_gone_nobody_waits_for_a_vote_to_be_repeated() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, (1..=3).map(|id| config(id, 3)));
+        (1..=3).for_each(|id| world.start(id));
+        let first = world.run_until_led();
+        world.run_ms(300);
+        world.propose(first);
+        world.run_ms(50);
+
+        // All are there and agree: no clock needs to move.
+        world.handle(first, Event::Resign);
+        world.deliver_in_any_order();
+        let second = world.leader();
+        let second = second.unwrap_or_else(|| panic!("seed {seed}\n{}", world.describe()));
+        assert!((1..=3).all(|id| world.status(id).is_serving), "seed {seed}");
+
+        // One is missing: the longest wait for it, 240 ms, and nothing else.
+        world.crash(second);
+        let began_ms = world.now_ms;
+        while world.leader().is_none() && world.now_ms < began_ms + 1_000 {
+            world.deliver_in_any_order();
+            world.now_ms += 5;
+            for id in 1..=3 {
+                let now_ms = world.now_ms;
+                world.handle(id, Event::Tick { now_ms });
+            }
+        }
+        world.deliver_in_any_order();
+        let took_ms = world.now_ms - began_ms;
+        assert!(world.leader().is_some() && took_ms <= 250, "seed {seed}: {took_ms} ms");
+    }
+}
+
+#[test]
 fn a_leader_that_stands_still_is_replaced() {
     let mut world = World::ensemble(3, 0);
     let first = world.run_until_led();
