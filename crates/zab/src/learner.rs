@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, bug};
 
-use crate::core::Core;
+use crate::core::{Conn, Core};
 use crate::event::Fatal;
 use crate::note::Note;
 use crate::zab::Next;
@@ -607,6 +607,11 @@ impl Learner {
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let now_ms = core.now_ms;
+        let own = self.conn.and_then(|conn| core.conns.get(&conn));
+        if own.is_some_and(Conn::awaits_own_disk) {
+            // The leader waits, too: that it says nothing is not its fault.
+            self.progress_ms = now_ms;
+        }
         if self.stage != FollowerStage::Done {
             let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
             return match deadline_ms < now_ms {
@@ -621,7 +626,8 @@ impl Learner {
         };
         let silence_ms = core.config.peer_silence_ms;
         if self.is_native() {
-            return match heard_ms.saturating_add(silence_ms) < now_ms {
+            let since_ms = heard_ms.max(self.progress_ms);
+            return match since_ms.saturating_add(silence_ms) < now_ms {
                 true => Next::Look(LeaveReason::Silent),
                 false => Next::Stay,
             };
