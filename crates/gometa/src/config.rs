@@ -48,6 +48,10 @@ pub struct SiteConfig {
     pub server_auth: Option<Arc<dyn ServerAuth>>,
     /// Introduces this node to a leader; nothing says nothing.
     pub client_auth: Option<Arc<dyn ClientAuth>>,
+    /// Votes are sealed with this key, and votes without it are dropped: nobody else takes part in
+    /// elections, or learns who leads. All nodes of an ensemble need the same; gometa's know none.
+    /// Nothing means that a vote is believed by the address that it comes from.
+    pub vote_key: Option<[u8; 32]>,
     /// A connection to a leader must stand within so long.
     pub connect_timeout_ms: u64,
     /// Wrapping, and then authentication, must be over within so long.
@@ -101,6 +105,7 @@ impl SiteConfig {
             wrap: None,
             server_auth: None,
             client_auth: None,
+            vote_key: None,
             connect_timeout_ms: 2_000,
             auth_timeout_ms: 10_000,
             flush_ms: 1_000,
@@ -119,7 +124,8 @@ impl fmt::Debug for SiteConfig {
         shown.field("engine", &self.engine);
         shown.field("has_wrap", &self.wrap.is_some());
         shown.field("has_server_auth", &self.server_auth.is_some());
-        shown.field("has_client_auth", &self.client_auth.is_some()).finish_non_exhaustive()
+        shown.field("has_client_auth", &self.client_auth.is_some());
+        shown.field("has_vote_key", &self.vote_key.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -13,6 +13,8 @@ use quorate_zab::Vote;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::Instant;
 
+use crate::seal::Seal;
+
 /// Longer datagrams than any node sends: what is cut off is no vote.
 const DATAGRAM_BYTES_MAX: usize = 1500;
 
@@ -28,6 +30,7 @@ pub struct Lanes {
     election: Option<UdpSocket>,
     message: Option<TcpListener>,
     datagram: Vec<u8>,
+    seal: Option<Seal>,
     paused_until: Option<Instant>,
     dropped_count: u64,
     logged_at: Option<Instant>,
@@ -65,6 +68,11 @@ impl Lanes {
         Lanes { election, message, datagram, ..Lanes::default() }
     }
 
+    /// From now on votes are sealed, and those that are not are dropped; or neither.
+    pub(crate) fn seal(&mut self, key: Option<[u8; 32]>) {
+        self.seal = key.map(Seal::new);
+    }
+
     /// Where datagrams come in.
     pub fn election_address(&self) -> Option<SocketAddr> {
         self.election.as_ref().and_then(|socket| socket.local_addr().ok())
@@ -94,6 +102,10 @@ impl Lanes {
                 Ok(Came::Connection(stream, from)) => return Arrival::Connection { stream, from },
                 Ok(Came::Datagram((count, from))) => {
                     let bytes = Bytes::copy_from_slice(&self.datagram[..count]);
+                    if self.seal.is_some_and(|seal| !seal.is_whole(&bytes)) {
+                        self.log_dropped(from, &"without the ensemble's digest");
+                        continue;
+                    }
                     match decode_datagram(bytes) {
                         Ok(vote) => return Arrival::Vote { from, vote },
                         Err(error) => self.log_dropped(from, &error),
@@ -110,11 +122,13 @@ impl Lanes {
     /// Sends a vote, or loses it: the next one comes soon.
     pub(crate) fn send(&self, to: &str, vote: &Vote) {
         if let (Some(socket), Ok(to)) = (&self.election, to.parse::<SocketAddr>()) {
-            let _ = socket.try_send_to(&encode_datagram(vote), to);
+            let bare = encode_datagram(vote);
+            let datagram = self.seal.map_or(bare.clone(), |seal| seal.close(&bare));
+            let _ = socket.try_send_to(&datagram, to);
         }
     }
 
-    fn log_dropped(&mut self, from: SocketAddr, error: &dyn std::error::Error) {
+    fn log_dropped(&mut self, from: SocketAddr, error: &dyn std::fmt::Display) {
         self.dropped_count += 1;
         if self.logged_at.is_none_or(|at| LOG_EVERY <= at.elapsed()) {
             let count = std::mem::take(&mut self.dropped_count);
@@ -146,5 +160,28 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_know_the_key_is_not_heard() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut lanes = Lanes::bind_election(any).await.unwrap();
+        let mut other = Lanes::bind_election(any).await.unwrap();
+        lanes.seal(Some([1; 32]));
+        let to = lanes.election_address().unwrap().to_string();
+        // Datagrams from one port to one other come in order here.
+        for (round, key) in [(1, None), (2, Some([2; 32])), (3, Some([1; 32]))] {
+            other.seal(key);
+            other.election.as_ref().unwrap().writable().await.unwrap();
+            other.send(&to, &Vote { round, ..Vote::default() });
+        }
+        let came = tokio::time::timeout(Duration::from_secs(60), lanes.next()).await.unwrap();
+        let Arrival::Vote { vote, .. } = came else { panic!("nobody connects") };
+        assert_eq!(vote.round, 3);
     }
 }

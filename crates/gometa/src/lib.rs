@@ -99,6 +99,7 @@ mod log;
 mod memory;
 mod pipe;
 mod request;
+mod seal;
 mod server;
 mod site;
 mod worker;

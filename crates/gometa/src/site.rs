@@ -153,9 +153,10 @@ impl ElectionSite {
     /// contradicts itself.
     pub async fn create(
         config: SiteConfig,
-        lanes: Lanes,
+        mut lanes: Lanes,
         actions: Arc<dyn ActionHandler>,
     ) -> Result<Self, SiteError> {
+        lanes.seal(config.vote_key);
         let has_ports = lanes.election_address().is_some() && lanes.message_address().is_some();
         if config.engine.is_voter() && !has_ports {
             return Err(SiteError::NoPorts);

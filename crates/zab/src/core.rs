@@ -466,6 +466,12 @@ impl Conn {
         (!self.unwritten.is_empty()).then_some(self.written_ms)
     }
 
+    /// Whether it is this node's own disk that keeps its synchronization from going on.
+    pub(crate) fn awaits_own_disk(&self) -> bool {
+        let first = self.held.front().map(|(_, message)| message.message_type());
+        matches!(first, Some(MessageType::EpochAck | MessageType::NewLeaderAck))
+    }
+
     fn bytes(&self) -> u64 {
         self.held_bytes + self.unwritten_bytes
     }

@@ -223,10 +223,15 @@ impl Election {
         let Some(ballot) = &mut self.ballot else { return false };
         if ballot.is_settled {
             // An ensemble that has a leader is not given up for one that still looks. Two who did
-            // that would raise each other's rounds for ever, since what they join has a lower one.
+            // that would raise each other's rounds for ever, since what they join has a lower one. But
+            // one that has come to the same may be the last to agree.
+            if (heard.round, &heard.choice) == (ballot.round, &ballot.proposal) {
+                ballot.received.insert(from.clone(), heard);
+            }
             return false;
         }
-        if heard.round < ballot.round {
+        if (heard.round, &heard.choice) < (ballot.round, &ballot.proposal) {
+            // What was sent before it looked is lost to it; it must not wait until that is sent again.
             let vote = self.current_vote(context.standing);
             context.out.extend(vote.map(|vote| (from.clone(), vote)));
             return false;
@@ -241,8 +246,6 @@ impl Election {
         } else if ballot.proposal < heard.choice {
             ballot.proposal = heard.choice.clone();
             is_changed = true;
-        } else if heard.choice < ballot.proposal {
-            return false;
         }
         ballot.received.insert(from.clone(), heard);
         if is_changed {

@@ -46,7 +46,8 @@ pub(crate) struct Leading {
     own_rank: (Epoch, Zxid),
     /// The end of the history that it was elected with.
     initial: Index,
-    began_ms: u64,
+    /// When it was elected, or the last of its quorums came about.
+    quorum_ms: u64,
     /// With this write the current epoch is durable.
     epoch_write: WriteId,
     established_ms: Option<u64>,
@@ -76,7 +77,7 @@ impl Leading {
             matched: BTreeMap::new(),
             own_rank: (core.hard_state.current_epoch, core.history.last_zxid()),
             initial: core.history.last(),
-            began_ms: core.now_ms,
+            quorum_ms: core.now_ms,
             epoch_write: WriteId(0),
             established_ms: None,
             counter: 0,
@@ -568,6 +569,7 @@ impl Leading {
         if core.hard_state.accepted_epoch < epoch {
             core.accept_epoch(epoch, core.config.own.message.clone());
             core.note(Note::EpochSettled { epoch });
+            self.quorum_ms = core.now_ms;
         }
         for (conn, peer) in &mut self.peers {
             if peer.stage == LeaderStage::AwaitEpoch {
@@ -589,6 +591,7 @@ impl Leading {
             core.enter_epoch(epoch);
             self.epoch_write = core.next_durable();
             core.note(Note::EpochPromised { epoch });
+            self.quorum_ms = core.now_ms;
         }
         for (conn, peer) in &mut self.peers {
             if peer.stage == LeaderStage::AwaitQuorum && core.conns.contains_key(conn) {
@@ -668,7 +671,7 @@ impl Leading {
         let now_ms = core.now_ms;
         let establish_ms = core.config.establish_timeout_ms;
         match self.established_ms {
-            None if self.began_ms.saturating_add(establish_ms) < now_ms => {
+            None if self.quorum_ms.saturating_add(establish_ms) < now_ms => {
                 return Next::Look(LeaveReason::NotEstablished);
             }
             Some(since_ms)

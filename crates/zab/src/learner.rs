@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, bug};
 
-use crate::core::Core;
+use crate::core::{Conn, Core};
 use crate::event::Fatal;
 use crate::note::Note;
 use crate::zab::Next;
@@ -414,13 +414,20 @@ impl Learner {
     /// Whether the stream holds the keys of a state, and not the history that this node has a part of.
     fn is_state(&self, committed: Zxid) -> bool {
         let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
-        has_made_up || (committed != Zxid::ZERO && !self.collected.contains_key(&committed))
+        let is_known = committed == Zxid::ZERO || self.collected.contains_key(&committed);
+        has_made_up || !is_known || self.is_without_keys(committed)
+    }
+
+    /// Whether nothing came, of a leader that has committed more than this node has: no history is
+    /// like that, but a state is whose last key was deleted.
+    fn is_without_keys(&self, committed: Zxid) -> bool {
+        self.collected.is_empty() && committed < self.stream_committed
     }
 
     /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
     fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid) -> Next {
         let collected = std::mem::take(&mut self.collected);
-        let Some(zxid) = collected.keys().next_back().copied() else { return Next::Stay };
+        let zxid = collected.keys().next_back().copied().unwrap_or(self.stream_committed);
         if zxid < committed || zxid.epoch() == Epoch(0) {
             core.note(Note::Diverged { zxid });
             return Next::Look(LeaveReason::Diverged);
@@ -440,10 +447,19 @@ impl Learner {
             // Judged before anything is changed.
             let committed = core.committed_zxid()?;
             let highest = self.collected.keys().next_back().copied().unwrap_or(committed);
-            let has_hole = highest.max(committed) < self.stream_committed;
+            // A log that could not be read may look like an empty state, but hardly twice.
+            let is_empty_state =
+                self.takes_states(core) && core.wants_all && self.is_without_keys(committed);
+            let has_hole = highest.max(committed) < self.stream_committed && !is_empty_state;
             if has_hole || (self.is_unordered && !self.starts_at_zero) {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
+            }
+            if self.starts_at_zero && self.collected.is_empty() && self.stream_committed < committed
+            {
+                // Asked for everything, the leader has nothing, and this node has.
+                core.note(Note::Diverged { zxid: committed });
+                return Ok(Next::Look(LeaveReason::Diverged));
             }
             if self.takes_states(core) && self.is_state(committed) {
                 match self.take_state(core, committed) {
@@ -591,6 +607,11 @@ impl Learner {
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let now_ms = core.now_ms;
+        let own = self.conn.and_then(|conn| core.conns.get(&conn));
+        if own.is_some_and(Conn::awaits_own_disk) {
+            // The leader waits, too: that it says nothing is not its fault.
+            self.progress_ms = now_ms;
+        }
         if self.stage != FollowerStage::Done {
             let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
             return match deadline_ms < now_ms {
@@ -605,7 +626,8 @@ impl Learner {
         };
         let silence_ms = core.config.peer_silence_ms;
         if self.is_native() {
-            return match heard_ms.saturating_add(silence_ms) < now_ms {
+            let since_ms = heard_ms.max(self.progress_ms);
+            return match since_ms.saturating_add(silence_ms) < now_ms {
                 true => Next::Look(LeaveReason::Silent),
                 false => Next::Stay,
             };

@@ -21,6 +21,14 @@ use tokio::time::timeout;
 use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ensemble_with_a_key_elects_and_serves() {
+    let nodes = ensemble(3, |config| config.vote_key = Some([7; 32])).await;
+    for (at, node) in nodes.iter().enumerate() {
+        node.must_set(&format!("key {at}"), "x").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn junk_on_every_port_harms_nobody() {
     let nodes = ensemble(3, |_| {}).await;
     let leading = leader(&nodes);

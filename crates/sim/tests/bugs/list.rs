@@ -69,6 +69,6 @@ const BUGS: &[Bug] = &[
     ("what-is-passed-on-comes-twice", "H128", "sim/src/world/cx.rs", Some((3, "exactly once"))),
     ("a-new-leader-passes-over-its-history", "K1", "zab/src/leading.rs", Some((1, "ends by itself"))),
     ("joiners-miss-what-is-under-way", "K5", "zab/src/leading/peer.rs", Some((4, "history"))),
-    ("ids-are-ordered-as-text", "K6", "zab/src/leading/peer.rs", Some((1, "history"))),
+    ("ids-are-ordered-as-text", "K6", "zab/src/leading/peer.rs", Some((4, "history"))),
     ("a-promise-to-another-leader-counts", "K13", "zab/src/leading.rs", None),
 ];

@@ -126,11 +126,29 @@ fn the_greatest_vote_is_adopted_and_passed_on() {
     assert_eq!(sent.len(), 2, "adopted, and told to all");
     assert!(sent.iter().all(|(_, vote)| vote.candidate == address(2) && vote.round == 1));
 
-    // A smaller vote is neither recorded nor answered, and disturbs nothing.
+    // A smaller vote is not recorded and disturbs nothing; its sender is told of the greater one.
     assert_eq!(site.hear(3, electing(1, 1, 0)), None);
-    assert!(site.sent().is_empty());
+    assert_eq!(site.sent(), [(address(3), electing(1, 2, 0))]);
     assert_eq!(site.pass(241), Some(address(2)), "a quorum, and the wait is over");
     assert_eq!(site.winner(), Some((1, address(2), 0)));
+}
+
+#[test]
+fn who_begins_later_hears_at_once_what_it_has_missed() {
+    let (mut early, mut late) = (Site::new(3, 3), Site::new(1, 3));
+    early.start();
+    early.sent(); // before the other looked
+    late.start();
+    let (_, vote) = late.sent().remove(1);
+    assert_eq!(early.hear(1, vote), None);
+    let (to, answer) = early.sent().remove(0);
+    assert_eq!(to, address(1));
+    assert_eq!(late.hear(3, answer), None);
+    let (_, vote) = late.sent().remove(1);
+    assert_eq!(vote.candidate, address(3));
+    assert_eq!(early.hear(1, vote), None);
+    assert!(early.sent().is_empty() && late.sent().is_empty(), "they agree");
+    assert_eq!((early.pass(240), late.pass(240)), (Some(address(3)), Some(address(3))));
 }
 
 #[test]
@@ -139,6 +157,15 @@ fn when_all_agree_nobody_waits() {
     site.start();
     assert_eq!(site.hear(3, electing(1, 3, 0)), None);
     assert_eq!(site.hear(2, electing(1, 3, 0)), Some(address(3)));
+}
+
+#[test]
+fn the_last_to_agree_is_counted_whoever_has_settled_before() {
+    let mut site = Site::new(3, 3);
+    site.start();
+    // It was done first, follows, and was asked again.
+    assert_eq!(site.hear(2, active(1, 3, 0, Following)), None);
+    assert_eq!(site.hear(1, electing(1, 3, 0)), Some(address(3)));
 }
 
 #[test]
@@ -171,6 +198,7 @@ fn rounds() {
         (1, 1, 3, 2, vec![1]),    // behind: only the sender is told
         (3, 3, 3, 3, vec![1, 3]), // greater in the same round
         (3, 2, 3, 2, vec![]),     // the same vote
+        (3, 1, 3, 2, vec![1]),    // smaller in the same round: only the sender is told
         (5, 1, 5, 2, vec![1, 3]), // ahead, but smaller than what this node has itself
         (5, 3, 5, 3, vec![1, 3]), // ahead and greater
     ] {

@@ -135,6 +135,7 @@ struct Learning {
     leader: Member,
     conn: Option<ConnId>,
     stage: u8,
+    since_ms: u64,
     /// What the leader's markers say.
     committed: Zxid,
     pending: VecDeque<Zxid>,
@@ -434,10 +435,14 @@ impl Gometa {
                 false => leader.is_some_and(|heard| heard.status == PeerStatus::Leading),
             };
             let same = |votes: &BTreeMap<Address, Heard>| {
-                let alike = votes.values().filter(|other| {
-                    other.status != PeerStatus::Electing
-                        && other.choice.candidate == heard.choice.candidate
-                        && other.choice.epoch == heard.choice.epoch
+                let alike = votes.values().filter(|other| match other.status {
+                    PeerStatus::Electing => {
+                        (other.round, &other.choice) == (heard.round, &heard.choice)
+                    }
+                    _ => {
+                        other.choice.candidate == heard.choice.candidate
+                            && other.choice.epoch == heard.choice.epoch
+                    }
                 });
                 quorum <= alike.count()
             };
@@ -474,7 +479,8 @@ impl Gometa {
         let Some(leader) = leader else { return self.elect() };
         self.ready.connect.push(leader.message.clone());
         let (conn, committed, pending) = (None, Zxid::ZERO, VecDeque::new());
-        self.role = Role::Learning(Learning { leader, conn, stage: 0, committed, pending });
+        let (stage, since_ms) = (0, self.now_ms);
+        self.role = Role::Learning(Learning { leader, conn, stage, since_ms, committed, pending });
     }
 
     fn tick(&mut self) -> Next {
@@ -507,7 +513,11 @@ impl Gometa {
                     }
                 }
             }
-            Role::Learning(_) => {}
+            Role::Learning(learning) => {
+                if learning.stage < 3 && learning.since_ms + SYNC_TIMEOUT_MS < now_ms {
+                    return Next::Elect;
+                }
+            }
         }
         Next::Stay
     }

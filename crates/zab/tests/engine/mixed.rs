@@ -502,7 +502,7 @@ fn our_watchers_of_gometa_have_what_its_leaders_committed() {
         // Who joins gometa's voters while they write may be left with a hole.
         ensemble.has_writes = false;
         let mut leader = None;
-        for _ in 0..20 {
+        for _ in 0..200 {
             ensemble.run(4_000, &[]);
             let leads = |id: &u64| match &ensemble.nodes[id].engine {
                 Engine::Gometa(node) => node.is_leading(),

@@ -437,6 +437,27 @@ impl World {
         panic!("seed {}: it never comes to rest\n{}", self.seed, self.describe());
     }
 
+    /// Delivers everything, until nothing is left to deliver, in an order that only connections keep.
+    pub(crate) fn deliver_in_any_order(&mut self) {
+        loop {
+            let busy = self.busy_links();
+            let (votes, connects) = (self.datagrams.len(), self.connecting.len());
+            let count = votes + connects + busy.len();
+            if count == 0 {
+                return;
+            }
+            let at = self.dice.roll(count as u64) as usize;
+            if at < votes {
+                self.deliver_datagram(at, false, false);
+            } else if at < votes + connects {
+                self.connect_one(at - votes);
+            } else {
+                let (link, end) = busy[at - votes - connects];
+                self.deliver_on(link, end);
+            }
+        }
+    }
+
     fn deliver_first_datagram(&mut self) {
         let (from, to, vote) = self.datagrams.remove(0);
         let (Some(one), Some(other)) = (self.by_election(&from), self.by_election(&to)) else {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_types::Index;
 use quorate_zab::{
     Address, Command, ConnId, Epoch, EpochAck, Event, FollowerInfo, LeaderInfo, LogEntry, Message,
-    Op, Outcome, PeerStatus, Proposal, Request, Role, Snapshot, Vote, Zxid, caps,
+    Note, Op, Outcome, PeerStatus, Proposal, Request, Role, Snapshot, Vote, Zxid, caps,
 };
 
 use crate::net::{Dice, World, config, member};
@@ -43,6 +43,120 @@ fn a_lost_leader_is_replaced_and_comes_back_as_a_follower() {
     assert_eq!(world.status(first).leader, world.status(second).leader);
     assert!(world.has_converged(), "{}", world.describe());
     assert_eq!(world.committed.len(), 2);
+}
+
+#[test]
+fn whoever_notices_first_that_the_leader_is_gone_nobody_waits_for_a_vote_to_be_repeated() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, (1..=3).map(|id| config(id, 3)));
+        (1..=3).for_each(|id| world.start(id));
+        let first = world.run_until_led();
+        world.run_ms(300);
+        world.propose(first);
+        world.run_ms(50);
+
+        // All are there and agree: no clock needs to move.
+        world.handle(first, Event::Resign);
+        world.deliver_in_any_order();
+        let second = world.leader();
+        let second = second.unwrap_or_else(|| panic!("seed {seed}\n{}", world.describe()));
+        assert!((1..=3).all(|id| world.status(id).is_serving), "seed {seed}");
+
+        // One is missing: the longest wait for it, 240 ms, and nothing else.
+        world.crash(second);
+        let began_ms = world.now_ms;
+        while world.leader().is_none() && world.now_ms < began_ms + 1_000 {
+            world.deliver_in_any_order();
+            world.now_ms += 5;
+            for id in 1..=3 {
+                let now_ms = world.now_ms;
+                world.handle(id, Event::Tick { now_ms });
+            }
+        }
+        world.deliver_in_any_order();
+        let took_ms = world.now_ms - began_ms;
+        assert!(world.leader().is_some() && took_ms <= 250, "seed {seed}: {took_ms} ms");
+    }
+}
+
+#[test]
+fn a_member_whose_disk_takes_longer_than_silence_may_last_stays_with_its_leader() {
+    let mut world = World::ensemble(3, 0);
+    world.run_until_led();
+    world.run_ms(300);
+    world.crash(1);
+    for _ in 0..5 {
+        world.propose(3);
+        world.run_ms(10);
+    }
+    world.at(1).notes.clear();
+    world.at(1).is_fast = false;
+    world.start(1);
+    for _ in 0..10 {
+        world.run_ms(7_000); // longer than `peer_silence_ms`, shorter than `sync_timeout_ms`
+        while world.sync_one(1) {}
+        while world.apply_one(1) {}
+        world.drive(1);
+    }
+    assert!(world.has_converged(), "{}", world.describe());
+    let left = |note: &&Note| matches!(note, Note::Left { .. });
+    assert_eq!(world.at(1).notes.iter().find(left), None, "it never had to begin anew");
+}
+
+#[test]
+fn a_disk_too_slow_for_its_leaders_patience_goes_on_where_it_was() {
+    let mut world = World::ensemble(3, 0);
+    world.run_until_led();
+    world.run_ms(300);
+    world.crash(1);
+    for _ in 0..400 {
+        world.propose(3);
+    }
+    world.run_ms(50);
+    world.at(1).is_fast = false;
+    world.is_traced = true;
+    world.start(1);
+    // Ten writes a second, of one entry each; meanwhile one more comes each second.
+    let mut begun = 0;
+    for round in 0..1_200 {
+        if round % 10 == 0 && round < 900 {
+            world.propose(3);
+        }
+        world.run_ms(100);
+        world.sync_one(1);
+        while world.apply_one(1) {}
+        world.drive(1);
+        begun = world.at(1).notes.iter().filter(|note| matches!(note, Note::Left { .. })).count();
+    }
+    assert!(world.has_converged(), "{}", world.describe());
+    assert!(1 < begun, "its leader gave it up, again and again");
+    let streamed = world.trace.iter().filter_map(|(_, to, message)| match message {
+        Message::LogEntry(entry) if *to == 1 && entry.command.op.is_logged() => Some(entry.zxid),
+        _ => None,
+    });
+    let streamed: Vec<Zxid> = streamed.collect();
+    assert!(400 <= streamed.len());
+    assert!(streamed.is_sorted_by(|one, next| one < next), "nothing is sent twice");
+}
+
+#[test]
+fn a_leader_has_patience_for_each_of_its_quorums() {
+    let mut world = World::new(1, (1..=3).map(|id| config(id, 3)));
+    for id in [2, 3] {
+        world.at(id).is_fast = false;
+        world.start(id);
+    }
+    // Four writes, one after the other, take longer than `establish_timeout_ms`.
+    for _ in 0..5 {
+        world.run_ms(3_000);
+        for id in [2, 3] {
+            while world.sync_one(id) {}
+            world.drive(id);
+        }
+        world.deliver_all();
+    }
+    assert_eq!(world.leader(), Some(3), "{}", world.describe());
+    assert_eq!(world.status(3).epoch, Some(Epoch(1)));
 }
 
 #[test]

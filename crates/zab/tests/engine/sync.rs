@@ -10,6 +10,7 @@ use crate::hand::{
     Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
 };
 use crate::net::{config, member};
+use crate::puppet::{Kind, Puppet};
 
 /// A learner that is no process of ours.
 fn gometa(of: u64, voting: bool) -> FollowerInfo {
@@ -476,6 +477,37 @@ fn a_state_that_poses_as_a_history_is_not_taken_for_one() {
         hand.hear(conn, entry(id(3, counter)));
     }
     assert!(hand.notes.contains(&Note::Left { why: LeaveReason::TooLong }));
+}
+
+#[test]
+fn a_state_without_keys_takes_the_place_of_the_own_one_when_it_comes_twice() {
+    let mut watcher = Puppet::new(Kind::Ours, 9, 3, &Past::default());
+    for (epoch, key, committed, joins, keys) in [
+        (1, None, Zxid::ZERO, true, ""),     // nothing was ever there
+        (2, None, id(2, 2), false, ""),      // a log that cannot be read looks the same
+        (2, None, id(2, 2), true, ""),       // all that there was has been deleted
+        (3, Some("a"), id(2, 3), true, "a"), // the only key
+        (4, None, id(2, 3), true, "a"),      // nothing has happened since
+        (5, None, id(2, 4), false, "a"),     // the key was deleted, it seems
+        (5, None, id(2, 4), true, ""),       // it was
+        (6, Some("b"), id(6, 1), true, "b"), // a new one
+        (7, None, id(2, 4), false, "b"),     // this leader has lost what was committed
+        (7, None, id(2, 4), false, "b"),     // and says so again
+    ] {
+        let conn = watcher.watch(epoch);
+        watcher.hear(conn, bare_begin(committed));
+        if let Some(key) = key {
+            let command = Command::set(key, "v");
+            watcher
+                .hear(conn, Message::LogEntry(LogEntry { zxid: committed, command, keep: None }));
+        }
+        watcher.hear(conn, end(committed));
+        watcher.hear(conn, new_leader(epoch));
+        let now = (!watcher.looks(), watcher.keys());
+        assert_eq!(now, (joins, keys.to_owned()), "epoch {epoch}, {committed}");
+        watcher.handle(Event::Closed { conn });
+        watcher.pass(70_000);
+    }
 }
 
 #[test]
