@@ -102,7 +102,7 @@ impl Lanes {
                 Ok(Came::Connection(stream, from)) => return Arrival::Connection { stream, from },
                 Ok(Came::Datagram((count, from))) => {
                     let bytes = Bytes::copy_from_slice(&self.datagram[..count]);
-                    if self.seal.is_some_and(|seal| !seal.is_whole(&bytes)) {
+                    if self.seal.as_ref().is_some_and(|seal| !seal.is_whole(&bytes)) {
                         self.log_dropped(from, &"without the ensemble's digest");
                         continue;
                     }
@@ -123,7 +123,8 @@ impl Lanes {
     pub(crate) fn send(&self, to: &str, vote: &Vote) {
         if let (Some(socket), Ok(to)) = (&self.election, to.parse::<SocketAddr>()) {
             let bare = encode_datagram(vote);
-            let datagram = self.seal.map_or(bare.clone(), |seal| seal.close(&bare));
+            let datagram =
+                self.seal.as_ref().map_or_else(|| bare.clone(), |seal| seal.close(&bare));
             let _ = socket.try_send_to(&datagram, to);
         }
     }

@@ -10,7 +10,9 @@
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use sha2::{Digest, Sha256};
+use hmac::digest::Key;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
 /// Key and length of the field: number 102, bytes; 32 of them.
 const FIELD: [u8; 3] = [0xb2, 0x06, DIGEST_BYTES as u8];
@@ -18,19 +20,18 @@ const FIELD: [u8; 3] = [0xb2, 0x06, DIGEST_BYTES as u8];
 const DIGEST_BYTES: usize = 32;
 const SEAL_BYTES: usize = FIELD.len() + DIGEST_BYTES;
 
-/// What HMAC pads a key to: SHA-256 works on so many bytes at a time.
-const BLOCK_BYTES: usize = 64;
-
 /// Before the body: total, length of the name, and the name `Vote`.
 const BODY_AT: usize = 8 + 8 + 4;
 
 /// The key that the votes of one ensemble are sealed with.
-#[derive(Clone, Copy)]
-pub(crate) struct Seal([u8; 32]);
+#[derive(Clone)]
+pub(crate) struct Seal(Hmac<Sha256>);
 
 impl Seal {
     pub(crate) fn new(key: [u8; 32]) -> Self {
-        Seal(key)
+        let mut padded = Key::<Hmac<Sha256>>::default();
+        padded[..key.len()].copy_from_slice(&key);
+        Seal(Hmac::new(&padded))
     }
 
     /// The datagram of a vote with its digest.
@@ -39,7 +40,7 @@ impl Seal {
         sealed.put_u64((vote.len() - 8 + SEAL_BYTES) as u64);
         sealed.put_slice(&vote[8..]);
         sealed.put_slice(&FIELD);
-        sealed.put_slice(&self.digest(&vote[BODY_AT..]));
+        sealed.put_slice(&self.over(&vote[BODY_AT..]).finalize().into_bytes());
         sealed.freeze()
     }
 
@@ -48,21 +49,13 @@ impl Seal {
         let Some(body) = datagram.get(BODY_AT..) else { return false };
         let Some(said) = body.len().checked_sub(SEAL_BYTES) else { return false };
         let (said, seal) = body.split_at(said);
-        let digest = self.digest(said);
-        // How much of it is right must not show in how long this takes.
-        let differing = seal[FIELD.len()..].iter().zip(digest).fold(0, |all, (a, b)| all | (a ^ b));
-        seal.starts_with(&FIELD) && differing == 0
+        // How much of a digest is right does not show in how long this takes.
+        let is_right = |digest| self.over(said).verify_slice(digest).is_ok();
+        seal.strip_prefix(&FIELD).is_some_and(is_right)
     }
 
-    /// HMAC-SHA256 (RFC 2104).
-    fn digest(&self, body: &[u8]) -> [u8; DIGEST_BYTES] {
-        let padded = |with: u8| {
-            let mut block = [with; BLOCK_BYTES];
-            block.iter_mut().zip(self.0).for_each(|(byte, key)| *byte ^= key);
-            block
-        };
-        let inner = Sha256::new().chain_update(padded(0x36)).chain_update(body).finalize();
-        Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize().into()
+    fn over(&self, body: &[u8]) -> Hmac<Sha256> {
+        self.0.clone().chain_update(body)
     }
 }
 
@@ -83,10 +76,11 @@ mod tests {
     fn the_digest_is_that_of_rfc_4231() {
         let mut key = [0; 32]; // shorter keys are padded with zeros
         key[..20].fill(0x0b);
-        let want = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
-        let digest = Seal(key).digest(b"Hi There");
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, want);
+        let digest = Seal::new(key).over(b"Hi There").finalize().into_bytes();
+        assert_eq!(
+            format!("{digest:x}"),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+        );
     }
 
     #[test]
