@@ -545,6 +545,7 @@ impl Shared {
             leader,
             is_leader,
             receiving_snapshot: self.raft.receiving_snapshot(),
+            lacking: self.raft.lacking(),
         })
     }
 

@@ -129,7 +129,8 @@ impl Plan<'_> {
                 self.refuse(Wanted::Promotion, id, Reason::Held);
                 continue;
             }
-            match self.strictness.flapping(self.now, self.config, self.state, id) {
+            let flapping = || self.strictness.flapping(self.now, self.config, self.state, id);
+            match self.state.not_ready(id).or_else(flapping) {
                 Some(why) => self.refuse(Wanted::Promotion, id, why),
                 None => promotable.push(id.clone()),
             }

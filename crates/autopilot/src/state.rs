@@ -13,6 +13,7 @@ use quorate_types::{Index, Term};
 
 use crate::config::Config;
 use crate::configuration::{Member, RaftConfiguration, quorum};
+use crate::interface::Lack;
 use crate::order::sort_servers;
 use crate::promoter::Promoter;
 use crate::server::{Ext, NodeStatus, RaftState, ServerHealth, ServerId, ServerState, ServerStats};
@@ -46,6 +47,8 @@ pub struct Inputs {
     pub is_leader: bool,
     /// Who is being sent a snapshot (strict engine only).
     pub receiving_snapshot: BTreeSet<ServerId>,
+    /// Who lacks too much of the log to be given a vote.
+    pub lacking: BTreeMap<ServerId, Lack>,
 }
 
 /// A cluster at one moment.
@@ -69,6 +72,7 @@ pub struct State {
     pub(crate) reference: Reference,
     pub(crate) configuration_index: Index,
     pub(crate) receiving_snapshot: BTreeSet<ServerId>,
+    pub(crate) lacking: BTreeMap<ServerId, Lack>,
     pub(crate) histories: BTreeMap<ServerId, History>,
     /// The rules that it was made by; nothing for one that was put together by hand.
     pub(crate) strictness: Option<Strictness>,
@@ -96,6 +100,7 @@ impl State {
             reference: reference(inputs),
             configuration_index: inputs.configuration.index,
             receiving_snapshot: inputs.receiving_snapshot.clone(),
+            lacking: inputs.lacking.clone(),
             strictness: Some(strictness.clone()),
             ..State::default()
         };
@@ -145,6 +150,17 @@ impl State {
     /// Index of the configuration that the state was made from.
     pub fn configuration_index(&self) -> Index {
         self.configuration_index
+    }
+
+    /// Why a server that is stable could not be given a vote.
+    pub(crate) fn kept_back(&self, id: &ServerId) -> Option<Reason> {
+        self.not_ready(id).or_else(|| self.damped.get(id).copied())
+    }
+
+    /// Whether it lacks too much of the log.
+    pub(crate) fn not_ready(&self, id: &ServerId) -> Option<Reason> {
+        let Lack { has, least } = *self.lacking.get(id)?;
+        Some(Reason::NotReady { has, least })
     }
 
     /// Whether a server is there and healthy.

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use quorate_types::Index;
+
 use crate::config::Config;
 use crate::configuration::quorum;
 use crate::server::{NodeStatus, ServerId};
@@ -362,6 +364,13 @@ pub enum Reason {
         /// How many it would take with its vote.
         needed: usize,
     },
+    /// It lacks too much of the log.
+    NotReady {
+        /// The last entry it has.
+        has: Index,
+        /// The last entry it must have.
+        least: Index,
+    },
     /// It is no healthy voter.
     NotAHealthyVoter,
     /// Its health comes and goes.
@@ -387,6 +396,7 @@ impl Reason {
             Reason::OneVoterARound => "one-voter-a-round",
             Reason::TwoVoters => "two-voters",
             Reason::Newcomer { .. } => "newcomer",
+            Reason::NotReady { .. } => "not-ready",
             Reason::NotAHealthyVoter => "not-a-healthy-voter",
             Reason::Flapping { .. } => "flapping",
         }
@@ -401,6 +411,9 @@ impl fmt::Display for Reason {
             Reason::Quorum { healthy, needed } => write!(f, ": {healthy} healthy of {needed}"),
             Reason::DeadTooShort { dead_for, least } => write!(f, ": {dead_for} of {least}"),
             Reason::Flapping { flips, least } => write!(f, ": {flips} changes, stable for {least}"),
+            Reason::NotReady { has, least } => {
+                write!(f, ": has the log up to {has}, and needs it up to {least}")
+            }
             Reason::TwoVoters => write!(f, ": two need both; a third has to come with it"),
             Reason::Newcomer { healthy, needed } => {
                 write!(

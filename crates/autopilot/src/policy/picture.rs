@@ -168,7 +168,7 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         let healthy_for = view.now.since(server.health.stable_since);
         return format!("stabilizing: {healthy_for} of {}", view.stable_after);
     }
-    if let Some(why) = view.state.damped.get(id) {
+    if let Some(why) = view.state.kept_back(id) {
         return why.to_string();
     }
     if upgrade.withholds(view, id) {

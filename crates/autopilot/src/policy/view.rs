@@ -74,7 +74,7 @@ impl<'a> View<'a> {
 
     /// Whether it could be given a vote now. Only asked of eligible servers.
     pub(super) fn is_candidate(&self, id: &ServerId) -> bool {
-        let is_kept_back = self.is_held(id) || self.state.damped.contains_key(id);
+        let is_kept_back = self.is_held(id) || self.state.kept_back(id).is_some();
         self.server(id).state == RaftState::NonVoter && self.is_stable(id) && !is_kept_back
     }
 

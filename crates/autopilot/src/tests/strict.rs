@@ -158,6 +158,28 @@ fn of_two_that_join_one_voter_the_one_that_lacks_more_comes_first() {
 }
 
 #[test]
+fn who_lacks_too_much_of_the_log_is_refused_and_holds_nobody_up() {
+    for (letters, want) in [
+        ("LVVnn", "add-voter n4"),
+        ("LVVn", ""),
+        // Two voters need both: none comes before a third can.
+        ("Lnn", ""),
+        ("Lnnn", "add-voter n2, add-voter n3"),
+    ] {
+        let mut model = Model::of(letters);
+        model.strictness = only(|rules| rules.lone_voter_stays = true);
+        let first = model.peers.keys().find(|id| id.0.starts_with('n')).unwrap().clone();
+        model.peer(first.as_str()).is_ready = false;
+        model.update();
+        let round = model.plan(&model.changes()).unwrap();
+        assert_eq!(text(&round.actions), want, "{letters}");
+        let why = round.refusals.iter().find(|refusal| refusal.id == first).unwrap().why;
+        assert_eq!(why, Reason::NotReady { has: 899.into(), least: 900.into() });
+        assert_eq!(why.to_string(), "not-ready: has the log up to 899, and needs it up to 900");
+    }
+}
+
+#[test]
 fn nobody_gets_a_vote_who_would_be_needed_at_once() {
     let rule = || only(|rules| rules.newcomers_are_spare = true);
     for (letters, demoted, floor, want) in [

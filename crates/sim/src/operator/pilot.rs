@@ -9,8 +9,8 @@ use quorate_autopilot::adapter::{
     CoreChange, CoreMembership, Stalls, admits, node_id, server_id, stats_of_leader, stats_of_peer,
 };
 use quorate_autopilot::{
-    Action, Inputs, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings, Span,
-    State, Time, plan_prune, plan_reconcile, quorum,
+    Action, Inputs, Lack, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings,
+    Span, State, Time, plan_prune, plan_reconcile, quorum,
 };
 use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
@@ -27,6 +27,8 @@ const ROUND_US: u64 = 10 * SECOND;
 /// A learner that is stable for so long is promoted, a member that is dead for so long is removed.
 const STABLE: Span = Span::from_secs(5);
 const DEAD: Span = Span::from_secs(20);
+/// What a learner must have of the leader's log, as in the server.
+const READY_PERCENT: u64 = 90;
 /// So many changes of health within ten minutes, and a member counts as one that comes and goes.
 const FLAPS: usize = 4;
 const FLAPPING_US: u64 = 600 * SECOND;
@@ -188,7 +190,9 @@ impl World<'_> {
             ..Inputs::default()
         };
         let reaches = process.replica.reaches();
-        let matched = reaches.iter().map(|reach| (reach.node, reach.matched)).collect();
+        let matched: Vec<(NodeId, Index)> =
+            reaches.iter().map(|reach| (reach.node, reach.matched)).collect();
+        let leaders = matched.iter().find(|(id, _)| *id == leader).map_or(0, |(_, last)| last.0);
         for reach in reaches {
             let (id, heard) = (reach.node, process.heard.get(&reach.node).copied());
             // As in the server: who is silent for less than it takes to be stable may be restarted.
@@ -217,6 +221,10 @@ impl World<'_> {
             };
             inputs.known_servers.insert(server_id(id), server);
             inputs.fetched_stats.insert(server_id(id), stats);
+            let least = Index((leaders * READY_PERCENT).div_ceil(100).max(1));
+            if conf.learners.contains(&id) && reach.matched < least {
+                inputs.lacking.insert(server_id(id), Lack { has: reach.matched, least });
+            }
             if reach.is_sent_snapshot {
                 inputs.receiving_snapshot.insert(server_id(id));
             }
