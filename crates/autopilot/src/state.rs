@@ -128,12 +128,22 @@ impl State {
     }
 
     /// How long a server must have been healthy for now: nothing until the configured time has passed
-    /// since the first state, for until then nobody can have been seen healthy for that long.
+    /// since the first state, for until then nobody can have been seen healthy for that long. Where the strict
+    /// rules want that seen, it is so only for a cluster that cannot wait.
     pub fn server_stabilization_time(&self, config: &Config, now: Time) -> Span {
         let is_young = self
             .first_state_time
             .is_some_and(|first| now.since(first) <= config.server_stabilization_time);
-        if is_young { Span::ZERO } else { config.server_stabilization_time }
+        let is_seen = self.strictness.as_ref().is_some_and(|rules| rules.stability_is_seen);
+        match is_young && (!is_seen || self.is_at_risk()) {
+            true => Span::ZERO,
+            false => config.server_stabilization_time,
+        }
+    }
+
+    /// Whether a voter is unhealthy and none of the others can be spared.
+    fn is_at_risk(&self) -> bool {
+        self.failure_tolerance == 0 && !self.voters.iter().all(|id| self.is_healthy(id))
     }
 
     /// When the first state of this run was made; nothing in an empty state.

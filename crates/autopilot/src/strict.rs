@@ -35,6 +35,11 @@ pub struct Strictness {
     /// as many have come as it takes. Not where it comes for a failed voter, where the policy asks for it all
     /// the same, and where a dead voter would be removed at once if the floor allowed it.
     pub newcomers_are_spare: bool,
+    /// A server is stable once this leader has seen it healthy for the stabilization time, also in the first
+    /// such time of its reign, in which the reference takes whoever is healthy for stable. Only promotions hang
+    /// on it, and they can wait, since a vote may go as soon as it has come. Not where a voter is unhealthy and
+    /// one more failure would cost the quorum: then the sooner the better.
+    pub stability_is_seen: bool,
     /// Only servers that failed or left may be pruned, not those of which nothing is known.
     pub unknown_is_not_failed: bool,
     /// A failed server is pruned only after it was not alive for so long without a break. Servers that
@@ -88,6 +93,7 @@ impl Strictness {
             voters_keep_floor: false,
             lone_voter_stays: false,
             newcomers_are_spare: false,
+            stability_is_seen: false,
             unknown_is_not_failed: false,
             dead_server_threshold: Span::ZERO,
             join_grace: Span::ZERO,
@@ -111,6 +117,7 @@ impl Strictness {
             voters_keep_floor: true,
             lone_voter_stays: true,
             newcomers_are_spare: true,
+            stability_is_seen: true,
             unknown_is_not_failed: true,
             dead_server_threshold: Span::from_secs(24 * 3600),
             join_grace: Span::from_secs(600),

@@ -180,6 +180,45 @@ fn who_lacks_too_much_of_the_log_is_refused_and_holds_nobody_up() {
 }
 
 #[test]
+fn a_new_leader_sees_for_itself_who_is_stable() {
+    for (letters, at_once, want) in [
+        ("LVVn", "", "add-voter n3"),
+        ("LVn", "", "add-voter n2"),
+        // A voter is down, and another one can go: there is time.
+        ("LVVVFn", "", "add-voter n5"),
+        // None can.
+        ("LVVFn", "add-voter n4", "add-voter n4"),
+        ("LFn", "add-voter n2", "add-voter n2"),
+    ] {
+        let mut model = Model::of(letters);
+        let planned = |model: &mut Model| {
+            model.update();
+            text(&model.plan(&model.changes()).unwrap().actions)
+        };
+        model.state = State::default();
+        assert_eq!(planned(&mut model), want, "{letters}, without the rule");
+        model.strictness = only(|rules| rules.stability_is_seen = true);
+        model.state = State::default();
+        assert_eq!(planned(&mut model), at_once, "{letters}");
+        model.wait(9);
+        assert_eq!(planned(&mut model), at_once, "{letters}, not seen for long enough");
+        model.wait(1);
+        assert_eq!(planned(&mut model), want, "{letters}, seen for long enough");
+    }
+    // One that was unhealthy meanwhile has to wait for itself.
+    let mut model = Model::of("LVVn");
+    model.strictness = only(|rules| rules.stability_is_seen = true);
+    model.state = State::default();
+    model.peer("n3").is_well = false;
+    model.wait(6);
+    model.peer("n3").is_well = true;
+    model.wait(4);
+    assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "");
+    model.wait(8);
+    assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "add-voter n3");
+}
+
+#[test]
 fn nobody_gets_a_vote_who_would_be_needed_at_once() {
     let rule = || only(|rules| rules.newcomers_are_spare = true);
     for (letters, demoted, floor, want) in [
