@@ -60,7 +60,7 @@ pub fn plan_reconcile(
 
     let demotions = plan.demotable(&changes.demotions, leader);
     let mut promotions = plan.promotable(changes);
-    if strictness.newcomers_are_spare && !changes.accepts_two_voters {
+    if strictness.newcomers_are_spare && !changes.accepts_needed_newcomers {
         promotions = plan.spare(promotions, &demotions);
     }
     if promotions.is_empty() && plan.waits_for_replacements() {

@@ -252,7 +252,7 @@ fn nobody_gets_a_vote_who_would_be_needed_at_once() {
         model.strictness = rule();
         let round = model.plan(&changes).unwrap();
         assert_eq!(text(&round.actions), want, "{letters}, floor {floor}");
-        let asked = RaftChanges { accepts_two_voters: true, ..changes };
+        let asked = RaftChanges { accepts_needed_newcomers: true, ..changes };
         assert_ne!(text(&model.plan(&asked).unwrap().actions), "", "{letters}, if a policy asks");
     }
     // Without removals nobody ever makes room: it waits for the operator.
