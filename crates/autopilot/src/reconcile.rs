@@ -290,12 +290,12 @@ impl Plan<'_> {
 
     fn successor(&self, leader: &ServerId, changes: &RaftChanges) -> Option<ServerId> {
         let is_fit = |id: &&ServerId| {
-            *id != leader
-                && self.state.is_healthy(id)
-                && !changes.demotions.contains(id)
-                && !self.config.held.contains(*id)
+            *id != leader && self.state.is_healthy(id) && !changes.demotions.contains(id)
         };
-        self.state.voters.iter().find(is_fit).cloned()
+        let mut fit = self.state.voters.iter().filter(is_fit);
+        // One that is held is refused, and that is said.
+        let is_free = |id: &&ServerId| !self.config.held.contains(*id);
+        fit.clone().find(is_free).or_else(|| fit.next()).cloned()
     }
 
     fn address(&self, id: &ServerId) -> String {
