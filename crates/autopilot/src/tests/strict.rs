@@ -269,6 +269,37 @@ fn nobody_gets_a_vote_who_would_be_needed_at_once() {
 }
 
 #[test]
+fn a_newcomer_takes_only_a_place_that_is_left() {
+    // Two of five have failed, and one more is not well: whoever comes without that one goes would be needed.
+    let mut model = Model::of("LVVFFn");
+    model.peer("V2").is_well = false;
+    model.update();
+    model.strictness = only(|rules| {
+        rules.newcomers_are_spare = true;
+        rules.quorum_stays = true;
+        rules.replaces_jointly = true;
+    });
+    let changes = RaftChanges { promotions: vec!["n5".into()], ..demotions(&["F3"]) };
+    let round = model.plan(&changes).unwrap();
+    assert_eq!(text(&round.actions), "");
+    let refused: Vec<String> = round.refusals.iter().map(ToString::to_string).collect();
+    let newcomer = "newcomer: 2 healthy voters of 4; remove or repair the failed first";
+    let want = [
+        format!("no promotion of n5: {newcomer}"),
+        "no demotion of F3: quorum: 2 healthy of 3".into(),
+    ];
+    assert_eq!(refused, want);
+    // In one change it is neither: three of five are well after it.
+    model.can_replace = true;
+    let round = model.plan(&changes).unwrap();
+    assert_eq!((text(&round.actions).as_str(), round.refusals.len()), ("replace F3 by n5", 0));
+    // Nor is a vote handed on where that would leave no quorum all the same.
+    model.peer("V1").is_well = false;
+    model.update();
+    assert_eq!(text(&model.plan(&changes).unwrap().actions), "");
+}
+
+#[test]
 fn of_those_that_come_together_no_more_are_waited_for_than_it_takes() {
     let mut model = Model::of("LVFnnn");
     model.config.min_quorum = 0;
