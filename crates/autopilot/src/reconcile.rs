@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use quorate_types::Index;
+use quorate_types::{Index, bug};
 
 use crate::action::Action;
 use crate::config::Config;
@@ -67,7 +67,8 @@ pub fn plan_reconcile(
     let successor = promotions.first().filter(|_| is_joint);
     let refusal = failed.and_then(|failed| plan.keeps(failed, successor));
     let first_failed = failed.filter(|_| refusal.is_none());
-    if strictness.newcomers_are_spare && !changes.accepts_needed_newcomers {
+    let are_spare = strictness.newcomers_are_spare && !bug!("a-newcomer-is-needed-at-once");
+    if are_spare && !changes.accepts_needed_newcomers {
         promotions = plan.spare(promotions, first_failed);
     }
     if promotions.is_empty() && plan.waits_for_replacements() {

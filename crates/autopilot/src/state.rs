@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::{Index, Term};
+use quorate_types::{Index, Term, bug};
 
 use crate::config::Config;
 use crate::configuration::{Member, RaftConfiguration, quorum};
@@ -135,7 +135,8 @@ impl State {
             .first_state_time
             .is_some_and(|first| now.since(first) <= config.server_stabilization_time);
         let is_seen = self.strictness.as_ref().is_some_and(|rules| rules.stability_is_seen);
-        match is_young && (!is_seen || self.is_at_risk()) {
+        let is_at_once = is_young && (!is_seen || self.is_at_risk());
+        match is_at_once || bug!("a-learner-votes-before-it-is-stable") {
             true => Span::ZERO,
             false => config.server_stabilization_time,
         }
