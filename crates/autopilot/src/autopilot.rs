@@ -9,6 +9,9 @@
 //! supplied with facts and carried out, one action after another. Time and waiting come from outside,
 //! so that a simulator can drive all of it on one thread.
 
+mod hand;
+mod options;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,12 +20,11 @@ use quorate_types::{Index, Term};
 
 use crate::action::Action;
 use crate::configuration::{plan_add_server, plan_remove_server};
-use crate::errors::{AddServerError, OptionError, PruneError, ReconcileError, UpdateError};
+use crate::errors::{AddServerError, PruneError, ReconcileError, UpdateError};
 use crate::interface::{
-    Answer, ApplicationIntegration, Host, Logger, Raft, RaftError, RaftRole, Silence, TimeProvider,
+    Answer, ApplicationIntegration, Host, Raft, RaftError, RaftRole, TimeProvider,
 };
 use crate::note::Note;
-use crate::promoter::{Promoter, StablePromoter};
 use crate::prune::{Prune, plan_prune};
 use crate::reconcile::{Round, RoundError, plan_reconcile};
 use crate::server::{NodeStatus, Server, ServerHealth, ServerId, ServerStats};
@@ -31,10 +33,9 @@ use crate::state::{Inputs, State};
 use crate::strict::{Reason, Refusal, Strictness};
 use crate::time::Span;
 
-/// Between two updates of the state, unless an option says otherwise.
-pub const DEFAULT_UPDATE_INTERVAL: Span = Span::from_secs(2);
-/// Between two rounds, unless an option says otherwise.
-pub const DEFAULT_RECONCILE_INTERVAL: Span = Span::from_secs(10);
+use hand::{Hand, why_changed, why_removed};
+pub use options::{DEFAULT_RECONCILE_INTERVAL, DEFAULT_UPDATE_INTERVAL, Options};
+
 /// How long `start` waits for its first state.
 const FIRST_UPDATE_MAX: Span = Span::from_secs(1);
 /// An answer of Raft that takes longer is not waited for.
@@ -66,92 +67,6 @@ impl ExecutionStatus {
 impl std::fmt::Display for ExecutionStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// What can be chosen once, when an autopilot is made.
-#[derive(Clone)]
-pub struct Options {
-    update_interval: Span,
-    reconcile_interval: Span,
-    promoter: Arc<dyn Promoter>,
-    logger: Arc<dyn Logger>,
-    time: Option<Arc<dyn TimeProvider>>,
-    is_reconciling: bool,
-    strictness: Strictness,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            update_interval: DEFAULT_UPDATE_INTERVAL,
-            reconcile_interval: DEFAULT_RECONCILE_INTERVAL,
-            promoter: Arc::new(StablePromoter),
-            logger: Arc::new(Silence),
-            time: None,
-            is_reconciling: true,
-            strictness: Strictness::parity(),
-        }
-    }
-}
-
-impl Options {
-    /// Time between updates of the state; 0 is the default of 2 s.
-    ///
-    /// # Errors
-    ///
-    /// A negative one is not taken.
-    pub fn with_update_interval(self, span: Span) -> Result<Options, OptionError> {
-        let update_interval = interval("update_interval", span, DEFAULT_UPDATE_INTERVAL)?;
-        Ok(Options { update_interval, ..self })
-    }
-
-    /// Time between rounds; 0 is the default of 10 s.
-    ///
-    /// # Errors
-    ///
-    /// A negative one is not taken.
-    pub fn with_reconcile_interval(self, span: Span) -> Result<Options, OptionError> {
-        let reconcile_interval = interval("reconcile_interval", span, DEFAULT_RECONCILE_INTERVAL)?;
-        Ok(Options { reconcile_interval, ..self })
-    }
-
-    /// The policy; [`StablePromoter`] otherwise.
-    #[must_use]
-    pub fn with_promoter(self, promoter: Arc<dyn Promoter>) -> Options {
-        Options { promoter, ..self }
-    }
-
-    /// The clock; the one that [`Autopilot::new`] is given otherwise.
-    #[must_use]
-    pub fn with_time_provider(self, time: Arc<dyn TimeProvider>) -> Options {
-        Options { time: Some(time), ..self }
-    }
-
-    /// Who hears what is done and why; nobody otherwise.
-    #[must_use]
-    pub fn with_logger(self, logger: Arc<dyn Logger>) -> Options {
-        Options { logger, ..self }
-    }
-
-    /// Starts without rounds and prunes; see [`Autopilot::enable_reconciliation`].
-    #[must_use]
-    pub fn with_reconciliation_disabled(self) -> Options {
-        Options { is_reconciling: false, ..self }
-    }
-
-    /// The strict rules; none otherwise.
-    #[must_use]
-    pub fn with_strictness(self, strictness: Strictness) -> Options {
-        Options { strictness, ..self }
-    }
-}
-
-fn interval(option: &'static str, span: Span, default: Span) -> Result<Span, OptionError> {
-    match span {
-        Span::ZERO => Ok(default),
-        span if span.is_negative() => Err(OptionError { option, span }),
-        span => Ok(span),
     }
 }
 
@@ -545,6 +460,7 @@ impl Shared {
             leader,
             is_leader,
             receiving_snapshot: self.raft.receiving_snapshot(),
+            lacking: self.raft.lacking(),
         })
     }
 
@@ -688,81 +604,5 @@ impl Shared {
 
     fn note(&self, note: Note) {
         self.options.logger.log(&note);
-    }
-}
-
-/// Carries out actions, one after another.
-struct Hand<'a> {
-    shared: &'a Shared,
-    /// Of the configuration that the next change is based on: the one decided on, then the own changes.
-    index: Index,
-}
-
-impl Hand<'_> {
-    async fn act(&mut self, action: &Action, why: &str) -> Result<(), RaftError> {
-        let (shared, raft) = (self.shared, &self.shared.raft);
-        let strict = shared.strictness();
-        if strict.stops_without_leadership && raft.state() != RaftRole::Leader {
-            return Err(RaftError::NotLeader { leader: None });
-        }
-        shared.note(Note::Doing { action: action.clone(), why: why.to_owned() });
-        let guard = if strict.names_configuration { self.index } else { Index(0) };
-        let timeout = Span::ZERO;
-        let answer = match action {
-            Action::AddNonvoter { id, address } => raft.add_nonvoter(id, address, guard, timeout),
-            Action::AddVoter { id, address } => raft.add_voter(id, address, guard, timeout),
-            Action::DemoteVoter { id } => raft.demote_voter(id, guard, timeout),
-            Action::ReplaceVoter { demoted, promoted, address } => {
-                raft.replace_voter(demoted, promoted, address, guard, timeout)
-            }
-            Action::RemoveServer { id } => raft.remove_server(id, guard, timeout),
-            Action::TransferLeadership { id, address } => {
-                shared.in_time(raft.leadership_transfer_to_server(id, address)).await?;
-                shared.note(Note::Done(action.clone()));
-                return Ok(());
-            }
-            Action::RemoveFailedServer(server) => {
-                shared.application.remove_failed_server(server);
-                return Ok(());
-            }
-        };
-        self.index = shared.in_time(answer).await?;
-        shared.note(Note::Done(action.clone()));
-        Ok(())
-    }
-}
-
-/// Why a round does something, in a few words.
-fn why_changed(action: &Action, state: &State) -> String {
-    let health = |id: &ServerId| match state.servers.get(id).map(|server| server.health) {
-        Some(health) if health.healthy => format!("healthy since {}", health.stable_since),
-        Some(health) => format!("unhealthy since {}", health.stable_since),
-        None => "not in the state".to_owned(),
-    };
-    match action {
-        Action::AddVoter { id, .. } | Action::DemoteVoter { id } => health(id),
-        Action::ReplaceVoter { demoted, promoted, .. } => {
-            format!("{demoted} {}, {promoted} {}", health(demoted), health(promoted))
-        }
-        Action::AddNonvoter { .. }
-        | Action::RemoveServer { .. }
-        | Action::TransferLeadership { .. }
-        | Action::RemoveFailedServer(_) => "wanted by the policy".to_owned(),
-    }
-}
-
-fn why_removed(action: &Action) -> (ServerId, String) {
-    match action {
-        Action::RemoveFailedServer(server) => {
-            (server.id.clone(), format!("its status is {:?}", server.node_status.as_str()))
-        }
-        Action::RemoveServer { id }
-        | Action::AddNonvoter { id, .. }
-        | Action::AddVoter { id, .. }
-        | Action::DemoteVoter { id }
-        | Action::ReplaceVoter { demoted: id, .. }
-        | Action::TransferLeadership { id, .. } => {
-            (id.clone(), "the application does not know it".to_owned())
-        }
     }
 }

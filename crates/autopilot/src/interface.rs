@@ -169,6 +169,21 @@ pub trait Raft: Send + Sync {
     fn receiving_snapshot(&self) -> BTreeSet<ServerId> {
         BTreeSet::new()
     }
+
+    /// To whom no vote could be given now, since too much of the log is missing there: such a server is not
+    /// promoted, and holds nobody up. Beyond the reference.
+    fn lacking(&self) -> BTreeMap<ServerId, Lack> {
+        BTreeMap::new()
+    }
+}
+
+/// What a server has of the log, and what it must have to be given a vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lack {
+    /// The last entry it has.
+    pub has: Index,
+    /// The last entry it must have.
+    pub least: Index,
 }
 
 /// The program around it.

@@ -75,7 +75,8 @@ pub use configuration::{
 };
 pub use errors::{AddServerError, OptionError, PruneError, ReconcileError, UpdateError};
 pub use interface::{
-    Answer, ApplicationIntegration, Host, Logger, Raft, RaftError, RaftRole, Silence, TimeProvider,
+    Answer, ApplicationIntegration, Host, Lack, Logger, Raft, RaftError, RaftRole, Silence,
+    TimeProvider,
 };
 pub use json::{InputError, evaluate, read_inputs, write_state};
 pub use note::Note;

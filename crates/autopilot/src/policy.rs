@@ -46,9 +46,10 @@ pub struct PolicyPlan {
     pub leader: Option<ServerId>,
     /// What each server is meant to be.
     pub node_types: BTreeMap<ServerId, NodeType>,
-    /// Whether two voters are better than one, and a vote that is needed at once better than none: with zones,
-    /// while votes go over, and if two are wanted.
+    /// Whether two voters are better than one: with zones, while votes go over, and if two are wanted.
     pub accepts_two_voters: bool,
+    /// Whether a vote that is needed at once is better than none: while votes go over.
+    pub accepts_needed_newcomers: bool,
     /// How the migration stands.
     pub status: UpgradeStatus,
     /// Tolerances, zones, migration and reasons, for operators.
@@ -98,9 +99,10 @@ pub fn plan(
     let replicas = view.replicas.iter().map(|id| ((*id).clone(), NodeType::ReadReplica));
     node_types.extend(replicas);
 
-    let accepts_two_voters =
+    draft.accepts_needed_newcomers = upgrade.status.is_going_over();
+    draft.accepts_two_voters =
         settings.has_zones() || settings.target_voters == 2 || upgrade.status.is_going_over();
-    draft.hear_the_rules(&view, accepts_two_voters);
+    draft.hear_the_rules(&view);
 
     let reasons = picture::reasons(&view, &upgrade, &draft);
     let state_ext = picture::state_ext(&view, &upgrade, &reasons);
@@ -116,7 +118,8 @@ pub fn plan(
         demotions: draft.demotions,
         leader: draft.leader,
         node_types,
-        accepts_two_voters,
+        accepts_two_voters: draft.accepts_two_voters,
+        accepts_needed_newcomers: draft.accepts_needed_newcomers,
         status: upgrade.status,
         state_ext,
         reasons,
@@ -149,6 +152,9 @@ struct Draft {
     node_types: BTreeMap<ServerId, NodeType>,
     /// Whether demotions may not take the last bit of failure tolerance.
     keeps_tolerance: bool,
+    /// See [`RaftChanges`].
+    accepts_two_voters: bool,
+    accepts_needed_newcomers: bool,
     /// Whose vote is not wanted, and cannot be spared.
     kept: Vec<ServerId>,
     /// Who is to get a vote, and does not by the strict rules.
@@ -182,11 +188,15 @@ impl Draft {
     }
 
     /// What the next round leaves undone of this, for operators.
-    fn hear_the_rules(&mut self, view: &View<'_>, accepts_two_voters: bool) {
+    fn hear_the_rules(&mut self, view: &View<'_>) {
         let Some(strictness) = &view.state.strictness else { return };
-        let (promotions, demotions) = (self.promotions.clone(), self.demotions.clone());
-        let changes =
-            RaftChanges { promotions, demotions, leader: self.leader.clone(), accepts_two_voters };
+        let changes = RaftChanges {
+            promotions: self.promotions.clone(),
+            demotions: self.demotions.clone(),
+            leader: self.leader.clone(),
+            accepts_two_voters: self.accepts_two_voters,
+            accepts_needed_newcomers: self.accepts_needed_newcomers,
+        };
         let can_replace = strictness.replaces_jointly;
         let round =
             plan_reconcile(view.now, view.config, view.state, &changes, strictness, can_replace);
@@ -260,8 +270,13 @@ impl Promoter for PolicyPromoter {
         state: &State,
     ) -> RaftChanges {
         let plan = self.plan(now, config, state).unwrap_or_default();
-        let PolicyPlan { promotions, demotions, leader, accepts_two_voters, .. } = plan;
-        RaftChanges { promotions, demotions, leader, accepts_two_voters }
+        RaftChanges {
+            promotions: plan.promotions,
+            demotions: plan.demotions,
+            leader: plan.leader,
+            accepts_two_voters: plan.accepts_two_voters,
+            accepts_needed_newcomers: plan.accepts_needed_newcomers,
+        }
     }
 
     /// While votes go over from old servers to new ones, none of the new ones is removed.

@@ -18,9 +18,12 @@ pub struct RaftChanges {
     pub demotions: Vec<ServerId>,
     /// Who is to lead; nobody leaves it as it is.
     pub leader: Option<ServerId>,
-    /// Whether a single voter may be joined by one other, and a newcomer may be needed at once (strict engine
-    /// only, which otherwise waits for a third, and for the failed voters; beyond the reference).
+    /// Whether a single voter may be joined by one other (strict engine only, which otherwise waits for a
+    /// third; beyond the reference).
     pub accepts_two_voters: bool,
+    /// Whether a newcomer may be needed at once (strict engine only, which otherwise waits for the failed
+    /// voters; beyond the reference).
+    pub accepts_needed_newcomers: bool,
 }
 
 /// Servers that could be removed, each list by id.

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use quorate_types::Index;
+use quorate_types::{Index, bug};
 
 use crate::action::Action;
 use crate::config::Config;
@@ -60,24 +60,33 @@ pub fn plan_reconcile(
 
     let demotions = plan.demotable(&changes.demotions, leader);
     let mut promotions = plan.promotable(changes);
-    if strictness.newcomers_are_spare && !changes.accepts_two_voters {
-        promotions = plan.spare(promotions, &demotions);
+    // In one change, a replacement leaves their number as it is.
+    let is_joint = can_replace && strictness.replaces_jointly && !promotions.is_empty();
+    let is_odd = state.voters.len() % 2 == 1;
+    let failed = demotions.iter().find(|id| (is_odd || is_joint) && !state.is_healthy(id));
+    let successor = promotions.first().filter(|_| is_joint);
+    let refusal = failed.and_then(|failed| plan.keeps(failed, successor));
+    let first_failed = failed.filter(|_| refusal.is_none());
+    let are_spare = strictness.newcomers_are_spare && !bug!("a-newcomer-is-needed-at-once");
+    if are_spare && !changes.accepts_needed_newcomers {
+        promotions = plan.spare(promotions, first_failed);
     }
     if promotions.is_empty() && plan.waits_for_replacements() {
         return Ok(plan.round);
     }
-    // In one change, a replacement leaves their number as it is.
-    let is_joint = can_replace && strictness.replaces_jointly && !promotions.is_empty();
-    let is_odd = state.voters.len() % 2 == 1;
-    let first_failed = if is_odd || is_joint { plan.demote_one_failed(&demotions) } else { None };
+    match (failed, refusal) {
+        (Some(failed), Some(why)) => plan.refuse(Wanted::Demotion, failed, why),
+        (Some(failed), None) => plan.take_vote(failed),
+        (None, _) => {}
+    }
     plan.promote(&promotions);
     if !promotions.is_empty() {
         if let Some(failed) = first_failed.filter(|_| is_joint) {
-            plan.join_replacement(failed);
+            plan.join_replacement(failed.clone());
         }
         return Ok(plan.round);
     }
-    plan.demote(demotions.iter().filter(|id| Some(*id) != first_failed.as_ref()));
+    plan.demote(demotions.iter().filter(|id| Some(*id) != failed));
     if !plan.round.actions.is_empty() {
         return Ok(plan.round);
     }
@@ -129,7 +138,8 @@ impl Plan<'_> {
                 self.refuse(Wanted::Promotion, id, Reason::Held);
                 continue;
             }
-            match self.strictness.flapping(self.now, self.config, self.state, id) {
+            let flapping = || self.strictness.flapping(self.now, self.config, self.state, id);
+            match self.state.not_ready(id).or_else(flapping) {
                 Some(why) => self.refuse(Wanted::Promotion, id, why),
                 None => promotable.push(id.clone()),
             }
@@ -152,14 +162,14 @@ impl Plan<'_> {
         promotable
     }
 
-    /// Those of `promotions` that are not needed at once, or not once all of them have come. The first may
-    /// take the place of a failed voter.
-    fn spare(&mut self, promotions: Vec<ServerId>, demotions: &[ServerId]) -> Vec<ServerId> {
+    /// Those of `promotions` that are not needed at once, or not once all of them have come. The first takes
+    /// the place of the voter that goes for it, if one does.
+    fn spare(&mut self, promotions: Vec<ServerId>, first: Option<&ServerId>) -> Vec<ServerId> {
         if self.state.voters.len() == 1 || self.only_floor_keeps_a_dead_voter() {
             return promotions;
         }
         let mut after = self.electorate.clone();
-        let mut failed = demotions.iter().find(|id| !self.state.is_healthy(id));
+        let mut failed = first;
         let (mut spare, mut needed) = (Vec::new(), Vec::new());
         for id in promotions {
             match failed.take() {
@@ -217,23 +227,25 @@ impl Plan<'_> {
         self.round.refusals.iter().any(is_due)
     }
 
-    fn demote_one_failed(&mut self, demotions: &[ServerId]) -> Option<ServerId> {
-        let failed = demotions.iter().find(|id| !self.state.is_healthy(id))?;
-        self.demote([failed].into_iter());
-        (!self.round.actions.is_empty()).then(|| failed.clone())
-    }
-
     fn demote<'i>(&mut self, ids: impl Iterator<Item = &'i ServerId>) {
         for id in ids {
-            let refusal = self.electorate.refuses_to_lose(id);
-            match refusal.filter(|_| self.strictness.quorum_stays) {
+            match self.keeps(id, None) {
                 Some(why) => self.refuse(Wanted::Demotion, id, why),
-                None => {
-                    self.electorate.remove(id);
-                    self.round.actions.push(Action::DemoteVoter { id: id.clone() });
-                }
+                None => self.take_vote(id),
             }
         }
+    }
+
+    /// Why a voter cannot go, if it cannot; `successor` comes in the same change.
+    fn keeps(&self, id: &ServerId, successor: Option<&ServerId>) -> Option<Reason> {
+        let mut electorate = self.electorate.clone();
+        successor.into_iter().for_each(|id| electorate.add_healthy(id));
+        electorate.refuses_to_lose(id).filter(|_| self.strictness.quorum_stays)
+    }
+
+    fn take_vote(&mut self, id: &ServerId) {
+        self.electorate.remove(id);
+        self.round.actions.push(Action::DemoteVoter { id: id.clone() });
     }
 
     fn promote(&mut self, ids: &[ServerId]) {
@@ -289,12 +301,12 @@ impl Plan<'_> {
 
     fn successor(&self, leader: &ServerId, changes: &RaftChanges) -> Option<ServerId> {
         let is_fit = |id: &&ServerId| {
-            *id != leader
-                && self.state.is_healthy(id)
-                && !changes.demotions.contains(id)
-                && !self.config.held.contains(*id)
+            *id != leader && self.state.is_healthy(id) && !changes.demotions.contains(id)
         };
-        self.state.voters.iter().find(is_fit).cloned()
+        let mut fit = self.state.voters.iter().filter(is_fit);
+        // One that is held is refused, and that is said.
+        let is_free = |id: &&ServerId| !self.config.held.contains(*id);
+        fit.clone().find(is_free).or_else(|| fit.next()).cloned()
     }
 
     fn address(&self, id: &ServerId) -> String {

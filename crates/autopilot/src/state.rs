@@ -9,10 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::{Index, Term};
+use quorate_types::{Index, Term, bug};
 
 use crate::config::Config;
 use crate::configuration::{Member, RaftConfiguration, quorum};
+use crate::interface::Lack;
 use crate::order::sort_servers;
 use crate::promoter::Promoter;
 use crate::server::{Ext, NodeStatus, RaftState, ServerHealth, ServerId, ServerState, ServerStats};
@@ -46,6 +47,8 @@ pub struct Inputs {
     pub is_leader: bool,
     /// Who is being sent a snapshot (strict engine only).
     pub receiving_snapshot: BTreeSet<ServerId>,
+    /// Who lacks too much of the log to be given a vote.
+    pub lacking: BTreeMap<ServerId, Lack>,
 }
 
 /// A cluster at one moment.
@@ -69,6 +72,7 @@ pub struct State {
     pub(crate) reference: Reference,
     pub(crate) configuration_index: Index,
     pub(crate) receiving_snapshot: BTreeSet<ServerId>,
+    pub(crate) lacking: BTreeMap<ServerId, Lack>,
     pub(crate) histories: BTreeMap<ServerId, History>,
     /// The rules that it was made by; nothing for one that was put together by hand.
     pub(crate) strictness: Option<Strictness>,
@@ -96,6 +100,7 @@ impl State {
             reference: reference(inputs),
             configuration_index: inputs.configuration.index,
             receiving_snapshot: inputs.receiving_snapshot.clone(),
+            lacking: inputs.lacking.clone(),
             strictness: Some(strictness.clone()),
             ..State::default()
         };
@@ -123,12 +128,23 @@ impl State {
     }
 
     /// How long a server must have been healthy for now: nothing until the configured time has passed
-    /// since the first state, for until then nobody can have been seen healthy for that long.
+    /// since the first state, for until then nobody can have been seen healthy for that long. Where the strict
+    /// rules want that seen, it is so only for a cluster that cannot wait.
     pub fn server_stabilization_time(&self, config: &Config, now: Time) -> Span {
         let is_young = self
             .first_state_time
             .is_some_and(|first| now.since(first) <= config.server_stabilization_time);
-        if is_young { Span::ZERO } else { config.server_stabilization_time }
+        let is_seen = self.strictness.as_ref().is_some_and(|rules| rules.stability_is_seen);
+        let is_at_once = is_young && (!is_seen || self.is_at_risk());
+        match is_at_once || bug!("a-learner-votes-before-it-is-stable") {
+            true => Span::ZERO,
+            false => config.server_stabilization_time,
+        }
+    }
+
+    /// Whether a voter is unhealthy and none of the others can be spared.
+    fn is_at_risk(&self) -> bool {
+        self.failure_tolerance == 0 && !self.voters.iter().all(|id| self.is_healthy(id))
     }
 
     /// When the first state of this run was made; nothing in an empty state.
@@ -145,6 +161,17 @@ impl State {
     /// Index of the configuration that the state was made from.
     pub fn configuration_index(&self) -> Index {
         self.configuration_index
+    }
+
+    /// Why a server that is stable could not be given a vote.
+    pub(crate) fn kept_back(&self, id: &ServerId) -> Option<Reason> {
+        self.not_ready(id).or_else(|| self.damped.get(id).copied())
+    }
+
+    /// Whether it lacks too much of the log.
+    pub(crate) fn not_ready(&self, id: &ServerId) -> Option<Reason> {
+        let Lack { has, least } = *self.lacking.get(id)?;
+        Some(Reason::NotReady { has, least })
     }
 
     /// Whether a server is there and healthy.

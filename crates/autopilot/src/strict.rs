@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use quorate_types::Index;
+
 use crate::config::Config;
 use crate::configuration::quorum;
 use crate::server::{NodeStatus, ServerId};
@@ -33,6 +35,11 @@ pub struct Strictness {
     /// as many have come as it takes. Not where it comes for a failed voter, where the policy asks for it all
     /// the same, and where a dead voter would be removed at once if the floor allowed it.
     pub newcomers_are_spare: bool,
+    /// A server is stable once this leader has seen it healthy for the stabilization time, also in the first
+    /// such time of its reign, in which the reference takes whoever is healthy for stable. Only promotions hang
+    /// on it, and they can wait, since a vote may go as soon as it has come. Not where a voter is unhealthy and
+    /// one more failure would cost the quorum: then the sooner the better.
+    pub stability_is_seen: bool,
     /// Only servers that failed or left may be pruned, not those of which nothing is known.
     pub unknown_is_not_failed: bool,
     /// A failed server is pruned only after it was not alive for so long without a break. Servers that
@@ -86,6 +93,7 @@ impl Strictness {
             voters_keep_floor: false,
             lone_voter_stays: false,
             newcomers_are_spare: false,
+            stability_is_seen: false,
             unknown_is_not_failed: false,
             dead_server_threshold: Span::ZERO,
             join_grace: Span::ZERO,
@@ -109,6 +117,7 @@ impl Strictness {
             voters_keep_floor: true,
             lone_voter_stays: true,
             newcomers_are_spare: true,
+            stability_is_seen: true,
             unknown_is_not_failed: true,
             dead_server_threshold: Span::from_secs(24 * 3600),
             join_grace: Span::from_secs(600),
@@ -362,6 +371,13 @@ pub enum Reason {
         /// How many it would take with its vote.
         needed: usize,
     },
+    /// It lacks too much of the log.
+    NotReady {
+        /// The last entry it has.
+        has: Index,
+        /// The last entry it must have.
+        least: Index,
+    },
     /// It is no healthy voter.
     NotAHealthyVoter,
     /// Its health comes and goes.
@@ -387,6 +403,7 @@ impl Reason {
             Reason::OneVoterARound => "one-voter-a-round",
             Reason::TwoVoters => "two-voters",
             Reason::Newcomer { .. } => "newcomer",
+            Reason::NotReady { .. } => "not-ready",
             Reason::NotAHealthyVoter => "not-a-healthy-voter",
             Reason::Flapping { .. } => "flapping",
         }
@@ -401,6 +418,9 @@ impl fmt::Display for Reason {
             Reason::Quorum { healthy, needed } => write!(f, ": {healthy} healthy of {needed}"),
             Reason::DeadTooShort { dead_for, least } => write!(f, ": {dead_for} of {least}"),
             Reason::Flapping { flips, least } => write!(f, ": {flips} changes, stable for {least}"),
+            Reason::NotReady { has, least } => {
+                write!(f, ": has the log up to {has}, and needs it up to {least}")
+            }
             Reason::TwoVoters => write!(f, ": two need both; a third has to come with it"),
             Reason::Newcomer { healthy, needed } => {
                 write!(

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use quorate_autopilot::Lack;
 use quorate_kv::{KvError, Member, MemberChange};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_runtime::{ProposeError, Standing};
-use quorate_types::NodeId;
+use quorate_types::{Index, NodeId};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -188,12 +189,7 @@ impl Rules {
         if !find(standing, id)?.is_learner {
             return Err(KvError::MemberNotLearner);
         }
-        let matched = |id| standing.matched.get(&id).map_or(0, |index| index.0);
-        let (its, leaders) = (matched(NodeId(id)), matched(standing.leader));
-        if its == 0 || its.saturating_mul(100) < leaders.saturating_mul(READY_PERCENT) {
-            return Err(KvError::LearnerNotReady);
-        }
-        Ok(())
+        lack(NodeId(id), standing).map_or(Ok(()), |_| Err(KvError::LearnerNotReady))
     }
 
     fn judge_promote(&self, id: u64, standing: &Standing) -> Result<(), KvError> {
@@ -243,6 +239,14 @@ fn started(voters: &[Voter]) -> usize {
 
 fn healthy(voters: &[Voter]) -> usize {
     voters.iter().filter(|voter| voter.is_healthy).count()
+}
+
+/// What is missing of the log at a member, if that is too much for a vote.
+pub(crate) fn lack(id: NodeId, standing: &Standing) -> Option<Lack> {
+    let matched = |id| standing.matched.get(&id).copied().unwrap_or_default();
+    let (has, leaders) = (matched(id), matched(standing.leader));
+    let least = Index(leaders.0.saturating_mul(READY_PERCENT).div_ceil(100).max(1));
+    (has < least).then_some(Lack { has, least })
 }
 
 fn find(standing: &Standing, id: u64) -> Result<&Member, KvError> {

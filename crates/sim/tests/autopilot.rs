@@ -22,7 +22,8 @@ const FAULTS: [Fault; 12] = [
     Fault::DiskHang,
 ];
 
-/// The checks are the run's own: a removal never costs the quorum, changes come to rest, and once nothing
+/// The checks are the run's own: a removal never costs the quorum, whoever is promoted has been well for long
+/// and has the log, and is not needed at once, changes come to rest, and once nothing
 /// goes wrong any more whoever is gone is replaced; besides all that a run checks anyway.
 #[test]
 fn autopilot_heals_what_can_be_healed_and_costs_no_quorum() {
@@ -66,6 +67,26 @@ fn whoever_is_added_again_keeps_its_vote() {
     bugs::put_back(None);
     let found = found.expect("it is found");
     assert!(found.contains("would lose its vote"), "{found}");
+}
+
+/// A vote comes too early, or where it is needed as soon as it has come.
+#[test]
+fn whoever_is_promoted_has_what_it_takes_and_can_go_again() {
+    for (bug, want) in [
+        ("a-learner-votes-before-it-is-stable", "is healthy for"),
+        ("a-newcomer-is-needed-at-once", "are healthy then"),
+    ] {
+        bugs::put_back(Some(bug));
+        let found = (1..100).find_map(|seed| {
+            let only = Some(FAULTS.to_vec());
+            let options =
+                Options { autopilot: true, seconds: Some(120), only, ..Options::default() };
+            run(seed, &options, None).violation
+        });
+        bugs::put_back(None);
+        let found = found.unwrap_or_else(|| panic!("{bug} is not found"));
+        assert!(found.contains("autopilot promotes n") && found.contains(want), "{bug}: {found}");
+    }
 }
 
 /// Some; others with `QUORATE_SEEDS=first..last`.

@@ -55,6 +55,7 @@ pub fn read_inputs(json: &[u8]) -> Result<Inputs, InputError> {
         leader: leader(&whole.at("LeaderID"))?,
         is_leader: whole.at("IsLeader").boolean()?,
         receiving_snapshot: Default::default(),
+        lacking: Default::default(),
     })
 }
 

@@ -34,7 +34,7 @@ pub(super) fn state_ext(
         "read_replicas": ids(view.replicas.iter().copied()),
         "redundancy_zones": zones(view),
         "upgrade": upgrade_info(view, upgrade),
-        "reasons": { "servers": servers, "upgrade": upgrade_reason(upgrade) },
+        "reasons": { "servers": servers, "upgrade": upgrade_reason(view, upgrade) },
     })
 }
 
@@ -100,9 +100,13 @@ fn four_lists(view: &View<'_>, versions: &Versions<'_>, of: &[&ServerId]) -> Map
     lists
 }
 
-fn upgrade_reason(upgrade: &Upgrade<'_>) -> String {
+fn upgrade_reason(view: &View<'_>, upgrade: &Upgrade<'_>) -> String {
     let status = upgrade.status;
+    let is_held = |id: &ServerId| view.is_held(id);
     match status {
+        UpgradeStatus::LeaderTransfer if upgrade.new_leader(view).is_none_or(|id| is_held(&id)) => {
+            format!("{status}: {} of {}, and all of them are held", upgrade.ready, upgrade.baseline)
+        }
         UpgradeStatus::AwaitNewVoters
         | UpgradeStatus::Promoting
         | UpgradeStatus::Demoting
@@ -142,7 +146,10 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         return format!("promote: {why}");
     }
     if draft.leader.as_ref() == Some(id) {
-        return "transfer: to lead".to_owned();
+        return match view.is_held(id) {
+            true => "held: is to lead, as nobody else could".to_owned(),
+            false => "transfer: to lead".to_owned(),
+        };
     }
     let unhealthy = unhealthy_reason(view.state, id, view.config);
     if view.is_held(id) {
@@ -168,11 +175,11 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         let healthy_for = view.now.since(server.health.stable_since);
         return format!("stabilizing: {healthy_for} of {}", view.stable_after);
     }
-    if let Some(why) = view.state.damped.get(id) {
+    if let Some(why) = view.state.kept_back(id) {
         return why.to_string();
     }
     if upgrade.withholds(view, id) {
-        return format!("withheld: {}", upgrade_reason(upgrade));
+        return format!("withheld: {}", upgrade_reason(view, upgrade));
     }
     match view.zone(id) {
         Some(zone) => format!("standby: of zone {zone}"),

@@ -194,8 +194,8 @@ impl<'a> Upgrade<'a> {
         unhealthy.into_iter().chain(healthy).cloned().collect()
     }
 
-    pub(super) fn new_leader(&self, view: &View<'_>) -> Option<ServerId> {
-        self.new_voters.iter().find(|id| !view.is_held(id)).map(|id| (*id).clone())
+    pub(super) fn new_leader(&self, view: &View<'a>) -> Option<ServerId> {
+        view.best_leader(&self.new_voters).cloned()
     }
 
     /// All that can be; with zones the first of each zone that has no new voter.

@@ -74,7 +74,7 @@ impl<'a> View<'a> {
 
     /// Whether it could be given a vote now. Only asked of eligible servers.
     pub(super) fn is_candidate(&self, id: &ServerId) -> bool {
-        let is_kept_back = self.is_held(id) || self.state.damped.contains_key(id);
+        let is_kept_back = self.is_held(id) || self.state.kept_back(id).is_some();
         self.server(id).state == RaftState::NonVoter && self.is_stable(id) && !is_kept_back
     }
 
@@ -101,6 +101,12 @@ impl<'a> View<'a> {
 
     /// Who is to lead instead of a leader that ought not to.
     pub(super) fn best_voter(&self) -> Option<&'a ServerId> {
-        self.eligible_voters().find(|id| self.is_healthy(id) && !self.is_held(id))
+        let healthy: Vec<_> = self.eligible_voters().filter(|id| self.is_healthy(id)).collect();
+        self.best_leader(&healthy)
+    }
+
+    /// The first that is not held. If all are, the first: it gets no leadership, and it is said why.
+    pub(super) fn best_leader(&self, of: &[&'a ServerId]) -> Option<&'a ServerId> {
+        of.iter().find(|id| !self.is_held(id)).or(of.first()).copied()
     }
 }

@@ -126,13 +126,14 @@ struct Zone<'a> {
     candidates: Vec<&'a ServerId>,
     /// The first of the kept or else of the candidates.
     primary: Option<&'a ServerId>,
-    has_healthy: bool,
+    /// Whether somebody is well and may come to vote, or does.
+    has_hope: bool,
 }
 
 impl<'a> Zone<'a> {
     fn add(&mut self, view: &View<'a>, id: &'a ServerId) {
         self.members.push(id);
-        self.has_healthy |= view.is_healthy(id);
+        self.has_hope |= view.is_healthy(id) && !view.is_held(id);
         if view.is_failed_voter(id) {
             self.failed.push(id);
         } else if view.server(id).has_voting_rights() {
@@ -152,12 +153,12 @@ impl<'a> Zone<'a> {
 
     /// Nobody of it can vote, now or soon.
     fn is_down(&self) -> bool {
-        self.primary.is_none() && !self.has_healthy
+        self.primary.is_none() && !self.has_hope
     }
 
     /// Somebody of it is well and only has to prove it.
     fn is_recovering(&self) -> bool {
-        self.primary.is_none() && self.has_healthy
+        self.primary.is_none() && self.has_hope
     }
 
     /// Voters beside the first.

@@ -45,6 +45,24 @@ fn who_is_held_is_left_as_it_is() {
 }
 
 #[test]
+fn a_leader_that_could_only_hand_over_to_one_that_is_held_says_so() {
+    for (letters, held, want, refused) in [
+        ("LVV", "V1", "transfer to V2", "no demotion of L0: leader"),
+        ("LVV", "V1 V2", "", "no demotion of L0: leader, no leadership of V1: held"),
+        ("LVF", "V1", "", "no demotion of L0: leader, no leadership of V1: held"),
+    ] {
+        let mut model = Model::of(letters);
+        model.strictness = Strictness::server();
+        model.config.held = ids(held).into_iter().collect();
+        let changes = RaftChanges { demotions: ids("L0"), ..RaftChanges::default() };
+        let round = model.plan(&changes).unwrap();
+        assert_eq!(text(&round.actions), want, "{letters} {held}");
+        let got: Vec<String> = round.refusals.iter().map(ToString::to_string).collect();
+        assert_eq!(got.join(", "), refused, "{letters} {held}");
+    }
+}
+
+#[test]
 fn who_is_held_is_not_removed() {
     let mut model = Model::of("VVVFSsf");
     let all = "remove s5, remove S4, remove-failed f6, remove-failed F3";

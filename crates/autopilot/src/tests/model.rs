@@ -20,6 +20,8 @@ pub(super) struct Peer {
     pub(super) status: NodeStatus,
     /// Whether its log keeps up.
     pub(super) is_well: bool,
+    /// Whether it has enough of the log to vote.
+    pub(super) is_ready: bool,
     pub(super) version: String,
     pub(super) meta: BTreeMap<String, String>,
     pub(super) node_type: NodeType,
@@ -32,6 +34,7 @@ impl Peer {
             is_known: true,
             status: NodeStatus::Alive,
             is_well: true,
+            is_ready: true,
             version: String::new(),
             meta: BTreeMap::new(),
             node_type: NodeType::Untyped,
@@ -145,6 +148,8 @@ impl Model {
             last_index: last_index.into(),
         };
         let answering = self.peers.iter().filter(|(_, peer)| peer.is_up() && peer.is_known);
+        let lacking = self.peers.iter().filter(|(_, peer)| !peer.is_ready);
+        let lack = Lack { has: 899.into(), least: 900.into() };
         Inputs {
             now: self.now,
             first_state_time: self.state.first_state_time().unwrap_or(self.now),
@@ -157,6 +162,7 @@ impl Model {
             fetched_stats: answering.map(|(id, peer)| (id.clone(), stats(peer))).collect(),
             leader: self.leader.clone(),
             is_leader: self.leader.is_some(),
+            lacking: lacking.map(|(id, _)| (id.clone(), lack)).collect(),
             ..Inputs::default()
         }
     }

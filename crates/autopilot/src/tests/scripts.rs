@@ -7,6 +7,7 @@
 //! voters a1 b1=2.0.0 …     join and vote; the first voter ever leads
 //! join n1=2.0.0 r1! …      join without a vote; ! marks a read replica
 //! kill, revive, suspect, well, unstarted, leave, forget, remove  IDS
+//! lacking, ready  IDS      too much of the log is missing there for a vote, or no more
 //! version V IDS            they run that version now
 //! hold, release  IDS       an operator wants them left as they are, or not any more
 //! lead ID | elect          another leader, who remembers nothing
@@ -109,6 +110,8 @@ impl Story {
             "unstarted" => rest.iter().for_each(|id| model.peer(id).status = NodeStatus::Unknown),
             "suspect" => rest.iter().for_each(|id| model.peer(id).is_well = false),
             "well" => rest.iter().for_each(|id| model.peer(id).is_well = true),
+            "lacking" => rest.iter().for_each(|id| model.peer(id).is_ready = false),
+            "ready" => rest.iter().for_each(|id| model.peer(id).is_ready = true),
             "forget" => rest.iter().for_each(|id| model.peer(id).is_known = false),
             "remove" => {
                 rest.iter().for_each(|id| _ = model.peers.remove(*id).expect(id));

@@ -158,6 +158,67 @@ fn of_two_that_join_one_voter_the_one_that_lacks_more_comes_first() {
 }
 
 #[test]
+fn who_lacks_too_much_of_the_log_is_refused_and_holds_nobody_up() {
+    for (letters, want) in [
+        ("LVVnn", "add-voter n4"),
+        ("LVVn", ""),
+        // Two voters need both: none comes before a third can.
+        ("Lnn", ""),
+        ("Lnnn", "add-voter n2, add-voter n3"),
+    ] {
+        let mut model = Model::of(letters);
+        model.strictness = only(|rules| rules.lone_voter_stays = true);
+        let first = model.peers.keys().find(|id| id.0.starts_with('n')).unwrap().clone();
+        model.peer(first.as_str()).is_ready = false;
+        model.update();
+        let round = model.plan(&model.changes()).unwrap();
+        assert_eq!(text(&round.actions), want, "{letters}");
+        let why = round.refusals.iter().find(|refusal| refusal.id == first).unwrap().why;
+        assert_eq!(why, Reason::NotReady { has: 899.into(), least: 900.into() });
+        assert_eq!(why.to_string(), "not-ready: has the log up to 899, and needs it up to 900");
+    }
+}
+
+#[test]
+fn a_new_leader_sees_for_itself_who_is_stable() {
+    for (letters, at_once, want) in [
+        ("LVVn", "", "add-voter n3"),
+        ("LVn", "", "add-voter n2"),
+        // A voter is down, and another one can go: there is time.
+        ("LVVVFn", "", "add-voter n5"),
+        // None can.
+        ("LVVFn", "add-voter n4", "add-voter n4"),
+        ("LFn", "add-voter n2", "add-voter n2"),
+    ] {
+        let mut model = Model::of(letters);
+        let planned = |model: &mut Model| {
+            model.update();
+            text(&model.plan(&model.changes()).unwrap().actions)
+        };
+        model.state = State::default();
+        assert_eq!(planned(&mut model), want, "{letters}, without the rule");
+        model.strictness = only(|rules| rules.stability_is_seen = true);
+        model.state = State::default();
+        assert_eq!(planned(&mut model), at_once, "{letters}");
+        model.wait(9);
+        assert_eq!(planned(&mut model), at_once, "{letters}, not seen for long enough");
+        model.wait(1);
+        assert_eq!(planned(&mut model), want, "{letters}, seen for long enough");
+    }
+    // One that was unhealthy meanwhile has to wait for itself.
+    let mut model = Model::of("LVVn");
+    model.strictness = only(|rules| rules.stability_is_seen = true);
+    model.state = State::default();
+    model.peer("n3").is_well = false;
+    model.wait(6);
+    model.peer("n3").is_well = true;
+    model.wait(4);
+    assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "");
+    model.wait(8);
+    assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "add-voter n3");
+}
+
+#[test]
 fn nobody_gets_a_vote_who_would_be_needed_at_once() {
     let rule = || only(|rules| rules.newcomers_are_spare = true);
     for (letters, demoted, floor, want) in [
@@ -191,7 +252,7 @@ fn nobody_gets_a_vote_who_would_be_needed_at_once() {
         model.strictness = rule();
         let round = model.plan(&changes).unwrap();
         assert_eq!(text(&round.actions), want, "{letters}, floor {floor}");
-        let asked = RaftChanges { accepts_two_voters: true, ..changes };
+        let asked = RaftChanges { accepts_needed_newcomers: true, ..changes };
         assert_ne!(text(&model.plan(&asked).unwrap().actions), "", "{letters}, if a policy asks");
     }
     // Without removals nobody ever makes room: it waits for the operator.
@@ -205,6 +266,37 @@ fn nobody_gets_a_vote_who_would_be_needed_at_once() {
     model.peers.remove("F2");
     model.update();
     assert_eq!(text(&model.plan(&model.changes()).unwrap().actions), "add-voter n3");
+}
+
+#[test]
+fn a_newcomer_takes_only_a_place_that_is_left() {
+    // Two of five have failed, and one more is not well: whoever comes without that one goes would be needed.
+    let mut model = Model::of("LVVFFn");
+    model.peer("V2").is_well = false;
+    model.update();
+    model.strictness = only(|rules| {
+        rules.newcomers_are_spare = true;
+        rules.quorum_stays = true;
+        rules.replaces_jointly = true;
+    });
+    let changes = RaftChanges { promotions: vec!["n5".into()], ..demotions(&["F3"]) };
+    let round = model.plan(&changes).unwrap();
+    assert_eq!(text(&round.actions), "");
+    let refused: Vec<String> = round.refusals.iter().map(ToString::to_string).collect();
+    let newcomer = "newcomer: 2 healthy voters of 4; remove or repair the failed first";
+    let want = [
+        format!("no promotion of n5: {newcomer}"),
+        "no demotion of F3: quorum: 2 healthy of 3".into(),
+    ];
+    assert_eq!(refused, want);
+    // In one change it is neither: three of five are well after it.
+    model.can_replace = true;
+    let round = model.plan(&changes).unwrap();
+    assert_eq!((text(&round.actions).as_str(), round.refusals.len()), ("replace F3 by n5", 0));
+    // Nor is a vote handed on where that would leave no quorum all the same.
+    model.peer("V1").is_well = false;
+    model.update();
+    assert_eq!(text(&model.plan(&changes).unwrap().actions), "");
 }
 
 #[test]

@@ -375,6 +375,35 @@ async fn what_is_set_is_checked_compared_and_kept() {
     );
 }
 
+/// Each member was told something else, and nobody writes it down, since autopilot is off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_change_begins_with_what_the_leader_was_told() {
+    let slow = ["--autopilot=false", "--heartbeat-interval", "200", "--election-timeout", "2000"];
+    let mut cluster = Cluster::prepare(3, &slow);
+    let told = |at: usize| 4 + at as u64;
+    for at in 0..3 {
+        cluster.spawn_with(at, &["--autopilot-config", &format!("min-quorum={}", told(at))]);
+    }
+    cluster.settle().await;
+    let before = cluster.leader().await;
+    let follower = (before + 1) % 3;
+    let set = ["set-config", "target-voters=9", "--modify-index", "0", "-w", "json"];
+    let outcome = cluster.autopilot(follower, &set);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let set: Value = serde_json::from_str(&outcome.output).unwrap();
+    // Should another have come to lead meanwhile, it was that one that was asked.
+    let leaders = [before, cluster.leader().await].map(told);
+    let floor = set["min_quorum"].as_u64().unwrap();
+    assert!(leaders.contains(&floor), "{floor} of {leaders:?}, asked of the {follower}th");
+    assert_eq!(set["target_voters"], 9);
+    // From now on all go by it.
+    for at in 0..3 {
+        let outcome = cluster.autopilot(at, &["get-config", "-w", "json"]);
+        let config: Value = serde_json::from_str(&outcome.output).unwrap();
+        assert_eq!(config["min_quorum"], floor, "{}", outcome.errors);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unasked_it_gives_votes_and_takes_none() {
     let mut quick = QUICK.to_vec();

@@ -1,11 +1,12 @@
 //! What operators see of autopilot, and what they set. Only the leader has a state: another member asks
 //! it. What is set is replicated, so that every member knows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_autopilot::adapter::server_id;
 use quorate_autopilot::{ConfigError, ServerId, Settings, Span, State, read_object, write_state};
-use quorate_kv::{Command, KvError, Response, Setting};
+use quorate_kv::{Command, KvError, Member, Response, Setting};
 use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
 use quorate_proto::quoratepb::{AutopilotHealthRequest, AutopilotStateRequest};
 use quorate_types::{Index, NodeId};
@@ -171,6 +172,7 @@ impl Local {
             ));
         }
         let members = self.store().members();
+        doubts.extend(strangers(&settings.config.held, &members));
         let voters = members.iter().filter(|member| !member.is_learner).count() as u64;
         let floor = settings.config.min_quorum;
         if !settings.policy.disable_upgrade_migration && voters < floor {
@@ -232,6 +234,13 @@ impl Local {
     }
 }
 
+/// Who is held and no member any more, or was named before the cluster was there.
+fn strangers(held: &BTreeSet<ServerId>, members: &[Member]) -> Vec<String> {
+    let is_member = |id: &&ServerId| members.iter().any(|one| server_id(NodeId(one.id)) == **id);
+    let strangers = held.iter().filter(|id| !is_member(id));
+    strangers.map(|id| format!("held_servers: {id} is no member of the cluster")).collect()
+}
+
 fn refused(error: &ConfigError) -> Status {
     Status::invalid_argument(format!("autopilot: {error}"))
 }
@@ -278,4 +287,18 @@ fn health(state: &State) -> Health {
         "Servers": servers,
     });
     Health { is_healthy: state.healthy, json: json.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_held_and_is_no_member_is_named() {
+        let members = [1, 0xab].map(|id| Member { id, ..Member::default() });
+        let held = |ids: &[&str]| ids.iter().map(|id| ServerId::from(*id)).collect();
+        assert_eq!(strangers(&held(&["1", "ab"]), &members), [] as [String; 0]);
+        let want = ["held_servers: cd is no member of the cluster"];
+        assert_eq!(strangers(&held(&["ab", "cd"]), &members), want);
+    }
 }

@@ -11,8 +11,8 @@ use quorate_autopilot::adapter::{
     stats_of_peer,
 };
 use quorate_autopilot::{
-    Action, Answer, ApplicationIntegration, Config, NodeStatus, Raft, RaftConfiguration, RaftError,
-    RaftRole, Server, ServerId, ServerStats, Span, State, Time, TimeProvider,
+    Action, Answer, ApplicationIntegration, Config, Lack, NodeStatus, Raft, RaftConfiguration,
+    RaftError, RaftRole, Server, ServerId, ServerStats, Span, State, Time, TimeProvider,
 };
 use quorate_kv::{KvError, Member, MemberChange};
 use quorate_runtime::{ProposeError, Standing, TokioHost};
@@ -20,7 +20,7 @@ use quorate_types::{Index, NodeId};
 
 use super::span;
 use crate::local::Local;
-use crate::membership::Rules;
+use crate::membership::{Rules, lack};
 
 /// What the addresses of one member are joined by.
 const BETWEEN_URLS: char = ',';
@@ -331,6 +331,13 @@ fn stats(standing: &Standing, stalls: &Stalls) -> BTreeMap<ServerId, ServerStats
         .collect()
 }
 
+/// The learners that nobody may promote yet.
+fn lacking(standing: &Standing) -> BTreeMap<ServerId, Lack> {
+    let learners = standing.members.iter().filter(|member| member.is_learner);
+    let ids = learners.map(|member| NodeId(member.id));
+    ids.filter_map(|id| Some((server_id(id), lack(id, standing)?))).collect()
+}
+
 type Changing<'a> = Answer<'a, Result<Index, RaftError>>;
 
 /// The members know no deadlines but those of a request.
@@ -406,6 +413,10 @@ impl Raft for Site {
 
     fn receiving_snapshot(&self) -> BTreeSet<ServerId> {
         self.seen().receiving.iter().copied().map(server_id).collect()
+    }
+
+    fn lacking(&self) -> BTreeMap<ServerId, Lack> {
+        lacking(&self.seen())
     }
 }
 

@@ -2,6 +2,8 @@
 //! lost, and adds them as learners. Everything else is decided by the leader's autopilot, from what the
 //! leader knows, as the server has it (`server/src/autopilot/site.rs`).
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::BytesMut;
@@ -9,8 +11,8 @@ use quorate_autopilot::adapter::{
     CoreChange, CoreMembership, Stalls, admits, node_id, server_id, stats_of_leader, stats_of_peer,
 };
 use quorate_autopilot::{
-    Action, Inputs, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings, Span,
-    State, Time, plan_prune, plan_reconcile, quorum,
+    Action, Inputs, Lack, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings,
+    Span, State, Time, plan_prune, plan_reconcile,
 };
 use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
@@ -27,6 +29,8 @@ const ROUND_US: u64 = 10 * SECOND;
 /// A learner that is stable for so long is promoted, a member that is dead for so long is removed.
 const STABLE: Span = Span::from_secs(5);
 const DEAD: Span = Span::from_secs(20);
+/// What a learner must have of the leader's log, as in the server.
+const READY_PERCENT: u64 = 90;
 /// So many changes of health within ten minutes, and a member counts as one that comes and goes.
 const FLAPS: usize = 4;
 const FLAPPING_US: u64 = 600 * SECOND;
@@ -40,6 +44,11 @@ pub(crate) struct Pilot {
     led_by: Option<(NodeId, Term)>,
     promoter: PolicyPromoter,
     state: State,
+    /// How much of the log each member had when the state was made.
+    reached: BTreeMap<NodeId, Index>,
+    /// Since when this leader has seen each member healthy, without a break.
+    well_since_us: BTreeMap<NodeId, u64>,
+    began_us: u64,
     stalls: Stalls,
     updated_us: u64,
     round_us: u64,
@@ -91,7 +100,8 @@ impl World<'_> {
         if pilot.led_by != Some((leader, view.term)) {
             let (led_by, changes) = (Some((leader, view.term)), pilot.changes);
             let flips = std::mem::take(&mut pilot.flips);
-            *pilot = Pilot { led_by, changes, flips, round_us: now_us, ..Pilot::default() };
+            let (began_us, round_us) = (now_us, now_us);
+            *pilot = Pilot { led_by, changes, flips, began_us, round_us, ..Pilot::default() };
         }
         if pilot.updated_us + UPDATE_US <= now_us || pilot.updated_us == 0 {
             pilot.updated_us = now_us;
@@ -108,6 +118,8 @@ impl World<'_> {
             inputs.config = config.clone();
             let before = std::mem::take(&mut pilot.state);
             pilot.state = State::next(inputs, &pilot.promoter, &strictness);
+            pilot.reached = view.matched.iter().copied().collect();
+            pilot.see_who_is_well(now_us);
             self.count_flips(&before);
         }
         let pilot = &mut self.operator.pilot;
@@ -128,10 +140,12 @@ impl World<'_> {
         pilot.round_us = now_us;
         pilot.decided_on = view.membership.index;
         pilot.decided_by = pilot.state.clone();
-        let (now, state) = (view.inputs.now, &pilot.state);
+        let (now, state) = (view.inputs.now, &pilot.decided_by);
         let wanted = pilot.promoter.calculate_promotions_and_demotions(now, &config, state);
         let round = plan_reconcile(now, &config, state, &wanted, &strictness, true);
         pilot.actions = round.map(|round| round.actions.into()).unwrap_or_default();
+        self.check_promotions(leader);
+        let pilot = &mut self.operator.pilot;
         if pilot.actions.is_empty() {
             let configuration = view.membership.configuration();
             let known = &view.inputs.known_servers;
@@ -140,7 +154,7 @@ impl World<'_> {
                 &config,
                 &configuration,
                 known,
-                state,
+                &pilot.decided_by,
                 &pilot.promoter,
                 &strictness,
             );
@@ -188,7 +202,9 @@ impl World<'_> {
             ..Inputs::default()
         };
         let reaches = process.replica.reaches();
-        let matched = reaches.iter().map(|reach| (reach.node, reach.matched)).collect();
+        let matched: Vec<(NodeId, Index)> =
+            reaches.iter().map(|reach| (reach.node, reach.matched)).collect();
+        let leaders = matched.iter().find(|(id, _)| *id == leader).map_or(0, |(_, last)| last.0);
         for reach in reaches {
             let (id, heard) = (reach.node, process.heard.get(&reach.node).copied());
             // As in the server: who is silent for less than it takes to be stable may be restarted.
@@ -217,6 +233,10 @@ impl World<'_> {
             };
             inputs.known_servers.insert(server_id(id), server);
             inputs.fetched_stats.insert(server_id(id), stats);
+            let least = Index((leaders * READY_PERCENT).div_ceil(100).max(1));
+            if conf.learners.contains(&id) && reach.matched < least {
+                inputs.lacking.insert(server_id(id), Lack { has: reach.matched, least });
+            }
             if reach.is_sent_snapshot {
                 inputs.receiving_snapshot.insert(server_id(id));
             }
@@ -375,56 +395,6 @@ impl World<'_> {
         self.checks.count("membership changes asked for");
         let at = self.place(leader);
         self.ask_membership(at, change);
-    }
-
-    /// Nor does a vote that is taken, by what its leader knew when it decided so.
-    fn check_vote(&mut self, view: &View, demoted: NodeId, promoted: Option<NodeId>) {
-        let servers = &self.operator.pilot.decided_by.servers;
-        let is_well =
-            |id: &NodeId| servers.get(&server_id(*id)).is_some_and(|server| server.health.healthy);
-        let voters = &view.membership.voters;
-        let rest = voters.iter().copied().filter(|id| *id != demoted).chain(promoted);
-        let rest: Vec<NodeId> = rest.collect();
-        let before = voters.iter().filter(|id| is_well(id)).count();
-        let after = rest.iter().filter(|id| is_well(id)).count();
-        if quorum(voters.len()) <= before && after < quorum(rest.len()) {
-            self.checks.fail(format!(
-                "autopilot takes the vote of n{}, and the quorum with it: {after} of {} are left",
-                demoted.0,
-                rest.len()
-            ));
-        }
-    }
-
-    /// A removal never costs the quorum: if the leader reaches one, it reaches one of those that stay.
-    fn check_removal(&mut self, leader: NodeId, view: &View, removed: NodeId) {
-        let voters = &view.membership.voters;
-        let reached = |id: &&NodeId| {
-            let node = &self.nodes[self.place(**id)];
-            let runs = node.process.is_some() && node.paused_until <= self.now;
-            **id == leader
-                || runs && !self.net.is_cut(leader, **id) && !self.net.is_cut(**id, leader)
-        };
-        let before = voters.iter().filter(reached).count();
-        let rest: Vec<&NodeId> = voters.iter().filter(|id| **id != removed).collect();
-        let after = rest.iter().copied().filter(reached).count();
-        if quorum(voters.len()) <= before && after < quorum(rest.len()) {
-            self.checks.fail(format!(
-                "autopilot removes n{}, and the quorum with it: {after} of {} are left",
-                removed.0,
-                rest.len()
-            ));
-        }
-    }
-
-    /// It comes to rest: no more changes than there were reasons.
-    fn check_rest(&mut self) {
-        let faults: u64 = self.checks.ledger.faults.values().sum();
-        let most = CHANGES_AT_FIRST + CHANGES_A_FAULT * faults;
-        let changes = self.operator.pilot.changes;
-        if most < changes {
-            self.checks.fail(format!("autopilot made {changes} changes, for {faults} faults"));
-        }
     }
 }
 

@@ -171,6 +171,29 @@ fn the_leader_knows_how_far_everybody_is() {
 }
 
 #[test]
+fn whoever_could_not_be_promoted_is_no_candidate() {
+    let promote = |id: u64| {
+        let address = format!("http://h:{id},http://g:{id}");
+        Action::AddVoter { id: server_id(NodeId(id)), address }
+    };
+    for (matched, is_lacking) in
+        [(None, true), (Some(0), true), (Some(89), true), (Some(90), false), (Some(100), false)]
+    {
+        let mut standing = standing();
+        standing.matched.remove(&NodeId(9));
+        // A voter that lacks some of it is no concern of anybody's.
+        standing.matched.insert(NodeId(2), Index(3));
+        standing.matched.extend(matched.map(|last| (NodeId(9), Index(last))));
+        let lacks = lacking(&standing);
+        let has = Index(matched.unwrap_or(0));
+        let want = is_lacking.then_some((server_id(NodeId(9)), Lack { has, least: Index(90) }));
+        assert_eq!(lacks, want.into_iter().collect());
+        let refused = plan(&rules(), &standing, &promote(9)).is_err();
+        assert_eq!(refused, is_lacking, "as it is judged when it is proposed: {matched:?}");
+    }
+}
+
+#[test]
 fn the_membership_is_what_the_machine_has() {
     let configuration = membership(&standing()).configuration();
     assert_eq!(configuration.index, Index(40));
