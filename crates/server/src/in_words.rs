@@ -12,7 +12,7 @@ use quorate_runtime::What;
 /// The longest text, but for its last word.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// The longest piece of a key, a name or a URL.
+/// The longest piece of a key or a name; as many characters of a URL.
 const PIECE_BYTES_MAX: usize = 128;
 
 /// What kind of entry it is, and what it asks for.
@@ -187,9 +187,8 @@ fn key(key: &[u8]) -> String {
 fn urls(urls: &[String]) -> String {
     let mut text = String::new();
     listed(&mut text, urls, |text, url| {
-        let end = url.floor_char_boundary(PIECE_BYTES_MAX);
-        text.push_str(&url[..end]);
-        if end < url.len() {
+        text.extend(url.chars().take(PIECE_BYTES_MAX));
+        if url.chars().nth(PIECE_BYTES_MAX).is_some() {
             text.push_str("...");
         }
     });
