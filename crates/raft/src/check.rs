@@ -80,6 +80,7 @@ impl<S: Storage> Raft<S> {
     }
 
     fn check_queues(&self) {
+        assert!(!self.core.has_empty_rarities(), "what is rare is not kept in vain");
         for message in &self.core.messages {
             assert!(message.to != self.core.id, "only what vouches for a write goes to itself");
         }

@@ -531,6 +531,10 @@ impl<S: Storage> Core<S> {
         notes
     }
 
+    pub(crate) fn has_empty_rarities(&self) -> bool {
+        self.rarities.as_ref().is_some_and(|rarities| rarities.is_empty())
+    }
+
     // Questions.
 
     pub(crate) fn hard_state(&self) -> HardState {

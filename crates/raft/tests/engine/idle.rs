@@ -136,3 +136,11 @@ fn a_leader_without_peers_owes_no_heartbeats() {
         assert!(!alone.both(|node| node.has_ready()));
     }
 }
+
+/// With what it owns, a replica of an idle group of three takes a kibibyte in the mean; what it comes to
+/// is printed by `raft_footprint` of `quorate-bench`.
+#[test]
+fn a_node_costs_little_memory() {
+    let bytes = size_of::<RawNode<MemoryStorage>>();
+    assert!(bytes <= 728, "{bytes}");
+}

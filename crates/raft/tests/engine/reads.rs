@@ -294,6 +294,20 @@ fn reads_nobody_can_answer_are_reported() {
 }
 
 #[test]
+fn a_lost_read_is_told_once_by_whoever_looks_before_taking() {
+    let config = Config { report_lost_reads: true, ..plain(1) };
+    let mut node = Member::new(config, &[1, 2, 3]).node;
+    node.read_index("lost");
+    assert!(node.has_ready());
+    let ready = node.ready_without_accept();
+    assert_eq!(ready.lost_reads, ["lost"]);
+    assert_eq!(node.ready_without_accept(), ready, "a look takes nothing out");
+    node.accept_ready(&ready).unwrap();
+    node.advance().unwrap();
+    assert!(!node.has_ready() && node.ready_without_accept().lost_reads.is_empty());
+}
+
+#[test]
 fn a_malformed_answer_is_ignored() {
     let mut member = Member::new(plain(1), &[1, 2, 3]);
     member.hear(2, 1, heartbeat(0));
