@@ -92,7 +92,8 @@ pub struct Config {
     pub stream_bytes_max: u64,
     /// A watcher takes the state of a gometa leader that keeps no history in place of its own: the
     /// application installs a [`Snapshot`](crate::Snapshot) of [`commands`](crate::Snapshot::commands).
-    /// Otherwise such a leader is left. Voters never take one.
+    /// Otherwise such a leader is left. Voters never take one. One without keys is followed only by
+    /// a watcher that has nothing: [`BareState`](crate::Note::BareState).
     pub takes_states: bool,
     /// A gometa learner is sent so many entries again at most; one that needs more is refused.
     pub replay_count_max: u64,

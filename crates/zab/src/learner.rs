@@ -415,19 +415,13 @@ impl Learner {
     fn is_state(&self, committed: Zxid) -> bool {
         let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
         let is_known = committed == Zxid::ZERO || self.collected.contains_key(&committed);
-        has_made_up || !is_known || self.is_without_keys(committed)
-    }
-
-    /// Whether nothing came, of a leader that has committed more than this node has: no history is
-    /// like that, but a state is whose last key was deleted.
-    fn is_without_keys(&self, committed: Zxid) -> bool {
-        self.collected.is_empty() && committed < self.stream_committed
+        has_made_up || !is_known
     }
 
     /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
     fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid) -> Next {
         let collected = std::mem::take(&mut self.collected);
-        let zxid = collected.keys().next_back().copied().unwrap_or(self.stream_committed);
+        let zxid = collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
         if zxid < committed || zxid.epoch() == Epoch(0) {
             core.note(Note::Diverged { zxid });
             return Next::Look(LeaveReason::Diverged);
@@ -443,14 +437,18 @@ impl Learner {
         if self.awaits_snapshot {
             return Ok(Next::Look(LeaveReason::Gap));
         }
+        // A state without keys has nothing that would bear its id.
+        let is_bare = self.takes_states(core) && self.collected.is_empty() && !self.is_native();
         if !self.is_native() {
             // Judged before anything is changed.
             let committed = core.committed_zxid()?;
-            let highest = self.collected.keys().next_back().copied().unwrap_or(committed);
-            // A log that could not be read may look like an empty state, but hardly twice.
-            let is_empty_state =
-                self.takes_states(core) && core.wants_all && self.is_without_keys(committed);
-            let has_hole = highest.max(committed) < self.stream_committed && !is_empty_state;
+            let highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
+            if is_bare && Zxid::ZERO < committed && committed <= self.stream_committed {
+                // A log that cannot be read looks the same, however often it is asked for.
+                core.note(Note::BareState { committed });
+                return Ok(Next::Look(LeaveReason::Diverged));
+            }
+            let has_hole = highest.max(committed) < self.stream_committed && !is_bare;
             if has_hole || (self.is_unordered && !self.starts_at_zero) {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
@@ -479,7 +477,8 @@ impl Learner {
         if let Err(why) = self.replace_tail(core)? {
             return Ok(Next::Look(why));
         }
-        if core.history.last_zxid() < self.stream_committed && !believes_in_holes() {
+        let is_short = core.history.last_zxid() < self.stream_committed && !is_bare;
+        if is_short && !believes_in_holes() {
             return Ok(Next::Look(LeaveReason::Gap));
         }
         self.stage = FollowerStage::ReceiveNewLeader;

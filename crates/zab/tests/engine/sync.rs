@@ -10,7 +10,6 @@ use crate::hand::{
     Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
 };
 use crate::net::{config, member};
-use crate::puppet::{Kind, Puppet};
 
 /// A learner that is no process of ours.
 fn gometa(of: u64, voting: bool) -> FollowerInfo {
@@ -480,34 +479,60 @@ fn a_state_that_poses_as_a_history_is_not_taken_for_one() {
 }
 
 #[test]
-fn a_state_without_keys_takes_the_place_of_the_own_one_when_it_comes_twice() {
-    let mut watcher = Puppet::new(Kind::Ours, 9, 3, &Past::default());
-    for (epoch, key, committed, joins, keys) in [
-        (1, None, Zxid::ZERO, true, ""),     // nothing was ever there
-        (2, None, id(2, 2), false, ""),      // a log that cannot be read looks the same
-        (2, None, id(2, 2), true, ""),       // all that there was has been deleted
-        (3, Some("a"), id(2, 3), true, "a"), // the only key
-        (4, None, id(2, 3), true, "a"),      // nothing has happened since
-        (5, None, id(2, 4), false, "a"),     // the key was deleted, it seems
-        (5, None, id(2, 4), true, ""),       // it was
-        (6, Some("b"), id(6, 1), true, "b"), // a new one
-        (7, None, id(2, 4), false, "b"),     // this leader has lost what was committed
-        (7, None, id(2, 4), false, "b"),     // and says so again
+fn a_state_without_keys_never_takes_the_place_of_the_own_one() {
+    let watcher = Config { takes_states: true, ..config(4, 3) };
+    let mut hand = Hand::new(watcher, &Past::default());
+    let bare = |at| Some(Note::BareState { committed: at });
+    for (epoch, key, committed, joins, own, noted) in [
+        (1, None, Zxid::ZERO, true, Zxid::ZERO, None), // nothing was ever there
+        (2, None, id(2, 2), true, Zxid::ZERO, None),   // nothing can be lost by it
+        (3, Some("a"), id(2, 3), true, id(2, 3), None), // the only key
+        (4, None, id(2, 3), false, id(2, 3), bare(id(2, 3))), // where "a" stands there is nothing
+        (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // deleted, or not read
+        (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // who knows, if it says so again
+        (6, Some("b"), id(6, 1), true, id(6, 1), None), // a new one
+        (7, None, id(2, 4), false, id(6, 1), Some(Note::Diverged { zxid: id(6, 1) })), // it lost that
     ] {
-        let conn = watcher.watch(epoch);
-        watcher.hear(conn, bare_begin(committed));
+        hand.notes.clear();
+        let (conn, _) = watch_gometa(&mut hand, epoch);
+        hand.hear(conn, bare_begin(committed));
         if let Some(key) = key {
             let command = Command::set(key, "v");
-            watcher
-                .hear(conn, Message::LogEntry(LogEntry { zxid: committed, command, keep: None }));
+            hand.hear(conn, Message::LogEntry(LogEntry { zxid: committed, command, keep: None }));
         }
-        watcher.hear(conn, end(committed));
-        watcher.hear(conn, new_leader(epoch));
-        let now = (!watcher.looks(), watcher.keys());
-        assert_eq!(now, (joins, keys.to_owned()), "epoch {epoch}, {committed}");
-        watcher.handle(Event::Closed { conn });
-        watcher.pass(70_000);
+        hand.hear(conn, end(committed));
+        hand.hear(conn, new_leader(epoch));
+        let row = format!("epoch {epoch}, {committed}");
+        assert_eq!(hand.is_serving(), joins, "{row}");
+        let status = hand.zab.status();
+        assert_eq!(hand.zab.zxid(status.commit), Some(own), "{row}");
+        let is_told = |note: &&Note| matches!(note, Note::BareState { .. } | Note::Diverged { .. });
+        assert_eq!(hand.notes.iter().find(is_told), noted.as_ref(), "{row}");
+        hand.handle(Event::Closed { conn });
+        hand.pass(70_000);
     }
+}
+
+#[test]
+fn a_watcher_without_anything_vouches_for_nothing_that_it_was_not_sent() {
+    let watcher = Config { takes_states: true, ..config(4, 3) };
+    let mut hand = Hand::new(watcher, &Past::default());
+    let (conn, _) = watch_gometa(&mut hand, 2);
+    // The first entry of the log has the operation of an end marker: the rest is still to come.
+    for message in [bare_begin(id(1, 3)), end(id(1, 1)), entry(id(1, 2))] {
+        hand.hear(conn, message);
+    }
+    assert!(!hand.is_open(conn));
+    let status = hand.zab.status();
+    assert_eq!((status.commit, status.last), (Index(0), Index(0)));
+    // From another leader it gets all of it.
+    let (conn, _) = watch_gometa(&mut hand, 3);
+    let ids = [id(1, 1), id(1, 2), id(1, 3)];
+    hand.hear(conn, bare_begin(ids[2]));
+    ids.iter().for_each(|zxid| hand.hear(conn, entry(*zxid)));
+    hand.hear(conn, end(ids[2]));
+    hand.hear(conn, new_leader(3));
+    assert_eq!(hand.committed, ids);
 }
 
 #[test]
