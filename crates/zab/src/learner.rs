@@ -453,9 +453,8 @@ impl Learner {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
             }
-            if self.starts_at_zero && self.collected.is_empty() && self.stream_committed < committed
-            {
-                // Asked for everything, the leader has nothing, and this node has.
+            if self.starts_at_zero && highest < committed {
+                // Asked for everything, the leader has less than this node knows to be committed.
                 core.note(Note::Diverged { zxid: committed });
                 return Ok(Next::Look(LeaveReason::Diverged));
             }

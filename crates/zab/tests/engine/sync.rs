@@ -536,6 +536,35 @@ fn a_watcher_without_anything_vouches_for_nothing_that_it_was_not_sent() {
 }
 
 #[test]
+fn a_leader_that_has_less_than_is_committed_is_not_followed() {
+    let past = Past::of_epoch(2, &[id(1, 1), id(2, 1), id(2, 2)], id(2, 1));
+    let watcher = |takes_states| Config { takes_states, ..config(4, 3) };
+    for (streamed, committed, joins) in [
+        (vec![id(1, 1), id(2, 1)], id(2, 1), true),
+        (vec![id(2, 1), id(1, 1)], id(1, 1), true), // it will learn what is committed
+        (vec![id(1, 1)], id(1, 1), false),
+        (vec![id(1, 1)], id(2, 1), false), // what is committed was not sent
+        (vec![], id(1, 1), false),
+        (vec![], id(2, 1), false),
+        (vec![], Zxid::ZERO, false),
+    ] {
+        for takes_states in [false, true] {
+            let mut hand = Hand::new(watcher(takes_states), &past);
+            let (conn, _) = watch_gometa(&mut hand, 3);
+            hand.hear(conn, bare_begin(committed));
+            streamed.iter().for_each(|zxid| hand.hear(conn, entry(*zxid)));
+            hand.hear(conn, end(committed));
+            hand.hear(conn, new_leader(3));
+            let row = format!("{streamed:?} {committed} {takes_states}");
+            assert_eq!(hand.is_serving(), joins, "{row}");
+            let left = hand.notes.contains(&Note::Left { why: LeaveReason::Diverged });
+            assert_eq!(left, !joins, "{row}");
+            assert_eq!(hand.committed, [id(1, 1), id(2, 1)], "{row}");
+        }
+    }
+}
+
+#[test]
 fn odd_operations_of_a_gometa_leader_are_noted() {
     let mut hand = Hand::new(config(4, 3), &Past::default());
     let (conn, _) = watch_gometa(&mut hand, 3);
