@@ -606,8 +606,11 @@ impl Learner {
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let now_ms = core.now_ms;
         let own = self.conn.and_then(|conn| core.conns.get(&conn));
-        if own.is_some_and(Conn::awaits_own_disk) {
-            // The leader waits, too: that it says nothing is not its fault.
+        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms)
+            && now_ms <= since_ms.saturating_add(core.config.sync_timeout_ms)
+        {
+            // The leader waits, too: that it says nothing is not its fault. But it waits no longer
+            // than this; after that it has given this node up, or is gone itself.
             self.progress_ms = now_ms;
         }
         if self.stage != FollowerStage::Done {

@@ -593,3 +593,31 @@ fn a_learner_that_stands_still_gives_up() {
     hand.pass(200);
     assert!(!hand.is_open(conn));
 }
+
+#[test]
+fn a_disk_that_hangs_excuses_a_silent_leader_only_for_a_while() {
+    let stream = [begin(Zxid::ZERO, Zxid::ZERO), entry(id(1, 1)), end(Zxid::ZERO), new_leader(1)];
+    for (what, is_native, heard, held_at, left_at, why) in [
+        ("EpochAck", true, 0, 19_500, 20_500, LeaveReason::TimedOut),
+        ("NewLeaderAck", true, 4, 14_500, 15_500, LeaveReason::Silent),
+        ("EpochAck to gometa's", false, 0, 19_500, 20_500, LeaveReason::TimedOut),
+    ] {
+        let mixed = Config { allow_gometa_voters: true, ..config(1, 3) };
+        let mut hand = Hand::new(mixed, &Past::default());
+        hand.is_disk_held = heard == 0;
+        let conn = hand.follow(3, 1, is_native);
+        hand.is_disk_held = true;
+        hand.sent(conn);
+        for message in &stream[..heard] {
+            hand.hear(conn, message.clone());
+        }
+        // Nothing is written any more, and the leader says nothing.
+        let began_ms = hand.now_ms;
+        hand.pass(held_at);
+        assert!(hand.is_open(conn), "{what}: the leader may be waiting");
+        assert!(hand.sent(conn).is_empty(), "{what}");
+        hand.pass(left_at - held_at);
+        assert!(hand.notes.contains(&Note::Left { why }), "{what}: {:?}", hand.notes);
+        assert_eq!(hand.now_ms - began_ms, left_at, "{what}");
+    }
+}
