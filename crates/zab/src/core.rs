@@ -476,6 +476,11 @@ impl Conn {
         awaits.then_some(self.held_ms)
     }
 
+    /// Whether anything waits for the own disk.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     fn bytes(&self) -> u64 {
         self.held_bytes + self.unwritten_bytes
     }

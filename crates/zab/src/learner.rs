@@ -621,10 +621,10 @@ impl Learner {
             };
         }
         let Some(conn) = self.conn else { return Next::Stay };
-        let Some((heard_ms, sent_ms)) = core.conns.get(&conn).map(|of| (of.heard_ms, of.sent_ms))
-        else {
-            return Next::Stay;
-        };
+        let Some(own) = core.conns.get(&conn) else { return Next::Stay };
+        let (heard_ms, sent_ms) = (own.heard_ms, own.sent_ms);
+        // Whatever waits for the disk will be one, and another would wait behind it.
+        let is_holding = own.is_holding();
         let silence_ms = core.config.peer_silence_ms;
         if self.is_native() {
             let since_ms = heard_ms.max(self.progress_ms);
@@ -638,12 +638,12 @@ impl Learner {
             self.asked_ms = now_ms;
             ask_whether_there(core, &self.leader.election);
         }
-        if self.voting && sent_ms.saturating_add(keepalive_ms) <= now_ms {
-            following::keep_alive(core, conn);
-        } else if !self.voting
-            && sent_ms.saturating_add(keepalive_ms * observing::KEEP_ALIVE_FACTOR) <= now_ms
-        {
-            observing::keep_alive(core, conn);
+        let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
+        if !is_holding && sent_ms.saturating_add(keepalive_ms.saturating_mul(factor)) <= now_ms {
+            match self.voting {
+                true => following::keep_alive(core, conn),
+                false => observing::keep_alive(core, conn),
+            }
         }
         match has_gone_silent(core, conn, &self.leader, &mut self.is_silent_port_noted) {
             true => Next::Look(LeaveReason::Silent),
