@@ -52,7 +52,8 @@ pub struct Config {
     pub finalize_ms: u64,
     /// One synchronization may stand still for so long. gometa: 300 s for all of it.
     pub sync_timeout_ms: u64,
-    /// An elected leader waits so long for each of its quorums. gometa: 100 s in all.
+    /// An elected leader waits so long for each of its three quorums: 3 times at most. gometa: 100 s in
+    /// all.
     pub establish_timeout_ms: u64,
     /// A connection that is silent for so long is given a sign of life.
     pub keepalive_ms: u64,
