@@ -48,9 +48,12 @@ pub struct SiteConfig {
     pub server_auth: Option<Arc<dyn ServerAuth>>,
     /// Introduces this node to a leader; nothing says nothing.
     pub client_auth: Option<Arc<dyn ClientAuth>>,
-    /// Votes are sealed with this key, and votes without it are dropped: nobody else takes part in
-    /// elections, or learns who leads. All nodes of an ensemble need the same; gometa's know none.
-    /// Nothing means that a vote is believed by the address that it comes from.
+    /// Votes are sealed with this key, and votes without it are dropped: nobody else can make one up,
+    /// or is answered. Votes are not hidden: whoever overhears one sees who leads, and can send it
+    /// again, as if from any member. All nodes of an ensemble need the same, from one moment on: a
+    /// restart of one member after the other does not introduce it, since those who have it do not
+    /// hear those who have not. gometa's know none. Nothing means that a vote is believed by the
+    /// address that it comes from.
     pub vote_key: Option<[u8; 32]>,
     /// A connection to a leader must stand within so long.
     pub connect_timeout_ms: u64,

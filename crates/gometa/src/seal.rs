@@ -4,8 +4,9 @@
 //! datagram   a vote's frame as everybody writes it, its total including what follows:
 //!            field 102 of its body, 32 bytes: HMAC-SHA256 over the body before it
 //! ```
-//! gometa skips the field. A vote that was overheard can be sent again, and is then believed again:
-//! votes prove nothing by themselves, a leader needs connections to a quorum.
+//! gometa skips the field. Nothing is hidden, and the digest does not name the sender: a vote that was
+//! overheard can be sent again, from any member's address, and is then believed as that member's.
+//! Votes prove nothing by themselves, a leader needs connections to a quorum.
 
 use std::fmt;
 

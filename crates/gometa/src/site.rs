@@ -619,7 +619,9 @@ impl ElectionSite {
             _ => {}
         }
         match note {
-            Note::Diverged { .. } | Note::LastEpoch => tracing::error!(?note, "zab"),
+            Note::Diverged { .. } | Note::BareState { .. } | Note::LastEpoch => {
+                tracing::error!(?note, "zab");
+            }
             Note::GometaVoter { .. } | Note::ElectionPortSilent { .. } => {
                 tracing::warn!(?note, "zab");
             }

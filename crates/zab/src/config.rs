@@ -52,7 +52,8 @@ pub struct Config {
     pub finalize_ms: u64,
     /// One synchronization may stand still for so long. gometa: 300 s for all of it.
     pub sync_timeout_ms: u64,
-    /// An elected leader waits so long for each of its quorums. gometa: 100 s in all.
+    /// An elected leader waits so long for each of its three quorums: 3 times at most. gometa: 100 s in
+    /// all.
     pub establish_timeout_ms: u64,
     /// A connection that is silent for so long is given a sign of life.
     pub keepalive_ms: u64,
@@ -92,7 +93,8 @@ pub struct Config {
     pub stream_bytes_max: u64,
     /// A watcher takes the state of a gometa leader that keeps no history in place of its own: the
     /// application installs a [`Snapshot`](crate::Snapshot) of [`commands`](crate::Snapshot::commands).
-    /// Otherwise such a leader is left. Voters never take one.
+    /// Otherwise such a leader is left. Voters never take one. One without keys is followed only by
+    /// a watcher that has nothing: [`BareState`](crate::Note::BareState).
     pub takes_states: bool,
     /// A gometa learner is sent so many entries again at most; one that needs more is refused.
     pub replay_count_max: u64,

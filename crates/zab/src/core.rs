@@ -45,6 +45,8 @@ pub(crate) struct Conn {
     /// Not yet handed out, each with the write it waits for.
     held: VecDeque<(WriteId, Message)>,
     held_bytes: u64,
+    /// Since when the first of them is the first.
+    held_ms: u64,
     /// Sizes of what was handed out and is not written yet.
     unwritten: VecDeque<u64>,
     unwritten_bytes: u64,
@@ -252,6 +254,7 @@ impl<S: Storage> Core<S> {
                 waiting: None,
                 held: VecDeque::new(),
                 held_bytes: 0,
+                held_ms: now_ms,
                 unwritten: VecDeque::new(),
                 unwritten_bytes: 0,
             },
@@ -273,7 +276,7 @@ impl<S: Storage> Core<S> {
             conn.hand_out(to, message, self.now_ms, &mut self.ready);
         } else {
             // It waits for what is before it.
-            conn.hold(WriteId(0), message);
+            conn.hold(WriteId(0), message, self.now_ms);
         }
         self.close_if_full(to)
     }
@@ -285,7 +288,7 @@ impl<S: Storage> Core<S> {
         if write <= self.durable_write && conn.held.is_empty() {
             conn.hand_out(to, message, self.now_ms, &mut self.ready);
         } else {
-            conn.hold(write, message);
+            conn.hold(write, message, self.now_ms);
         }
         self.close_if_full(to)
     }
@@ -466,17 +469,26 @@ impl Conn {
         (!self.unwritten.is_empty()).then_some(self.written_ms)
     }
 
-    /// Whether it is this node's own disk that keeps its synchronization from going on.
-    pub(crate) fn awaits_own_disk(&self) -> bool {
+    /// Since when it is this node's own disk that keeps its synchronization from going on, if so.
+    pub(crate) fn awaits_own_disk_since_ms(&self) -> Option<u64> {
         let first = self.held.front().map(|(_, message)| message.message_type());
-        matches!(first, Some(MessageType::EpochAck | MessageType::NewLeaderAck))
+        let awaits = matches!(first, Some(MessageType::EpochAck | MessageType::NewLeaderAck));
+        awaits.then_some(self.held_ms)
+    }
+
+    /// Whether anything waits for the own disk.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     fn bytes(&self) -> u64 {
         self.held_bytes + self.unwritten_bytes
     }
 
-    fn hold(&mut self, write: WriteId, message: Message) {
+    fn hold(&mut self, write: WriteId, message: Message, now_ms: u64) {
+        if self.held.is_empty() {
+            self.held_ms = now_ms;
+        }
         self.held_bytes += message.bytes();
         self.held.push_back((write, message));
     }
@@ -497,6 +509,7 @@ impl Conn {
             && let Some((_, message)) = self.held.pop_front()
         {
             self.held_bytes -= message.bytes();
+            self.held_ms = now_ms;
             self.hand_out(own, message, now_ms, ready);
         }
     }

@@ -415,19 +415,13 @@ impl Learner {
     fn is_state(&self, committed: Zxid) -> bool {
         let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
         let is_known = committed == Zxid::ZERO || self.collected.contains_key(&committed);
-        has_made_up || !is_known || self.is_without_keys(committed)
-    }
-
-    /// Whether nothing came, of a leader that has committed more than this node has: no history is
-    /// like that, but a state is whose last key was deleted.
-    fn is_without_keys(&self, committed: Zxid) -> bool {
-        self.collected.is_empty() && committed < self.stream_committed
+        has_made_up || !is_known
     }
 
     /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
     fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid) -> Next {
         let collected = std::mem::take(&mut self.collected);
-        let zxid = collected.keys().next_back().copied().unwrap_or(self.stream_committed);
+        let zxid = collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
         if zxid < committed || zxid.epoch() == Epoch(0) {
             core.note(Note::Diverged { zxid });
             return Next::Look(LeaveReason::Diverged);
@@ -443,21 +437,24 @@ impl Learner {
         if self.awaits_snapshot {
             return Ok(Next::Look(LeaveReason::Gap));
         }
+        // A state without keys has nothing that would bear its id.
+        let is_bare = self.takes_states(core) && self.collected.is_empty() && !self.is_native();
         if !self.is_native() {
             // Judged before anything is changed.
             let committed = core.committed_zxid()?;
-            let highest = self.collected.keys().next_back().copied().unwrap_or(committed);
-            // A log that could not be read may look like an empty state, but hardly twice.
-            let is_empty_state =
-                self.takes_states(core) && core.wants_all && self.is_without_keys(committed);
-            let has_hole = highest.max(committed) < self.stream_committed && !is_empty_state;
+            let highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
+            if is_bare && Zxid::ZERO < committed && committed <= self.stream_committed {
+                // A log that cannot be read looks the same, however often it is asked for.
+                core.note(Note::BareState { committed });
+                return Ok(Next::Look(LeaveReason::Diverged));
+            }
+            let has_hole = highest.max(committed) < self.stream_committed && !is_bare;
             if has_hole || (self.is_unordered && !self.starts_at_zero) {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
             }
-            if self.starts_at_zero && self.collected.is_empty() && self.stream_committed < committed
-            {
-                // Asked for everything, the leader has nothing, and this node has.
+            if self.starts_at_zero && highest < committed {
+                // Asked for everything, the leader has less than this node knows to be committed.
                 core.note(Note::Diverged { zxid: committed });
                 return Ok(Next::Look(LeaveReason::Diverged));
             }
@@ -479,7 +476,8 @@ impl Learner {
         if let Err(why) = self.replace_tail(core)? {
             return Ok(Next::Look(why));
         }
-        if core.history.last_zxid() < self.stream_committed && !believes_in_holes() {
+        let is_short = core.history.last_zxid() < self.stream_committed && !is_bare;
+        if is_short && !believes_in_holes() {
             return Ok(Next::Look(LeaveReason::Gap));
         }
         self.stage = FollowerStage::ReceiveNewLeader;
@@ -608,8 +606,11 @@ impl Learner {
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let now_ms = core.now_ms;
         let own = self.conn.and_then(|conn| core.conns.get(&conn));
-        if own.is_some_and(Conn::awaits_own_disk) {
-            // The leader waits, too: that it says nothing is not its fault.
+        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms)
+            && now_ms <= since_ms.saturating_add(core.config.sync_timeout_ms)
+        {
+            // The leader waits, too: that it says nothing is not its fault. But it waits no longer
+            // than this; after that it has given this node up, or is gone itself.
             self.progress_ms = now_ms;
         }
         if self.stage != FollowerStage::Done {
@@ -620,10 +621,10 @@ impl Learner {
             };
         }
         let Some(conn) = self.conn else { return Next::Stay };
-        let Some((heard_ms, sent_ms)) = core.conns.get(&conn).map(|of| (of.heard_ms, of.sent_ms))
-        else {
-            return Next::Stay;
-        };
+        let Some(own) = core.conns.get(&conn) else { return Next::Stay };
+        let (heard_ms, sent_ms) = (own.heard_ms, own.sent_ms);
+        // Whatever waits for the disk will be one, and another would wait behind it.
+        let is_holding = own.is_holding();
         let silence_ms = core.config.peer_silence_ms;
         if self.is_native() {
             let since_ms = heard_ms.max(self.progress_ms);
@@ -637,12 +638,12 @@ impl Learner {
             self.asked_ms = now_ms;
             ask_whether_there(core, &self.leader.election);
         }
-        if self.voting && sent_ms.saturating_add(keepalive_ms) <= now_ms {
-            following::keep_alive(core, conn);
-        } else if !self.voting
-            && sent_ms.saturating_add(keepalive_ms * observing::KEEP_ALIVE_FACTOR) <= now_ms
-        {
-            observing::keep_alive(core, conn);
+        let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
+        if !is_holding && sent_ms.saturating_add(keepalive_ms.saturating_mul(factor)) <= now_ms {
+            match self.voting {
+                true => following::keep_alive(core, conn),
+                false => observing::keep_alive(core, conn),
+            }
         }
         match has_gone_silent(core, conn, &self.leader, &mut self.is_silent_port_noted) {
             true => Next::Look(LeaveReason::Silent),

@@ -232,6 +232,25 @@ fn a_gometa_leader_is_asked_on_its_election_port() {
     assert_eq!(hand.notes.iter().filter(|note| **note == noted).count(), 1);
 }
 
+#[test]
+fn no_signs_of_life_pile_up_behind_a_slow_disk() {
+    let mixed = Config { allow_gometa_voters: true, ..config(1, 3) };
+    let mut hand = Hand::new(mixed, &Past::default());
+    let conn = hand.follow(3, 1, false);
+    for message in [end(Zxid::ZERO), new_leader(1)] {
+        hand.hear(conn, message);
+    }
+    hand.sent(conn);
+    hand.is_disk_held = true;
+    hand.hear(conn, proposal(id(1, 1)));
+    hand.pass(4_000);
+    assert!(hand.sent(conn).is_empty());
+    hand.sync_and_drive();
+    assert_eq!(hand.sent(conn), [accept(1, id(1, 1))], "that shows well enough that it lives");
+    hand.pass(600);
+    assert_eq!(hand.sent(conn), [accept(1, Zxid::ZERO)]);
+}
+
 // The leader.
 
 #[test]

@@ -301,6 +301,39 @@ fn a_leader_without_its_quorums_gives_up() {
 }
 
 #[test]
+fn a_leader_that_stands_still_before_any_of_its_quorums_gives_up() {
+    // (what comes of the first follower: nothing, its introduction, its promise; gives up after)
+    for (steps, until_ms) in [(0, 10_000), (1, 19_000), (2, 28_000)] {
+        // Its followers would have more patience.
+        let patient = Config { sync_timeout_ms: 60_000, ..config(3, 3) };
+        let mut hand = Hand::new(patient, &Past::default());
+        hand.elect(3, 3);
+        let began_ms = hand.now_ms;
+        let mut conn = None;
+        for step in 0..steps {
+            hand.pass(9_000);
+            match (step, conn) {
+                (1, Some(conn)) => hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO)),
+                _ => conn = Some(hand.meet(info(1, 0))),
+            }
+        }
+        if let Some(conn) = conn {
+            let last = hand.sent(conn).pop();
+            let want = if steps == 1 { leader_info(1) } else { new_leader(1) };
+            assert_eq!(last, Some(want), "quorum {steps} is there");
+        }
+        let settled = hand.notes.iter().any(|note| matches!(note, Note::EpochSettled { .. }));
+        let promised = hand.notes.iter().any(|note| matches!(note, Note::EpochPromised { .. }));
+        assert_eq!((settled, promised), (1 <= steps, 2 <= steps));
+        hand.pass(began_ms + until_ms - hand.now_ms);
+        let gave_up = Note::Left { why: LeaveReason::NotEstablished };
+        assert!(!hand.notes.contains(&gave_up), "after {steps} quorums");
+        hand.pass(50);
+        assert!(hand.notes.contains(&gave_up), "after {steps} quorums: {:?}", hand.notes);
+    }
+}
+
+#[test]
 fn a_lone_member_leads_at_once_and_durably() {
     let mut hand = Hand::new(config(1, 1), &Past::of_epoch(4, &[id(4, 1)], Zxid::ZERO));
     hand.is_disk_held = true;

@@ -10,7 +10,6 @@ use crate::hand::{
     Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
 };
 use crate::net::{config, member};
-use crate::puppet::{Kind, Puppet};
 
 /// A learner that is no process of ours.
 fn gometa(of: u64, voting: bool) -> FollowerInfo {
@@ -480,33 +479,88 @@ fn a_state_that_poses_as_a_history_is_not_taken_for_one() {
 }
 
 #[test]
-fn a_state_without_keys_takes_the_place_of_the_own_one_when_it_comes_twice() {
-    let mut watcher = Puppet::new(Kind::Ours, 9, 3, &Past::default());
-    for (epoch, key, committed, joins, keys) in [
-        (1, None, Zxid::ZERO, true, ""),     // nothing was ever there
-        (2, None, id(2, 2), false, ""),      // a log that cannot be read looks the same
-        (2, None, id(2, 2), true, ""),       // all that there was has been deleted
-        (3, Some("a"), id(2, 3), true, "a"), // the only key
-        (4, None, id(2, 3), true, "a"),      // nothing has happened since
-        (5, None, id(2, 4), false, "a"),     // the key was deleted, it seems
-        (5, None, id(2, 4), true, ""),       // it was
-        (6, Some("b"), id(6, 1), true, "b"), // a new one
-        (7, None, id(2, 4), false, "b"),     // this leader has lost what was committed
-        (7, None, id(2, 4), false, "b"),     // and says so again
+fn a_state_without_keys_never_takes_the_place_of_the_own_one() {
+    let watcher = Config { takes_states: true, ..config(4, 3) };
+    let mut hand = Hand::new(watcher, &Past::default());
+    let bare = |at| Some(Note::BareState { committed: at });
+    for (epoch, key, committed, joins, own, noted) in [
+        (1, None, Zxid::ZERO, true, Zxid::ZERO, None), // nothing was ever there
+        (2, None, id(2, 2), true, Zxid::ZERO, None),   // nothing can be lost by it
+        (3, Some("a"), id(2, 3), true, id(2, 3), None), // the only key
+        (4, None, id(2, 3), false, id(2, 3), bare(id(2, 3))), // where "a" stands there is nothing
+        (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // deleted, or not read
+        (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // who knows, if it says so again
+        (6, Some("b"), id(6, 1), true, id(6, 1), None), // a new one
+        (7, None, id(2, 4), false, id(6, 1), Some(Note::Diverged { zxid: id(6, 1) })), // it lost that
     ] {
-        let conn = watcher.watch(epoch);
-        watcher.hear(conn, bare_begin(committed));
+        hand.notes.clear();
+        let (conn, _) = watch_gometa(&mut hand, epoch);
+        hand.hear(conn, bare_begin(committed));
         if let Some(key) = key {
             let command = Command::set(key, "v");
-            watcher
-                .hear(conn, Message::LogEntry(LogEntry { zxid: committed, command, keep: None }));
+            hand.hear(conn, Message::LogEntry(LogEntry { zxid: committed, command, keep: None }));
         }
-        watcher.hear(conn, end(committed));
-        watcher.hear(conn, new_leader(epoch));
-        let now = (!watcher.looks(), watcher.keys());
-        assert_eq!(now, (joins, keys.to_owned()), "epoch {epoch}, {committed}");
-        watcher.handle(Event::Closed { conn });
-        watcher.pass(70_000);
+        hand.hear(conn, end(committed));
+        hand.hear(conn, new_leader(epoch));
+        let row = format!("epoch {epoch}, {committed}");
+        assert_eq!(hand.is_serving(), joins, "{row}");
+        let status = hand.zab.status();
+        assert_eq!(hand.zab.zxid(status.commit), Some(own), "{row}");
+        let is_told = |note: &&Note| matches!(note, Note::BareState { .. } | Note::Diverged { .. });
+        assert_eq!(hand.notes.iter().find(is_told), noted.as_ref(), "{row}");
+        hand.handle(Event::Closed { conn });
+        hand.pass(70_000);
+    }
+}
+
+#[test]
+fn a_watcher_without_anything_vouches_for_nothing_that_it_was_not_sent() {
+    let watcher = Config { takes_states: true, ..config(4, 3) };
+    let mut hand = Hand::new(watcher, &Past::default());
+    let (conn, _) = watch_gometa(&mut hand, 2);
+    // The first entry of the log has the operation of an end marker: the rest is still to come.
+    for message in [bare_begin(id(1, 3)), end(id(1, 1)), entry(id(1, 2))] {
+        hand.hear(conn, message);
+    }
+    assert!(!hand.is_open(conn));
+    let status = hand.zab.status();
+    assert_eq!((status.commit, status.last), (Index(0), Index(0)));
+    // From another leader it gets all of it.
+    let (conn, _) = watch_gometa(&mut hand, 3);
+    let ids = [id(1, 1), id(1, 2), id(1, 3)];
+    hand.hear(conn, bare_begin(ids[2]));
+    ids.iter().for_each(|zxid| hand.hear(conn, entry(*zxid)));
+    hand.hear(conn, end(ids[2]));
+    hand.hear(conn, new_leader(3));
+    assert_eq!(hand.committed, ids);
+}
+
+#[test]
+fn a_leader_that_has_less_than_is_committed_is_not_followed() {
+    let past = Past::of_epoch(2, &[id(1, 1), id(2, 1), id(2, 2)], id(2, 1));
+    let watcher = |takes_states| Config { takes_states, ..config(4, 3) };
+    for (streamed, committed, joins) in [
+        (vec![id(1, 1), id(2, 1)], id(2, 1), true),
+        (vec![id(2, 1), id(1, 1)], id(1, 1), true), // it will learn what is committed
+        (vec![id(1, 1)], id(1, 1), false),
+        (vec![id(1, 1)], id(2, 1), false), // what is committed was not sent
+        (vec![], id(1, 1), false),
+        (vec![], id(2, 1), false),
+        (vec![], Zxid::ZERO, false),
+    ] {
+        for takes_states in [false, true] {
+            let mut hand = Hand::new(watcher(takes_states), &past);
+            let (conn, _) = watch_gometa(&mut hand, 3);
+            hand.hear(conn, bare_begin(committed));
+            streamed.iter().for_each(|zxid| hand.hear(conn, entry(*zxid)));
+            hand.hear(conn, end(committed));
+            hand.hear(conn, new_leader(3));
+            let row = format!("{streamed:?} {committed} {takes_states}");
+            assert_eq!(hand.is_serving(), joins, "{row}");
+            let left = hand.notes.contains(&Note::Left { why: LeaveReason::Diverged });
+            assert_eq!(left, !joins, "{row}");
+            assert_eq!(hand.committed, [id(1, 1), id(2, 1)], "{row}");
+        }
     }
 }
 
@@ -538,4 +592,32 @@ fn a_learner_that_stands_still_gives_up() {
     assert!(hand.is_open(conn), "it went on");
     hand.pass(200);
     assert!(!hand.is_open(conn));
+}
+
+#[test]
+fn a_disk_that_hangs_excuses_a_silent_leader_only_for_a_while() {
+    let stream = [begin(Zxid::ZERO, Zxid::ZERO), entry(id(1, 1)), end(Zxid::ZERO), new_leader(1)];
+    for (what, is_native, heard, held_at, left_at, why) in [
+        ("EpochAck", true, 0, 19_500, 20_500, LeaveReason::TimedOut),
+        ("NewLeaderAck", true, 4, 14_500, 15_500, LeaveReason::Silent),
+        ("EpochAck to gometa's", false, 0, 19_500, 20_500, LeaveReason::TimedOut),
+    ] {
+        let mixed = Config { allow_gometa_voters: true, ..config(1, 3) };
+        let mut hand = Hand::new(mixed, &Past::default());
+        hand.is_disk_held = heard == 0;
+        let conn = hand.follow(3, 1, is_native);
+        hand.is_disk_held = true;
+        hand.sent(conn);
+        for message in &stream[..heard] {
+            hand.hear(conn, message.clone());
+        }
+        // Nothing is written any more, and the leader says nothing.
+        let began_ms = hand.now_ms;
+        hand.pass(held_at);
+        assert!(hand.is_open(conn), "{what}: the leader may be waiting");
+        assert!(hand.sent(conn).is_empty(), "{what}");
+        hand.pass(left_at - held_at);
+        assert!(hand.notes.contains(&Note::Left { why }), "{what}: {:?}", hand.notes);
+        assert_eq!(hand.now_ms - began_ms, left_at, "{what}");
+    }
 }
