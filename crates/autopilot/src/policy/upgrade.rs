@@ -77,8 +77,10 @@ pub(super) struct Upgrade<'a> {
     pub(super) status: UpgradeStatus,
     /// The version of each server, and the one all are to have; nothing if that cannot be told.
     pub(super) versions: Option<Versions<'a>>,
-    /// Eligible voters of a lower version, healthy or not.
+    /// Eligible voters of a lower version, healthy or not, but those that are held.
     old_voters: Vec<&'a ServerId>,
+    /// Eligible voters of a lower version that are held.
+    pub(super) held_old_voters: Vec<&'a ServerId>,
     /// Healthy eligible voters of the target version.
     new_voters: Vec<&'a ServerId>,
     /// Those of the target version that can be promoted.
@@ -135,6 +137,7 @@ impl<'a> Upgrade<'a> {
             status: UpgradeStatus::Disabled,
             versions: Versions::new(view),
             old_voters: Vec::new(),
+            held_old_voters: Vec::new(),
             new_voters: Vec::new(),
             new_candidates: Vec::new(),
             baseline: 0,
@@ -155,11 +158,13 @@ impl<'a> Upgrade<'a> {
         };
         // Who is held keeps its vote: the migration does without it.
         upgrade.old_voters = voters(&|id| versions.is_lower(id) && !view.is_held(id));
+        upgrade.held_old_voters = voters(&|id| versions.is_lower(id) && view.is_held(id));
         upgrade.new_voters = voters(&|id| versions.is_target(id) && view.is_healthy(id));
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 
         let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
-        upgrade.baseline = upgrade.old_voters.len().max(memory.settled).max(floor);
+        let settled = memory.settled.saturating_sub(upgrade.held_old_voters.len());
+        upgrade.baseline = upgrade.old_voters.len().max(settled).max(floor);
         upgrade.ready = upgrade.new_voters.len();
         let is_redundant = is_as_redundant(view, versions);
         upgrade.status = if upgrade.old_voters.is_empty() {
@@ -184,6 +189,21 @@ impl<'a> Upgrade<'a> {
             }
         };
         upgrade
+    }
+
+    /// How many eligible voters there ought to be, to be remembered. While old ones are held this is what it was
+    /// before; who does not know that takes those of now, of an even number one less, which tolerates as much.
+    pub(super) fn settled(&self, view: &View<'_>, memory: PolicyMemory) -> usize {
+        let voters = view.eligible_voters().count();
+        let others_are_done = self.status == UpgradeStatus::AwaitNewServers;
+        match (self.held_old_voters.is_empty(), memory.settled) {
+            (true, _) if self.status.is_settled() => voters,
+            (false, before) if self.status.is_settled() || others_are_done => match before {
+                0 => voters - usize::from(voters.is_multiple_of(2)),
+                _ => before.min(voters),
+            },
+            (_, before) => before,
+        }
     }
 
     /// Old voters but the leader: the unhealthy first, then as many of the others as can be spared.
