@@ -113,6 +113,12 @@ fn upgrade_reason(view: &View<'_>, upgrade: &Upgrade<'_>) -> String {
         | UpgradeStatus::LeaderTransfer => {
             format!("{status}: {} of {}", upgrade.ready, upgrade.baseline)
         }
+        UpgradeStatus::AwaitNewServers | UpgradeStatus::AwaitServerRemoval
+            if !upgrade.held_old_voters.is_empty() =>
+        {
+            let held: Vec<&str> = upgrade.held_old_voters.iter().map(|id| id.as_str()).collect();
+            format!("{status}: {} still vote, and are held: release them first", held.join(", "))
+        }
         UpgradeStatus::Idle if upgrade.versions.is_none() => format!("{status}: no usable version"),
         UpgradeStatus::Disabled
         | UpgradeStatus::Idle
