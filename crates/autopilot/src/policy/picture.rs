@@ -103,16 +103,16 @@ fn four_lists(view: &View<'_>, versions: &Versions<'_>, of: &[&ServerId]) -> Map
 fn upgrade_reason(view: &View<'_>, upgrade: &Upgrade<'_>) -> String {
     let status = upgrade.status;
     let is_held = |id: &ServerId| view.is_held(id);
+    let ready = format!("{status}: {} of {}", upgrade.ready, upgrade.baseline);
     match status {
         UpgradeStatus::LeaderTransfer if upgrade.new_leader(view).is_none_or(|id| is_held(&id)) => {
-            format!("{status}: {} of {}, and all of them are held", upgrade.ready, upgrade.baseline)
+            format!("{ready}, and all of them are held")
         }
-        UpgradeStatus::AwaitNewVoters
-        | UpgradeStatus::Promoting
-        | UpgradeStatus::Demoting
-        | UpgradeStatus::LeaderTransfer => {
-            format!("{status}: {} of {}", upgrade.ready, upgrade.baseline)
-        }
+        UpgradeStatus::AwaitNewVoters => match upgrade.weaker_zone {
+            Some(zone) => format!("{ready}; zone {zone} has fewer healthy new ones than old ones"),
+            None => ready,
+        },
+        UpgradeStatus::Promoting | UpgradeStatus::Demoting | UpgradeStatus::LeaderTransfer => ready,
         UpgradeStatus::AwaitNewServers | UpgradeStatus::AwaitServerRemoval
             if !upgrade.held_old_voters.is_empty() =>
         {

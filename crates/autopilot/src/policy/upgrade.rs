@@ -89,6 +89,8 @@ pub(super) struct Upgrade<'a> {
     pub(super) baseline: usize,
     /// How many there are or could be.
     pub(super) ready: usize,
+    /// The first zone that would be worse off with its new servers.
+    pub(super) weaker_zone: Option<&'a str>,
 }
 
 pub(super) struct Versions<'a> {
@@ -142,6 +144,7 @@ impl<'a> Upgrade<'a> {
             new_candidates: Vec::new(),
             baseline: 0,
             ready: 0,
+            weaker_zone: None,
         };
         if view.settings.disable_upgrade_migration {
             return upgrade;
@@ -166,7 +169,8 @@ impl<'a> Upgrade<'a> {
         let settled = memory.settled.saturating_sub(upgrade.held_old_voters.len());
         upgrade.baseline = upgrade.old_voters.len().max(settled).max(floor);
         upgrade.ready = upgrade.new_voters.len();
-        let is_redundant = is_as_redundant(view, versions);
+        upgrade.weaker_zone = weaker_zone(view, versions);
+        let is_redundant = upgrade.weaker_zone.is_none();
         upgrade.status = if upgrade.old_voters.is_empty() {
             let eligible =
                 |is: &dyn Fn(&ServerId) -> bool| view.eligible.iter().filter(|id| is(id)).count();
@@ -273,17 +277,21 @@ fn new_candidates<'a>(
     candidates.filter(|id| view.zone(id).is_none_or(|zone| zones.insert(zone))).collect()
 }
 
-/// Whether no zone would be worse off with its new servers than it is with its old ones.
-fn is_as_redundant(view: &View<'_>, versions: &Versions<'_>) -> bool {
+/// The first zone that would be worse off with its new servers than it is with its old ones. Whoever is held
+/// without a vote is none of them, nor an old one that is held and keeps its vote.
+fn weaker_zone<'a>(view: &View<'a>, versions: &Versions<'_>) -> Option<&'a str> {
     let mut balance: BTreeMap<&str, i64> = BTreeMap::new();
     for id in view.eligible.iter().filter(|id| view.is_healthy(id)) {
         let Some(zone) = view.zone(id) else { continue };
-        let is_usable = view.server(id).has_voting_rights() || view.is_stable(id);
-        let change =
-            if versions.is_lower(id) { -1 } else { i64::from(versions.is_target(id) && is_usable) };
+        let (votes, is_held) = (view.server(id).has_voting_rights(), view.is_held(id));
+        let is_usable = votes || view.is_stable(id) && !is_held;
+        let change = match versions.is_lower(id) {
+            true => -i64::from(!is_held),
+            false => i64::from(versions.is_target(id) && is_usable),
+        };
         *balance.entry(zone).or_default() += change;
     }
-    balance.values().all(|balance| 0 <= *balance)
+    balance.into_iter().find(|(_, balance)| *balance < 0).map(|(zone, _)| zone)
 }
 
 /// How many servers may fail, in a good order and with time in between.
