@@ -144,12 +144,10 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         return format!("demote: {why}");
     }
     if draft.promotions.contains(id) {
-        let is_second = view.state.voters.len() == 1 && draft.promotions.len() == 1;
-        if let Some(why) = draft.waiting.get(id).filter(|_| !is_second) {
-            return format!("waits: {why}");
-        }
-        let why = if is_second { "would be the second voter" } else { "stable" };
-        return format!("promote: {why}");
+        return match draft.waiting.get(id) {
+            Some(why) => format!("waits: {why}"),
+            None => "promote: stable".to_owned(),
+        };
     }
     if draft.leader.as_ref() == Some(id) {
         return match view.is_held(id) {
