@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::server::{Ext, RaftState, Server, ServerId};
+use crate::server::{Ext, NodeStatus, RaftState, Server, ServerId};
 use crate::state::unhealthy_reason;
 
 use super::Draft;
@@ -164,7 +164,15 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         return format!("kept: too few voters would be left; {why}");
     }
     if let Some(why) = unhealthy {
-        return why;
+        let is_irreplaceable = server.has_voting_rights()
+            && 0 < view.settings.target_voters
+            && !view.settings.has_zones()
+            && server.server.node_status == NodeStatus::Unknown;
+        return if is_irreplaceable {
+            format!("{why}; never replaced unless it starts")
+        } else {
+            why
+        };
     }
     if server.has_voting_rights() {
         return "votes".to_owned();
