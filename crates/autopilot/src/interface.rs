@@ -171,7 +171,8 @@ pub trait Raft: Send + Sync {
     }
 
     /// To whom no vote could be given now, since too much of the log is missing there: such a server is not
-    /// promoted, and holds nobody up. Beyond the reference.
+    /// promoted, and the built-in policies do without it. While a policy asks for it alone, nobody is demoted.
+    /// Beyond the reference.
     fn lacking(&self) -> BTreeMap<ServerId, Lack> {
         BTreeMap::new()
     }

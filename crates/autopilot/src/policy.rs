@@ -31,7 +31,7 @@ use zones::Assignment;
 /// What a promoter remembers from plan to plan; lost with leadership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PolicyMemory {
-    /// How many eligible voters there were when no migration was under way.
+    /// How many eligible voters there were when no migration was under way, held ones and others.
     pub settled: usize,
 }
 
@@ -106,13 +106,7 @@ pub fn plan(
 
     let reasons = picture::reasons(&view, &upgrade, &draft);
     let state_ext = picture::state_ext(&view, &upgrade, &reasons);
-    let memory = match upgrade.status.is_settled() {
-        // Who is held is no part of a migration.
-        true => {
-            PolicyMemory { settled: view.eligible_voters().filter(|id| !view.is_held(id)).count() }
-        }
-        false => memory,
-    };
+    let memory = PolicyMemory { settled: upgrade.settled(&view, memory) };
     Ok(PolicyPlan {
         promotions: draft.promotions,
         demotions: draft.demotions,

@@ -165,7 +165,8 @@ impl Plan<'_> {
     /// Those of `promotions` that are not needed at once, or not once all of them have come. The first takes
     /// the place of the voter that goes for it, if one does.
     fn spare(&mut self, promotions: Vec<ServerId>, first: Option<&ServerId>) -> Vec<ServerId> {
-        if self.state.voters.len() == 1 || self.only_floor_keeps_a_dead_voter() {
+        let makes_room = self.makes_room_for_a_removal(promotions.len(), first);
+        if self.state.voters.len() == 1 || makes_room {
             return promotions;
         }
         let mut after = self.electorate.clone();
@@ -201,16 +202,19 @@ impl Plan<'_> {
         spare
     }
 
-    /// Whether a dead voter would be removed now if there were one voter more.
-    fn only_floor_keeps_a_dead_voter(&self) -> bool {
+    /// Whether nothing but the floor keeps a dead voter, and would no more with so many promotions.
+    fn makes_room_for_a_removal(&self, count: usize, first: Option<&ServerId>) -> bool {
         let (state, config) = (self.state, self.config);
         let is_due = |id: &ServerId| {
             let server = state.servers.get(id).map(|server| &server.server);
             server.is_some_and(|server| is_due(self.now, state, self.strictness, server))
                 && !config.held.contains(id)
         };
+        let after = state.voters.len() - usize::from(first.is_some()) + count;
         let is_at_floor = state.voters.len() as u64 <= config.min_quorum;
-        config.cleanup_dead_servers && is_at_floor && state.voters.iter().any(is_due)
+        let is_above_then = config.min_quorum < after as u64;
+        let mut others = state.voters.iter().filter(|id| Some(*id) != first);
+        config.cleanup_dead_servers && is_at_floor && is_above_then && others.any(is_due)
     }
 
     fn last_index(&self, id: &ServerId) -> Index {

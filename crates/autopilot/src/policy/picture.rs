@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::server::{Ext, RaftState, Server, ServerId};
+use crate::server::{Ext, NodeStatus, RaftState, Server, ServerId};
 use crate::state::unhealthy_reason;
 
 use super::Draft;
@@ -103,15 +103,21 @@ fn four_lists(view: &View<'_>, versions: &Versions<'_>, of: &[&ServerId]) -> Map
 fn upgrade_reason(view: &View<'_>, upgrade: &Upgrade<'_>) -> String {
     let status = upgrade.status;
     let is_held = |id: &ServerId| view.is_held(id);
+    let ready = format!("{status}: {} of {}", upgrade.ready, upgrade.baseline);
     match status {
         UpgradeStatus::LeaderTransfer if upgrade.new_leader(view).is_none_or(|id| is_held(&id)) => {
-            format!("{status}: {} of {}, and all of them are held", upgrade.ready, upgrade.baseline)
+            format!("{ready}, and all of them are held")
         }
-        UpgradeStatus::AwaitNewVoters
-        | UpgradeStatus::Promoting
-        | UpgradeStatus::Demoting
-        | UpgradeStatus::LeaderTransfer => {
-            format!("{status}: {} of {}", upgrade.ready, upgrade.baseline)
+        UpgradeStatus::AwaitNewVoters => match upgrade.weaker_zone {
+            Some(zone) => format!("{ready}; zone {zone} has fewer healthy new ones than old ones"),
+            None => ready,
+        },
+        UpgradeStatus::Promoting | UpgradeStatus::Demoting | UpgradeStatus::LeaderTransfer => ready,
+        UpgradeStatus::AwaitNewServers | UpgradeStatus::AwaitServerRemoval
+            if !upgrade.held_old_voters.is_empty() =>
+        {
+            let held: Vec<&str> = upgrade.held_old_voters.iter().map(|id| id.as_str()).collect();
+            format!("{status}: {} still vote, and are held: release them first", held.join(", "))
         }
         UpgradeStatus::Idle if upgrade.versions.is_none() => format!("{status}: no usable version"),
         UpgradeStatus::Disabled
@@ -138,12 +144,10 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         return format!("demote: {why}");
     }
     if draft.promotions.contains(id) {
-        let is_second = view.state.voters.len() == 1 && draft.promotions.len() == 1;
-        if let Some(why) = draft.waiting.get(id).filter(|_| !is_second) {
-            return format!("waits: {why}");
-        }
-        let why = if is_second { "would be the second voter" } else { "stable" };
-        return format!("promote: {why}");
+        return match draft.waiting.get(id) {
+            Some(why) => format!("waits: {why}"),
+            None => "promote: stable".to_owned(),
+        };
     }
     if draft.leader.as_ref() == Some(id) {
         return match view.is_held(id) {
@@ -160,7 +164,15 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         return format!("kept: too few voters would be left; {why}");
     }
     if let Some(why) = unhealthy {
-        return why;
+        let is_irreplaceable = server.has_voting_rights()
+            && 0 < view.settings.target_voters
+            && !view.settings.has_zones()
+            && server.server.node_status == NodeStatus::Unknown;
+        return if is_irreplaceable {
+            format!("{why}; never replaced unless it starts")
+        } else {
+            why
+        };
     }
     if server.has_voting_rights() {
         return "votes".to_owned();

@@ -77,8 +77,10 @@ pub(super) struct Upgrade<'a> {
     pub(super) status: UpgradeStatus,
     /// The version of each server, and the one all are to have; nothing if that cannot be told.
     pub(super) versions: Option<Versions<'a>>,
-    /// Eligible voters of a lower version, healthy or not.
+    /// Eligible voters of a lower version, healthy or not, but those that are held.
     old_voters: Vec<&'a ServerId>,
+    /// Eligible voters of a lower version that are held.
+    pub(super) held_old_voters: Vec<&'a ServerId>,
     /// Healthy eligible voters of the target version.
     new_voters: Vec<&'a ServerId>,
     /// Those of the target version that can be promoted.
@@ -87,6 +89,8 @@ pub(super) struct Upgrade<'a> {
     pub(super) baseline: usize,
     /// How many there are or could be.
     pub(super) ready: usize,
+    /// The first zone that would be worse off with its new servers.
+    pub(super) weaker_zone: Option<&'a str>,
 }
 
 pub(super) struct Versions<'a> {
@@ -135,10 +139,12 @@ impl<'a> Upgrade<'a> {
             status: UpgradeStatus::Disabled,
             versions: Versions::new(view),
             old_voters: Vec::new(),
+            held_old_voters: Vec::new(),
             new_voters: Vec::new(),
             new_candidates: Vec::new(),
             baseline: 0,
             ready: 0,
+            weaker_zone: None,
         };
         if view.settings.disable_upgrade_migration {
             return upgrade;
@@ -155,13 +161,16 @@ impl<'a> Upgrade<'a> {
         };
         // Who is held keeps its vote: the migration does without it.
         upgrade.old_voters = voters(&|id| versions.is_lower(id) && !view.is_held(id));
+        upgrade.held_old_voters = voters(&|id| versions.is_lower(id) && view.is_held(id));
         upgrade.new_voters = voters(&|id| versions.is_target(id) && view.is_healthy(id));
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 
         let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
-        upgrade.baseline = upgrade.old_voters.len().max(memory.settled).max(floor);
+        let settled = memory.settled.saturating_sub(upgrade.held_old_voters.len());
+        upgrade.baseline = upgrade.old_voters.len().max(settled).max(floor);
         upgrade.ready = upgrade.new_voters.len();
-        let is_redundant = is_as_redundant(view, versions);
+        upgrade.weaker_zone = weaker_zone(view, versions);
+        let is_redundant = upgrade.weaker_zone.is_none();
         upgrade.status = if upgrade.old_voters.is_empty() {
             let eligible =
                 |is: &dyn Fn(&ServerId) -> bool| view.eligible.iter().filter(|id| is(id)).count();
@@ -184,6 +193,21 @@ impl<'a> Upgrade<'a> {
             }
         };
         upgrade
+    }
+
+    /// How many eligible voters there ought to be, to be remembered. While old ones are held this is what it was
+    /// before; who does not know that takes those of now, of an even number one less, which tolerates as much.
+    pub(super) fn settled(&self, view: &View<'_>, memory: PolicyMemory) -> usize {
+        let voters = view.eligible_voters().count();
+        let others_are_done = self.status == UpgradeStatus::AwaitNewServers;
+        match (self.held_old_voters.is_empty(), memory.settled) {
+            (true, _) if self.status.is_settled() => voters,
+            (false, before) if self.status.is_settled() || others_are_done => match before {
+                0 => voters - usize::from(voters.is_multiple_of(2)),
+                _ => before.min(voters),
+            },
+            (_, before) => before,
+        }
     }
 
     /// Old voters but the leader: the unhealthy first, then as many of the others as can be spared.
@@ -253,17 +277,21 @@ fn new_candidates<'a>(
     candidates.filter(|id| view.zone(id).is_none_or(|zone| zones.insert(zone))).collect()
 }
 
-/// Whether no zone would be worse off with its new servers than it is with its old ones.
-fn is_as_redundant(view: &View<'_>, versions: &Versions<'_>) -> bool {
+/// The first zone that would be worse off with its new servers than it is with its old ones. Whoever is held
+/// without a vote is none of them, nor an old one that is held and keeps its vote.
+fn weaker_zone<'a>(view: &View<'a>, versions: &Versions<'_>) -> Option<&'a str> {
     let mut balance: BTreeMap<&str, i64> = BTreeMap::new();
     for id in view.eligible.iter().filter(|id| view.is_healthy(id)) {
         let Some(zone) = view.zone(id) else { continue };
-        let is_usable = view.server(id).has_voting_rights() || view.is_stable(id);
-        let change =
-            if versions.is_lower(id) { -1 } else { i64::from(versions.is_target(id) && is_usable) };
+        let (votes, is_held) = (view.server(id).has_voting_rights(), view.is_held(id));
+        let is_usable = votes || view.is_stable(id) && !is_held;
+        let change = match versions.is_lower(id) {
+            true => -i64::from(!is_held),
+            false => i64::from(versions.is_target(id) && is_usable),
+        };
         *balance.entry(zone).or_default() += change;
     }
-    balance.values().all(|balance| 0 <= *balance)
+    balance.into_iter().find(|(_, balance)| *balance < 0).map(|(zone, _)| zone)
 }
 
 /// How many servers may fail, in a good order and with time in between.

@@ -126,14 +126,15 @@ struct Zone<'a> {
     candidates: Vec<&'a ServerId>,
     /// The first of the kept or else of the candidates.
     primary: Option<&'a ServerId>,
-    /// Whether somebody is well and may come to vote, or does.
+    /// Whether somebody is well and only has to stay so to vote, or does.
     has_hope: bool,
 }
 
 impl<'a> Zone<'a> {
     fn add(&mut self, view: &View<'a>, id: &'a ServerId) {
         self.members.push(id);
-        self.has_hope |= view.is_healthy(id) && !view.is_held(id);
+        let is_kept_back = view.is_held(id) || view.state.kept_back(id).is_some();
+        self.has_hope |= view.is_healthy(id) && !is_kept_back;
         if view.is_failed_voter(id) {
             self.failed.push(id);
         } else if view.server(id).has_voting_rights() {

@@ -243,6 +243,12 @@ fn nobody_gets_a_vote_who_would_be_needed_at_once() {
         // The failed one can only be removed once another has come.
         ("LVFn", "", 3, "add-voter n3"),
         ("LVFn", "", 2, ""),
+        // Not even then.
+        ("LVFn", "", 4, ""),
+        ("LVFn", "", 5, ""),
+        ("LVVFFn", "", 5, "add-voter n5"),
+        ("LVFFnn", "", 5, "add-voter n4, add-voter n5"),
+        ("LVFFFnn", "F2", 5, "demote F2, add-voter n5, add-voter n6"),
     ] {
         let mut model = Model::of(letters);
         model.config.min_quorum = floor;

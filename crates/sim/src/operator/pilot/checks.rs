@@ -103,7 +103,7 @@ impl World<'_> {
             let of_before = after.all.intersection(&before.all).copied().collect();
             let is_needed = quorum(before.all.len()) < quorum(after.all.len())
                 && Votes::new(of_before, state).healthy < quorum(after.all.len());
-            if before.can_lose_one() || is_needed && !self.may_be_needed(&before) {
+            if before.can_lose_one() || is_needed && !self.may_be_needed(&before, &after) {
                 faults.push(format!(
                     "{}: {after} are healthy then, and {before} were",
                     promoted.join(", ")
@@ -117,16 +117,17 @@ impl World<'_> {
 
     /// While votes go over to newer members, where a single voter is joined, and where that makes room for the
     /// removal of a dead one.
-    fn may_be_needed(&self, before: &Votes) -> bool {
+    fn may_be_needed(&self, before: &Votes, after: &Votes) -> bool {
         let (settings, state) = (settings(&self.plan), &self.operator.pilot.decided_by);
         let is_dead = |id: &NodeId| {
             let server = state.servers.get(&server_id(*id));
             server.is_some_and(|server| server.server.node_status == NodeStatus::Failed)
         };
-        let is_at_floor = before.all.len() as u64 <= settings.config.min_quorum;
+        let floor = settings.config.min_quorum;
+        let makes_room = before.all.len() as u64 <= floor && floor < after.all.len() as u64;
         !settings.policy.disable_upgrade_migration
             || before.all.len() == 1
-            || is_at_floor && before.all.iter().any(is_dead)
+            || makes_room && before.all.iter().any(is_dead)
     }
 
     /// A vote that is taken never costs the quorum, by what its leader knew when it decided so.
