@@ -299,13 +299,20 @@ mod tests {
         assert!(error.contains(&format!("port {port} (clients of n1)")), "{error}");
     }
 
+    /// The clients' port of a node, taken, and its offset; the peers' port is free, and stays so: it is
+    /// below those that a system gives to who asks for any.
+    fn taken_beside_free() -> (TcpListener, u16) {
+        let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let first = 12_000 + u16::try_from(std::process::id() % 9000).unwrap();
+        let taken = |port: u16| bind(port).ok().filter(|_| bind(port + 1).is_ok());
+        let mut ports = (first..32_000).filter_map(|port| Some((taken(port)?, port - CLIENT_PORT)));
+        ports.next().expect("two of these ports are free")
+    }
+
     #[test]
     fn a_directory_is_claimed_once_and_not_touched_in_vain() {
         let dir = scratch("claimed");
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let Some(offset) = taken.local_addr().unwrap().port().checked_sub(CLIENT_PORT) else {
-            return;
-        };
+        let (taken, offset) = taken_beside_free();
         let plan = Plan { nodes: 1, offset, engine: Engine::Raft, dir: dir.clone() };
         assert!(plan.claim().unwrap_err().contains("move all ports with --offset"));
         assert!(!dir.exists());
