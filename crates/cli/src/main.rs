@@ -4,6 +4,7 @@ mod autopilot;
 mod bench;
 mod client;
 mod completion;
+mod in_front;
 mod log;
 mod playground;
 mod script;
@@ -16,7 +17,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use quorate_server::{ETCD_VERSION, QUORATE_VERSION};
 
 /// The exit code of a program that was asked for what cannot be, and has changed nothing.
@@ -59,7 +60,7 @@ enum Program {
 }
 
 fn main() -> ExitCode {
-    let arguments = serve::with_two_dashes(std::env::args_os());
+    let arguments = as_understood(std::env::args_os());
     let program = match Quorate::try_parse_from(&arguments) {
         Ok(quorate) => quorate.program,
         Err(error) => {
@@ -80,6 +81,11 @@ fn main() -> ExitCode {
         Program::Autopilot(command) => autopilot::run(command),
         Program::Sim(args) => sim::run(&args),
     }
+}
+
+/// What is taken for the sake of etcd, as this program has it.
+fn as_understood(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    in_front::moved_behind(serve::with_two_dashes(arguments), &Quorate::command())
 }
 
 /// As `etcdctl version` does.
@@ -110,7 +116,7 @@ mod tests {
 
     fn code(line: &str) -> Option<u8> {
         let words = ["quorate"].into_iter().chain(line.split_whitespace());
-        let arguments = serve::with_two_dashes(words.map(OsString::from));
+        let arguments = as_understood(words.map(OsString::from));
         let refused = Quorate::try_parse_from(&arguments).err();
         refused.map(|error| refusal_code(&arguments, &error))
     }
@@ -135,6 +141,8 @@ mod tests {
             ("nosuch", 2),
             ("--nosuch", 2),
             ("--nosuch put a b", 2),
+            ("--endpoints a:1", 2),
+            ("--endpoints a:1 serve", 2),
             ("help nosuch", 2),
             // Programs that run until they are stopped.
             ("serve --nosuch", 2),
@@ -153,6 +161,8 @@ mod tests {
             ("log dump a -w table", 2),
             // Commands that stand in for etcdctl's.
             ("put", 128),
+            ("--endpoints a:1 put", 128),
+            ("--endpoints a:1 put --help", 0),
             ("put a b c", 128),
             ("put --nosuch a b", 128),
             ("put a b --lease zz", 128),
