@@ -36,7 +36,6 @@ use std::process::ExitCode;
 pub(crate) use autopilot::LiveCommand;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) use error::CliError;
-
 pub(crate) use flags::{ClientFlags, Form, MemberFlags};
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 pub(crate) use quorate_server::parse_duration;
