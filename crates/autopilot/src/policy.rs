@@ -83,7 +83,9 @@ pub fn plan(
         UpgradeStatus::LeaderTransfer => {
             Draft { leader: upgrade.new_leader(&view), ..Draft::default() }
         }
-        UpgradeStatus::Promoting => Draft { promotions: upgrade.promotions(), ..Draft::default() },
+        UpgradeStatus::Promoting => {
+            Draft { promotions: upgrade.promotions(&view), ..Draft::default() }
+        }
         UpgradeStatus::Disabled
         | UpgradeStatus::Idle
         | UpgradeStatus::AwaitNewVoters

@@ -67,6 +67,11 @@ pub fn plan_reconcile(
     let successor = promotions.first().filter(|_| is_joint);
     let refusal = failed.and_then(|failed| plan.keeps(failed, successor));
     let mut first_failed = failed.filter(|_| refusal.is_none()).cloned();
+    if is_joint && first_failed.is_some() {
+        // Each other replacement has a round of its own: whoever is to go may be back by then.
+        let others = demotions.iter().filter(|id| Some(*id) != failed && !state.is_healthy(id));
+        promotions.truncate(promotions.len().saturating_sub(others.count()).max(1));
+    }
     let are_spare = strictness.newcomers_are_spare && !bug!("a-newcomer-is-needed-at-once");
     if are_spare && !changes.accepts_needed_newcomers {
         if is_joint && first_failed.is_none() {
@@ -331,7 +336,8 @@ impl Plan<'_> {
         let mut fit = self.state.voters.iter().filter(is_fit);
         // One that is held is refused, and that is said.
         let is_free = |id: &&ServerId| !self.config.held.contains(*id);
-        fit.clone().find(is_free).or_else(|| fit.next()).cloned()
+        let free = fit.clone().filter(is_free);
+        free.min_by_key(|id| self.state.failed_transfer(id)).or_else(|| fit.next()).cloned()
     }
 
     fn address(&self, id: &ServerId) -> String {

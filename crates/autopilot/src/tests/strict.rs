@@ -1,5 +1,7 @@
 //! Each strict rule, with the situation it prevents.
 
+use std::sync::Arc;
+
 use super::model::{Model, Peer, text};
 use super::site::Site;
 use crate::*;
@@ -774,4 +776,30 @@ fn who_comes_and_goes_must_be_stable_for_longer() {
     assert_eq!(promoted(&mut model), "");
     model.strictness = Strictness::parity();
     assert_eq!(promoted(&mut model), "add-voter n3", "without the rule");
+}
+
+#[test]
+fn leadership_goes_to_another_after_it_failed_to_go_to_the_first() {
+    let site = Site::new("LVV");
+    site.with(|facts| {
+        let leader = facts.known.get_mut("L0").unwrap();
+        leader.meta = Some([("read_replica".to_owned(), "true".to_owned())].into());
+        for id in ["V1", "V2"] {
+            facts.failing.insert(format!("transfer {id}@{id}:2380"));
+        }
+    });
+    let options = Options::default().with_promoter(Arc::new(PolicyPromoter::new()));
+    let autopilot = site.autopilot(options.with_strictness(Strictness::server()));
+    site.bench.wait(autopilot.start(Signal::new()));
+    // Each a round later than the one before it; with all of them tried, the one that was so longest ago.
+    for want in ["V1", "V2", "V1", "V2"] {
+        site.bench.pass(Span::from_secs(10));
+        assert_eq!(site.changed(), format!("transfer {want}@{want}:2380"));
+    }
+    // What failed under an earlier leadership says nothing.
+    let done = autopilot.stop();
+    site.bench.wait(done.wait());
+    site.bench.wait(autopilot.start(Signal::new()));
+    site.bench.pass(Span::from_secs(10));
+    assert_eq!(site.changed(), "transfer V1@V1:2380");
 }
