@@ -82,7 +82,8 @@ pub use json::{InputError, evaluate, read_inputs, write_state};
 pub use note::Note;
 pub use order::{server_less_than, sort_servers};
 pub use policy::{
-    PolicyConfig, PolicyMemory, PolicyPlan, PolicyPromoter, UpgradeStatus, is_version, plan,
+    PolicyConfig, PolicyMemory, PolicyPlan, PolicyPromoter, UpgradeStatus, is_older_version,
+    is_version, plan,
 };
 pub use promoter::{FailedServers, Promoter, RaftChanges, StablePromoter, default_promoter};
 pub use prune::{Prune, failed_servers, plan_prune};

@@ -24,7 +24,7 @@ use crate::time::Time;
 
 pub use settings::PolicyConfig;
 use upgrade::Upgrade;
-pub use upgrade::{UpgradeStatus, is_version};
+pub use upgrade::{UpgradeStatus, is_older_version, is_version};
 use view::View;
 use zones::Assignment;
 

@@ -105,6 +105,14 @@ pub fn is_version(text: &str) -> bool {
     Version::parse(text).is_ok()
 }
 
+/// Whether a migration would go from `version` to `other`; not if either is none that it can compare.
+pub fn is_older_version(version: &str, other: &str) -> bool {
+    match (Version::parse(version), Version::parse(other)) {
+        (Ok(version), Ok(other)) => version.cmp_precedence(&other).is_lt(),
+        _ => false,
+    }
+}
+
 impl<'a> Versions<'a> {
     /// Nothing if a server has no usable version and the leader has none either.
     fn new(view: &View<'a>) -> Option<Versions<'a>> {

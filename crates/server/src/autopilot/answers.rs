@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_autopilot::adapter::server_id;
-use quorate_autopilot::{ConfigError, ServerId, Settings, Span, State, read_object, write_state};
+use quorate_autopilot::{
+    ConfigError, ServerId, Settings, Span, State, is_older_version, read_object, write_state,
+};
 use quorate_kv::{Command, KvError, Member, Response, Setting};
 use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
 use quorate_proto::quoratepb::{AutopilotHealthRequest, AutopilotStateRequest};
@@ -181,6 +183,12 @@ impl Local {
                  members; min_quorum={voters} lets {voters} take over"
             ));
         }
+        if changes.contains_key("disable_upgrade_migration") {
+            doubts.extend(old_learners(settings, &members));
+        }
+        if changes.contains_key("target_voters") {
+            doubts.extend(too_many_voters(settings, &members));
+        }
         doubts
     }
 
@@ -239,6 +247,46 @@ fn strangers(held: &BTreeSet<ServerId>, members: &[Member]) -> Vec<String> {
     let is_member = |id: &&ServerId| members.iter().any(|one| server_id(NodeId(one.id)) == **id);
     let strangers = held.iter().filter(|id| !is_member(id));
     strangers.map(|id| format!("held_servers: {id} is no member of the cluster")).collect()
+}
+
+/// Learners of an older version than a voter's: while migration is on they get no votes.
+fn old_learners(settings: &Settings, members: &[Member]) -> Option<String> {
+    let tag = &settings.policy.upgrade_version_tag;
+    let version = |member: &Member| match tag.is_empty() {
+        true => member.version.clone(),
+        false => member.tags.get(tag).cloned().unwrap_or_default(),
+    };
+    let replica_tag = &settings.policy.read_replica_tag;
+    let is_replica = |member: &Member| {
+        member.tags.get(replica_tag).is_some_and(|value| value == "true") && !replica_tag.is_empty()
+    };
+    let voters: Vec<String> = members.iter().filter(|one| !one.is_learner).map(version).collect();
+    let is_old = |member: &&Member| {
+        let own = version(member);
+        let is_older = voters.iter().any(|of_voter| is_older_version(&own, of_voter));
+        member.is_learner && !is_replica(member) && is_older
+    };
+    let old: Vec<String> =
+        members.iter().filter(is_old).map(|one| server_id(NodeId(one.id)).0).collect();
+    (settings.policy.disable_upgrade_migration && !old.is_empty()).then(|| {
+        format!(
+            "disable_upgrade_migration: {} are of an older version and without a vote; if they run, they get \
+             votes as any other learners: stop and remove them first",
+            old.join(", ")
+        )
+    })
+}
+
+/// Where more vote than are wanted: nobody loses its vote for that.
+fn too_many_voters(settings: &Settings, members: &[Member]) -> Option<String> {
+    let voters = members.iter().filter(|member| !member.is_learner).count() as u64;
+    let target = settings.policy.target_voters;
+    (0 < target && target < voters).then(|| {
+        format!(
+            "target_voters: {target} are less than the {voters} that vote: nobody loses its vote for that; \
+             demote or remove some by hand"
+        )
+    })
 }
 
 fn refused(error: &ConfigError) -> Status {
@@ -300,5 +348,40 @@ mod tests {
         assert_eq!(strangers(&held(&["1", "ab"]), &members), [] as [String; 0]);
         let want = ["held_servers: cd is no member of the cluster"];
         assert_eq!(strangers(&held(&["ab", "cd"]), &members), want);
+    }
+
+    #[test]
+    fn whoever_would_vote_again_or_too_much_is_named() {
+        let member = |id, is_learner, version: &str| Member {
+            id,
+            is_learner,
+            version: version.to_owned(),
+            ..Member::default()
+        };
+        let replica = Member {
+            tags: [("read_replica".to_owned(), "true".to_owned())].into(),
+            ..member(6, true, "1.0.0")
+        };
+        let members = [
+            member(1, true, "1.0.0"),
+            member(2, false, "2.0.0"),
+            member(3, false, "2.0.0"),
+            member(4, true, "2.0.0"),
+            member(5, true, ""),
+            replica,
+        ];
+        let mut settings = Settings::default();
+        let said = old_learners(&settings, &members).unwrap();
+        assert!(said.starts_with("disable_upgrade_migration: 1 are of an older version"), "{said}");
+        assert_eq!(old_learners(&settings, &members[1..]), None);
+        settings.policy.disable_upgrade_migration = false;
+        assert_eq!(old_learners(&settings, &members), None, "while it is on they get none");
+
+        assert_eq!(too_many_voters(&settings, &members), None);
+        settings.policy.target_voters = 2;
+        assert_eq!(too_many_voters(&settings, &members), None);
+        settings.policy.target_voters = 1;
+        let said = too_many_voters(&settings, &members).unwrap();
+        assert!(said.starts_with("target_voters: 1 are less than the 2 that vote"), "{said}");
     }
 }

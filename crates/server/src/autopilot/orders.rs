@@ -109,6 +109,13 @@ impl Local {
 
     async fn hold_here(&self, id: u64, is_held: bool) -> Result<Set, Status> {
         let id = server_id(NodeId(id));
+        let was_held = || {
+            let settings = self.autopilot_settings();
+            settings.is_ok_and(|settings| settings.config.held.contains(&id))
+        };
+        if !is_held && !self.is_member(&id) && !was_held() {
+            return Err(status::of_kv(KvError::MemberNotFound));
+        }
         let change = |settings: &Settings| {
             let mut settings = settings.clone();
             if is_held {
@@ -130,6 +137,7 @@ impl Local {
     /// without a vote is only held.
     pub(crate) async fn demote_member(&self, id: u64, is_passed_on: bool) -> Result<Set, Status> {
         self.check_engine()?;
+        self.check_votes()?;
         let asked = async {
             loop {
                 // To ask twice does no harm: the second time there is no vote to take.
@@ -162,11 +170,13 @@ impl Local {
             let settings = self.autopilot_settings();
             settings.is_ok_and(|settings| settings.config.held.contains(&server))
         };
-        site.judge_demotion(&server).await.map_err(|error| refused(&error, is_held()))?;
+        let leads = self.leader() == Some(NodeId(id));
+        let refused = |error: RaftError| refused(&error, is_held(), leads);
+        site.judge_demotion(&server).await.map_err(refused)?;
         // Before its vote goes: autopilot must not see a learner that it may promote.
         let set = self.hold_here(id, true).await?;
         let demoted = site.change(Action::DemoteVoter { id: server.clone() }, Index(0)).await;
-        demoted.map_err(|error| refused(&error, is_held()))?;
+        demoted.map_err(refused)?;
         let member = server.as_str();
         tracing::info!(target: "quorate::autopilot", member, "demoted by an operator");
         Ok(set)
@@ -178,8 +188,10 @@ fn set_of_answer(answer: AutopilotConfigResponse) -> Set {
     Set { json, created: create_index, modified: modify_index, warnings }
 }
 
-/// Who is held stays so until it is released: it is said, since nobody may have asked for it.
-fn refused(error: &RaftError, is_held: bool) -> Status {
+/// Who is held stays so until it is released: it is said, since nobody may have asked for it. Who leads can lose
+/// its vote once another does.
+fn refused(error: &RaftError, is_held: bool, leads: bool) -> Status {
+    let hint = if leads { " (quorate move-leader ID), then try again" } else { "" };
     let held = if is_held { "; the member is held now, until it is released" } else { "" };
     match error {
         RaftError::NotLeader { .. } => status::of_kv(KvError::NotLeader),
@@ -188,7 +200,7 @@ fn refused(error: &RaftError, is_held: bool) -> Status {
         | RaftError::ProposalDropped
         | RaftError::Unknown
         | RaftError::Timeout(_) => Status::unavailable(format!("autopilot: {error}{held}")),
-        error => Status::failed_precondition(format!("autopilot: {error}{held}")),
+        error => Status::failed_precondition(format!("autopilot: {error}{hint}{held}")),
     }
 }
 
@@ -206,9 +218,15 @@ mod tests {
                 "autopilot: refused: unhealthy cluster; the member is held now, until it is released",
             ),
         ] {
-            assert_eq!(refused(&error, is_held).message(), want);
+            assert_eq!(refused(&error, is_held, false).message(), want);
         }
-        let moved = refused(&RaftError::NotLeader { leader: None }, true);
+        let leads = RaftError::Refused("1 leads; leadership has to go over first".to_owned());
+        assert_eq!(
+            refused(&leads, false, true).message(),
+            "autopilot: refused: 1 leads; leadership has to go over first (quorate move-leader ID), then try \
+             again"
+        );
+        let moved = refused(&RaftError::NotLeader { leader: None }, true, true);
         assert!(is_passing(&moved), "it is asked of the next leader");
     }
 }

@@ -10,6 +10,8 @@ use quorate_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
     MemberUpdateRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
 };
+use quorate_proto::quoratepb::AutopilotDemoteRequest;
+use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
 use quorate_server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -212,6 +214,9 @@ async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
     assert_eq!(words(theirs.put(put.clone()).await.unwrap_err()), refused());
     let list = b.cluster().await.member_list(MemberListRequest::default()).await;
     assert_eq!(words(list.unwrap_err()), refused());
+    let mut autopilot = AutopilotClient::new(b.channel().await);
+    let demoted = autopilot.demote(AutopilotDemoteRequest { id }).await;
+    assert_eq!(words(demoted.unwrap_err()), refused());
     let mut maintenance = MaintenanceClient::new(b.channel().await);
     let status = maintenance.status(StatusRequest::default()).await.unwrap().into_inner();
     assert!(status.is_learner);
