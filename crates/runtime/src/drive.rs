@@ -441,8 +441,9 @@ impl Driver {
 
     fn send(&mut self, message: Message) -> Result<(), FatalError> {
         if self.net.send(message.to(), message.encode()).is_err() {
-            // The transport tells of lost connections itself; the engine repeats what matters.
+            // The transport tells of lost connections itself; the engine repeats what matters to it.
             self.board.metrics.messages_dropped.add(1);
+            self.replica.not_sent(&message);
         }
         Ok(())
     }
