@@ -24,7 +24,7 @@ const WATCHERS_PER_STREAM: u32 = 100;
 /// After a kill, the others are asked again so soon; nobody answers for most of the time.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 /// One try of a put while nobody leads, and the longest that leadership may take to come back.
-const TRY_MAX: Duration = Duration::from_millis(500);
+const TRY_MAX: Duration = Duration::from_millis(100);
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// Between two kills: the member that came back has caught up, and timers have run.
 const CALM: Duration = Duration::from_secs(3);

@@ -99,7 +99,7 @@ impl OnRaft {
                 self.raft.report_snapshot(to, status);
                 Ok(())
             }
-            Event::Unreachable(peer) => {
+            Event::Unreachable(peer) | Event::Absent(peer) => {
                 self.raft.report_unreachable(peer);
                 Ok(())
             }

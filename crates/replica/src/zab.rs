@@ -128,6 +128,11 @@ impl OnZab {
                 self.links.on_unreachable(peer);
                 Ok(())
             }
+            Event::Absent(peer) => {
+                let mut events = Vec::new();
+                self.links.on_absent(peer, &mut events);
+                self.tell_all(events)
+            }
             // Who leads is found by an election, in which the greatest history wins.
             Event::Transfer(target) => {
                 core.effects.transfers.push((target, TransferOutcome::Refused));

@@ -293,7 +293,8 @@ impl Driver {
                 }
                 self.on_event(Event::SnapshotSent { to, ok: result.is_ok() })
             }
-            NetEvent::Unreachable { to } => self.on_event(Event::Unreachable(to)),
+            NetEvent::Unreachable { to, is_absent: true } => self.on_event(Event::Absent(to)),
+            NetEvent::Unreachable { to, .. } => self.on_event(Event::Unreachable(to)),
             NetEvent::Connected { peer, inbound, .. } => {
                 if !inbound {
                     self.peers.on_connected(peer);
