@@ -12,8 +12,8 @@ use crate::learner::Learner;
 use crate::looking::{self, Looking};
 use crate::note::{CloseReason, Note, ResignReason};
 use crate::{
-    Address, Command, Config, ConfigError, ConnId, Event, LeaveReason, Member, Message, PeerStatus,
-    ProposalId, ProposeError, ReadFailure, ReadId, Ready, SoftState, Storage,
+    Address, Command, Config, ConfigError, ConnId, Event, FollowerStage, LeaveReason, Member,
+    Message, PeerStatus, ProposalId, ProposeError, ReadFailure, ReadId, Ready, SoftState, Storage,
 };
 
 /// What a node does.
@@ -356,6 +356,7 @@ impl<S: Storage> Zab<S> {
         self.core.set_soft_state(self.soft_state());
         if self.soft_state().is_serving {
             self.back_off.reset();
+            self.core.election.forget_failures();
         }
         Ok(())
     }
@@ -364,6 +365,11 @@ impl<S: Storage> Zab<S> {
         let core = &mut self.core;
         if let RoleState::Leading(leading) = &mut self.role {
             leading.lose_reads(core);
+        }
+        if let RoleState::Following(learner) = &self.role
+            && learner.stage() != FollowerStage::Done
+        {
+            core.election.on_failed(&learner.leader().election, core.now_ms);
         }
         core.leave(why);
         core.status = PeerStatus::Electing;

@@ -183,6 +183,28 @@ fn a_leader_that_stands_still_is_replaced() {
 }
 
 #[test]
+fn a_candidate_whom_few_can_talk_with_does_not_keep_the_others_from_a_leader() {
+    // Of six, 4 is gone, and 6, whose vote is the greatest, is passed on by those whom it reaches.
+    for (reaches, hears) in
+        [(&[5][..], &[5][..]), (&[2, 5], &[2, 5]), (&[1], &[5]), (&[1, 2, 3], &[5])]
+    {
+        let mut world = World::ensemble(6, 0);
+        world.crash(4);
+        for id in 1..=5 {
+            if !reaches.contains(&id) {
+                world.cut.insert((6, id));
+            }
+            if !hears.contains(&id) {
+                world.cut.insert((id, 6));
+            }
+        }
+        world.run_ms(100_000);
+        let leader = world.leader().unwrap_or_else(|| panic!("{hears:?}: {}", world.describe()));
+        assert!(leader != 6 && (1..=5).all(|id| id == 4 || world.status(id).is_serving));
+    }
+}
+
+#[test]
 fn a_tail_that_nobody_else_has_is_given_up_on_return() {
     let mut world = World::ensemble(3, 0);
     let first = world.run_until_led();
