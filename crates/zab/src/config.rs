@@ -234,7 +234,7 @@ impl Config {
 }
 
 /// What key and content may take together, so that their frame stays below gometa's limit of 20 MiB.
-const FRAME_CONTENT_BYTES_MAX: u64 = (20 << 20) - (4 << 10);
+pub(crate) const FRAME_CONTENT_BYTES_MAX: u64 = (20 << 20) - (4 << 10);
 
 /// Why settings are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -98,6 +98,9 @@ pub enum CloseReason {
     Ahead,
     /// Nothing that this node has can bring the learner up to date.
     NoPlan,
+    /// A gometa learner needs what is no longer kept, and has something already, with which a state
+    /// would only be merged: it must be emptied first.
+    NotEmpty,
     /// It lags too far behind.
     Behind,
     /// It takes what it is sent too slowly.
@@ -176,6 +179,12 @@ pub enum SyncPlan {
     /// What it needs is no longer kept: a snapshot, then what follows.
     Snapshot {
         /// The last entry in the snapshot.
+        index: Index,
+    },
+    /// A gometa learner that has nothing, and what it needs is no longer kept: the state as the
+    /// transactions that lead to it, then what follows.
+    State {
+        /// The last entry in the state.
         index: Index,
     },
     /// A gometa learner: everything from here on again, since it settles nothing by itself.
