@@ -39,6 +39,9 @@ pub struct Config {
     /// Whether voters that are gometa processes are taken, as leader and as followers. Most of what
     /// this engine promises does not hold among them: for migration and tests.
     pub allow_gometa_voters: bool,
+    /// Whether a watcher wants committed entries only, where its leader is one of ours: each in one
+    /// message instead of two, and none before it is committed.
+    pub commit_only: bool,
     /// Whether the application answers requests outside the log.
     pub custom_requests: bool,
     /// Whether learners may have [`Op::BROADCAST`](crate::Op::BROADCAST) proposed.
@@ -120,6 +123,7 @@ impl Config {
             seed: 0,
             applied: Index(0),
             allow_gometa_voters: false,
+            commit_only: true,
             custom_requests: false,
             allow_broadcast: false,
             ballot_ms: 50,

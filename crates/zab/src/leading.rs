@@ -209,7 +209,8 @@ impl Leading {
             | Message::Response { .. }
             | Message::Ping { .. }
             | Message::Snapshot(_)
-            | Message::ReadIndexReply { .. } => {
+            | Message::ReadIndexReply { .. }
+            | Message::Inform(_) => {
                 core.close(conn, CloseReason::OutOfPlace(kind));
             }
         }
@@ -509,8 +510,9 @@ impl Leading {
             return Ok(next);
         }
         self.settle_epoch(core);
-        self.settle_promise(core)?;
+        self.settle_promise(core);
         self.establish(core);
+        self.plan(core)?;
         self.advance_commit(core);
         while self.is_established()
             && let Some((conn, request)) = self.waiting.pop_front()
@@ -582,19 +584,25 @@ impl Leading {
         }
     }
 
-    fn settle_promise<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Fatal> {
-        let Some(epoch) = self.consent.epoch() else { return Ok(()) };
-        if !self.consent.is_promised() {
-            if !self.consent.settle_promise() {
-                return Ok(());
-            }
-            core.enter_epoch(epoch);
-            self.epoch_write = core.next_durable();
-            core.note(Note::EpochPromised { epoch });
-            self.quorum_ms = core.now_ms;
+    fn settle_promise<S: Storage>(&mut self, core: &mut Core<S>) {
+        let Some(epoch) = self.consent.epoch() else { return };
+        if self.consent.is_promised() || !self.consent.settle_promise() {
+            return;
         }
+        core.enter_epoch(epoch);
+        self.epoch_write = core.next_durable();
+        core.note(Note::EpochPromised { epoch });
+        self.quorum_ms = core.now_ms;
+    }
+
+    /// Brings those up to date who have promised.
+    fn plan<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Fatal> {
+        let is_established = self.is_established();
         for (conn, peer) in &mut self.peers {
-            if peer.stage == LeaderStage::AwaitQuorum && core.conns.contains_key(conn) {
+            // Only then does this leader know all that is committed.
+            let is_due = self.consent.is_promised() && (is_established || !peer.is_commit_only());
+            let is_waiting = peer.stage == LeaderStage::AwaitQuorum;
+            if is_due && is_waiting && core.conns.contains_key(conn) {
                 peer.plan(core, *conn)?;
             }
         }
@@ -727,7 +735,7 @@ fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
         core.close(conn, CloseReason::NotAccepting);
         return;
     }
-    if core.config.behind_count_max < core.history.last() - peer.sent {
+    if core.config.behind_count_max < peer.horizon(core) - peer.sent {
         core.close(conn, CloseReason::Behind);
         return;
     }

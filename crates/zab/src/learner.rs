@@ -23,9 +23,9 @@ use crate::event::Fatal;
 use crate::note::Note;
 use crate::zab::Next;
 use crate::{
-    Command, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry, Member,
-    Message, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Snapshot, SoftState,
-    Storage, Zxid, caps, following, observing,
+    Command, Config, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry,
+    Member, Message, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Snapshot,
+    SoftState, Storage, Zxid, caps, following, observing,
 };
 
 /// How far a learner is. gometa's `FollowerStageCode`, with the connection as a stage of its own.
@@ -133,6 +133,11 @@ impl Learner {
         self.caps.is_some()
     }
 
+    /// Whether it is sent committed entries only, and has none but such.
+    pub(crate) fn is_commit_only<S>(&self, core: &Core<S>) -> bool {
+        wants_commits_only(&core.config) && self.caps.unwrap_or(0) & caps::COMMIT_ONLY != 0
+    }
+
     pub(crate) fn on_connected<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
         self.conn = Some(conn);
         self.stage = FollowerStage::ReceiveEpoch;
@@ -141,7 +146,10 @@ impl Learner {
             accepted_epoch: core.hard_state.accepted_epoch,
             fid: core.config.own.message.clone(),
             voting: self.voting,
-            caps: Some(caps::ALL),
+            caps: Some(match wants_commits_only(&core.config) {
+                true => caps::ALL,
+                false => caps::ALL & !caps::COMMIT_ONLY,
+            }),
             accepted_leader: core.hard_state.accepted_leader.clone(),
         };
         core.send(conn, Message::FollowerInfo(info));
@@ -167,6 +175,7 @@ impl Learner {
         let kind = message.message_type();
         let out_of_place = Ok(Next::Look(LeaveReason::OutOfPlace(kind)));
         let is_done = self.stage == FollowerStage::Done;
+        let is_informed = is_done && self.is_commit_only(core);
         match message {
             Message::LeaderInfo(info) if self.stage == FollowerStage::ReceiveEpoch => {
                 self.on_leader_info(core, conn, &info)
@@ -180,8 +189,11 @@ impl Learner {
             Message::NewLeader { epoch } if self.stage == FollowerStage::ReceiveNewLeader => {
                 self.on_new_leader(core, conn, epoch)
             }
-            Message::Proposal(proposal) if is_done => self.on_proposal(core, conn, proposal),
-            Message::Commit { zxid } if is_done => self.on_commit(core, zxid),
+            Message::Inform(proposal) if is_informed => self.on_inform(core, proposal),
+            Message::Proposal(proposal) if is_done && !is_informed => {
+                self.on_proposal(core, conn, proposal)
+            }
+            Message::Commit { zxid } if is_done && !is_informed => self.on_commit(core, zxid),
             Message::Abort { request, fid, error } if is_done => {
                 if fid == core.config.own.message {
                     let answer = core.requests.end(request, Outcome::Refused { reason: error });
@@ -226,7 +238,8 @@ impl Learner {
             | Message::Request(_)
             | Message::Accept { .. }
             | Message::Pong { .. }
-            | Message::ReadIndex { .. } => out_of_place,
+            | Message::ReadIndex { .. }
+            | Message::Inform(_) => out_of_place,
         }
     }
 
@@ -544,6 +557,30 @@ impl Learner {
         Ok(Next::Stay)
     }
 
+    /// A transaction that is committed, and with it all before it.
+    fn on_inform<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        proposal: Proposal,
+    ) -> Result<Next, Fatal> {
+        let Proposal { zxid, fid, request, command } = proposal;
+        let last = core.history.last_zxid();
+        // What the leader was elected with may have been committed by it only now.
+        let is_next = match zxid.epoch() == self.epoch {
+            true => zxid.follows(last),
+            false => last < zxid && zxid.epoch() < self.epoch,
+        };
+        if !is_next {
+            return Ok(Next::Look(LeaveReason::Gap));
+        }
+        let index = core.history.append(zxid, command);
+        if fid == core.config.own.message {
+            core.requests.on_proposal(request, index, zxid);
+        }
+        core.commit_to(index);
+        Ok(Next::Stay)
+    }
+
     fn on_commit<S: Storage>(&mut self, core: &mut Core<S>, zxid: Zxid) -> Result<Next, Fatal> {
         if zxid <= core.committed_zxid()? {
             return Ok(Next::Stay);
@@ -650,6 +687,11 @@ impl Learner {
             false => Next::Stay,
         }
     }
+}
+
+/// Whether this node asks for committed entries only. A voter cannot: it is asked for its word before.
+fn wants_commits_only(config: &Config) -> bool {
+    config.commit_only && !config.is_voter()
 }
 
 /// What a learner does not notice when the guard on the leader's side is taken away as well.

@@ -8,6 +8,10 @@
 //! The plan is made at one instant. It fixes the *sync point*, the end of the leader's history then,
 //! proposals and all: up to it entries are streamed, after it they are proposed. So nothing can
 //! fall between, and what happens meanwhile waits in the history.
+//!
+//! For a watcher that wants committed entries only the history ends with what is committed: its sync
+//! point lies there, and it is informed of what comes after. Its plan is made once the leader is
+//! established, and so knows of everything that was ever committed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -108,6 +112,16 @@ impl Peer {
         self.caps.is_some()
     }
 
+    /// Whether it is to have nothing that is not committed.
+    pub(crate) fn is_commit_only(&self) -> bool {
+        self.voter.is_none() && self.caps.unwrap_or(0) & caps::COMMIT_ONLY != 0
+    }
+
+    /// The end of the history as far as it concerns this learner.
+    pub(crate) fn horizon<S: Storage>(&self, core: &Core<S>) -> Index {
+        if self.is_commit_only() { core.commit } else { core.history.last() }
+    }
+
     /// Whether it will learn of a commit without this leader's doing anything more.
     pub(crate) fn has_heard_of_commit(&self, commit: Index) -> bool {
         self.stage != LeaderStage::Live || commit <= self.commit_sent
@@ -135,7 +149,7 @@ impl Peer {
             Head::State(state) => self.state = state,
         }
         self.sent = after;
-        self.sync_point = core.history.last();
+        self.sync_point = self.horizon(core);
         self.stage = LeaderStage::Streaming;
         self.progress_ms = core.now_ms;
         Ok(())
@@ -152,6 +166,7 @@ impl Peer {
         }
         let before = core.history.first()?.prev();
         if let Some(after) = core.history.place(self.ack.logged)? {
+            let after = after.min(self.horizon(core));
             return Ok(Some((SyncPlan::Difference { after }, Head::Nothing)));
         }
         let committed = self.ack.committed.unwrap_or(Zxid::ZERO);
@@ -283,16 +298,27 @@ impl Peer {
             return self.commit_next(core, conn, self.sync_point);
         }
         let mut is_more = false;
-        if self.sent < core.history.last() {
-            for entry in self.next_entries(core, conn, core.history.last())? {
+        let last = self.horizon(core);
+        if self.sent < last {
+            for entry in self.next_entries(core, conn, last)? {
                 self.sent = entry.index;
                 let (fid, request) = origins.get(&entry.index).cloned().unwrap_or_default();
                 let (zxid, command) = (entry.zxid, entry.command);
                 let proposal = Proposal { zxid, fid, request, command };
-                core.send(conn, Message::Proposal(proposal));
+                core.send(
+                    conn,
+                    match self.is_commit_only() {
+                        true => Message::Inform(proposal),
+                        false => Message::Proposal(proposal),
+                    },
+                );
             }
             self.asked_ms.get_or_insert(core.now_ms);
-            is_more = self.sent < core.history.last() && core.conns.contains_key(&conn);
+            is_more = self.sent < last && core.conns.contains_key(&conn);
+        }
+        if self.is_commit_only() {
+            self.commit_sent = self.sent;
+            return Ok(is_more);
         }
         let is_behind = self.commit_next(core, conn, self.sent)?;
         Ok(is_more || is_behind)

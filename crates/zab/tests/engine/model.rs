@@ -41,6 +41,8 @@ impl Model {
             proposals_count_max: 20,
             connection_bytes_max,
             applying_count_max,
+            // Two of three watchers have nothing that is not committed.
+            commit_only: !(seed + id).is_multiple_of(3),
             ..config(id, size)
         });
         let mut world = World::new(seed, configs.collect::<Vec<_>>());

@@ -561,6 +561,8 @@ impl World {
     /// Everything that reaches a disk: contents, order and promises.
     fn watch_write(&mut self, id: u64, write: &Write) {
         let seed = self.seed;
+        let config = &self.nodes[&id].config;
+        let is_informed = config.commit_only && !config.is_voter();
         let storage = self.nodes[&id].storage.clone();
         if let Some(from) = write.replace_from {
             let mut before = match &write.install {
@@ -577,6 +579,9 @@ impl World {
                     entry.zxid
                 );
                 before = entry.zxid;
+                let at = entry.index.0 as usize - 1;
+                let is_committed = self.committed.get(at) == Some(&entry.zxid);
+                assert!(is_committed || !is_informed, "seed {seed}: {id} has {}", entry.zxid);
             }
             // What is committed is never removed, not even for a moment.
             let last = storage.last_index().unwrap();

@@ -493,24 +493,7 @@ fn a_watcher_of_gometa_asks_for_all_and_sorts_it() {
 
 /// A watcher follows a gometa leader of `epoch` up to its EpochAck.
 fn watch_gometa(hand: &mut Hand, epoch: u32) -> (quorate_zab::ConnId, Vec<Message>) {
-    use quorate_zab::{Epoch, LeaderInfo, PeerStatus, Vote};
-    hand.pass(2_000);
-    for from in [1, 2, 3] {
-        let status = if from == 3 { PeerStatus::Leading } else { PeerStatus::Following };
-        let vote = Vote {
-            round: 1,
-            status,
-            epoch: Epoch(epoch),
-            candidate: member(3).election,
-            ..Vote::default()
-        };
-        hand.hear_vote(from, vote);
-    }
-    let conn = hand.connect_to(3);
-    hand.sent(conn);
-    hand.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps: None }));
-    let sent = hand.sent(conn);
-    (conn, sent)
+    hand.watch(epoch, None)
 }
 
 #[test]
