@@ -96,9 +96,13 @@ pub struct Config {
     pub stream_bytes_max: u64,
     /// A watcher takes the state of a gometa leader that keeps no history in place of its own: the
     /// application installs a [`Snapshot`](crate::Snapshot) of [`commands`](crate::Snapshot::commands).
-    /// Otherwise such a leader is left. Voters never take one. One without keys is followed only by
-    /// a watcher that has nothing: [`BareState`](crate::Note::BareState).
+    /// Otherwise such a leader is left. Voters never take one. One without keys is not followed:
+    /// [`BareState`](crate::Note::BareState).
     pub takes_states: bool,
+    /// A watcher that takes states takes one without keys, too. A gometa leader that cannot read its log
+    /// sends the same, and then this node has nothing of it and does not know: only where the leader is
+    /// known to keep no history, and to have none of its keys left.
+    pub takes_bare_states: bool,
     /// A gometa learner is sent so many entries again at most; one that needs more is refused.
     pub replay_count_max: u64,
     /// Most bytes of committed entries in one Ready. One entry always goes.
@@ -148,6 +152,7 @@ impl Config {
             connections_count_max: 150,
             stream_bytes_max: 256 << 20,
             takes_states: false,
+            takes_bare_states: false,
             replay_count_max: 100_000,
             applying_bytes_max: 4 << 20,
             applying_count_max: 10_000,

@@ -428,13 +428,15 @@ impl Learner {
     fn is_state(&self, committed: Zxid) -> bool {
         let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
         let is_known = committed == Zxid::ZERO || self.collected.contains_key(&committed);
-        has_made_up || !is_known
+        // Without any key it is one only where such states are taken.
+        has_made_up
+            || !is_known
+            || (self.collected.is_empty() && Zxid::ZERO < self.stream_committed)
     }
 
     /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
-    fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid) -> Next {
+    fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid, zxid: Zxid) -> Next {
         let collected = std::mem::take(&mut self.collected);
-        let zxid = collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
         if zxid < committed || zxid.epoch() == Epoch(0) {
             core.note(Note::Diverged { zxid });
             return Next::Look(LeaveReason::Diverged);
@@ -450,18 +452,23 @@ impl Learner {
         if self.awaits_snapshot {
             return Ok(Next::Look(LeaveReason::Gap));
         }
-        // A state without keys has nothing that would bear its id.
-        let is_bare = self.takes_states(core) && self.collected.is_empty() && !self.is_native();
         if !self.is_native() {
             // Judged before anything is changed.
             let committed = core.committed_zxid()?;
-            let highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
-            if is_bare && Zxid::ZERO < committed && committed <= self.stream_committed {
-                // A log that cannot be read looks the same, however often it is asked for.
+            let mut highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
+            // A state without keys has nothing that would bear its id. A log that cannot be read looks
+            // the same, however often it is asked for: what came after it would be applied to nothing.
+            let is_bare = self.takes_states(core)
+                && self.collected.is_empty()
+                && Zxid::ZERO < self.stream_committed;
+            if is_bare && committed <= self.stream_committed && !core.config.takes_bare_states {
                 core.note(Note::BareState { committed });
                 return Ok(Next::Look(LeaveReason::Diverged));
             }
-            let has_hole = highest.max(committed) < self.stream_committed && !is_bare;
+            if is_bare {
+                highest = self.stream_committed;
+            }
+            let has_hole = highest.max(committed) < self.stream_committed;
             if has_hole || (self.is_unordered && !self.starts_at_zero) {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
@@ -472,7 +479,7 @@ impl Learner {
                 return Ok(Next::Look(LeaveReason::Diverged));
             }
             if self.takes_states(core) && self.is_state(committed) {
-                match self.take_state(core, committed) {
+                match self.take_state(core, committed, highest) {
                     Next::Stay => {}
                     next => return Ok(next),
                 }
@@ -489,7 +496,7 @@ impl Learner {
         if let Err(why) = self.replace_tail(core)? {
             return Ok(Next::Look(why));
         }
-        let is_short = core.history.last_zxid() < self.stream_committed && !is_bare;
+        let is_short = core.history.last_zxid() < self.stream_committed;
         if is_short && !believes_in_holes() {
             return Ok(Next::Look(LeaveReason::Gap));
         }

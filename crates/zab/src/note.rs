@@ -50,9 +50,10 @@ pub enum Note {
     OddOperation { zxid: Zxid, op: Op },
     /// Two histories hold the same id with different contents. Nothing was changed.
     Diverged { zxid: Zxid },
-    /// A gometa leader that may keep a state and no history sent nothing, and this watcher has what
-    /// is committed up to here. The leader's last key may be deleted, or its log be unreadable.
-    /// Nothing was changed: start the watcher with an empty directory if the leader is right.
+    /// A gometa leader that may keep a state and no history sent nothing, though it has committed
+    /// something, and this watcher has what is committed up to here. The leader's last key may be
+    /// deleted, or its log be unreadable. It is not followed, until it sends a key; if it is right, and
+    /// that cannot be waited for, set [`takes_bare_states`](crate::Config::takes_bare_states).
     BareState { committed: Zxid },
     /// So many notes found no room.
     Missed { count: u64 },

@@ -551,12 +551,12 @@ fn a_state_without_keys_never_takes_the_place_of_the_own_one() {
     let bare = |at| Some(Note::BareState { committed: at });
     for (epoch, key, committed, joins, own, noted) in [
         (1, None, Zxid::ZERO, true, Zxid::ZERO, None), // nothing was ever there
-        (2, None, id(2, 2), true, Zxid::ZERO, None),   // nothing can be lost by it
-        (3, Some("a"), id(2, 3), true, id(2, 3), None), // the only key
+        (2, None, id(2, 2), false, Zxid::ZERO, bare(Zxid::ZERO)), // what follows would be incomplete
+        (3, Some("a"), id(2, 3), true, id(2, 3), None),           // the only key
         (4, None, id(2, 3), false, id(2, 3), bare(id(2, 3))), // where "a" stands there is nothing
         (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // deleted, or not read
         (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // who knows, if it says so again
-        (6, Some("b"), id(6, 1), true, id(6, 1), None), // a new one
+        (6, Some("b"), id(6, 1), true, id(6, 1), None),       // a new one
         (7, None, id(2, 4), false, id(6, 1), Some(Note::Diverged { zxid: id(6, 1) })), // it lost that
     ] {
         hand.notes.clear();
@@ -576,6 +576,39 @@ fn a_state_without_keys_never_takes_the_place_of_the_own_one() {
         assert_eq!(hand.notes.iter().find(is_told), noted.as_ref(), "{row}");
         hand.handle(Event::Closed { conn });
         hand.pass(70_000);
+    }
+}
+
+#[test]
+fn a_state_without_keys_is_taken_by_who_was_told_to() {
+    let watcher = Config { takes_states: true, takes_bare_states: true, ..config(4, 3) };
+    let ids = [id(1, 1), id(1, 2)];
+    for (own, committed, joins, has) in [
+        (&[][..], Zxid::ZERO, true, Zxid::ZERO),
+        (&[], id(1, 2), true, id(1, 2)),
+        (&ids, id(1, 3), true, id(1, 3)),
+        (&ids, id(1, 2), true, id(1, 2)),
+        (&ids, id(1, 1), false, id(1, 2)), // it has lost what was committed
+    ] {
+        let last = own.last().copied().unwrap_or_default();
+        let mut hand = Hand::new(watcher.clone(), &Past::of_epoch(1, own, last));
+        let (conn, _) = watch_gometa(&mut hand, 2);
+        for message in [bare_begin(committed), end(committed), new_leader(2)] {
+            hand.hear(conn, message);
+        }
+        let row = format!("{own:?}, {committed}");
+        assert_eq!(hand.is_serving(), joins, "{row}");
+        let status = hand.zab.status();
+        assert_eq!((status.commit_zxid, status.last_zxid), (has, has), "{row}");
+        let snapshot = hand.storage.snapshot().unwrap();
+        let is_replaced = snapshot.zxid == committed && last < committed;
+        assert_eq!(snapshot.commands(), is_replaced.then(Vec::new), "{row}");
+        if joins {
+            for message in [proposal(id(2, 1)), commit(id(2, 1))] {
+                hand.hear(conn, message);
+            }
+            assert_eq!(hand.committed.last(), Some(&id(2, 1)), "{row}");
+        }
     }
 }
 
