@@ -157,6 +157,7 @@ impl ElectionSite {
         actions: Arc<dyn ActionHandler>,
     ) -> Result<Self, SiteError> {
         lanes.seal(config.vote_key);
+        lanes.open().await?;
         let has_ports = lanes.election_address().is_some() && lanes.message_address().is_some();
         if config.engine.is_voter() && !has_ports {
             return Err(SiteError::NoPorts);
@@ -173,7 +174,8 @@ impl ElectionSite {
         };
         engine.applied = log.applied();
         let connections_max = engine.connections_count_max;
-        let (worker, done) = Worker::start(Arc::clone(&actions), log.hard_state().clone())?;
+        let (worker, done) = Worker::start(Arc::clone(&actions), log.hard_state().clone())
+            .map_err(|error| SiteError::Thread(error.to_string()))?;
         let zab = Zab::new(engine, log, 0)?;
         let written_to = zab.glance().last;
 

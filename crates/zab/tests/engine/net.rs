@@ -86,6 +86,8 @@ pub(crate) struct World {
     links: BTreeMap<u64, Link>,
     next_link: u64,
     pub(crate) cut: BTreeSet<(u64, u64)>,
+    /// Who does nothing: no time passes, and nothing comes on connections, not even their end.
+    pub(crate) stopped: BTreeSet<u64>,
     next_command: u64,
     next_read: u64,
     /// What each id stands for, and which one it follows.
@@ -117,6 +119,7 @@ impl World {
             links: BTreeMap::new(),
             next_link: 1,
             cut: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             next_command: 0,
             next_read: 0,
             contents: BTreeMap::new(),
@@ -393,7 +396,8 @@ impl World {
         for (id, link) in &self.links {
             for end in 0..2 {
                 let is_cut = self.cut.contains(&(link.ends[end], link.ends[1 - end]));
-                let is_heard = link.is_open[1 - end];
+                let is_stopped = self.stopped.contains(&link.ends[1 - end]);
+                let is_heard = link.is_open[1 - end] && !is_stopped;
                 let has_news = is_heard && (!link.queues[end].is_empty() || link.is_ending);
                 if has_news && (!is_cut || link.is_ending) {
                     busy.push((*id, end));
@@ -473,7 +477,8 @@ impl World {
         let until = self.now_ms + ms;
         while self.now_ms < until {
             self.now_ms += 10;
-            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let running = self.nodes.keys().filter(|id| !self.stopped.contains(id));
+            for id in running.copied().collect::<Vec<_>>() {
                 let now_ms = self.now_ms;
                 self.handle(id, Event::Tick { now_ms });
             }
