@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, bug};
 
-use crate::core::{Conn, Core};
+use crate::core::{Conn, Core, past};
 use crate::event::Fatal;
 use crate::note::Note;
 use crate::zab::Next;
@@ -650,12 +650,11 @@ impl Learner {
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let now_ms = core.now_ms;
         let own = self.conn.and_then(|conn| core.conns.get(&conn));
-        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms)
-            && now_ms <= since_ms.saturating_add(core.config.sync_timeout_ms)
-        {
+        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms) {
             // The leader waits, too: that it says nothing is not its fault. But it waits no longer
             // than this; after that it has given this node up, or is gone itself.
-            self.progress_ms = now_ms;
+            let until_ms = since_ms.saturating_add(core.config.sync_timeout_ms);
+            self.progress_ms = self.progress_ms.max(now_ms.min(until_ms));
         }
         if self.stage != FollowerStage::Done {
             let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
@@ -693,6 +692,26 @@ impl Learner {
             true => Next::Look(LeaveReason::Silent),
             false => Next::Stay,
         }
+    }
+}
+
+impl Learner {
+    /// When the time alone next changes something.
+    pub(crate) fn wake_ms<S>(&self, core: &Core<S>) -> u64 {
+        let config = &core.config;
+        if self.stage != FollowerStage::Done {
+            return past(self.progress_ms, config.sync_timeout_ms);
+        }
+        let Some(own) = self.conn.and_then(|conn| core.conns.get(&conn)) else { return u64::MAX };
+        if self.is_native() {
+            return past(own.heard_ms.max(self.progress_ms), config.peer_silence_ms);
+        }
+        let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
+        let shown_ms = own.sent_ms.saturating_add(config.keepalive_ms.saturating_mul(factor));
+        let shown_ms = if own.is_holding() { u64::MAX } else { shown_ms };
+        let asked_ms = self.asked_ms.saturating_add(config.keepalive_ms);
+        let silent_ms = silent_at_ms(core, own, &self.leader, self.is_silent_port_noted);
+        asked_ms.min(shown_ms).min(silent_ms)
     }
 }
 
@@ -735,5 +754,16 @@ pub(crate) fn has_gone_silent<S: Storage>(
             }
             false
         }
+    }
+}
+
+/// When [`has_gone_silent`] next finds something, if nothing comes.
+pub(crate) fn silent_at_ms<S>(core: &Core<S>, of: &Conn, peer: &Member, is_noted: bool) -> u64 {
+    let silence_ms = core.config.peer_silence_ms;
+    let answered_ms = core.answered_ms.get(&peer.election).copied();
+    match answered_ms.filter(|answered_ms| of.opened_ms <= *answered_ms) {
+        Some(answered_ms) => past(of.heard_ms.max(answered_ms), silence_ms),
+        None if is_noted => u64::MAX,
+        None => past(of.opened_ms, silence_ms),
     }
 }

@@ -228,7 +228,10 @@ impl Hand {
     pub(crate) fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 10 {
             self.now_ms += 10;
-            self.handle(Event::Tick { now_ms: self.now_ms });
+            let is_idle = self.now_ms < self.zab.wake_ms() && !self.zab.has_ready();
+            self.zab.handle(Event::Tick { now_ms: self.now_ms }).unwrap();
+            assert!(!is_idle || !self.zab.has_ready(), "it was not to wake before {}", self.now_ms);
+            self.drive();
         }
     }
 

@@ -88,6 +88,9 @@ pub(crate) struct World {
     pub(crate) cut: BTreeSet<(u64, u64)>,
     /// Who does nothing: no time passes, and nothing comes on connections, not even their end.
     pub(crate) stopped: BTreeSet<u64>,
+    /// Nodes are told the time when they want to know, and when something happens.
+    pub(crate) is_lazy: bool,
+    pub(crate) ticks: u64,
     next_command: u64,
     next_read: u64,
     /// What each id stands for, and which one it follows.
@@ -120,6 +123,8 @@ impl World {
             next_link: 1,
             cut: BTreeSet::new(),
             stopped: BTreeSet::new(),
+            is_lazy: false,
+            ticks: 0,
             next_command: 0,
             next_read: 0,
             contents: BTreeMap::new(),
@@ -242,9 +247,15 @@ impl World {
     }
 
     pub(crate) fn handle(&mut self, id: u64, event: Event) {
-        let seed = self.seed;
+        let (seed, now_ms, is_lazy) = (self.seed, self.now_ms, self.is_lazy);
         if let Some(zab) = &mut self.at(id).zab {
+            let is_tick = matches!(event, Event::Tick { .. });
+            if is_lazy && !is_tick {
+                zab.handle(Event::Tick { now_ms }).expect("it goes on");
+            }
+            let is_idle = is_tick && now_ms < zab.wake_ms() && !zab.has_ready();
             zab.handle(event).unwrap_or_else(|error| panic!("seed {seed}: node {id}: {error}"));
+            assert!(!is_idle || !zab.has_ready(), "seed {seed}: node {id} was not to wake yet");
         }
         self.drive(id);
     }
@@ -480,6 +491,11 @@ impl World {
             let running = self.nodes.keys().filter(|id| !self.stopped.contains(id));
             for id in running.copied().collect::<Vec<_>>() {
                 let now_ms = self.now_ms;
+                let wake_ms = self.nodes[&id].zab.as_ref().map_or(0, Zab::wake_ms);
+                if self.is_lazy && now_ms < wake_ms {
+                    continue;
+                }
+                self.ticks += 1;
                 self.handle(id, Event::Tick { now_ms });
             }
             self.deliver_all();

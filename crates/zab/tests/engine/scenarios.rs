@@ -228,6 +228,39 @@ fn a_leader_that_dies_while_the_disk_of_a_follower_stalls_is_replaced_and_nothin
 }
 
 #[test]
+fn nodes_that_are_told_the_time_only_when_they_want_to_know_do_as_well() {
+    let mut world = World::ensemble(3, 1);
+    world.is_lazy = true;
+    let first = world.run_until_led();
+    world.run_ms(300);
+    world.propose(1);
+    world.run_ms(50);
+    world.ticks = 0;
+    world.run_ms(60_000);
+    // Two signs of life a second are all there is to do.
+    assert!(world.ticks < 200, "{} ticks", world.ticks);
+    assert!(world.has_converged(), "{}", world.describe());
+    assert_eq!(world.leaders.len(), 1, "nobody has given up anybody");
+
+    world.crash(first);
+    let began_ms = world.now_ms;
+    let second = world.run_until_led();
+    assert!(world.now_ms - began_ms <= 300, "{} ms", world.now_ms - began_ms);
+    world.start(first);
+    world.run_ms(3_000);
+    // It says nothing any more.
+    world.partition(&[second]);
+    world.stopped.insert(second);
+    world.run_ms(6_000);
+    assert_eq!(world.leader().filter(|leader| *leader != second), Some(first));
+    world.propose(first);
+    world.cut.clear();
+    world.stopped.clear();
+    world.run_ms(12_000);
+    assert!(world.has_converged(), "{}", world.describe());
+}
+
+#[test]
 fn a_leader_has_patience_for_each_of_its_quorums() {
     let mut world = World::new(1, (1..=3).map(|id| config(id, 3)));
     for id in [2, 3] {
