@@ -413,7 +413,7 @@ fn bytes_of(write: &Write) -> u64 {
 /// Whether it makes the log longer.
 fn is_entry(message: &ZabMessage) -> bool {
     match message {
-        ZabMessage::Proposal(_) => true,
+        ZabMessage::Proposal(_) | ZabMessage::Inform(_) => true,
         ZabMessage::LogEntry(entry) => {
             ![Op::STREAM_BEGIN, Op::STREAM_END].contains(&entry.command.op)
         }

@@ -265,6 +265,13 @@ impl Election {
         None
     }
 
+    /// When [`Election::tick`] next has something to do.
+    pub(crate) fn wake_ms(&self) -> u64 {
+        self.ballot.as_ref().map_or(u64::MAX, |ballot| {
+            ballot.finalize_at_ms.map_or(ballot.resend_at_ms, |at| at.min(ballot.resend_at_ms))
+        })
+    }
+
     /// A vote of somebody who looks for a leader, too. Says whether our proposal changed.
     fn on_electing(&mut self, from: &Address, heard: Heard, context: &mut Context<'_>) -> bool {
         let is_passed_over = self.is_passed_over(&heard.choice.candidate, context.now_ms);

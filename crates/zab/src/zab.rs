@@ -266,6 +266,19 @@ impl<S: Storage> Zab<S> {
         }
     }
 
+    /// Before this moment, by the clock of its ticks, a [`Event::Tick`] changes nothing unless something
+    /// else happens first. A driver may sleep until then, if it says how late it is, by a tick, before
+    /// it reports what woke it.
+    pub fn wake_ms(&self) -> u64 {
+        let core = &self.core;
+        match &self.role {
+            _ if self.fatal.is_some() => u64::MAX,
+            RoleState::Looking(looking) => looking.wake_ms(core),
+            RoleState::Following(learner) | RoleState::Observing(learner) => learner.wake_ms(core),
+            RoleState::Leading(leading) => leading.wake_ms(core),
+        }
+    }
+
     fn on_accepted(&mut self, conn: ConnId) {
         let core = &mut self.core;
         let is_full = core.config.connections_count_max <= core.conns.len();
