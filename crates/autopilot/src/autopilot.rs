@@ -31,7 +31,7 @@ use crate::server::{NodeStatus, Server, ServerHealth, ServerId, ServerStats};
 use crate::signal::{Either, Request, Signal, both, either, lock};
 use crate::state::{Inputs, State};
 use crate::strict::{Reason, Refusal, Strictness};
-use crate::time::Span;
+use crate::time::{Span, Time};
 
 use hand::{Hand, why_changed, why_removed};
 pub use options::{DEFAULT_RECONCILE_INTERVAL, DEFAULT_UPDATE_INTERVAL, Options};
@@ -99,6 +99,8 @@ struct Shared {
     rounds: AtomicU64,
     strictness: Mutex<Arc<Strictness>>,
     state: Mutex<Arc<State>>,
+    /// Whom leadership failed to go over to in this run, and when.
+    failed_transfers: Mutex<BTreeMap<ServerId, Time>>,
     prune_request: Request,
     execution: Mutex<Execution>,
 }
@@ -131,6 +133,7 @@ impl Autopilot {
             options,
             rounds: AtomicU64::new(0),
             state: Mutex::default(),
+            failed_transfers: Mutex::default(),
             prune_request: Request::default(),
             execution: Mutex::new(Execution { done: Signal::already(), ..Execution::default() }),
         }))
@@ -346,6 +349,7 @@ struct Finish {
 impl Drop for Finish {
     fn drop(&mut self) {
         *lock(&self.shared.state) = Arc::default();
+        lock(&self.shared.failed_transfers).clear();
         let mut execution = lock(&self.shared.execution);
         // Unless the next one has been started already.
         if execution.done.is(&self.done) {
@@ -364,6 +368,10 @@ impl Shared {
 
     fn strictness(&self) -> Arc<Strictness> {
         lock(&self.strictness).clone()
+    }
+
+    fn remember_failed_transfer(&self, id: &ServerId) {
+        lock(&self.failed_transfers).insert(id.clone(), self.time.now());
     }
 
     fn stats_deadline(&self) -> Span {
@@ -461,6 +469,7 @@ impl Shared {
             is_leader,
             receiving_snapshot: self.raft.receiving_snapshot(),
             lacking: self.raft.lacking(),
+            failed_transfers: lock(&self.failed_transfers).clone(),
         })
     }
 

@@ -83,7 +83,9 @@ pub fn plan(
         UpgradeStatus::LeaderTransfer => {
             Draft { leader: upgrade.new_leader(&view), ..Draft::default() }
         }
-        UpgradeStatus::Promoting => Draft { promotions: upgrade.promotions(), ..Draft::default() },
+        UpgradeStatus::Promoting => {
+            Draft { promotions: upgrade.promotions(&view), ..Draft::default() }
+        }
         UpgradeStatus::Disabled
         | UpgradeStatus::Idle
         | UpgradeStatus::AwaitNewVoters
@@ -273,7 +275,8 @@ impl Promoter for PolicyPromoter {
         }
     }
 
-    /// While votes go over from old servers to new ones, none of the new ones is removed.
+    /// While votes go over from old servers to new ones, none of the new ones is removed. Not where nothing can
+    /// go over before one of them is: a dead one with a vote may be all that keeps the old ones from losing theirs.
     fn filter_failed_server_removals(
         &self,
         now: Time,
@@ -282,8 +285,11 @@ impl Promoter for PolicyPromoter {
         mut failed: FailedServers,
     ) -> FailedServers {
         let Some(plan) = self.plan(now, config, state) else { return FailedServers::default() };
-        let is_going_over =
-            matches!(plan.status, UpgradeStatus::Demoting | UpgradeStatus::LeaderTransfer);
+        let is_going_over = match plan.status {
+            UpgradeStatus::Demoting => !plan.demotions.is_empty(),
+            UpgradeStatus::LeaderTransfer => plan.leader.is_some(),
+            _ => false,
+        };
         if is_going_over {
             let may_go = |id: &ServerId| !plan.target_servers.contains(id);
             failed.stale_voters.retain(may_go);

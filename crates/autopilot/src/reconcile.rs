@@ -66,18 +66,27 @@ pub fn plan_reconcile(
     let failed = demotions.iter().find(|id| (is_odd || is_joint) && !state.is_healthy(id));
     let successor = promotions.first().filter(|_| is_joint);
     let refusal = failed.and_then(|failed| plan.keeps(failed, successor));
-    let first_failed = failed.filter(|_| refusal.is_none());
+    let mut first_failed = failed.filter(|_| refusal.is_none()).cloned();
+    if is_joint && first_failed.is_some() {
+        // Each other replacement has a round of its own: whoever is to go may be back by then.
+        let others = demotions.iter().filter(|id| Some(*id) != failed && !state.is_healthy(id));
+        promotions.truncate(promotions.len().saturating_sub(others.count()).max(1));
+    }
     let are_spare = strictness.newcomers_are_spare && !bug!("a-newcomer-is-needed-at-once");
     if are_spare && !changes.accepts_needed_newcomers {
-        promotions = plan.spare(promotions, first_failed);
+        if is_joint && first_failed.is_none() {
+            first_failed = plan.dead_at_the_floor(&promotions);
+        }
+        promotions = plan.spare(promotions, first_failed.as_ref());
     }
     if promotions.is_empty() && plan.waits_for_replacements() {
         return Ok(plan.round);
     }
-    match (failed, refusal) {
-        (Some(failed), Some(why)) => plan.refuse(Wanted::Demotion, failed, why),
-        (Some(failed), None) => plan.take_vote(failed),
-        (None, _) => {}
+    if let Some((failed, why)) = failed.zip(refusal) {
+        plan.refuse(Wanted::Demotion, failed, why);
+    }
+    if let Some(failed) = &first_failed {
+        plan.take_vote(failed);
     }
     plan.promote(&promotions);
     if !promotions.is_empty() {
@@ -205,16 +214,33 @@ impl Plan<'_> {
     /// Whether nothing but the floor keeps a dead voter, and would no more with so many promotions.
     fn makes_room_for_a_removal(&self, count: usize, first: Option<&ServerId>) -> bool {
         let (state, config) = (self.state, self.config);
-        let is_due = |id: &ServerId| {
-            let server = state.servers.get(id).map(|server| &server.server);
-            server.is_some_and(|server| is_due(self.now, state, self.strictness, server))
-                && !config.held.contains(id)
-        };
         let after = state.voters.len() - usize::from(first.is_some()) + count;
         let is_at_floor = state.voters.len() as u64 <= config.min_quorum;
         let is_above_then = config.min_quorum < after as u64;
         let mut others = state.voters.iter().filter(|id| Some(*id) != first);
-        config.cleanup_dead_servers && is_at_floor && is_above_then && others.any(is_due)
+        config.cleanup_dead_servers
+            && is_at_floor
+            && is_above_then
+            && others.any(|id| self.is_due(id))
+    }
+
+    /// Whether a voter is to be removed as soon as the floor lets it go.
+    fn is_due(&self, id: &ServerId) -> bool {
+        let server = self.state.servers.get(id).map(|server| &server.server);
+        server.is_some_and(|server| is_due(self.now, self.state, self.strictness, server))
+            && !self.config.held.contains(id)
+    }
+
+    /// A dead voter that nothing but the floor keeps: the first of `promotions` comes in its place, in one
+    /// change. If it came before the dead one went, it would be needed, and might be dead by then itself.
+    fn dead_at_the_floor(&self, promotions: &[ServerId]) -> Option<ServerId> {
+        let is_lone = self.state.voters.len() == 1;
+        if is_lone || !self.makes_room_for_a_removal(promotions.len(), None) {
+            return None;
+        }
+        let leader = self.state.leader.as_ref();
+        let mut due = self.state.voters.iter().filter(|id| self.is_due(id) && Some(*id) != leader);
+        due.find(|id| self.keeps(id, promotions.first()).is_none()).cloned()
     }
 
     fn last_index(&self, id: &ServerId) -> Index {
@@ -310,7 +336,8 @@ impl Plan<'_> {
         let mut fit = self.state.voters.iter().filter(is_fit);
         // One that is held is refused, and that is said.
         let is_free = |id: &&ServerId| !self.config.held.contains(*id);
-        fit.clone().find(is_free).or_else(|| fit.next()).cloned()
+        let free = fit.clone().filter(is_free);
+        free.min_by_key(|id| self.state.failed_transfer(id)).or_else(|| fit.next()).cloned()
     }
 
     fn address(&self, id: &ServerId) -> String {

@@ -79,6 +79,11 @@ const FIELDS: [(&str, Kind); 14] = [
 
 /// Members that are removed sooner after they died may only have been restarted.
 const DEAD_MIN: Span = Span::from_secs(300);
+/// Who is stable sooner was hardly looked at, and who is so only then waits longer than anybody means it to.
+const STABLE_MIN: Span = Span::from_secs(1);
+const STABLE_MAX: Span = Span::from_secs(3600);
+/// Who is healthy for longer without a word from the leader may be long dead.
+const CONTACT_MAX: Span = Span::from_secs(60);
 /// The longest name of a tag.
 const TEXT_BYTES_MAX: usize = 255;
 /// Members that can be held at one time.
@@ -143,6 +148,25 @@ impl Settings {
         Ok((name, value))
     }
 
+    /// Changes of several settings, each as [`Settings::change_of`] takes it.
+    ///
+    /// # Errors
+    ///
+    /// The same, and a setting that is named twice.
+    pub fn changes_of<'t>(
+        texts: impl Iterator<Item = &'t str>,
+    ) -> Result<Map<String, Value>, ConfigError> {
+        let mut changes = Map::new();
+        for text in texts {
+            let (name, value) = Settings::change_of(text)?;
+            if changes.contains_key(&name) {
+                return Err(ConfigError::new(&name, "is named twice"));
+            }
+            changes.insert(name, value);
+        }
+        Ok(changes)
+    }
+
     /// All settings, as an object; [`Settings::from_json`] reads it.
     pub fn to_json(&self) -> Map<String, Value> {
         let value = |name| match name {
@@ -188,6 +212,33 @@ impl Settings {
             warnings.push(why.to_owned());
         }
         let (target, floor) = (self.policy.target_voters, self.config.min_quorum);
+        if target == 1 {
+            warnings.push("target_voters: with 1, that one may not fail".to_owned());
+        } else if target.is_multiple_of(2) && 0 < target {
+            warnings.push(format!(
+                "target_voters: with {target} no more may fail than with {}",
+                target - 1
+            ));
+        }
+        let stable = self.config.server_stabilization_time;
+        if stable < STABLE_MIN {
+            warnings.push(format!(
+                "server_stabilization_time: {stable} is less than {STABLE_MIN}: a member that comes and goes \
+                 gets a vote, and one that is only restarted may lose it"
+            ));
+        } else if STABLE_MAX < stable {
+            warnings.push(format!(
+                "server_stabilization_time: {stable} is more than {STABLE_MAX}: for so long nobody is promoted, \
+                 and no failed voter replaced"
+            ));
+        }
+        let contact = self.config.last_contact_threshold;
+        if CONTACT_MAX < contact {
+            warnings.push(format!(
+                "last_contact_threshold: {contact} is more than {CONTACT_MAX}: for so long a member that is \
+                 gone counts as healthy"
+            ));
+        }
         if self.config.cleanup_dead_servers && 0 < target && target < floor {
             warnings.push(format!(
                 "target_voters: {target} are less than min_quorum, {floor}: no dead voter is ever removed"
@@ -400,7 +451,17 @@ mod tests {
             ("{\"dead_server_threshold\":\"0s\"}", &["dead_server_threshold: 0s"]),
             ("{\"min_quorum\":2}", &[]),
             ("{\"paused\":true}", &["paused: nobody"]),
-            ("{\"target_voters\":1}", &[]),
+            ("{\"target_voters\":1}", &["target_voters: with 1,"]),
+            ("{\"target_voters\":2}", &["target_voters: with 2 no more may fail than with 1"]),
+            ("{\"target_voters\":3}", &[]),
+            ("{\"target_voters\":4}", &["target_voters: with 4 no more may fail than with 3"]),
+            ("{\"server_stabilization_time\":\"0s\"}", &["server_stabilization_time: 0s is less"]),
+            ("{\"server_stabilization_time\":\"1s\",\"last_contact_threshold\":\"1m\"}", &[]),
+            (
+                "{\"server_stabilization_time\":\"61m\"}",
+                &["server_stabilization_time: 1h1m0s is more"],
+            ),
+            ("{\"last_contact_threshold\":\"61s\"}", &["last_contact_threshold: 1m1s is more"]),
             (
                 "{\"target_voters\":3,\"min_quorum\":5,\"cleanup_dead_servers\":true}",
                 &["target_voters: 3 are less"],
@@ -461,6 +522,11 @@ mod tests {
         ] {
             assert_eq!(Settings::change_of(text).unwrap_err().field, field, "{text}");
         }
+        let twice =
+            Settings::changes_of(["min-quorum=3", "paused=true", "min_quorum=4"].into_iter());
+        assert_eq!(twice.unwrap_err().to_string(), "min_quorum: is named twice");
+        let once = Settings::changes_of(["min-quorum=3", "paused=true"].into_iter()).unwrap();
+        assert_eq!(once.len(), 2);
         let many: Vec<String> = (1..=129).map(|id| format!("\"{id:x}\"")).collect();
         let many = format!("{{\"held_servers\":[{}]}}", many.join(","));
         assert_eq!(Settings::from_json(many.as_bytes()).unwrap_err().field, "held_servers");

@@ -20,6 +20,9 @@ use crate::server::{Ext, NodeStatus, RaftState, ServerHealth, ServerId, ServerSt
 use crate::strict::{History, Reason, Strictness};
 use crate::time::{Span, Time};
 
+/// Whoever did not come to lead is passed over for so long, while there is another: that is six rounds.
+const TRANSFER_AGAIN_AFTER: Span = Span::from_secs(60);
+
 /// All that a state is computed from.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
@@ -49,6 +52,8 @@ pub struct Inputs {
     pub receiving_snapshot: BTreeSet<ServerId>,
     /// Who lacks too much of the log to be given a vote.
     pub lacking: BTreeMap<ServerId, Lack>,
+    /// Who was to lead and did not come to, and when that was tried last.
+    pub failed_transfers: BTreeMap<ServerId, Time>,
 }
 
 /// A cluster at one moment.
@@ -73,6 +78,8 @@ pub struct State {
     pub(crate) configuration_index: Index,
     pub(crate) receiving_snapshot: BTreeSet<ServerId>,
     pub(crate) lacking: BTreeMap<ServerId, Lack>,
+    /// Those of late: another is to lead meanwhile, if there is one.
+    pub(crate) failed_transfers: BTreeMap<ServerId, Time>,
     pub(crate) histories: BTreeMap<ServerId, History>,
     /// The rules that it was made by; nothing for one that was put together by hand.
     pub(crate) strictness: Option<Strictness>,
@@ -101,6 +108,7 @@ impl State {
             configuration_index: inputs.configuration.index,
             receiving_snapshot: inputs.receiving_snapshot.clone(),
             lacking: inputs.lacking.clone(),
+            failed_transfers: inputs.failed_transfers.clone(),
             strictness: Some(strictness.clone()),
             ..State::default()
         };
@@ -110,6 +118,7 @@ impl State {
             state.histories.insert(member.id.clone(), history);
             state.servers.insert(member.id.clone(), server);
         }
+        state.failed_transfers.retain(|_, at| inputs.now.since(*at) < TRANSFER_AGAIN_AFTER);
         state.count();
         let flapping = |id: &ServerId| {
             Some((id.clone(), strictness.flapping(inputs.now, &inputs.config, &state, id)?))
@@ -172,6 +181,20 @@ impl State {
     pub(crate) fn not_ready(&self, id: &ServerId) -> Option<Reason> {
         let Lack { has, least } = *self.lacking.get(id)?;
         Some(Reason::NotReady { has, least })
+    }
+
+    /// For how long a server could not be given a vote for that. One that comes and goes had its time before.
+    pub(crate) fn kept_back_for(&self, id: &ServerId, now: Time) -> Option<Span> {
+        if self.damped.contains_key(id) {
+            return Some(Span(i64::MAX));
+        }
+        let since = self.histories.get(id)?.lacking_since?;
+        self.not_ready(id).map(|_| now.since(since))
+    }
+
+    /// When leadership did not come to go over to it, if that was not long ago. Whoever has none comes first.
+    pub(crate) fn failed_transfer(&self, id: &ServerId) -> Option<Time> {
+        self.failed_transfers.get(id).copied()
     }
 
     /// Whether a server is there and healthy.
@@ -262,6 +285,8 @@ fn build(
     if fetched.is_some() {
         history.stats_at = Some(inputs.now);
     }
+    history.lacking_since =
+        inputs.lacking.contains_key(id).then(|| history.lacking_since.unwrap_or(inputs.now));
     history.saw_status(inputs.now, &built.server.node_status, strictness);
 
     let contact = strictness.contact(built.stats.last_contact, history.stats_at, inputs.now);

@@ -185,6 +185,8 @@ pub(crate) struct History {
     pub(crate) was_known: bool,
     pub(crate) not_alive_since: Option<Time>,
     pub(crate) stats_at: Option<Time>,
+    /// Since when it has lacked too much of the log for a vote.
+    pub(crate) lacking_since: Option<Time>,
     /// When its health changed, the last ones.
     pub(crate) flips: Vec<Time>,
 }
@@ -204,6 +206,7 @@ impl History {
             not_alive_since: self.not_alive_since.map(later),
             // Stats grow old whether anybody looks at them or not.
             stats_at: self.stats_at,
+            lacking_since: self.lacking_since.map(later),
             flips: self.flips.iter().copied().map(later).collect(),
         }
     }

@@ -154,7 +154,11 @@ impl World<'_> {
     fn add_member(&mut self) -> NodeId {
         let id = NodeId(self.nodes.len() as u64 + 1);
         let voters = (1..=self.plan.members as u64).map(NodeId).collect();
-        self.nodes.push(Node::new(id, voters, &self.plan, &mut self.chance));
+        let mut node = Node::new(id, voters, &self.plan, &mut self.chance);
+        if !self.faults_are_on {
+            node.slowness = 1; // as fast as all that were healed
+        }
+        self.nodes.push(node);
         self.probed.push((false, false));
         self.trace(id, "is added");
         self.checks.count("members added");

@@ -36,7 +36,11 @@ impl Hand<'_> {
             }
             Action::RemoveServer { id } => raft.remove_server(id, guard, timeout),
             Action::TransferLeadership { id, address } => {
-                shared.in_time(raft.leadership_transfer_to_server(id, address)).await?;
+                let transfer = raft.leadership_transfer_to_server(id, address);
+                if let Err(error) = shared.in_time(transfer).await {
+                    shared.remember_failed_transfer(id);
+                    return Err(error);
+                }
                 shared.note(Note::Done(action.clone()));
                 return Ok(());
             }

@@ -56,6 +56,7 @@ pub fn read_inputs(json: &[u8]) -> Result<Inputs, InputError> {
         is_leader: whole.at("IsLeader").boolean()?,
         receiving_snapshot: Default::default(),
         lacking: Default::default(),
+        failed_transfers: Default::default(),
     })
 }
 

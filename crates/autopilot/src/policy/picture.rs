@@ -175,7 +175,13 @@ fn reason(view: &View<'_>, upgrade: &Upgrade<'_>, draft: &Draft, id: &ServerId) 
         };
     }
     if server.has_voting_rights() {
-        return "votes".to_owned();
+        let voters = view.eligible_voters().count();
+        return match view.settings.voters_max() {
+            Some(most) if most < voters && !upgrade.status.is_going_over() => {
+                format!("votes: {voters} do, {most} are to; demote or remove others by hand")
+            }
+            _ => "votes".to_owned(),
+        };
     }
     if view.replicas.contains(&id) {
         return "read-replica".to_owned();

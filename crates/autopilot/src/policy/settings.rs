@@ -109,6 +109,12 @@ impl PolicyConfig {
         !self.redundancy_zone_tag.is_empty()
     }
 
+    /// How many are to vote, if that is limited.
+    pub(super) fn voters_max(&self) -> Option<usize> {
+        let target = usize::try_from(self.target_voters).unwrap_or(usize::MAX);
+        Some(target).filter(|target| 0 < *target && !self.has_zones())
+    }
+
     pub(super) fn zone<'s>(&self, server: &'s Server) -> Option<&'s str> {
         if self.has_zones() { server.tag(&self.redundancy_zone_tag) } else { None }
     }

@@ -87,6 +87,8 @@ pub(super) struct Upgrade<'a> {
     new_candidates: Vec<&'a ServerId>,
     /// How many new voters it takes.
     pub(super) baseline: usize,
+    /// How many eligible voters there ought to be, as far as is known.
+    size: usize,
     /// How many there are or could be.
     pub(super) ready: usize,
     /// The first zone that would be worse off with its new servers.
@@ -114,8 +116,9 @@ impl<'a> Versions<'a> {
             // Taken for the leader's: else it would be demoted after the next election.
             of.insert(id, parsed(id).or_else(|| of_leader.clone())?);
         }
-        let counts = |id: &ServerId| view.is_alive(id) || view.server(id).has_voting_rights();
-        let counted = of.iter().filter(|(id, _)| counts(id)).map(|(_, version)| version);
+        // A read replica takes nothing over, whatever it runs.
+        let counts = |id: &&&ServerId| view.is_alive(id) || view.server(id).has_voting_rights();
+        let counted = view.eligible.iter().filter(counts).filter_map(|id| of.get(*id));
         let target = counted.max_by(|a, b| a.cmp_precedence(b))?.clone();
         Some(Versions { of, target })
     }
@@ -143,6 +146,7 @@ impl<'a> Upgrade<'a> {
             new_voters: Vec::new(),
             new_candidates: Vec::new(),
             baseline: 0,
+            size: 0,
             ready: 0,
             weaker_zone: None,
         };
@@ -166,8 +170,12 @@ impl<'a> Upgrade<'a> {
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 
         let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
-        let settled = memory.settled.saturating_sub(upgrade.held_old_voters.len());
-        upgrade.baseline = upgrade.old_voters.len().max(settled).max(floor);
+        // More may vote than are wanted: those that take over are no more than that.
+        let most = view.settings.voters_max().unwrap_or(usize::MAX);
+        let settled = memory.settled.min(most);
+        upgrade.size = settled.max(floor);
+        let settled = settled.saturating_sub(upgrade.held_old_voters.len());
+        upgrade.baseline = upgrade.old_voters.len().max(settled).min(most).max(floor);
         upgrade.ready = upgrade.new_voters.len();
         upgrade.weaker_zone = weaker_zone(view, versions);
         let is_redundant = upgrade.weaker_zone.is_none();
@@ -222,25 +230,59 @@ impl<'a> Upgrade<'a> {
         view.best_leader(&self.new_voters).cloned()
     }
 
-    /// All that can be; with zones the first of each zone that has no new voter.
-    pub(super) fn promotions(&self) -> Vec<ServerId> {
-        self.new_candidates.iter().map(|id| (*id).clone()).collect()
+    /// All that can be; with zones the first of each zone that has no new voter, and with a number of voters no
+    /// more than it takes.
+    pub(super) fn promotions(&self, view: &View<'_>) -> Vec<ServerId> {
+        let missing = self.baseline.saturating_sub(self.new_voters.len());
+        let most = view.settings.voters_max().map_or(usize::MAX, |_| missing);
+        self.new_candidates.iter().take(most).map(|id| (*id).clone()).collect()
     }
 
     /// Who takes part in the usual policy.
     pub(super) fn active(&self, view: &View<'a>) -> Vec<&'a ServerId> {
         let Some(versions) = &self.versions else { return view.eligible.clone() };
+        let returning = self.returning(view, versions);
         let takes_part = |id: &&'a ServerId| match self.status {
-            UpgradeStatus::AwaitNewVoters => {
-                let is_withheld = versions.is_target(id) && !view.server(id).has_voting_rights();
-                !is_withheld || self.needs_relief(view, versions)
+            UpgradeStatus::AwaitNewVoters if view.server(id).has_voting_rights() => true,
+            UpgradeStatus::AwaitNewVoters if versions.is_target(id) => {
+                self.needs_relief(view, versions)
             }
+            UpgradeStatus::AwaitNewVoters => !versions.is_lower(id) || returning.contains(id),
             UpgradeStatus::AwaitNewServers | UpgradeStatus::AwaitServerRemoval => {
                 !versions.is_lower(id)
             }
-            _ => true,
+            UpgradeStatus::Promoting | UpgradeStatus::Demoting | UpgradeStatus::LeaderTransfer => {
+                !versions.is_lower(id) || view.server(id).has_voting_rights()
+            }
+            UpgradeStatus::Disabled | UpgradeStatus::Idle => true,
         };
         view.eligible.iter().copied().filter(takes_part).collect()
+    }
+
+    /// Old servers without a vote that may get one: nobody while there are as many voters as there ought to be and
+    /// one of them can be spared, for whoever lost its vote to a newer one may be stopped at any time. A voter that
+    /// is unhealthy and has not failed is none that was lost. Without zones no more of them than it takes.
+    fn returning(&self, view: &View<'a>, versions: &Versions<'_>) -> Vec<&'a ServerId> {
+        let is_old =
+            |id: &&'a ServerId| versions.is_lower(id) && !view.server(id).has_voting_rights();
+        let old = view.eligible.iter().copied().filter(is_old);
+        match self.missing_voters(view) {
+            0 => Vec::new(),
+            _ if view.settings.has_zones() => old.collect(),
+            missing => old.filter(|id| view.is_candidate(id)).take(missing).collect(),
+        }
+    }
+
+    /// How many more voters it takes until there are as many as there ought to be, and one can be spared. A single
+    /// voter that is to be one lacks nothing.
+    fn missing_voters(&self, view: &View<'_>) -> usize {
+        let voters = view.eligible_voters().count();
+        let sound = view.eligible_voters().filter(|id| !view.is_failed_voter(id)).count();
+        let is_enough = |more: &usize| {
+            let can_spare_one = 0 < tolerance(voters + more, sound + more);
+            self.size <= voters + more && (can_spare_one || voters + more == 1)
+        };
+        (0..).find(is_enough).unwrap_or(0)
     }
 
     /// Whether a cluster that waits for more new servers is too weak to wait, and has none of the old

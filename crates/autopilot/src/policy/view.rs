@@ -78,6 +78,13 @@ impl<'a> View<'a> {
         self.server(id).state == RaftState::NonVoter && self.is_stable(id) && !is_kept_back
     }
 
+    /// Whether it was kept from a vote for so long that its zone is better off with another's.
+    pub(super) fn is_kept_back_for_long(&self, id: &ServerId) -> bool {
+        self.state
+            .kept_back_for(id, self.now)
+            .is_some_and(|span| self.config.server_stabilization_time <= span)
+    }
+
     /// Whether its vote is as good as lost. A voter that is unhealthy and not failed keeps its place: a
     /// hiccup of one update must not move votes. So does one that is held.
     pub(super) fn is_failed_voter(&self, id: &ServerId) -> bool {
@@ -105,8 +112,10 @@ impl<'a> View<'a> {
         self.best_leader(&healthy)
     }
 
-    /// The first that is not held. If all are, the first: it gets no leadership, and it is said why.
+    /// The first that is not held, and that leadership has not failed to go over to of late if there is such a
+    /// one. If all are held, the first: it gets no leadership, and it is said why.
     pub(super) fn best_leader(&self, of: &[&'a ServerId]) -> Option<&'a ServerId> {
-        of.iter().find(|id| !self.is_held(id)).or(of.first()).copied()
+        let free = of.iter().filter(|id| !self.is_held(id));
+        free.min_by_key(|id| self.state.failed_transfer(id)).or(of.first()).copied()
     }
 }

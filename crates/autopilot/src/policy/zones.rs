@@ -48,8 +48,10 @@ pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     let missing = missing_voters(view, &zones);
     let kept_max = (down_count + recovering_count).max(missing);
     let surplus = extra.split_off(extra.len().min(kept_max));
-    // A zone that recovers has its voter soon, and is not replaced for that long.
-    let wanted = down_count.max(missing.saturating_sub(recovering_count));
+    // For the votes that are lost, and for no others: a zone that has never had one moves none. One that recovers
+    // has its voter soon, and is not replaced for that long.
+    let lost: usize = zones.values().map(Zone::lost_count).sum();
+    let wanted = down_count.min(extra.len() + lost).max(missing.saturating_sub(recovering_count));
     while extra.len() < wanted {
         let Some(spare) = take_spare(&mut zones) else { break };
         promoted.insert(spare.clone());
@@ -90,15 +92,9 @@ fn missing_voters(view: &View<'_>, zones: &BTreeMap<&str, Zone<'_>>) -> usize {
 fn without_zones(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     let node_types = active.iter().map(|id| ((*id).clone(), NodeType::Voter)).collect();
     let candidates = active.iter().filter(|id| view.is_candidate(id)).map(|id| (*id).clone());
-    let target = match view.settings.target_voters {
-        0 => {
-            return Assignment {
-                promotions: candidates.collect(),
-                node_types,
-                ..Assignment::default()
-            };
-        }
-        target => usize::try_from(target).unwrap_or(usize::MAX),
+    let Some(target) = view.settings.voters_max() else {
+        let promotions = candidates.collect();
+        return Assignment { promotions, node_types, ..Assignment::default() };
     };
     let voter_count = view.eligible_voters().count();
     let is_leader = |id: &&ServerId| view.state.leader.as_ref() == Some(*id);
@@ -133,8 +129,8 @@ struct Zone<'a> {
 impl<'a> Zone<'a> {
     fn add(&mut self, view: &View<'a>, id: &'a ServerId) {
         self.members.push(id);
-        let is_kept_back = view.is_held(id) || view.state.kept_back(id).is_some();
-        self.has_hope |= view.is_healthy(id) && !is_kept_back;
+        self.has_hope |=
+            view.is_healthy(id) && !view.is_held(id) && !view.is_kept_back_for_long(id);
         if view.is_failed_voter(id) {
             self.failed.push(id);
         } else if view.server(id).has_voting_rights() {
@@ -160,6 +156,15 @@ impl<'a> Zone<'a> {
     /// Somebody of it is well and only has to prove it.
     fn is_recovering(&self) -> bool {
         self.primary.is_none() && self.has_hope
+    }
+
+    /// Votes that nobody of it takes over, now or soon.
+    fn lost_count(&self) -> usize {
+        let is_replaced = self.kept.is_empty() && self.primary.is_some();
+        match self.is_recovering() {
+            true => 0,
+            false => self.failed.len().saturating_sub(usize::from(is_replaced)),
+        }
     }
 
     /// Voters beside the first.

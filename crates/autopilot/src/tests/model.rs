@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) is_well: bool,
     /// Whether it has enough of the log to vote.
     pub(super) is_ready: bool,
+    /// Whether it comes to lead when it is asked to.
+    pub(super) may_lead: bool,
     pub(super) version: String,
     pub(super) meta: BTreeMap<String, String>,
     pub(super) node_type: NodeType,
@@ -35,6 +37,7 @@ impl Peer {
             status: NodeStatus::Alive,
             is_well: true,
             is_ready: true,
+            may_lead: true,
             version: String::new(),
             meta: BTreeMap::new(),
             node_type: NodeType::Untyped,
@@ -54,6 +57,7 @@ pub(super) struct Model {
     pub(super) can_replace: bool,
     pub(super) peers: BTreeMap<ServerId, Peer>,
     pub(super) leader: Option<ServerId>,
+    pub(super) failed_transfers: BTreeMap<ServerId, Time>,
     pub(super) state: State,
     pub(super) index: u64,
 }
@@ -68,6 +72,7 @@ impl Model {
             can_replace: false,
             peers: BTreeMap::new(),
             leader: None,
+            failed_transfers: BTreeMap::new(),
             state: State::default(),
             index: 1,
         }
@@ -163,6 +168,7 @@ impl Model {
             leader: self.leader.clone(),
             is_leader: self.leader.is_some(),
             lacking: lacking.map(|(id, _)| (id.clone(), lack)).collect(),
+            failed_transfers: self.failed_transfers.clone(),
             ..Inputs::default()
         }
     }
@@ -235,7 +241,10 @@ impl Model {
                 self.peer(promoted.as_str()).suffrage = Some(Suffrage::Voter);
             }
             Action::RemoveServer { id } => self.peer(id.as_str()).suffrage = None,
-            Action::TransferLeadership { id, .. } => self.lead(Some(id.clone())),
+            Action::TransferLeadership { id, .. } => match self.peers[id].may_lead {
+                true => self.lead(Some(id.clone())),
+                false => _ = self.failed_transfers.insert(id.clone(), self.now),
+            },
             Action::RemoveFailedServer(server) => _ = self.peers.remove(&server.id),
         }
     }
@@ -244,6 +253,7 @@ impl Model {
     pub(super) fn lead(&mut self, leader: Option<ServerId>) {
         if leader != self.leader {
             self.leader = leader;
+            self.failed_transfers.clear();
             // A run is told from the one before it by the time it began.
             self.now = self.now.plus(Span(1));
             self.state = State::default();

@@ -1,5 +1,7 @@
 //! Each strict rule, with the situation it prevents.
 
+use std::sync::Arc;
+
 use super::model::{Model, Peer, text};
 use super::site::Site;
 use crate::*;
@@ -343,6 +345,60 @@ fn a_newcomer_makes_room_for_a_removal_only_when_that_is_due() {
     model.config.held.clear();
     assert_eq!(text(&model.round().unwrap().actions), "add-voter n3");
     assert_eq!(text(model.plan_prune().actions()), "remove-failed V2");
+}
+
+#[test]
+fn who_makes_room_for_a_removal_comes_in_the_place_of_the_dead() {
+    // Were it added first, four would vote, of which it takes three: should it die meanwhile, only two are left.
+    for (letters, floor, want) in [
+        ("LVFn", 3, "replace F2 by n3"),
+        ("LVFnn", 3, "replace F2 by n3, add-voter n4"),
+        ("LVVFFn", 5, "replace F3 by n5"),
+        ("LVFFnn", 5, "replace F2 by n4, add-voter n5"),
+        // The floor does not keep it, or keeps it all the same: nobody takes its vote.
+        ("LVFn", 2, ""),
+        ("LVFn", 4, ""),
+        ("LVVFn", 3, "add-voter n4"),
+        ("LVVn", 3, "add-voter n3"),
+        ("LFn", 2, "replace F1 by n2"),
+    ] {
+        let mut model = Model { can_replace: true, ..Model::of(letters) };
+        model.config.min_quorum = floor;
+        model.strictness = only(|rules| {
+            rules.newcomers_are_spare = true;
+            rules.replaces_jointly = true;
+            rules.quorum_stays = true;
+        });
+        let planned = |model: &Model| text(&model.plan(&model.changes()).unwrap().actions);
+        assert_eq!(planned(&model), want, "{letters}, floor {floor}");
+        if want.starts_with("replace") {
+            model.can_replace = false;
+            assert!(
+                planned(&model).starts_with("add-voter"),
+                "{letters}, where Raft does not offer it"
+            );
+            model.can_replace = true;
+            model
+                .config
+                .held
+                .extend(model.peers.keys().filter(|id| id.0.starts_with('F')).cloned());
+            assert!(!planned(&model).contains("replace"), "{letters}, if they are held");
+        }
+    }
+    // Whoever leads is not replaced, even if the application believes that it is gone.
+    let mut model = Model { can_replace: true, ..Model::of("LVVn") };
+    model.config.min_quorum = 3;
+    model.peer("L0").status = NodeStatus::Failed;
+    model.update();
+    model.strictness = Strictness {
+        dead_server_threshold: Span::ZERO,
+        join_grace: Span::ZERO,
+        ..Strictness::server()
+    };
+    model.state.servers.get_mut("n3").unwrap().health.healthy = true;
+    let round =
+        model.plan(&RaftChanges { promotions: vec!["n3".into()], ..RaftChanges::default() });
+    assert!(!text(&round.unwrap().actions).contains("replace"));
 }
 
 #[test]
@@ -720,4 +776,30 @@ fn who_comes_and_goes_must_be_stable_for_longer() {
     assert_eq!(promoted(&mut model), "");
     model.strictness = Strictness::parity();
     assert_eq!(promoted(&mut model), "add-voter n3", "without the rule");
+}
+
+#[test]
+fn leadership_goes_to_another_after_it_failed_to_go_to_the_first() {
+    let site = Site::new("LVV");
+    site.with(|facts| {
+        let leader = facts.known.get_mut("L0").unwrap();
+        leader.meta = Some([("read_replica".to_owned(), "true".to_owned())].into());
+        for id in ["V1", "V2"] {
+            facts.failing.insert(format!("transfer {id}@{id}:2380"));
+        }
+    });
+    let options = Options::default().with_promoter(Arc::new(PolicyPromoter::new()));
+    let autopilot = site.autopilot(options.with_strictness(Strictness::server()));
+    site.bench.wait(autopilot.start(Signal::new()));
+    // Each a round later than the one before it; with all of them tried, the one that was so longest ago.
+    for want in ["V1", "V2", "V1", "V2"] {
+        site.bench.pass(Span::from_secs(10));
+        assert_eq!(site.changed(), format!("transfer {want}@{want}:2380"));
+    }
+    // What failed under an earlier leadership says nothing.
+    let done = autopilot.stop();
+    site.bench.wait(done.wait());
+    site.bench.wait(autopilot.start(Signal::new()));
+    site.bench.pass(Span::from_secs(10));
+    assert_eq!(site.changed(), "transfer V1@V1:2380");
 }

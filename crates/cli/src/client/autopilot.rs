@@ -7,7 +7,7 @@ use quorate_proto::quoratepb::{
     AutopilotGetConfigRequest, AutopilotHealthRequest, AutopilotHoldRequest,
     AutopilotSetConfigRequest, AutopilotStateRequest,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::With;
 use super::error::CliError;
@@ -107,8 +107,7 @@ impl LiveCommand {
             }
             LiveCommand::SetConfig(With { args, flags }) => {
                 let (target, output) = (flags.target()?, flags.output()?);
-                let changes: Result<Map<String, Value>, _> =
-                    args.changes.iter().map(|change| Settings::change_of(change)).collect();
+                let changes = Settings::changes_of(args.changes.iter().map(String::as_str));
                 let changes = changes.map_err(|error| CliError::Arguments(error.to_string()))?;
                 let request = AutopilotSetConfigRequest {
                     json: Value::Object(changes).to_string(),

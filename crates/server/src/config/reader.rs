@@ -224,7 +224,7 @@ impl Reader<'_> {
         let flag = "autopilot-config";
         let settings = Settings::default();
         let parts = self.sources.value(flag).split(',').filter(|part| !part.trim().is_empty());
-        let changes: Result<_, _> = parts.map(|part| Settings::change_of(part.trim())).collect();
+        let changes = Settings::changes_of(parts.map(str::trim));
         match changes.and_then(|changes| settings.with(&changes)) {
             Ok(settings) => settings,
             Err(error) => {

@@ -327,6 +327,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "min-quorum=0,cleanup-dead-servers=true",
         "min_quorum: cleanup_dead_servers is on",
     ),
+    ("autopilot-config", "min-quorum=3, min_quorum=4", "min_quorum: is named twice"),
     ("autopilot-config", "max-quorum=3", "max_quorum: is no setting of autopilot; there are"),
     ("autopilot-update-interval", "2", "\"2\" is not a duration of 10ms or more, such as 2s"),
     ("autopilot-reconcile-interval", "0s", "\"0s\" is not a duration of 10ms or more"),

@@ -291,9 +291,14 @@ impl World<'_> {
         let enough = |voters: &[NodeId]| {
             voters.is_empty() || voters.len() / 2 < voters.iter().filter(fine).count()
         };
-        // Autopilot may make a learner a voter in the moment in which it dies, before it can know that.
+        // Autopilot may make a learner a voter in the moment in which it dies, before it can know that, and
+        // before those are voters that were to come with it.
         let mut soon = conf.voters.clone();
-        soon.extend(conf.learners.iter().filter(|_| self.plan.autopilot));
+        let may_vote = |id: &&NodeId| {
+            self.plan.autopilot
+                && (!self.nodes[self.place(**id)].is_gone || self.may_be_promoted(**id))
+        };
+        soon.extend(conf.learners.iter().filter(|id| !fine(id) && may_vote(id)));
         enough(&conf.voters)
             && enough(&soon)
             && enough(&conf.voters_outgoing)

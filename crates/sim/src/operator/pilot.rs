@@ -11,8 +11,8 @@ use quorate_autopilot::adapter::{
     CoreChange, CoreMembership, Stalls, admits, node_id, server_id, stats_of_leader, stats_of_peer,
 };
 use quorate_autopilot::{
-    Action, Inputs, Lack, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Server, Settings,
-    Span, State, Time, plan_prune, plan_reconcile,
+    Action, Inputs, Lack, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Round, Server,
+    Settings, Span, State, Time, plan_prune, plan_reconcile,
 };
 use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
@@ -82,8 +82,14 @@ impl World<'_> {
         self.stop_unlisted(&view.membership);
         if self.operator.is_changing {
             let settled = 5 * SECOND + 10 * self.plan.election_us();
-            let is_over = self.operator.pilot.asked_on < view.membership.index
-                || (self.operator.changed_at + settled <= self.now && self.is_decided());
+            let has_come = self.operator.pilot.asked_on < view.membership.index;
+            let is_late = self.operator.changed_at + settled <= self.now;
+            let is_over = match self.operator.changed_term == view.term {
+                true => has_come || is_late && self.is_decided(),
+                // What was asked for in an earlier term is none in this one; and another leader may give the
+                // same membership another index.
+                false => self.is_decided(),
+            };
             if !is_over {
                 return;
             }
@@ -143,7 +149,8 @@ impl World<'_> {
         let (now, state) = (view.inputs.now, &pilot.decided_by);
         let wanted = pilot.promoter.calculate_promotions_and_demotions(now, &config, state);
         let round = plan_reconcile(now, &config, state, &wanted, &strictness, true);
-        pilot.actions = round.map(|round| round.actions.into()).unwrap_or_default();
+        let Round { actions, mut refusals } = round.unwrap_or_default();
+        pilot.actions = actions.into();
         self.check_promotions(leader);
         let pilot = &mut self.operator.pilot;
         if pilot.actions.is_empty() {
@@ -159,7 +166,21 @@ impl World<'_> {
                 &strictness,
             );
             pilot.actions = prune.actions().cloned().collect();
+            refusals.extend(prune.refusals);
         }
+        for refusal in refusals {
+            self.trace(leader, &format!("autopilot: {refusal}"));
+        }
+    }
+
+    /// Whether a learner may get a vote although it is lost, since its leader cannot know that yet: it is well
+    /// by the last state, or its promotion is decided.
+    pub(crate) fn may_be_promoted(&self, id: NodeId) -> bool {
+        let pilot = &self.operator.pilot;
+        let name = server_id(id);
+        let is_well = pilot.state.servers.get(&name).is_none_or(|server| server.health.healthy);
+        let is_its = |action: &Action| action.servers().contains(&&name);
+        is_well || pilot.actions.iter().any(is_its)
     }
 
     /// Whether every member runs for all that is known, and votes if it is to. One that was added and

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use quorate_autopilot::adapter::{node_id, server_id};
-use quorate_autopilot::{Action, NodeStatus, State, quorum};
+use quorate_autopilot::{Action, State, quorum};
 use quorate_types::NodeId;
 
-use super::{CHANGES_A_FAULT, CHANGES_AT_FIRST, Pilot, READY_PERCENT, STABLE, View, settings};
+use super::{
+    CHANGES_A_FAULT, CHANGES_AT_FIRST, Pilot, READY_PERCENT, STABLE, View, settings, version,
+};
 use crate::world::World;
 
 impl Pilot {
@@ -103,7 +105,7 @@ impl World<'_> {
             let of_before = after.all.intersection(&before.all).copied().collect();
             let is_needed = quorum(before.all.len()) < quorum(after.all.len())
                 && Votes::new(of_before, state).healthy < quorum(after.all.len());
-            if before.can_lose_one() || is_needed && !self.may_be_needed(&before, &after) {
+            if before.can_lose_one() || is_needed && !self.may_be_needed(&before) {
                 faults.push(format!(
                     "{}: {after} are healthy then, and {before} were",
                     promoted.join(", ")
@@ -115,19 +117,11 @@ impl World<'_> {
         }
     }
 
-    /// While votes go over to newer members, where a single voter is joined, and where that makes room for the
-    /// removal of a dead one.
-    fn may_be_needed(&self, before: &Votes, after: &Votes) -> bool {
-        let (settings, state) = (settings(&self.plan), &self.operator.pilot.decided_by);
-        let is_dead = |id: &NodeId| {
-            let server = state.servers.get(&server_id(*id));
-            server.is_some_and(|server| server.server.node_status == NodeStatus::Failed)
-        };
-        let floor = settings.config.min_quorum;
-        let makes_room = before.all.len() as u64 <= floor && floor < after.all.len() as u64;
-        !settings.policy.disable_upgrade_migration
-            || before.all.len() == 1
-            || makes_room && before.all.iter().any(is_dead)
+    /// While votes go over to newer members, and where a single voter is joined.
+    fn may_be_needed(&self, before: &Votes) -> bool {
+        let migrates = !settings(&self.plan).policy.disable_upgrade_migration;
+        let is_old = |id: &NodeId| version(&self.plan, *id) == version(&self.plan, NodeId(1));
+        before.all.len() == 1 || migrates && before.all.iter().any(is_old)
     }
 
     /// A vote that is taken never costs the quorum, by what its leader knew when it decided so.
