@@ -47,9 +47,6 @@ fn autopilot_heals_what_can_be_healed_and_costs_no_quorum() {
         "autopilot promotions",
         "autopilot replacements",
         "autopilot removals",
-        "autopilot rounds abandoned",
-        "learners held back by a new leader",
-        "members removed by hand",
         "tended",
     ] {
         assert!(total.notable.contains_key(what), "no {what}: {:?}", total.notable);
