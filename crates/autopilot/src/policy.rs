@@ -21,6 +21,7 @@ use crate::signal::lock;
 use crate::state::State;
 use crate::strict::{Reason, Wanted};
 use crate::time::Time;
+use quorate_types::bug;
 
 pub use settings::PolicyConfig;
 use upgrade::Upgrade;
@@ -176,7 +177,7 @@ impl Draft {
             let (voters, healthy) = self.voters_after(state);
             let is_enough = floor <= voters && quorum(voters) <= healthy;
             let is_tolerant = quorum(voters) < healthy || !had_tolerance || !self.keeps_tolerance;
-            if is_enough && is_tolerant {
+            if is_enough && is_tolerant || bug!("the-quorum-goes-with-a-vote") {
                 return;
             }
             self.kept.extend(self.demotions.pop());

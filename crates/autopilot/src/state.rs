@@ -143,7 +143,8 @@ impl State {
         let is_young = self
             .first_state_time
             .is_some_and(|first| now.since(first) <= config.server_stabilization_time);
-        let is_seen = self.strictness.as_ref().is_some_and(|rules| rules.stability_is_seen);
+        let is_seen = self.strictness.as_ref().is_some_and(|rules| rules.stability_is_seen)
+            && !bug!("a-new-leader-takes-all-for-stable");
         let is_at_once = is_young && (!is_seen || self.is_at_risk());
         match is_at_once || bug!("a-learner-votes-before-it-is-stable") {
             true => Span::ZERO,
@@ -179,6 +180,9 @@ impl State {
 
     /// Whether it lacks too much of the log.
     pub(crate) fn not_ready(&self, id: &ServerId) -> Option<Reason> {
+        if bug!("a-learner-votes-with-half-a-log") {
+            return None;
+        }
         let Lack { has, least } = *self.lacking.get(id)?;
         Some(Reason::NotReady { has, least })
     }

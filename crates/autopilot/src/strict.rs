@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use quorate_types::Index;
+use quorate_types::{Index, bug};
 
 use crate::config::Config;
 use crate::configuration::quorum;
@@ -286,7 +286,8 @@ impl Electorate {
             (voters + 1, healthy + usize::from(*is_healthy))
         });
         let needed = quorum(voters);
-        (healthy < needed).then_some(Reason::Quorum { healthy, needed })
+        let is_lost = healthy < needed && !bug!("the-quorum-goes-with-a-vote");
+        is_lost.then_some(Reason::Quorum { healthy, needed })
     }
 }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Cluster, ClusterError, Ports};
+use crate::cluster::{Cluster, ClusterError, Ports, Program};
 use crate::compare::{CompareError, Plan, Row};
 
 /// Watchers share a stream, as those of one client do.
@@ -24,7 +24,7 @@ const WATCHERS_PER_STREAM: u32 = 100;
 /// After a kill, the others are asked again so soon; nobody answers for most of the time.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 /// One try of a put while nobody leads, and the longest that leadership may take to come back.
-const TRY_MAX: Duration = Duration::from_millis(500);
+const TRY_MAX: Duration = Duration::from_millis(100);
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// Between two kills: the member that came back has caught up, and timers have run.
 const CALM: Duration = Duration::from_secs(3);
@@ -112,21 +112,13 @@ pub async fn run(
     figures: &mut Vec<Figures>,
 ) -> Result<(), MarksError> {
     let mut ports = Ports::from(plan.first_port);
-    *figures = plan
-        .programs
-        .iter()
-        .map(|program| Figures { program: program.name, ..Figures::default() })
-        .collect();
+    *figures = unmeasured(plan);
     for (program, figures) in plan.programs.iter().zip(&mut *figures) {
         let mut cluster =
             Cluster::start(program, plan.node_count, &mut ports, &plan.folder).await?;
         watch(marks, &mut cluster, figures).await?;
         say(program.name, "watchers", figures.watch_cpu_us_per_event, "us of CPU an event");
-        for number in 0..marks.failover_count {
-            let seconds = failover(&mut cluster, program.name).await?;
-            say(program.name, &format!("failover {}", number + 1), Some(seconds), "s");
-            figures.failover_seconds.push(seconds);
-        }
+        fail_over(marks.failover_count, &mut cluster, figures).await?;
     }
     for (program, figures) in plan.programs.iter().zip(&mut *figures) {
         let mut cluster =
@@ -146,6 +138,45 @@ pub async fn run(
             cluster.settled().await?;
         }
         figures.restart_seconds = median(&mut restarts);
+    }
+    Ok(())
+}
+
+/// Measures failovers alone, so many of each program.
+///
+/// # Errors
+///
+/// As of [`run`].
+pub async fn failovers(
+    plan: &Plan,
+    count: usize,
+    figures: &mut Vec<Figures>,
+) -> Result<(), MarksError> {
+    let mut ports = Ports::from(plan.first_port);
+    *figures = unmeasured(plan);
+    for (program, figures) in plan.programs.iter().zip(figures) {
+        let mut cluster =
+            Cluster::start(program, plan.node_count, &mut ports, &plan.folder).await?;
+        fail_over(count, &mut cluster, figures).await?;
+    }
+    Ok(())
+}
+
+fn unmeasured(plan: &Plan) -> Vec<Figures> {
+    let figures = |program: &Program| Figures { program: program.name, ..Figures::default() };
+    plan.programs.iter().map(figures).collect()
+}
+
+async fn fail_over(
+    count: usize,
+    cluster: &mut Cluster,
+    figures: &mut Figures,
+) -> Result<(), MarksError> {
+    let program = figures.program;
+    for number in 0..count {
+        let seconds = failover(cluster, program).await?;
+        say(program, &format!("failover {}", number + 1), Some(seconds), "s");
+        figures.failover_seconds.push(seconds);
     }
     Ok(())
 }
@@ -361,6 +392,27 @@ pub fn table(plan: &Plan, rows: &[Row], figures: &[Figures]) -> String {
     table.to_string()
 }
 
+/// How soon there were writes again after a leader was killed, as a table.
+pub fn failover_table(figures: &[Figures]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_FULL_CONDENSED);
+    table.set_header(["leader killed", "times", "median s", "slowest s"]);
+    for figures in figures {
+        let seconds = &figures.failover_seconds;
+        let told = |value: Option<f64>| value.map_or(String::new(), number);
+        table.add_row([
+            figures.program.to_owned(),
+            seconds.len().to_string(),
+            told(median(&mut seconds.clone())),
+            told(seconds.iter().copied().max_by(f64::total_cmp)),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
 fn number(value: f64) -> String {
     if value < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") }
 }
@@ -441,7 +493,6 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::cluster::Program;
     use crate::compare::Cell;
 
     #[test]
@@ -485,6 +536,25 @@ mod tests {
         ] {
             assert_eq!(find(mark), want, "{mark}");
         }
+    }
+
+    #[test]
+    fn failovers_are_told_by_program() {
+        let figures = [("ours", vec![3.0, 1.0, 2.0]), ("theirs", vec![])].map(
+            |(program, failover_seconds)| Figures {
+                program,
+                failover_seconds,
+                ..Figures::default()
+            },
+        );
+        let want = "\
++---------------+-------+----------+-----------+
+| leader killed | times | median s | slowest s |
++==============================================+
+| ours          |     3 |    2.000 |     3.000 |
+| theirs        |     0 |          |           |
++---------------+-------+----------+-----------+";
+        assert_eq!(failover_table(&figures), want);
     }
 
     #[test]

@@ -149,6 +149,15 @@ fn vote(draw: &mut Draw<'_>) -> Vote {
     }
 }
 
+fn proposal(draw: &mut Draw<'_>) -> Proposal {
+    Proposal {
+        zxid: zxid(draw),
+        fid: member(draw.number()).message,
+        request: draw.number(),
+        command: command(draw),
+    }
+}
+
 fn message(draw: &mut Draw<'_>) -> Message {
     let caps = match draw.byte() % 4 {
         0 => None,
@@ -181,12 +190,8 @@ fn message(draw: &mut Draw<'_>) -> Message {
         6 => Message::NewLeader { epoch: epoch(draw) },
         7 => Message::NewLeaderAck,
         8 => Message::Request(Request { id: draw.number(), command: command(draw) }),
-        9 | 10 => Message::Proposal(Proposal {
-            zxid: zxid(draw),
-            fid: member(draw.number()).message,
-            request: draw.number(),
-            command: command(draw),
-        }),
+        9 => Message::Proposal(proposal(draw)),
+        10 => Message::Inform(proposal(draw)),
         11 => Message::Accept { zxid: zxid(draw), fid: member(draw.number()).message },
         12 => Message::Commit { zxid: zxid(draw) },
         13 => Message::Abort {

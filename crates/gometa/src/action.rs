@@ -2,14 +2,16 @@
 //!
 //! The application keeps four things for the protocol: the epoch it has promised to and to whom, the
 //! epoch whose leader's history its log is, the log, and the machine's state with the id of the last
-//! transaction in it. Every call that stores something returns once that is durable; an error, or a
+//! transaction in it. One that keeps its state alone has no more of a log than what the state does not
+//! cover yet, and a little that it does. Every call that stores something returns once that is durable; an error, or a
 //! panic, ends the node's part in the ensemble until it is opened again.
 //!
 //! One thread makes all calls that store something, one after the other. Calls that read may come
 //! at the same time, from another.
 
 use bytes::Bytes;
-use quorate_zab::{Address, Command, Entry, Epoch, Zxid};
+use quorate_types::Index;
+use quorate_zab::{Address, Command, Entry, Epoch, Snapshot, Zxid};
 
 /// Why a call of an [`ActionHandler`] failed: the application's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +121,64 @@ pub trait ActionHandler: Send + Sync + 'static {
     ///
     /// Any error ends the node.
     fn commit(&self, entries: &[Entry]) -> Result<(), ActionError>;
+
+    /// Whether the log is kept whole, which is the default and what gometa does in an ensemble. A node
+    /// that says no is told what it may [forget](ActionHandler::forget), and must be able to say its
+    /// [state](ActionHandler::state): gometa's "embedded" form, a leader of one with watchers.
+    fn keeps_history(&self) -> bool {
+        true
+    }
+
+    /// Where the log begins: place and id of the last transaction that it no longer has, since the
+    /// state covers it. At or before the last committed one; 0 and 0, the default, for a whole log.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read ends the node.
+    fn log_start(&self) -> Result<(Index, Zxid), ActionError> {
+        Ok((Index(0), Zxid::ZERO))
+    }
+
+    /// The log is asked for nothing up to `last` any more, at the place `index`, all of which is
+    /// committed. If it is removed, the log's start and the removal become durable together. Only for
+    /// an application that does not keep its history.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the node.
+    fn forget(&self, index: Index, last: Zxid) -> Result<(), ActionError> {
+        let _ = (index, last);
+        Ok(())
+    }
+
+    /// The machine's state as of one moment, as the transactions that make it out of nothing
+    /// ([`Snapshot::of_commands`]), with place and id of the last transaction in it: for a watcher
+    /// that needs what is forgotten. Nothing, the default, where the history is kept. It is made by the
+    /// node's loop, which stands still meanwhile; to a node of ours it must fit into one frame.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read ends the node.
+    fn state(&self) -> Result<Option<Snapshot>, ActionError> {
+        Ok(None)
+    }
+
+    /// Whether a leader's state may take the place of this application's: see
+    /// [`ActionHandler::install`]. Without, no leader that keeps its state alone can be watched.
+    fn takes_states(&self) -> bool {
+        false
+    }
+
+    /// Puts `state` ([`Snapshot::commands`]) in the place of machine and log, whatever was there, in
+    /// one step; the log begins after it. Durable on return. What is deleted has no trace in it.
+    ///
+    /// # Errors
+    ///
+    /// What is not durable for certain ends the node.
+    fn install(&self, state: &Snapshot) -> Result<(), ActionError> {
+        let _ = state;
+        Err(ActionError::from("this application takes no states"))
+    }
 
     /// Puts a transaction in the log and, if `commit`, applies it: for filling a log from
     /// elsewhere, before the node runs. The node itself logs and commits in two steps.

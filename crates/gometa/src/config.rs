@@ -83,6 +83,11 @@ impl SiteConfig {
         Self::with(Config::new(own, numbered))
     }
 
+    /// A leader of one, for watchers: gometa's "embedded" form.
+    pub fn embedded(own: Peer) -> Self {
+        Self::voter(own, &[own])
+    }
+
     /// A watcher that asks the members' election ports who leads. `own.message` is only its name
     /// and must differ from everybody else's; nobody connects to it.
     pub fn watcher(own: Peer, members: &[Peer]) -> Self {

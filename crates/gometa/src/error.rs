@@ -19,6 +19,9 @@ pub enum SiteError {
     /// The thread for the application's calls could not be started.
     #[error("no thread for the application's calls: {0}")]
     Thread(String),
+    /// A port could not be used.
+    #[error("a port could not be used: {0}")]
+    Port(String),
     /// A call of the application failed: what it stores is not certain any more.
     #[error("the application's storage failed: {0}")]
     Action(#[from] ActionError),
@@ -41,7 +44,7 @@ impl From<StartError> for SiteError {
 
 impl From<io::Error> for SiteError {
     fn from(error: io::Error) -> Self {
-        SiteError::Thread(error.to_string())
+        SiteError::Port(error.to_string())
     }
 }
 

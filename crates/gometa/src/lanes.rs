@@ -73,6 +73,15 @@ impl Lanes {
         self.seal = key.map(Seal::new);
     }
 
+    /// Waits until votes can be sent: a port that was only just bound takes none, and the first vote
+    /// would be lost.
+    pub(crate) async fn open(&self) -> io::Result<()> {
+        match &self.election {
+            Some(socket) => socket.writable().await,
+            None => Ok(()),
+        }
+    }
+
     /// Where datagrams come in.
     pub fn election_address(&self) -> Option<SocketAddr> {
         self.election.as_ref().and_then(|socket| socket.local_addr().ok())
@@ -169,6 +178,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn the_first_vote_is_not_lost() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut lanes = Lanes::bind_election(any).await.unwrap();
+        let other = Lanes::bind_election(any).await.unwrap();
+        let to = lanes.election_address().unwrap().to_string();
+        other.open().await.unwrap();
+        other.send(&to, &Vote { round: 7, ..Vote::default() });
+        let came = tokio::time::timeout(Duration::from_secs(60), lanes.next()).await.unwrap();
+        let Arrival::Vote { vote, .. } = came else { panic!("nobody connects") };
+        assert_eq!(vote.round, 7);
+    }
+
+    #[tokio::test]
     async fn who_does_not_know_the_key_is_not_heard() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let mut lanes = Lanes::bind_election(any).await.unwrap();
@@ -178,7 +200,7 @@ mod tests {
         // Datagrams from one port to one other come in order here.
         for (round, key) in [(1, None), (2, Some([2; 32])), (3, Some([1; 32]))] {
             other.seal(key);
-            other.election.as_ref().unwrap().writable().await.unwrap();
+            other.open().await.unwrap();
             other.send(&to, &Vote { round, ..Vote::default() });
         }
         let came = tokio::time::timeout(Duration::from_secs(60), lanes.next()).await.unwrap();

@@ -76,7 +76,8 @@
 //! | authenticating, connecting, flushing a closed connection | [`SiteConfig`], in milliseconds |
 //!
 //! The log itself is kept whole, as gometa keeps its own, and so is the table of what it holds: one
-//! line for each epoch.
+//! line for each epoch. An application that [keeps its state alone](ActionHandler::keeps_history) is told
+//! what it may forget; a state that a watcher is sent is in memory until it is sent.
 //!
 //! ```text
 //! action   what the application implements     site     one node and its loop
@@ -116,8 +117,9 @@ pub use memory::MemoryActions;
 pub use pipe::{Pipe, PipeError, Stream, Wrap, WrapFuture};
 pub use request::{NoRequests, RequestHandle, RequestMgr, RequestQueue};
 pub use server::{
-    Signals, run_follower_server, run_leader_server, run_leader_server_with_custom_handler,
-    run_server, run_watcher_server, run_watcher_server_with_auth, run_watcher_server_with_election,
+    Signals, run_embedded_server, run_follower_server, run_leader_server,
+    run_leader_server_with_custom_handler, run_server, run_watcher_server,
+    run_watcher_server_with_auth, run_watcher_server_with_election,
     run_watcher_server_with_request,
 };
 pub use site::{ElectionSite, SiteHandle, SiteStatus};

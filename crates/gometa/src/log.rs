@@ -3,6 +3,9 @@
 //! Ids of one epoch follow each other without a gap, so a log is a few *runs*, each known by its
 //! first place and id; a place is found without reading anything. The entries at the end are kept,
 //! so that what is sent and applied soon after it was written is not read again.
+//!
+//! Of an application that keeps its state alone, a log begins after what is applied and no longer
+//! among the entries kept here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,9 +29,13 @@ struct Run {
 pub(crate) struct Log {
     actions: Arc<dyn ActionHandler>,
     hard_state: HardState,
-    /// Ascending in both; the first begins at 1.
+    /// The place before the first entry, and the id there.
+    before: (Index, Zxid),
+    /// Ascending in both.
     runs: Vec<Run>,
     last: Index,
+    /// What is applied, where the application keeps its state alone; 0 elsewhere.
+    covered: Index,
     /// The end of the log, dense.
     cache: VecDeque<Entry>,
     cache_bytes: u64,
@@ -49,12 +56,22 @@ impl Log {
             current_epoch: actions.current_epoch()?,
             committed: actions.last_committed_txid()?,
         };
-        let logged = actions.last_logged_txid()?;
+        // One that has nothing in it ends where it begins.
+        let before = actions.log_start()?;
+        let logged = actions.last_logged_txid()?.max(before.1);
+        if hard_state.committed < before.1 {
+            return Err(ActionError(format!(
+                "the log begins after {}, but only {} is applied",
+                before.1, hard_state.committed
+            )));
+        }
         let mut log = Log {
             actions,
             hard_state,
+            before,
             runs: Vec::new(),
-            last: Index(0),
+            last: before.0,
+            covered: Index(0),
             cache: VecDeque::new(),
             cache_bytes: 0,
             cache_bytes_max,
@@ -90,7 +107,7 @@ impl Log {
     pub(crate) fn applied(&self) -> Index {
         let committed = self.hard_state.committed;
         let run = self.runs.partition_point(|run| run.zxid <= committed);
-        let Some(run) = run.checked_sub(1).map(|at| self.runs[at]) else { return Index(0) };
+        let Some(run) = run.checked_sub(1).map(|at| self.runs[at]) else { return self.before.0 };
         let end = self.runs.iter().find(|other| run.first < other.first);
         let last = end.map_or(self.last, |next| next.first.prev());
         last.min(run.first + (committed.0 - run.zxid.0))
@@ -104,8 +121,35 @@ impl Log {
         self.zxid_at(self.last)
     }
 
+    /// Everything up to `index` is applied. Names the end of what the application may forget, if there
+    /// is more of it now.
+    pub(crate) fn applied_to(&mut self, index: Index) -> Option<(Index, Zxid)> {
+        if self.actions.keeps_history() {
+            return None;
+        }
+        self.covered = self.covered.max(index).min(self.last);
+        let kept = self.cache.front().map_or(self.last, |entry| entry.index.prev());
+        let last = self.covered.min(kept);
+        if last <= self.before.0 {
+            return None;
+        }
+        self.before = (last, self.zxid_at(last));
+        while 1 < self.runs.len() && self.runs[1].first <= last.next() {
+            self.runs.remove(0);
+        }
+        Some(self.before)
+    }
+
     /// A write is durable.
     pub(crate) fn written(&mut self, write: Write) {
+        if let Some(state) = write.install {
+            self.before = (state.index, state.zxid);
+            self.last = state.index;
+            self.covered = state.index;
+            self.runs.clear();
+            self.cache.clear();
+            self.cache_bytes = 0;
+        }
         if let Some(from) = write.replace_from {
             self.truncate(from.prev());
             for entry in write.entries {
@@ -119,7 +163,7 @@ impl Log {
     }
 
     fn push(&mut self, entry: Entry) {
-        let follows = self.last != Index(0) && self.last_zxid().0 + 1 == entry.zxid.0;
+        let follows = !self.runs.is_empty() && self.last_zxid().0 + 1 == entry.zxid.0;
         if !follows {
             self.runs.push(Run { first: entry.index, zxid: entry.zxid });
         }
@@ -143,12 +187,12 @@ impl Log {
         self.last = self.last.min(last);
     }
 
-    /// The id at a place from 0 to the last.
+    /// The id at a place from the one before the first to the last.
     fn zxid_at(&self, index: Index) -> Zxid {
         let run = self.runs.partition_point(|run| run.first <= index);
         match run.checked_sub(1).map(|at| self.runs[at]) {
-            Some(run) => Zxid(run.zxid.0 + (index - run.first)),
-            None => Zxid::ZERO,
+            Some(run) if self.before.0 < index => Zxid(run.zxid.0 + (index - run.first)),
+            _ => self.before.1,
         }
     }
 }
@@ -159,7 +203,7 @@ impl Storage for Log {
     }
 
     fn first_index(&self) -> Result<Index, StorageError> {
-        Ok(Index(1))
+        Ok(self.before.0.next())
     }
 
     fn last_index(&self) -> Result<Index, StorageError> {
@@ -167,14 +211,18 @@ impl Storage for Log {
     }
 
     fn zxid(&self, index: Index) -> Result<Zxid, StorageError> {
-        match index <= self.last {
-            true => Ok(self.zxid_at(index)),
-            false => Err(StorageError::Unavailable),
+        match index {
+            _ if index < self.before.0 => Err(StorageError::Compacted),
+            _ if self.last < index => Err(StorageError::Unavailable),
+            _ => Ok(self.zxid_at(index)),
         }
     }
 
     fn entries(&self, lo: Index, hi: Index, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
-        if lo < Index(1) || hi <= lo || self.last.next() < hi {
+        if lo <= self.before.0 {
+            return Err(StorageError::Compacted);
+        }
+        if hi <= lo || self.last.next() < hi {
             return Err(StorageError::Unavailable);
         }
         if let Some(first) = self.cache.front().map(|entry| entry.index)
@@ -199,9 +247,19 @@ impl Storage for Log {
         Ok(limited(entries.into_iter(), bytes_max))
     }
 
-    /// Never asked for: the log is kept whole, as gometa keeps its own.
+    /// The application's state. Without one the log is kept whole, as gometa keeps its own, and nobody
+    /// needs a state.
     fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        Ok(Snapshot::default())
+        let state = self.actions.state();
+        let state = state.map_err(|error| StorageError::Other(error.to_string()))?;
+        let Some(state) = state else { return Ok(Snapshot::default()) };
+        let is_known = self.before.0 <= state.index && state.index <= self.last;
+        if !is_known || self.zxid_at(state.index) != state.zxid {
+            let (index, zxid) = (state.index, state.zxid);
+            let what = format!("the state is said to be that after {zxid}, at place {index}");
+            return Err(StorageError::Other(what));
+        }
+        Ok(state)
     }
 }
 

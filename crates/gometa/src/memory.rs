@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use quorate_zab::{Address, Command, Entry, Epoch, Op, Zxid};
+use quorate_types::Index;
+use quorate_zab::{Address, Command, Entry, Epoch, Op, Snapshot, Zxid};
 
 use crate::{ActionError, ActionHandler};
 
@@ -17,12 +18,16 @@ pub struct MemoryActions {
 
 #[derive(Debug, Default)]
 struct Kept {
+    /// Whether the log may go up to what is applied.
+    is_state_alone: bool,
+    /// The place before the log, and the id there.
+    start: (Index, Zxid),
     accepted: (Epoch, Option<Address>),
     current: Epoch,
     log: BTreeMap<Zxid, Command>,
-    committed: Zxid,
+    committed: (Index, Zxid),
     map: BTreeMap<String, Bytes>,
-    /// The ids of what was applied, in that order.
+    /// The ids of what was applied, in that order, since a state was installed.
     applied: Vec<Zxid>,
 }
 
@@ -30,6 +35,12 @@ impl MemoryActions {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that keeps its state alone: of the log only what the node still needs.
+    pub fn of_state() -> Self {
+        let kept = Kept { is_state_alone: true, ..Kept::default() };
+        MemoryActions { kept: Mutex::new(kept) }
     }
 
     /// What stands under a key.
@@ -42,7 +53,8 @@ impl MemoryActions {
         self.kept().map.len()
     }
 
-    /// The ids of all transactions that were applied, in the order they were.
+    /// The ids of all transactions that were applied, in the order they were; since a leader's state
+    /// took the place of this one, if one did.
     pub fn applied(&self) -> Vec<Zxid> {
         self.kept().applied.clone()
     }
@@ -62,11 +74,12 @@ impl ActionHandler for MemoryActions {
     }
 
     fn last_logged_txid(&self) -> Result<Zxid, ActionError> {
-        Ok(self.kept().log.keys().next_back().copied().unwrap_or_default())
+        let kept = self.kept();
+        Ok(kept.log.keys().next_back().copied().unwrap_or(kept.start.1))
     }
 
     fn last_committed_txid(&self) -> Result<Zxid, ActionError> {
-        Ok(self.kept().committed)
+        Ok(self.kept().committed.1)
     }
 
     fn committed_entries(
@@ -114,19 +127,62 @@ impl ActionHandler for MemoryActions {
     fn commit(&self, entries: &[Entry]) -> Result<(), ActionError> {
         let mut kept = self.kept();
         for entry in entries {
-            let Command { op, key, content } = &entry.command;
-            match *op {
-                Op::ADD | Op::SET => {
-                    kept.map.insert(key.to_string(), content.clone());
-                }
-                Op::DELETE => {
-                    kept.map.remove(&**key);
-                }
-                _ => {}
-            }
+            kept.apply(&entry.command);
             kept.applied.push(entry.zxid);
-            kept.committed = entry.zxid;
+            kept.committed = (entry.index, entry.zxid);
         }
         Ok(())
+    }
+
+    fn keeps_history(&self) -> bool {
+        !self.kept().is_state_alone
+    }
+
+    fn log_start(&self) -> Result<(Index, Zxid), ActionError> {
+        Ok(self.kept().start)
+    }
+
+    fn forget(&self, index: Index, last: Zxid) -> Result<(), ActionError> {
+        let mut kept = self.kept();
+        kept.start = (index, last);
+        kept.log.retain(|zxid, _| last < *zxid);
+        Ok(())
+    }
+
+    fn state(&self) -> Result<Option<Snapshot>, ActionError> {
+        let kept = self.kept();
+        let set = |(key, content): (&String, &Bytes)| Command::set(key, content.clone());
+        let commands: Vec<Command> = kept.map.iter().map(set).collect();
+        let (index, zxid) = kept.committed;
+        Ok(kept.is_state_alone.then(|| Snapshot::of_commands(index, zxid, &commands)))
+    }
+
+    fn takes_states(&self) -> bool {
+        true
+    }
+
+    fn install(&self, state: &Snapshot) -> Result<(), ActionError> {
+        let commands = state.commands().ok_or(ActionError::from("a state of another kind"))?;
+        let mut kept = self.kept();
+        kept.log.clear();
+        kept.map.clear();
+        kept.applied.clear();
+        (kept.start, kept.committed) = ((state.index, state.zxid), (state.index, state.zxid));
+        commands.iter().for_each(|command| kept.apply(command));
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn apply(&mut self, Command { op, key, content }: &Command) {
+        match *op {
+            Op::ADD | Op::SET => {
+                self.map.insert(key.to_string(), content.clone());
+            }
+            Op::DELETE => {
+                self.map.remove(&**key);
+            }
+            _ => {}
+        }
     }
 }

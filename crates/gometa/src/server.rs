@@ -5,6 +5,7 @@
 //! leader to leader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_zab::{Address, Role};
 use tokio::sync::{mpsc, oneshot};
@@ -90,6 +91,72 @@ pub async fn run_server(
         }
     }
     Ok(())
+}
+
+/// After its leader has ended, for whatever reason, an embedded server begins again so much later.
+/// gometa's value.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// A leader of one, for watchers, until it is killed or its requests have ended: gometa's "embedded"
+/// server. Whenever its leadership ends it begins again 200 ms later; also when the node must not go
+/// on, because a call of the application's failed, say: then it is opened anew by `open`, with ports
+/// and log. The application may keep its state alone ([`ActionHandler::keeps_history`]).
+///
+/// # Errors
+///
+/// That of `open`, when the server cannot begin. What fails later is waited for.
+pub async fn run_embedded_server<Opening>(
+    mut open: impl FnMut() -> Opening,
+    requests: &impl RequestMgr,
+    custom: Option<&impl CustomRequestHandler>,
+    kill: &Kill,
+) -> Result<(), SiteError>
+where
+    Opening: Future<Output = Result<ElectionSite, SiteError>>,
+{
+    let mut site = open().await?;
+    loop {
+        match embedded_turn(&mut site, requests, custom, kill).await {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            Err(error) => {
+                tracing::error!(%error, "the leader is opened anew");
+                site.close().await;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+            () = kill.killed() => {
+                site.close().await;
+                return Ok(());
+            }
+        }
+        if site.is_closed() {
+            match open().await {
+                Ok(opened) => site = opened,
+                Err(error) => tracing::error!(%error, "could not be opened"),
+            }
+        }
+    }
+}
+
+/// One leadership; whether there is to be another.
+async fn embedded_turn(
+    site: &mut ElectionSite,
+    requests: &impl RequestMgr,
+    custom: Option<&impl CustomRequestHandler>,
+    kill: &Kill,
+) -> Result<bool, SiteError> {
+    if site.start_election(kill).await?.is_none() {
+        return Ok(!kill.is_killed());
+    }
+    match run(site, Role::Leading, requests, custom, kill, &mut Signals::default()).await {
+        Ok(Ended::Killed | Ended::NoMoreRequests) => Ok(false),
+        Ok(Ended::Left(_)) | Err(ServerError::NotServing(_) | ServerError::NotElected(_)) => {
+            Ok(true)
+        }
+        Err(ServerError::Site(error)) => Err(error),
+    }
 }
 
 /// What a watcher's run is told and tells, beside its requests.

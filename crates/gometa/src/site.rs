@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use quorate_types::{Index, NodeId};
 use quorate_zab::{
-    Address, ConnId, CustomRequest, Entry, Epoch, Event, LeaveReason, Note, Outcome, PeerStatus,
-    ProposalId, ProposeError, Ready, Role, SoftState, Status, Write, Zab,
+    Address, ConnId, CustomRequest, Entry, Epoch, Event, LeaveReason, Message, Note, Outcome,
+    PeerStatus, ProposalId, ProposeError, Ready, Role, SoftState, Status, Write, Zab,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -157,6 +157,7 @@ impl ElectionSite {
         actions: Arc<dyn ActionHandler>,
     ) -> Result<Self, SiteError> {
         lanes.seal(config.vote_key);
+        lanes.open().await?;
         let has_ports = lanes.election_address().is_some() && lanes.message_address().is_some();
         if config.engine.is_voter() && !has_ports {
             return Err(SiteError::NoPorts);
@@ -164,6 +165,7 @@ impl ElectionSite {
         let SiteConfig { mut engine, wrap, server_auth, client_auth, .. } = config;
         // Without a handler of the application's, the answer is given here.
         engine.custom_requests = true;
+        engine.takes_states = actions.takes_states();
         let (cache_bytes_max, opened) = (config.cache_bytes_max, Arc::clone(&actions));
         let opening = tokio::task::spawn_blocking(move || Log::open(opened, cache_bytes_max));
         let log = match opening.await {
@@ -172,7 +174,8 @@ impl ElectionSite {
         };
         engine.applied = log.applied();
         let connections_max = engine.connections_count_max;
-        let (worker, done) = Worker::start(Arc::clone(&actions), log.hard_state().clone())?;
+        let (worker, done) = Worker::start(Arc::clone(&actions), log.hard_state().clone())
+            .map_err(|error| SiteError::Thread(error.to_string()))?;
         let zab = Zab::new(engine, log, 0)?;
         let written_to = zab.glance().last;
 
@@ -448,7 +451,13 @@ impl ElectionSite {
                 }
                 self.handle_event(Event::Persisted(id))
             }
-            Done::Committed(index) => self.handle_event(Event::Applied(index)),
+            Done::Committed(index) => {
+                self.handle_event(Event::Applied(index))?;
+                if let Some((index, last)) = self.zab.storage_mut().applied_to(index) {
+                    self.worker.give(Job::Forget(index, last));
+                }
+                Ok(())
+            }
             Done::Failed(error) => self.fail(SiteError::Action(error)),
         }
     }
@@ -472,9 +481,10 @@ impl ElectionSite {
                 self.connect_failures += 1;
                 self.handle_event(Event::ConnectFailed { to })
             }
-            Inbound::Received { conn, message: quorate_zab::Message::Snapshot(_), .. } => {
-                // Nobody who keeps a whole log sends one, and this application can install none.
-                tracing::warn!(?conn, "a state where only histories are exchanged");
+            Inbound::Received { conn, message: Message::Snapshot(state), .. }
+                if !self.actions.takes_states() || state.commands().is_none() =>
+            {
+                tracing::warn!(?conn, "a state that this application cannot take");
                 self.links.remove(&conn);
                 self.handle_event(Event::Closed { conn })
             }
@@ -593,8 +603,11 @@ impl ElectionSite {
     }
 
     fn write(&mut self, write: Write) {
-        assert!(write.install.is_none(), "states are turned away at the door");
         let mut replace_after = None;
+        if let Some(state) = &write.install {
+            assert!(self.actions.takes_states(), "other states are turned away at the door");
+            self.written_to = state.index;
+        }
         if let Some(from) = write.replace_from {
             if from <= self.written_to {
                 let after = self.zab.zxid(from.prev());
@@ -604,6 +617,7 @@ impl ElectionSite {
         }
         self.worker.give(Job::Write(Writing {
             id: write.id,
+            install: write.install.clone(),
             replace_after,
             entries: write.entries.clone(),
             hard_state: write.hard_state.clone(),
@@ -663,5 +677,6 @@ impl ElectionSite {
 }
 
 fn bytes(write: &Write) -> u64 {
-    write.entries.iter().map(Entry::bytes).sum()
+    let state = write.install.as_ref().map_or(0, |state| state.data.len() as u64);
+    state + write.entries.iter().map(Entry::bytes).sum::<u64>()
 }

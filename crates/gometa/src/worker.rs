@@ -1,7 +1,8 @@
 //! The thread that makes the application's calls that store something.
 //!
 //! What is committed goes before what is to be written: it is durable already, so their order means
-//! nothing to a log. Writes that only append and wait behind each other become one call, so a slow
+//! nothing to a log; nor does it to a state that takes the place of both, since nothing after it is
+//! committed before it is stored. Writes that only append and wait behind each other become one call, so a slow
 //! disk makes larger writes and not a longer queue. Within one write promises come first, then
 //! entries, then the epoch they are of: a crash between any two of them leaves a state that a node
 //! may go on from.
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 
 use quorate_types::Index;
-use quorate_zab::{Entry, HardState, WriteId, Zxid};
+use quorate_zab::{Entry, HardState, Snapshot, WriteId, Zxid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{ActionError, ActionHandler};
@@ -23,11 +24,16 @@ use crate::{ActionError, ActionHandler};
 pub(crate) enum Job {
     Write(Writing),
     Commit(Vec<Entry>),
+    /// The log is asked for nothing up to here any more.
+    Forget(Index, Zxid),
 }
 
 /// A write of the engine's, with what the application needs to know of it.
+#[derive(Default)]
 pub(crate) struct Writing {
     pub(crate) id: WriteId,
+    /// Replaces everything, before anything else but promises.
+    pub(crate) install: Option<Snapshot>,
     /// The entry after which everything is replaced; nothing when entries are only appended.
     pub(crate) replace_after: Option<Zxid>,
     pub(crate) entries: Vec<Entry>,
@@ -106,6 +112,7 @@ impl Thread {
                 match job {
                     Job::Write(write) => writes.push(write),
                     Job::Commit(entries) => self.commit(&entries)?,
+                    Job::Forget(index, last) => self.actions.forget(index, last)?,
                 }
             }
             let mut waiting = std::mem::take(&mut writes).into_iter().peekable();
@@ -139,6 +146,9 @@ impl Thread {
         {
             self.actions.notify_new_accepted_epoch(after.accepted_epoch, leader)?;
         }
+        if let Some(state) = &write.install {
+            self.actions.install(state)?;
+        }
         match write.replace_after {
             Some(after) => self.actions.replace_tail(after, &write.entries)?,
             None if write.entries.is_empty() => {}
@@ -156,7 +166,7 @@ impl Thread {
 impl Writing {
     /// Whether it adds entries and does nothing else.
     fn is_append(&self) -> bool {
-        self.replace_after.is_none() && self.hard_state.is_none()
+        self.install.is_none() && self.replace_after.is_none() && self.hard_state.is_none()
     }
 }
 

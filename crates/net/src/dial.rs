@@ -1,5 +1,6 @@
 //! Making a connection to a peer: names are resolved anew each time, and both hellos are said.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use quorate_types::NodeId;
@@ -24,12 +25,15 @@ pub(crate) struct Dialed {
 pub(crate) enum DialError {
     #[error("{0}")]
     Failed(String),
+    /// Nobody listens there.
+    #[error("{0}")]
+    Absent(String),
     #[error("refused: {0}")]
     Refused(Refusal),
 }
 
 /// Tries the addresses in order; the first connection whose hello is right is the one. The error is
-/// that of the last attempt.
+/// that of the last attempt; that nobody listens is said only if that is so at each of them.
 pub(crate) async fn dial(
     shared: &Shared,
     to: NodeId,
@@ -37,27 +41,36 @@ pub(crate) async fn dial(
     purpose: Purpose,
 ) -> Result<Dialed, DialError> {
     let mut last = DialError::Failed("no address".into());
+    let mut is_absent = true;
     for name in addresses {
         let resolving = timeout(shared.config.connect_timeout(), lookup_host(name.as_str()));
         let resolved: Vec<SocketAddr> = match resolving.await {
             Ok(Ok(resolved)) => resolved.take(RESOLVED_COUNT_MAX).collect(),
             Ok(Err(error)) => {
                 last = DialError::Failed(format!("cannot resolve {name}: {error}"));
+                is_absent = false;
                 continue;
             }
             Err(_) => {
                 last = DialError::Failed(format!("cannot resolve {name} in time"));
+                is_absent = false;
                 continue;
             }
         };
         for address in resolved {
             match dial_one(shared, to, address, purpose).await {
                 Ok(dialed) => return Ok(dialed),
-                Err(error) => last = error,
+                Err(error) => {
+                    is_absent &= matches!(error, DialError::Absent(_));
+                    last = error;
+                }
             }
         }
     }
-    Err(last)
+    Err(match last {
+        DialError::Absent(why) if !is_absent => DialError::Failed(why),
+        last => last,
+    })
 }
 
 async fn dial_one(
@@ -69,6 +82,9 @@ async fn dial_one(
     let config = &shared.config;
     let stream = match timeout(config.connect_timeout(), TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            return Err(DialError::Absent(format!("{address}: {error}")));
+        }
         Ok(Err(error)) => return Err(DialError::Failed(format!("{address}: {error}"))),
         Err(_) => return Err(DialError::Failed(format!("{address} does not answer"))),
     };

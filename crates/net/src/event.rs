@@ -48,6 +48,8 @@ pub enum NetEvent {
     Unreachable {
         /// The peer.
         to: NodeId,
+        /// Whether nobody listens at any of its addresses: the machine is there and the process is not.
+        is_absent: bool,
     },
     /// A connection for messages stands.
     Connected {

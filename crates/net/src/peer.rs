@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::backoff::Backoff;
-use crate::dial::{Dialed, dial};
+use crate::dial::{DialError, Dialed, dial};
 use crate::event::{NetEvent, SendError};
 use crate::frame::{self, CONTROL_BYTES_MAX, FrameError, Kind};
 use crate::gate::Gate;
@@ -97,7 +97,7 @@ impl Peer {
         self.dropped_messages.fetch_add(1, Ordering::Relaxed);
         if offered == Offered::JustFull {
             // The caller knows already; this is for who does not look at results.
-            let _ = shared.events.try_send(NetEvent::Unreachable { to: self.id });
+            let _ = shared.events.try_send(NetEvent::Unreachable { to: self.id, is_absent: false });
         }
         Err(SendError::Full { to: self.id })
     }
@@ -149,6 +149,7 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
             () = peer.gate.closed() => break,
             dialed = dial(&shared, peer.id, &addresses, Purpose::Messages) => dialed,
         };
+        let is_absent = matches!(dialed, Err(DialError::Absent(_)));
         match dialed {
             Ok(dialed) => {
                 let (end, heard) = talk(&shared, &peer, dialed, &mut moves).await;
@@ -163,7 +164,7 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
 
         let retry_at = tokio::time::Instant::now() + backoff.wait();
         let waiting = async {
-            let _ = shared.events.send(NetEvent::Unreachable { to: peer.id }).await;
+            let _ = shared.events.send(NetEvent::Unreachable { to: peer.id, is_absent }).await;
             tokio::select! {
                 () = sleep_until(retry_at) => {}
                 _ = moves.changed() => backoff.reset(),
@@ -304,7 +305,7 @@ async fn speak<W: AsyncWrite + Unpin>(
         peer.sent_bytes.fetch_add(bytes - skipped_bytes, Ordering::Relaxed);
         if 0 < skipped {
             peer.drop_messages(skipped);
-            let _ = shared.events.try_send(NetEvent::Unreachable { to: peer.id });
+            let _ = shared.events.try_send(NetEvent::Unreachable { to: peer.id, is_absent: false });
         }
     }
 }

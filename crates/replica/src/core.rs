@@ -113,7 +113,8 @@ impl Core {
 
     /// Ends what waited too long for a leader.
     pub(crate) fn expire(&mut self) {
-        self.proposals.expire(self.now_ticks, &mut self.effects.refused);
+        let ticks_max = self.config.parked_ticks_max;
+        self.proposals.expire(ticks_max, self.now_ticks, &mut self.effects.refused);
         self.reads.expire(self.now_ticks, &mut self.effects.reads);
     }
 

@@ -70,6 +70,8 @@ pub enum Event {
     },
     /// Messages to this peer are being lost.
     Unreachable(NodeId),
+    /// Nobody listens where this peer was: it is not merely cut off.
+    Absent(NodeId),
     /// Hand leadership to this peer. What becomes of it comes in [`Effects::transfers`].
     Transfer(NodeId),
     /// Hand leadership to the peer that is best prepared, if this replica leads.

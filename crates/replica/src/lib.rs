@@ -22,6 +22,7 @@ mod envelope;
 mod event;
 mod feed;
 mod message;
+mod passed_on;
 mod proposals;
 mod raft;
 mod reads;

@@ -2,8 +2,8 @@
 //!
 //! A proposal is *parked* while no leader is known, *staged* until the end of the turn (all of one
 //! turn go to the engine in as few batches as fit into messages), and, when this node leads, *placed*: its index and term are
-//! remembered, so that an entry of another leader at that index tells it was superseded. A proposal
-//! that was forwarded to another leader may be lost on the way: the caller's deadline ends it.
+//! remembered, so that an entry of another leader at that index tells it was superseded. What was
+//! passed on to another leader, and is known to be lost when yet another leads, is proposed again.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,8 @@ use bytes::Bytes;
 use quorate_raft::{AnyConfChange, Entry, EntryType, encode_conf_change};
 use quorate_types::{EntryId, Index, Term, bug};
 
-use crate::{Config, Refusal, RequestId};
+use crate::passed_on::PassedOn;
+use crate::{Config, Refusal, RequestId, open};
 
 /// Proposals of this node that are not applied yet.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub(crate) struct Proposals {
     staged: VecDeque<(RequestId, Entry)>,
     /// In log order; only entries this node appended as leader.
     placed: VecDeque<(EntryId, RequestId)>,
+    passed_on: PassedOn,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,49 @@ impl Proposals {
         self.parked_bytes = 0;
     }
 
+    /// The leader of `term` is asked to append these.
+    pub(crate) fn pass_on(
+        &mut self,
+        term: Term,
+        requests: &[RequestId],
+        entries: Vec<Entry>,
+        now_ticks: u64,
+    ) {
+        for (request, entry) in requests.iter().zip(entries) {
+            // A change is judged anew by who leads next, at the caller's word.
+            if entry.entry_type() == EntryType::Normal {
+                self.passed_on.add(term, *request, entry, now_ticks);
+            }
+        }
+    }
+
+    /// These were not passed on after all.
+    pub(crate) fn not_sent<'a>(
+        &mut self,
+        data: impl Iterator<Item = &'a Bytes>,
+        refused: &mut Vec<(RequestId, Refusal)>,
+    ) {
+        for data in data {
+            if let Ok((request, _)) = open(data.clone())
+                && self.passed_on.remove(request)
+            {
+                refused.push((request, Refusal::Busy));
+            }
+        }
+    }
+
+    /// Sees whether an entry of `term` that is committed, the next in the log, is one that was passed
+    /// on, and what that says of others that were.
+    pub(crate) fn see_committed(&mut self, term: Term, data: Option<&Bytes>) {
+        if self.passed_on.is_empty() {
+            return;
+        }
+        if let Some(Ok((request, _))) = data.map(|data| open(data.clone())) {
+            self.passed_on.remove(request);
+        }
+        self.staged.extend(self.passed_on.take_lost(term));
+    }
+
     /// A bug that tests put back: what was passed on is proposed a second time.
     pub(crate) fn park_again(&mut self, requests: &[RequestId], entries: &[Entry], now_ticks: u64) {
         for (request, entry) in requests.iter().zip(entries) {
@@ -107,7 +152,13 @@ impl Proposals {
     }
 
     /// Refuses what waited too long for a leader.
-    pub(crate) fn expire(&mut self, now_ticks: u64, refused: &mut Vec<(RequestId, Refusal)>) {
+    pub(crate) fn expire(
+        &mut self,
+        ticks_max: u64,
+        now_ticks: u64,
+        refused: &mut Vec<(RequestId, Refusal)>,
+    ) {
+        self.passed_on.expire(ticks_max, now_ticks);
         while self.parked.front().is_some_and(|parked| parked.deadline_ticks <= now_ticks) {
             let Some(parked) = self.parked.pop_front() else { return };
             self.parked_bytes -= parked.entry.payload_size();
@@ -162,6 +213,7 @@ impl Proposals {
 
     /// A snapshot stands for everything up to `index`: the fate of what was placed there is unknown.
     pub(crate) fn forget_through(&mut self, index: Index) {
+        self.passed_on.forget();
         self.placed.retain(|(id, _)| index < id.index);
     }
 
@@ -221,9 +273,9 @@ mod tests {
         assert_eq!(refused.pop(), Some((RequestId(5), Refusal::Busy)), "by count");
 
         refused.clear();
-        proposals.expire(104, &mut refused);
+        proposals.expire(5, 104, &mut refused);
         assert_eq!(refused, []);
-        proposals.expire(105, &mut refused);
+        proposals.expire(5, 105, &mut refused);
         assert_eq!(refused, [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]);
         proposals.stage(RequestId(6), entry(1));
         proposals.unpark();

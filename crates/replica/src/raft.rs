@@ -37,6 +37,8 @@ pub(crate) struct OnRaft {
     pub(crate) applies: VecDeque<PendingApply>,
     /// Proposals wait, by what the engine knew at the last round.
     lays_aside: bool,
+    /// The term whose leader was last asked to append something.
+    passes_on_in: Term,
 }
 
 pub(crate) struct PendingApply {
@@ -61,6 +63,7 @@ impl OnRaft {
             last_write: WriteId(0),
             applies: VecDeque::new(),
             lays_aside: false,
+            passes_on_in: Term(0),
         })
     }
 
@@ -96,7 +99,7 @@ impl OnRaft {
                 self.raft.report_snapshot(to, status);
                 Ok(())
             }
-            Event::Unreachable(peer) => {
+            Event::Unreachable(peer) | Event::Absent(peer) => {
                 self.raft.report_unreachable(peer);
                 Ok(())
             }
@@ -244,10 +247,21 @@ impl OnRaft {
             // entries at once, again and again, as fast as the network is. So they come with the
             // pace of heartbeats, which also say how much is committed.
             Body::Append { entries, .. } => !entries.is_empty() && self.is_stalled(core),
-            Body::Propose { .. } => self.is_stalled(core),
+            Body::Propose { .. } => self.is_stalled(core) || !self.is_asked_as_leader(message.term),
             _ => false,
         };
+        if matches!(message.body, Body::Propose { .. }) {
+            message.term = Term(0);
+        }
         if is_lost { Ok(()) } else { self.step(message) }
+    }
+
+    /// Whether a proposal that was passed on is for the term in which this node leads. One of a build
+    /// that does not say is for whoever leads.
+    fn is_asked_as_leader(&self, term: Term) -> bool {
+        let status = self.raft.basic_status();
+        let leads = status.soft_state.role == Role::Leader && status.hard_state.term == term;
+        leads || term == Term(0) || bug!("what-is-passed-on-is-for-any-leader")
     }
 
     /// Whether the log holds more than it may, since what is committed cannot be flushed. What is not
@@ -291,6 +305,8 @@ impl OnRaft {
         if !leads && bug!("proposes-again-what-it-passed-on") {
             core.proposals.park_again(&requests, &entries, core.now_ticks);
         }
+        let term = status.hard_state.term;
+        let passed_on = if leads { Vec::new() } else { entries.clone() };
         let message = Message {
             from: core.config.node,
             ..Message::new(core.config.node, Body::Propose { entries })
@@ -298,11 +314,10 @@ impl OnRaft {
         match self.raft.step(message) {
             Ok(()) => {
                 if leads {
-                    core.proposals.placed(
-                        status.hard_state.term,
-                        self.raft.last_index(),
-                        &requests,
-                    );
+                    core.proposals.placed(term, self.raft.last_index(), &requests);
+                } else {
+                    self.passes_on_in = term;
+                    core.proposals.pass_on(term, &requests, passed_on, core.now_ticks);
                 }
                 Ok(())
             }
@@ -372,6 +387,11 @@ impl OnRaft {
                     core.snapshots.on_sending(snapshot.metadata.index);
                     core.effects.snapshots.push(message.into());
                 }
+                // The engine's own concern every term: see `passed_on.rs`.
+                Body::Propose { .. } if message.from == core.config.node => {
+                    let term = self.passes_on_in;
+                    core.effects.messages.push(Message { term, ..message }.into());
+                }
                 _ => core.effects.messages.push(message.into()),
             }
         }
@@ -391,6 +411,8 @@ impl OnRaft {
             bytes += entry.payload_size();
             let (index, term, kind) = (entry.index, entry.term, entry.entry_type());
             let placed = core.proposals.settle(EntryId { term, index }, &mut core.effects.refused);
+            let data = entry.data.as_ref().filter(|_| kind == EntryType::Normal);
+            core.proposals.see_committed(term, data);
             let applying = match (kind, entry.data) {
                 (EntryType::Normal, Some(data)) if !data.is_empty() => {
                     Applying::Command { index, term, entry: data }

@@ -1,12 +1,14 @@
 //! The replica itself: one event in, all effects out, whichever engine it runs.
 
-use quorate_raft::{ConfState, Entries, Role};
+use quorate_raft::{Body, ConfState, Entries, Role};
 use quorate_types::{Index, NodeId, Term};
 
 use crate::core::Core;
 use crate::raft::OnRaft;
 use crate::zab::OnZab;
-use crate::{Config, ConfigError, Effects, Engine, Event, Fatal, FeedError, Initial, Place, feed};
+use crate::{
+    Config, ConfigError, Effects, Engine, Event, Fatal, FeedError, Initial, Message, Place, feed,
+};
 
 /// Rounds of engine work taken in one turn; what is left waits for the next call.
 const ROUNDS_MAX: usize = 16;
@@ -132,6 +134,17 @@ impl Replica {
                 Running::Raft(raft) => raft.handle(core, event),
                 Running::Zab(zab) => zab.handle(core, event),
             },
+        }
+    }
+
+    /// The transport had no room for this message, and did not send any of it. What it passes on to a
+    /// leader is refused as [`Refusal::Busy`]; all else the engine sends again by itself.
+    pub fn not_sent(&mut self, message: &Message) {
+        if let Message::Raft(message) = message
+            && let Body::Propose { entries } = &message.body
+        {
+            let data = entries.iter().filter_map(|entry| entry.data.as_ref());
+            self.core.proposals.not_sent(data, &mut self.core.effects.refused);
         }
     }
 

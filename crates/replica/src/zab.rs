@@ -128,6 +128,11 @@ impl OnZab {
                 self.links.on_unreachable(peer);
                 Ok(())
             }
+            Event::Absent(peer) => {
+                let mut events = Vec::new();
+                self.links.on_absent(peer, &mut events);
+                self.tell_all(events)
+            }
             // Who leads is found by an election, in which the greatest history wins.
             Event::Transfer(target) => {
                 core.effects.transfers.push((target, TransferOutcome::Refused));
@@ -408,7 +413,7 @@ fn bytes_of(write: &Write) -> u64 {
 /// Whether it makes the log longer.
 fn is_entry(message: &ZabMessage) -> bool {
     match message {
-        ZabMessage::Proposal(_) => true,
+        ZabMessage::Proposal(_) | ZabMessage::Inform(_) => true,
         ZabMessage::LogEntry(entry) => {
             ![Op::STREAM_BEGIN, Op::STREAM_END].contains(&entry.command.op)
         }

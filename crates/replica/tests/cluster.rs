@@ -549,10 +549,11 @@ impl World {
             }
             97 => {
                 let to = NodeId(self.chance.below(self.nodes.len()) as u64 + 1);
-                let event = if self.chance.one_in(2) {
-                    Event::Transfer(to)
-                } else {
-                    Event::Unreachable(to)
+                let event = match self.chance.below(4) {
+                    0 | 1 => Event::Transfer(to),
+                    2 => Event::Unreachable(to),
+                    // As of a process that is back before anybody hears that it had gone.
+                    _ => Event::Absent(to),
                 };
                 self.handle(at, event);
             }

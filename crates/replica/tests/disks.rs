@@ -8,7 +8,7 @@ use quorate_raft::{
     encode_conf_change,
 };
 use quorate_replica::{
-    Applying, Config, Event, Initial, Message, Refusal, Replica, RequestId, WriteId, seal,
+    Applying, Config, Event, Initial, Message, Refusal, Replica, RequestId, WriteId, open, seal,
     seal_change,
 };
 use quorate_types::{EntryId, Index, Mark, NodeId, Term};
@@ -36,6 +36,8 @@ struct Member {
     snapshots_sent: usize,
     snapshots_dropped: usize,
     refused: Vec<(RequestId, Refusal)>,
+    /// Commands of clients, in the order of the log.
+    applied: Vec<RequestId>,
     transfers: Vec<(NodeId, TransferOutcome)>,
 }
 
@@ -70,6 +72,7 @@ impl Group {
                 snapshots_sent: 0,
                 snapshots_dropped: 0,
                 refused: Vec::new(),
+                applied: Vec::new(),
                 transfers: Vec::new(),
             }
         };
@@ -94,13 +97,22 @@ impl Group {
 
     fn propose(&mut self, count: u64) {
         for _ in 0..count {
-            self.requests += 1;
-            let request = RequestId(self.requests);
-            let mut entry = BytesMut::new();
-            seal(request, &mut entry);
-            entry.extend_from_slice(&[b'x'; 50]);
-            self.handle(0, Event::Propose { request, entry: entry.freeze() });
+            self.propose_at(0);
         }
+    }
+
+    fn propose_at(&mut self, at: usize) {
+        let proposal = self.proposal();
+        self.handle(at, proposal);
+    }
+
+    fn proposal(&mut self) -> Event {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        let mut entry = BytesMut::new();
+        seal(request, &mut entry);
+        entry.extend_from_slice(&[b'x'; 50]);
+        Event::Propose { request, entry: entry.freeze() }
     }
 
     /// Carries out and delivers until nothing moves.
@@ -123,6 +135,12 @@ impl Group {
                     if let Some(write) = effects.writes.last() {
                         member.last_write = write.id;
                     }
+                    member.applied.extend(effects.apply.iter().filter_map(
+                        |applying| match applying {
+                            Applying::Command { entry, .. } => Some(open(entry.clone()).unwrap().0),
+                            _ => None,
+                        },
+                    ));
                     if let Some(applying) = effects.apply.last() {
                         member.replica.handle(Event::Applied(applying.index())).unwrap();
                     }
@@ -330,6 +348,78 @@ fn what_became_of_a_transfer_is_told_where_it_was_asked() {
             (NodeId(2), TransferOutcome::Transferred),
         ]
     );
+}
+
+#[test]
+fn what_was_asked_of_a_leader_that_is_gone_is_asked_of_the_next() {
+    let mut group = Group::new(1000);
+    group.propose_at(1);
+    group.members[0].is_away = true;
+    for _ in 0..3 {
+        group.propose_at(1);
+    }
+    assert_eq!(group.members[1].applied, [RequestId(1)]);
+    group.tick(5 * ELECTION_TICKS);
+    let all = [1, 2, 3, 4].map(RequestId);
+    for member in &group.members[1..] {
+        assert_eq!(member.applied, all, "each once, in the order they came");
+        assert_eq!(member.refused, []);
+    }
+    group.members[0].is_away = false;
+    group.tick(3 * ELECTION_TICKS);
+    assert_eq!(group.members[0].applied, all);
+}
+
+#[test]
+fn what_comes_to_a_leader_of_a_later_term_is_not_taken() {
+    let mut group = Group::new(1000);
+    // It is under way while others come to lead.
+    let proposal = group.proposal();
+    group.members[1].replica.handle(proposal).unwrap();
+    let late = group.members[1].replica.ready().unwrap().unwrap().messages;
+    assert!(late.len() == 1 && late[0].is_proposal());
+    group.members[0].is_away = true;
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.members[1].applied, [RequestId(1)], "asked of the next");
+    group.members[0].is_away = false;
+    group.tick(3 * ELECTION_TICKS);
+    let leader = usize::from(group.leads(2)) + 1;
+    group.handle(leader, Event::Transfer(NodeId(1)));
+    assert!(group.leads(0), "again, in a later term");
+    let last = group.last(0);
+    group.handle(0, Event::Message(late[0].clone()));
+    group.tick(ELECTION_TICKS);
+    assert_eq!((group.last(0), &group.members[0].applied), (last, &vec![RequestId(1)]));
+}
+
+#[test]
+fn what_the_transport_had_no_room_for_is_refused() {
+    let mut group = Group::new(1000);
+    let proposal = group.proposal();
+    let follower = &mut group.members[1].replica;
+    follower.handle(proposal).unwrap();
+    let passed_on = follower.ready().unwrap().unwrap().messages.remove(0);
+    for _ in 0..2 {
+        follower.not_sent(&passed_on);
+    }
+    let refused = follower.ready().unwrap().unwrap().refused;
+    assert_eq!(refused, [(RequestId(1), Refusal::Busy)], "once");
+    group.members[0].is_away = true;
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.members[1].applied, [], "nor is the next leader asked");
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_asked_of_the_next() {
+    let mut group = Group::new(1000);
+    group.members[0].is_away = true;
+    group.members[2].is_away = true;
+    group.propose_at(1);
+    group.tick(71);
+    group.members[2].is_away = false;
+    group.tick(5 * ELECTION_TICKS);
+    assert!(group.leads(1) || group.leads(2));
+    assert_eq!(group.members[1].applied, []);
 }
 
 #[test]

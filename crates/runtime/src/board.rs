@@ -22,6 +22,8 @@ pub(crate) struct Board {
     commit: AtomicU64,
     is_leader: AtomicBool,
     is_learner: AtomicBool,
+    /// Whether it has had a vote since it started.
+    has_voted: AtomicBool,
     /// The known leader (0: none), watched by whoever waits for one.
     leader: watch::Sender<NodeId>,
     /// What is applied, watched by whoever follows the state.
@@ -49,6 +51,7 @@ impl Board {
             commit: AtomicU64::new(0),
             is_leader: AtomicBool::new(false),
             is_learner: AtomicBool::new(false),
+            has_voted: AtomicBool::new(false),
             leader: watch::Sender::new(NodeId::NONE),
             applied_to: watch::Sender::new(Index(0)),
             memberships: AtomicU64::new(0),
@@ -65,8 +68,11 @@ impl Board {
         self.is_leader.store(picture.role == Role::Leader, Ordering::Relaxed);
         // Before anybody hears of it who then serves by it.
         if self.memberships.swap(picture.memberships, Ordering::Relaxed) != picture.memberships {
-            let learners = replica.status().conf_state.learners;
-            self.is_learner.store(learners.contains(&self.node), Ordering::Relaxed);
+            let members = replica.status().conf_state;
+            if members.voters.contains(&self.node) {
+                self.has_voted.store(true, Ordering::Relaxed);
+            }
+            self.is_learner.store(members.learners.contains(&self.node), Ordering::Relaxed);
         }
         self.applied_to.send_if_modified(|known| {
             let changed = *known != picture.applied;
@@ -102,6 +108,10 @@ impl Board {
     /// Cheap enough to be asked for every call.
     pub(crate) fn is_learner(&self) -> bool {
         self.is_learner.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_voted(&self) -> bool {
+        self.has_voted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

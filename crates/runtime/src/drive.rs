@@ -293,7 +293,8 @@ impl Driver {
                 }
                 self.on_event(Event::SnapshotSent { to, ok: result.is_ok() })
             }
-            NetEvent::Unreachable { to } => self.on_event(Event::Unreachable(to)),
+            NetEvent::Unreachable { to, is_absent: true } => self.on_event(Event::Absent(to)),
+            NetEvent::Unreachable { to, .. } => self.on_event(Event::Unreachable(to)),
             NetEvent::Connected { peer, inbound, .. } => {
                 if !inbound {
                     self.peers.on_connected(peer);
@@ -441,8 +442,9 @@ impl Driver {
 
     fn send(&mut self, message: Message) -> Result<(), FatalError> {
         if self.net.send(message.to(), message.encode()).is_err() {
-            // The transport tells of lost connections itself; the engine repeats what matters.
+            // The transport tells of lost connections itself; the engine repeats what matters to it.
             self.board.metrics.messages_dropped.add(1);
+            self.replica.not_sent(&message);
         }
         Ok(())
     }

@@ -427,6 +427,11 @@ impl Node {
         self.inner.board.is_learner()
     }
 
+    /// Whether it has had a vote since it started, be it one that was taken since.
+    pub fn has_voted(&self) -> bool {
+        self.inner.board.has_voted()
+    }
+
     /// Its figures.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.inner.board.metrics)

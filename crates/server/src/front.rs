@@ -81,7 +81,7 @@ impl Inner {
         if api == Api::Health {
             return None;
         }
-        if self.local.is_learner() && learner::is_refused(request.uri().path()) {
+        if self.local.refuses_most() && learner::is_refused(request.uri().path()) {
             return Some(KvError::NotSupportedForLearner);
         }
         check_headers(&self.local, request.headers()).err()

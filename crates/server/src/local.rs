@@ -200,13 +200,16 @@ impl Local {
         }
     }
 
-    pub(crate) fn is_learner(&self) -> bool {
-        self.inner.node.is_learner()
+    /// Whether it leaves most calls to others, as etcd's learners do: it may be far behind. Whose vote
+    /// was taken while it runs is not, and clients know it: it passes on what they ask, as a follower
+    /// does, until it ends.
+    pub(crate) fn refuses_most(&self) -> bool {
+        self.inner.node.is_learner() && !self.inner.node.has_voted()
     }
 
-    /// Refuses what only a member with a vote serves.
-    pub(crate) fn check_votes(&self) -> Result<(), Status> {
-        if self.is_learner() {
+    /// Refuses what a learner does not serve.
+    pub(crate) fn check_serves_all(&self) -> Result<(), Status> {
+        if self.refuses_most() {
             return Err(status::of_kv(KvError::NotSupportedForLearner));
         }
         Ok(())

@@ -15,8 +15,6 @@ const CALM_US: u64 = SECOND / 5;
 const CALM_VALUE_BYTES_MAX: u64 = 100;
 /// They write as often as they read, so that every member is soon asked for both.
 const CALM_MIX: [u64; 5] = [40, 40, 5, 5, 10];
-/// How long autopilot may take for it, once nothing goes wrong any more.
-const TENDED_US: u64 = 180 * SECOND;
 
 impl World<'_> {
     /// Heals a majority and waits until it works again; says so if it does not.
@@ -54,6 +52,8 @@ impl World<'_> {
             self.run_until(self.now + bound / 2);
             self.wait_until_tended(began);
         }
+        // However long that took: only now nothing changes any more.
+        let began = self.now;
         while self.checks.violation().is_none()
             && self.now < began + bound / 2
             && !self.is_settled(&healed)
@@ -127,7 +127,7 @@ impl World<'_> {
 
     /// Autopilot replaces who is gone, and lets who has come vote, within a bound.
     fn wait_until_tended(&mut self, began: u64) {
-        let until = self.now + TENDED_US;
+        let until = self.now + self.tended_us();
         while self.checks.violation().is_none() && !self.is_tended() {
             if until <= self.now {
                 let conf = self.checks.conf_state.clone();

@@ -9,9 +9,10 @@ use std::time::Duration;
 use quorate_sim::{Engine, Options, attempt};
 use quorate_types::bugs;
 
-/// A bug: its name in the code, its number in the catalogue (with a K, among gometa's weaknesses), the
-/// file of the code that stands against it, and the seed that finds it with a part of what is said then;
-/// no seed, if none is known. Those of `zab/` are looked for with that engine.
+/// A bug: its name in the code, its number in the catalogue (with a K, among gometa's weaknesses; with an A,
+/// among those of autopilot), the file of the code that stands against it, and the seed that finds it with a
+/// part of what is said then; no seed, if none is known. Those of `zab/` are looked for with that engine, those
+/// of `autopilot/` with autopilot in the operator's place.
 type Bug = (&'static str, &'static str, &'static str, Option<(u64, &'static str)>);
 
 include!("bugs/list.rs");
@@ -22,7 +23,8 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 /// What a run of this seed says is wrong, with this bug of this file.
 fn violation(bug: &'static str, file: &str, seed: u64) -> Option<String> {
     let engine = if file.starts_with("zab/") { Engine::Zab } else { Engine::Raft };
-    let options = Options { engine, seconds: Some(120), ..Options::default() };
+    let autopilot = file.starts_with("autopilot/");
+    let options = Options { engine, autopilot, seconds: Some(120), ..Options::default() };
     bugs::put_back(Some(bug));
     let outcome = attempt(seed, &options, None);
     bugs::put_back(None);
@@ -91,7 +93,7 @@ fn the_table_of_bugs_is_true() {
     let section = section.split("\n#").next().unwrap_or_default();
     let rows: Vec<Vec<&str>> = section
         .lines()
-        .filter(|line| line.starts_with("| H") || line.starts_with("| K"))
+        .filter(|line| ["| H", "| K", "| A"].iter().any(|prefix| line.starts_with(prefix)))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
     let found = BUGS.iter().filter(|(.., known)| known.is_some());

@@ -6,7 +6,7 @@
 use crate::core::Core;
 use crate::leading::Leading;
 use crate::zab::RoleState;
-use crate::{LeaderStage, Message, PeerStatus, Storage, Zab};
+use crate::{FollowerStage, LeaderStage, Message, PeerStatus, Storage, Zab};
 
 impl<S: Storage> Zab<S> {
     /// Asserts what holds between any two calls; for tests.
@@ -28,7 +28,11 @@ impl<S: Storage> Zab<S> {
                 assert!(!core.election.is_in_progress(), "who follows holds no ballot");
                 assert!(learner.epoch() <= core.hard_state.accepted_epoch, "it has promised");
             }
-            RoleState::Observing(_) => {
+            RoleState::Observing(learner) => {
+                let is_informed =
+                    learner.stage() == FollowerStage::Done && learner.is_commit_only(core);
+                let has_more = core.commit < core.history.last();
+                assert!(!is_informed || !has_more, "a watcher has nothing that is not committed");
                 assert!(core.status == PeerStatus::Electing, "a watcher answers nobody");
                 assert!(!core.config.is_voter(), "voters do not watch");
             }

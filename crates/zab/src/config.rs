@@ -39,6 +39,9 @@ pub struct Config {
     /// Whether voters that are gometa processes are taken, as leader and as followers. Most of what
     /// this engine promises does not hold among them: for migration and tests.
     pub allow_gometa_voters: bool,
+    /// Whether a watcher wants committed entries only, where its leader is one of ours: each in one
+    /// message instead of two, and none before it is committed.
+    pub commit_only: bool,
     /// Whether the application answers requests outside the log.
     pub custom_requests: bool,
     /// Whether learners may have [`Op::BROADCAST`](crate::Op::BROADCAST) proposed.
@@ -93,9 +96,13 @@ pub struct Config {
     pub stream_bytes_max: u64,
     /// A watcher takes the state of a gometa leader that keeps no history in place of its own: the
     /// application installs a [`Snapshot`](crate::Snapshot) of [`commands`](crate::Snapshot::commands).
-    /// Otherwise such a leader is left. Voters never take one. One without keys is followed only by
-    /// a watcher that has nothing: [`BareState`](crate::Note::BareState).
+    /// Otherwise such a leader is left. Voters never take one. One without keys is not followed:
+    /// [`BareState`](crate::Note::BareState).
     pub takes_states: bool,
+    /// A watcher that takes states takes one without keys, too. A gometa leader that cannot read its log
+    /// sends the same, and then this node has nothing of it and does not know: only where the leader is
+    /// known to keep no history, and to have none of its keys left.
+    pub takes_bare_states: bool,
     /// A gometa learner is sent so many entries again at most; one that needs more is refused.
     pub replay_count_max: u64,
     /// Most bytes of committed entries in one Ready. One entry always goes.
@@ -120,6 +127,7 @@ impl Config {
             seed: 0,
             applied: Index(0),
             allow_gometa_voters: false,
+            commit_only: true,
             custom_requests: false,
             allow_broadcast: false,
             ballot_ms: 50,
@@ -144,6 +152,7 @@ impl Config {
             connections_count_max: 150,
             stream_bytes_max: 256 << 20,
             takes_states: false,
+            takes_bare_states: false,
             replay_count_max: 100_000,
             applying_bytes_max: 4 << 20,
             applying_count_max: 10_000,
@@ -234,7 +243,7 @@ impl Config {
 }
 
 /// What key and content may take together, so that their frame stays below gometa's limit of 20 MiB.
-const FRAME_CONTENT_BYTES_MAX: u64 = (20 << 20) - (4 << 10);
+pub(crate) const FRAME_CONTENT_BYTES_MAX: u64 = (20 << 20) - (4 << 10);
 
 /// Why settings are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

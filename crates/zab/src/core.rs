@@ -463,6 +463,11 @@ impl<S: Storage> Core<S> {
     }
 }
 
+/// The first moment at which more than `wait_ms` are over.
+pub(crate) fn past(since_ms: u64, wait_ms: u64) -> u64 {
+    since_ms.saturating_add(wait_ms).saturating_add(1)
+}
+
 impl Conn {
     /// Since when the driver could write nothing of what it has; nothing if all is written.
     pub(crate) fn stuck_since_ms(&self) -> Option<u64> {

@@ -8,14 +8,23 @@
 //! A *round* numbers the ballots of a node since it started. Rounds, votes and winners die with
 //! the process.
 //!
+//! Votes are passed on, so a candidate may win that hardly anybody can talk with, and win again whenever
+//! nothing came of it. A node that has followed one in vain more than once passes it over for a
+//! while, as long as there may be a quorum without it.
+//!
 //! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::note::DatagramFault;
 use crate::quorum::Electors;
 use crate::rng::Rng;
 use crate::{Address, Config, Epoch, PeerStatus, Vote, Zxid};
+
+/// A candidate is passed over after so many failures: one may be chance.
+const FAILURES_COUNT_MIN: u32 = 2;
+/// The time for which it is passed over doubles with each further failure, so many times at most.
+const DOUBLINGS_MAX: u32 = 2;
 
 /// What a node would vote for if it were alone. Choices compare field by field, in this order; all
 /// nodes, gometa's too, must compare alike.
@@ -74,6 +83,17 @@ struct Ballot {
     resend_at_ms: u64,
     sent_at_ms: u64,
     finalize_at_ms: Option<u64>,
+    began_ms: u64,
+    /// Members that have said anything since.
+    heard: BTreeSet<Address>,
+}
+
+/// What became of following one candidate since this node last had a leader.
+#[derive(Clone, Debug, Default)]
+struct Failures {
+    count: u32,
+    /// Until then it is passed over.
+    until_ms: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +110,8 @@ pub(crate) struct Election {
     last_round: u64,
     ballot: Option<Ballot>,
     winner: Option<Winner>,
+    pass_over_ms: u64,
+    failures: BTreeMap<Address, Failures>,
 }
 
 impl Election {
@@ -105,6 +127,9 @@ impl Election {
             last_round: 0,
             ballot: None,
             winner: None,
+            // Others may follow it in vain until it gives up: they are waited for.
+            pass_over_ms: config.establish_timeout_ms.saturating_mul(2),
+            failures: BTreeMap::new(),
         }
     }
 
@@ -122,6 +147,8 @@ impl Election {
             resend_at_ms: context.now_ms,
             sent_at_ms: context.now_ms,
             finalize_at_ms: None,
+            began_ms: context.now_ms,
+            heard: BTreeSet::new(),
         };
         self.ballot = Some(ballot);
         self.record_own();
@@ -144,6 +171,25 @@ impl Election {
 
     pub(crate) fn is_in_progress(&self) -> bool {
         self.ballot.is_some()
+    }
+
+    /// This node followed `candidate`, and nothing came of it.
+    pub(crate) fn on_failed(&mut self, candidate: &Address, now_ms: u64) {
+        let failures = self.failures.entry(candidate.clone()).or_default();
+        if now_ms < failures.until_ms {
+            return;
+        }
+        failures.count = failures.count.saturating_add(1);
+        if FAILURES_COUNT_MIN <= failures.count {
+            let doublings = (failures.count - FAILURES_COUNT_MIN).min(DOUBLINGS_MAX);
+            let wait_ms = self.pass_over_ms.saturating_mul(1 << doublings);
+            failures.until_ms = now_ms.saturating_add(wait_ms);
+        }
+    }
+
+    /// There is a leader: whoever failed before may be elected next time.
+    pub(crate) fn forget_failures(&mut self) {
+        self.failures.clear();
     }
 
     /// The epoch that answers show. Without a winner there are no answers, and nothing to show.
@@ -188,6 +234,7 @@ impl Election {
         let latest = ballot.sent_at_ms.saturating_add(self.base_ms_max);
         let wanted = context.now_ms.saturating_add(context.rng.jittered(self.base_ms));
         ballot.resend_at_ms = wanted.min(latest);
+        ballot.heard.insert(from.clone());
 
         let (round, status) = (vote.round, vote.status);
         let choice = Choice {
@@ -218,8 +265,16 @@ impl Election {
         None
     }
 
+    /// When [`Election::tick`] next has something to do.
+    pub(crate) fn wake_ms(&self) -> u64 {
+        self.ballot.as_ref().map_or(u64::MAX, |ballot| {
+            ballot.finalize_at_ms.map_or(ballot.resend_at_ms, |at| at.min(ballot.resend_at_ms))
+        })
+    }
+
     /// A vote of somebody who looks for a leader, too. Says whether our proposal changed.
     fn on_electing(&mut self, from: &Address, heard: Heard, context: &mut Context<'_>) -> bool {
+        let is_passed_over = self.is_passed_over(&heard.choice.candidate, context.now_ms);
         let Some(ballot) = &mut self.ballot else { return false };
         if ballot.is_settled {
             // An ensemble that has a leader is not given up for one that still looks. Two who did
@@ -241,9 +296,10 @@ impl Election {
             ballot.round = heard.round;
             ballot.received.clear();
             ballot.active.clear();
-            ballot.proposal = own_choice(&self.own, context.standing).max(heard.choice.clone());
+            let own = own_choice(&self.own, context.standing);
+            ballot.proposal = if is_passed_over { own } else { own.max(heard.choice.clone()) };
             is_changed = true;
-        } else if ballot.proposal < heard.choice {
+        } else if ballot.proposal < heard.choice && !is_passed_over {
             ballot.proposal = heard.choice.clone();
             is_changed = true;
         }
@@ -253,6 +309,16 @@ impl Election {
             self.send_to_all(context);
         }
         is_changed
+    }
+
+    /// Whether a candidate failed too often, and is not needed for a quorum. Who else is there shows
+    /// soon after the ballot began.
+    fn is_passed_over(&self, candidate: &Address, now_ms: u64) -> bool {
+        let Some(ballot) = &self.ballot else { return false };
+        let has_failed = self.failures.get(candidate).is_some_and(|it| now_ms < it.until_ms);
+        let is_early = now_ms < ballot.began_ms.saturating_add(self.base_ms_max.saturating_mul(2));
+        let others = ballot.heard.iter().filter(|member| *member != candidate);
+        has_failed && (is_early || self.members.is_quorum(others.chain([&self.own])))
     }
 
     /// A vote of somebody who leads or follows. Says whether our proposal changed.

@@ -37,7 +37,8 @@ pub struct HardState {
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// It is this late, by a clock that never goes back. Wanted some twenty times a second.
+    /// It is this late, by a clock that never goes back. Wanted some twenty times a second, or when
+    /// [`Zab::wake_ms`](crate::Zab::wake_ms) says and before anything else is reported.
     Tick {
         /// Milliseconds since any moment.
         now_ms: u64,

@@ -17,9 +17,9 @@ use bytes::Bytes;
 use quorate_types::{Index, NodeId, bug};
 
 use crate::consent::ConsentState;
-use crate::core::Core;
+use crate::core::{Conn, Core, past};
 use crate::event::{Fatal, refusal};
-use crate::learner::{ask_whether_there, has_gone_silent};
+use crate::learner::{ask_whether_there, has_gone_silent, silent_at_ms};
 use crate::note::{CloseReason, Note, ResignReason};
 use crate::zab::Next;
 use crate::{
@@ -209,7 +209,8 @@ impl Leading {
             | Message::Response { .. }
             | Message::Ping { .. }
             | Message::Snapshot(_)
-            | Message::ReadIndexReply { .. } => {
+            | Message::ReadIndexReply { .. }
+            | Message::Inform(_) => {
                 core.close(conn, CloseReason::OutOfPlace(kind));
             }
         }
@@ -509,8 +510,9 @@ impl Leading {
             return Ok(next);
         }
         self.settle_epoch(core);
-        self.settle_promise(core)?;
+        self.settle_promise(core);
         self.establish(core);
+        self.plan(core)?;
         self.advance_commit(core);
         while self.is_established()
             && let Some((conn, request)) = self.waiting.pop_front()
@@ -582,19 +584,25 @@ impl Leading {
         }
     }
 
-    fn settle_promise<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Fatal> {
-        let Some(epoch) = self.consent.epoch() else { return Ok(()) };
-        if !self.consent.is_promised() {
-            if !self.consent.settle_promise() {
-                return Ok(());
-            }
-            core.enter_epoch(epoch);
-            self.epoch_write = core.next_durable();
-            core.note(Note::EpochPromised { epoch });
-            self.quorum_ms = core.now_ms;
+    fn settle_promise<S: Storage>(&mut self, core: &mut Core<S>) {
+        let Some(epoch) = self.consent.epoch() else { return };
+        if self.consent.is_promised() || !self.consent.settle_promise() {
+            return;
         }
+        core.enter_epoch(epoch);
+        self.epoch_write = core.next_durable();
+        core.note(Note::EpochPromised { epoch });
+        self.quorum_ms = core.now_ms;
+    }
+
+    /// Brings those up to date who have promised.
+    fn plan<S: Storage>(&mut self, core: &mut Core<S>) -> Result<(), Fatal> {
+        let is_established = self.is_established();
         for (conn, peer) in &mut self.peers {
-            if peer.stage == LeaderStage::AwaitQuorum && core.conns.contains_key(conn) {
+            // Only then does this leader know all that is committed.
+            let is_due = self.consent.is_promised() && (is_established || !peer.is_commit_only());
+            let is_waiting = peer.stage == LeaderStage::AwaitQuorum;
+            if is_due && is_waiting && core.conns.contains_key(conn) {
                 peer.plan(core, *conn)?;
             }
         }
@@ -689,9 +697,64 @@ impl Leading {
         Next::Stay
     }
 
+    /// When the time alone next changes something.
+    pub(crate) fn wake_ms<S: Storage>(&self, core: &Core<S>) -> u64 {
+        let office_ms = match self.established_ms {
+            None => past(self.quorum_ms, core.config.establish_timeout_ms),
+            Some(since_ms) if self.has_outbidder && self.resigning.is_none() => {
+                past(since_ms, core.config.outbid_ms)
+            }
+            Some(_) => u64::MAX,
+        };
+        let peers = self.peers.iter().map(|(conn, peer)| peer_wake_ms(core, *conn, peer));
+        peers.fold(office_ms.min(self.reads.wake_ms(core)), u64::min)
+    }
+
     pub(crate) fn lose_reads<S: Storage>(&mut self, core: &mut Core<S>) {
         self.reads.lose(core);
     }
+}
+
+/// When the time alone next changes something with a peer: [`tick_peer`], foreseen.
+fn peer_wake_ms<S: Storage>(core: &Core<S>, conn: ConnId, peer: &Peer) -> u64 {
+    let Some(open) = core.conns.get(&conn) else { return u64::MAX };
+    let config = &core.config;
+    let silence_ms = config.peer_silence_ms;
+    let stuck_ms = open.stuck_since_ms().map_or(u64::MAX, |since_ms| past(since_ms, silence_ms));
+    if peer.stage != LeaderStage::Live {
+        return stuck_ms.min(synchronized_by_ms(core, open, peer).saturating_add(1));
+    }
+    if config.behind_count_max < peer.horizon(core) - peer.sent {
+        return core.now_ms;
+    }
+    let asked_ms = peer.asked_ms.filter(|_| peer.voter.is_some());
+    let accepted_ms = asked_ms.map_or(u64::MAX, |since| past(since, config.accept_timeout_ms));
+    let wake_ms = stuck_ms.min(accepted_ms);
+    if peer.is_native() {
+        return wake_ms.min(past(open.heard_ms, silence_ms));
+    }
+    let wake_ms = wake_ms.min(open.sent_ms.saturating_add(config.keepalive_ms));
+    let Some(member) = core.member_by_message(&peer.fid).filter(|_| peer.voter.is_some()) else {
+        return wake_ms;
+    };
+    let questioned_ms = peer.questioned_ms.saturating_add(config.keepalive_ms);
+    let silent_ms = silent_at_ms(core, open, member, peer.is_silent_port_noted);
+    wake_ms.min(questioned_ms).min(silent_ms)
+}
+
+/// The last moment by which a peer's synchronization must have gone on.
+fn synchronized_by_ms<S: Storage>(core: &Core<S>, open: &Conn, peer: &Peer) -> u64 {
+    let since_ms = match peer.stage {
+        // It is this node that lets it wait.
+        LeaderStage::AwaitEpoch | LeaderStage::AwaitQuorum => u64::MAX,
+        // Proposals follow NewLeader at once, and may go on for ever: they are no progress.
+        LeaderStage::AwaitHistory => {
+            let asked_ms = peer.asked_ms.unwrap_or(u64::MAX);
+            peer.progress_ms.max(open.written_ms).min(asked_ms)
+        }
+        _ => peer.progress_ms.max(open.written_ms),
+    };
+    since_ms.saturating_add(core.config.sync_timeout_ms)
 }
 
 /// Gives up a peer that does not go on, and shows it a sign of life otherwise.
@@ -705,17 +768,7 @@ fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
         return;
     }
     if peer.stage != LeaderStage::Live {
-        let since_ms = match peer.stage {
-            // It is this node that lets it wait.
-            LeaderStage::AwaitEpoch | LeaderStage::AwaitQuorum => now_ms,
-            // Proposals follow NewLeader at once, and may go on for ever: they are no progress.
-            LeaderStage::AwaitHistory => {
-                let asked_ms = peer.asked_ms.unwrap_or(u64::MAX);
-                peer.progress_ms.max(open.written_ms).min(asked_ms)
-            }
-            _ => peer.progress_ms.max(open.written_ms),
-        };
-        if since_ms.saturating_add(core.config.sync_timeout_ms) < now_ms {
+        if synchronized_by_ms(core, open, peer) < now_ms {
             core.close(conn, CloseReason::Silent);
         }
         return;
@@ -727,7 +780,7 @@ fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
         core.close(conn, CloseReason::NotAccepting);
         return;
     }
-    if core.config.behind_count_max < core.history.last() - peer.sent {
+    if core.config.behind_count_max < peer.horizon(core) - peer.sent {
         core.close(conn, CloseReason::Behind);
         return;
     }

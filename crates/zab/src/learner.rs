@@ -18,14 +18,14 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, bug};
 
-use crate::core::{Conn, Core};
+use crate::core::{Conn, Core, past};
 use crate::event::Fatal;
 use crate::note::Note;
 use crate::zab::Next;
 use crate::{
-    Command, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry, Member,
-    Message, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Snapshot, SoftState,
-    Storage, Zxid, caps, following, observing,
+    Command, Config, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry,
+    Member, Message, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Snapshot,
+    SoftState, Storage, Zxid, caps, following, observing,
 };
 
 /// How far a learner is. gometa's `FollowerStageCode`, with the connection as a stage of its own.
@@ -133,6 +133,11 @@ impl Learner {
         self.caps.is_some()
     }
 
+    /// Whether it is sent committed entries only, and has none but such.
+    pub(crate) fn is_commit_only<S>(&self, core: &Core<S>) -> bool {
+        wants_commits_only(&core.config) && self.caps.unwrap_or(0) & caps::COMMIT_ONLY != 0
+    }
+
     pub(crate) fn on_connected<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
         self.conn = Some(conn);
         self.stage = FollowerStage::ReceiveEpoch;
@@ -141,7 +146,10 @@ impl Learner {
             accepted_epoch: core.hard_state.accepted_epoch,
             fid: core.config.own.message.clone(),
             voting: self.voting,
-            caps: Some(caps::ALL),
+            caps: Some(match wants_commits_only(&core.config) {
+                true => caps::ALL,
+                false => caps::ALL & !caps::COMMIT_ONLY,
+            }),
             accepted_leader: core.hard_state.accepted_leader.clone(),
         };
         core.send(conn, Message::FollowerInfo(info));
@@ -167,6 +175,7 @@ impl Learner {
         let kind = message.message_type();
         let out_of_place = Ok(Next::Look(LeaveReason::OutOfPlace(kind)));
         let is_done = self.stage == FollowerStage::Done;
+        let is_informed = is_done && self.is_commit_only(core);
         match message {
             Message::LeaderInfo(info) if self.stage == FollowerStage::ReceiveEpoch => {
                 self.on_leader_info(core, conn, &info)
@@ -180,8 +189,11 @@ impl Learner {
             Message::NewLeader { epoch } if self.stage == FollowerStage::ReceiveNewLeader => {
                 self.on_new_leader(core, conn, epoch)
             }
-            Message::Proposal(proposal) if is_done => self.on_proposal(core, conn, proposal),
-            Message::Commit { zxid } if is_done => self.on_commit(core, zxid),
+            Message::Inform(proposal) if is_informed => self.on_inform(core, proposal),
+            Message::Proposal(proposal) if is_done && !is_informed => {
+                self.on_proposal(core, conn, proposal)
+            }
+            Message::Commit { zxid } if is_done && !is_informed => self.on_commit(core, zxid),
             Message::Abort { request, fid, error } if is_done => {
                 if fid == core.config.own.message {
                     let answer = core.requests.end(request, Outcome::Refused { reason: error });
@@ -226,7 +238,8 @@ impl Learner {
             | Message::Request(_)
             | Message::Accept { .. }
             | Message::Pong { .. }
-            | Message::ReadIndex { .. } => out_of_place,
+            | Message::ReadIndex { .. }
+            | Message::Inform(_) => out_of_place,
         }
     }
 
@@ -415,13 +428,15 @@ impl Learner {
     fn is_state(&self, committed: Zxid) -> bool {
         let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
         let is_known = committed == Zxid::ZERO || self.collected.contains_key(&committed);
-        has_made_up || !is_known
+        // Without any key it is one only where such states are taken.
+        has_made_up
+            || !is_known
+            || (self.collected.is_empty() && Zxid::ZERO < self.stream_committed)
     }
 
     /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
-    fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid) -> Next {
+    fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid, zxid: Zxid) -> Next {
         let collected = std::mem::take(&mut self.collected);
-        let zxid = collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
         if zxid < committed || zxid.epoch() == Epoch(0) {
             core.note(Note::Diverged { zxid });
             return Next::Look(LeaveReason::Diverged);
@@ -437,18 +452,23 @@ impl Learner {
         if self.awaits_snapshot {
             return Ok(Next::Look(LeaveReason::Gap));
         }
-        // A state without keys has nothing that would bear its id.
-        let is_bare = self.takes_states(core) && self.collected.is_empty() && !self.is_native();
         if !self.is_native() {
             // Judged before anything is changed.
             let committed = core.committed_zxid()?;
-            let highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
-            if is_bare && Zxid::ZERO < committed && committed <= self.stream_committed {
-                // A log that cannot be read looks the same, however often it is asked for.
+            let mut highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
+            // A state without keys has nothing that would bear its id. A log that cannot be read looks
+            // the same, however often it is asked for: what came after it would be applied to nothing.
+            let is_bare = self.takes_states(core)
+                && self.collected.is_empty()
+                && Zxid::ZERO < self.stream_committed;
+            if is_bare && committed <= self.stream_committed && !core.config.takes_bare_states {
                 core.note(Note::BareState { committed });
                 return Ok(Next::Look(LeaveReason::Diverged));
             }
-            let has_hole = highest.max(committed) < self.stream_committed && !is_bare;
+            if is_bare {
+                highest = self.stream_committed;
+            }
+            let has_hole = highest.max(committed) < self.stream_committed;
             if has_hole || (self.is_unordered && !self.starts_at_zero) {
                 core.wants_all = true;
                 return Ok(Next::Look(LeaveReason::Disordered));
@@ -459,7 +479,7 @@ impl Learner {
                 return Ok(Next::Look(LeaveReason::Diverged));
             }
             if self.takes_states(core) && self.is_state(committed) {
-                match self.take_state(core, committed) {
+                match self.take_state(core, committed, highest) {
                     Next::Stay => {}
                     next => return Ok(next),
                 }
@@ -476,7 +496,7 @@ impl Learner {
         if let Err(why) = self.replace_tail(core)? {
             return Ok(Next::Look(why));
         }
-        let is_short = core.history.last_zxid() < self.stream_committed && !is_bare;
+        let is_short = core.history.last_zxid() < self.stream_committed;
         if is_short && !believes_in_holes() {
             return Ok(Next::Look(LeaveReason::Gap));
         }
@@ -544,6 +564,30 @@ impl Learner {
         Ok(Next::Stay)
     }
 
+    /// A transaction that is committed, and with it all before it.
+    fn on_inform<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        proposal: Proposal,
+    ) -> Result<Next, Fatal> {
+        let Proposal { zxid, fid, request, command } = proposal;
+        let last = core.history.last_zxid();
+        // What the leader was elected with may have been committed by it only now.
+        let is_next = match zxid.epoch() == self.epoch {
+            true => zxid.follows(last),
+            false => last < zxid && zxid.epoch() < self.epoch,
+        };
+        if !is_next {
+            return Ok(Next::Look(LeaveReason::Gap));
+        }
+        let index = core.history.append(zxid, command);
+        if fid == core.config.own.message {
+            core.requests.on_proposal(request, index, zxid);
+        }
+        core.commit_to(index);
+        Ok(Next::Stay)
+    }
+
     fn on_commit<S: Storage>(&mut self, core: &mut Core<S>, zxid: Zxid) -> Result<Next, Fatal> {
         if zxid <= core.committed_zxid()? {
             return Ok(Next::Stay);
@@ -606,12 +650,11 @@ impl Learner {
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let now_ms = core.now_ms;
         let own = self.conn.and_then(|conn| core.conns.get(&conn));
-        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms)
-            && now_ms <= since_ms.saturating_add(core.config.sync_timeout_ms)
-        {
+        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms) {
             // The leader waits, too: that it says nothing is not its fault. But it waits no longer
             // than this; after that it has given this node up, or is gone itself.
-            self.progress_ms = now_ms;
+            let until_ms = since_ms.saturating_add(core.config.sync_timeout_ms);
+            self.progress_ms = self.progress_ms.max(now_ms.min(until_ms));
         }
         if self.stage != FollowerStage::Done {
             let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
@@ -652,6 +695,31 @@ impl Learner {
     }
 }
 
+impl Learner {
+    /// When the time alone next changes something.
+    pub(crate) fn wake_ms<S>(&self, core: &Core<S>) -> u64 {
+        let config = &core.config;
+        if self.stage != FollowerStage::Done {
+            return past(self.progress_ms, config.sync_timeout_ms);
+        }
+        let Some(own) = self.conn.and_then(|conn| core.conns.get(&conn)) else { return u64::MAX };
+        if self.is_native() {
+            return past(own.heard_ms.max(self.progress_ms), config.peer_silence_ms);
+        }
+        let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
+        let shown_ms = own.sent_ms.saturating_add(config.keepalive_ms.saturating_mul(factor));
+        let shown_ms = if own.is_holding() { u64::MAX } else { shown_ms };
+        let asked_ms = self.asked_ms.saturating_add(config.keepalive_ms);
+        let silent_ms = silent_at_ms(core, own, &self.leader, self.is_silent_port_noted);
+        asked_ms.min(shown_ms).min(silent_ms)
+    }
+}
+
+/// Whether this node asks for committed entries only. A voter cannot: it is asked for its word before.
+fn wants_commits_only(config: &Config) -> bool {
+    config.commit_only && !config.is_voter()
+}
+
 /// What a learner does not notice when the guard on the leader's side is taken away as well.
 fn believes_in_holes() -> bool {
     bug!("joiners-miss-what-is-under-way") || bug!("ids-are-ordered-as-text")
@@ -686,5 +754,16 @@ pub(crate) fn has_gone_silent<S: Storage>(
             }
             false
         }
+    }
+}
+
+/// When [`has_gone_silent`] next finds something, if nothing comes.
+pub(crate) fn silent_at_ms<S>(core: &Core<S>, of: &Conn, peer: &Member, is_noted: bool) -> u64 {
+    let silence_ms = core.config.peer_silence_ms;
+    let answered_ms = core.answered_ms.get(&peer.election).copied();
+    match answered_ms.filter(|answered_ms| of.opened_ms <= *answered_ms) {
+        Some(answered_ms) => past(of.heard_ms.max(answered_ms), silence_ms),
+        None if is_noted => u64::MAX,
+        None => past(of.opened_ms, silence_ms),
     }
 }

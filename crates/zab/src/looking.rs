@@ -3,7 +3,7 @@
 //! Whoever connects meanwhile may have finished the ballot first and have found that this node
 //! won: it is kept waiting for as long as a ballot may still take, and no longer.
 
-use crate::core::Core;
+use crate::core::{Core, past};
 use crate::election::Election;
 use crate::note::{CloseReason, Note};
 use crate::zab::Next;
@@ -77,8 +77,16 @@ impl Looking {
         }
     }
 
+    /// When the time alone next changes something.
+    pub(crate) fn wake_ms<S>(&self, core: &Core<S>) -> u64 {
+        let opened = core.conns.values().map(|conn| conn.opened_ms);
+        let closes = opened.min().map_or(u64::MAX, |oldest| past(oldest, patience_ms(core)));
+        let begins = self.begin_at_ms.unwrap_or(u64::MAX);
+        closes.min(begins).min(core.election.wake_ms())
+    }
+
     fn close_those_who_waited<S: Storage>(&mut self, core: &mut Core<S>) {
-        let wait_ms = core.config.finalize_ms.saturating_mul(6) / 5 + 100;
+        let wait_ms = patience_ms(core);
         let late = core
             .conns
             .iter()
@@ -87,6 +95,11 @@ impl Looking {
             core.close(conn, CloseReason::Waiting);
         }
     }
+}
+
+/// How long a ballot may still take for those who have heard of its end already.
+fn patience_ms<S>(core: &Core<S>) -> u64 {
+    core.config.finalize_ms.saturating_mul(6) / 5 + 100
 }
 
 /// What follows from the end of a ballot.

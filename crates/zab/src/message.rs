@@ -5,7 +5,7 @@
 //! any -> any (datagrams)   Vote
 //! learner -> leader        FollowerInfo, EpochAck, NewLeaderAck, Request, Accept
 //! leader -> learner        LeaderInfo, LogEntry, NewLeader, Proposal, Commit, Abort, Response
-//! native, either way       Ping, Pong, Snapshot, ReadIndex, ReadIndexReply
+//! native, either way       Ping, Pong, Snapshot, ReadIndex, ReadIndexReply, Inform
 //! ```
 //!
 //! Fields that are `Option`s with a "native" remark are ours: gometa skips them, and a message of
@@ -163,6 +163,9 @@ pub enum Message {
     ReadIndex { id: u64 },
     /// Native: from `index` on; without one, this node cannot say.
     ReadIndexReply { id: u64, index: Option<Index> },
+    /// Native: a transaction that is committed, to a watcher that wants no others. It stands for a
+    /// Proposal and its Commit.
+    Inform(Proposal),
 }
 
 /// What a native peer can do: bits in [`FollowerInfo::caps`] and [`LeaderInfo::caps`].
@@ -171,12 +174,12 @@ pub mod caps {
     pub const PING: u64 = 1;
     /// It knows plans that cut its history or replace it by a snapshot.
     pub const PLAN: u64 = 2;
-    /// It wants committed entries only. Nobody says so yet.
+    /// A watcher: it wants committed entries only, each in one message. A leader: it sends such.
     pub const COMMIT_ONLY: u64 = 4;
     /// It knows ReadIndex.
     pub const READ: u64 = 8;
     /// What this version can do.
-    pub const ALL: u64 = PING | PLAN | READ;
+    pub const ALL: u64 = PING | PLAN | COMMIT_ONLY | READ;
 }
 
 /// gometa's text for a request that nobody here can answer.
@@ -213,11 +216,12 @@ pub enum MessageType {
     Snapshot,
     ReadIndex,
     ReadIndexReply,
+    Inform,
 }
 
 impl MessageType {
     /// Every type.
-    pub const ALL: [MessageType; 18] = {
+    pub const ALL: [MessageType; 19] = {
         use MessageType::*;
         [
             Vote,
@@ -238,6 +242,7 @@ impl MessageType {
             Snapshot,
             ReadIndex,
             ReadIndexReply,
+            Inform,
         ]
     };
 
@@ -262,6 +267,7 @@ impl MessageType {
             MessageType::Snapshot => "Snapshot",
             MessageType::ReadIndex => "ReadIndex",
             MessageType::ReadIndexReply => "ReadIndexReply",
+            MessageType::Inform => "Inform",
         }
     }
 }
@@ -288,6 +294,7 @@ impl Message {
             Message::Snapshot(_) => MessageType::Snapshot,
             Message::ReadIndex { .. } => MessageType::ReadIndex,
             Message::ReadIndexReply { .. } => MessageType::ReadIndexReply,
+            Message::Inform(_) => MessageType::Inform,
         }
     }
 
@@ -296,7 +303,7 @@ impl Message {
         let varying = match self {
             Message::LogEntry(entry) => entry.command.bytes(),
             Message::Request(request) => request.command.bytes(),
-            Message::Proposal(proposal) => proposal.command.bytes(),
+            Message::Proposal(proposal) | Message::Inform(proposal) => proposal.command.bytes(),
             Message::Abort { error, .. } => error.len() as u64,
             Message::Response { error, content, .. } => {
                 (error.len() + content.as_ref().map_or(0, Bytes::len)) as u64

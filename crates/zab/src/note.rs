@@ -50,9 +50,10 @@ pub enum Note {
     OddOperation { zxid: Zxid, op: Op },
     /// Two histories hold the same id with different contents. Nothing was changed.
     Diverged { zxid: Zxid },
-    /// A gometa leader that may keep a state and no history sent nothing, and this watcher has what
-    /// is committed up to here. The leader's last key may be deleted, or its log be unreadable.
-    /// Nothing was changed: start the watcher with an empty directory if the leader is right.
+    /// A gometa leader that may keep a state and no history sent nothing, though it has committed
+    /// something, and this watcher has what is committed up to here. The leader's last key may be
+    /// deleted, or its log be unreadable. It is not followed, until it sends a key; if it is right, and
+    /// that cannot be waited for, set [`takes_bare_states`](crate::Config::takes_bare_states).
     BareState { committed: Zxid },
     /// So many notes found no room.
     Missed { count: u64 },
@@ -98,6 +99,9 @@ pub enum CloseReason {
     Ahead,
     /// Nothing that this node has can bring the learner up to date.
     NoPlan,
+    /// A gometa learner needs what is no longer kept, and has something already, with which a state
+    /// would only be merged: it must be emptied first.
+    NotEmpty,
     /// It lags too far behind.
     Behind,
     /// It takes what it is sent too slowly.
@@ -176,6 +180,12 @@ pub enum SyncPlan {
     /// What it needs is no longer kept: a snapshot, then what follows.
     Snapshot {
         /// The last entry in the snapshot.
+        index: Index,
+    },
+    /// A gometa learner that has nothing, and what it needs is no longer kept: the state as the
+    /// transactions that lead to it, then what follows.
+    State {
+        /// The last entry in the state.
         index: Index,
     },
     /// A gometa learner: everything from here on again, since it settles nothing by itself.

@@ -1,23 +1,27 @@
-//! A state as the transactions that lead to it: what a gometa leader sends that keeps its state alone,
-//! and no history (its "embedded" form). It goes into a [`Snapshot`], for the application to take.
+//! A state as the transactions that lead to it: what a leader sends a gometa learner, and gometa's
+//! sends, that keeps its state alone and no history (gometa's "embedded" form). It goes into a
+//! [`Snapshot`], for the application to make and to take.
 //!
 //! ```text
 //! magic (8) | per transaction, little-endian: operation (4), length of key (4), of content (4), key, content
 //! ```
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_types::Index;
 
-use crate::{Command, Op, Snapshot, Zxid};
+use crate::{Command, LogEntry, Op, Snapshot, Zxid};
 
 const MAGIC: [u8; 8] = *b"zabstate";
 
 impl Snapshot {
-    /// What these lead to on an empty machine, one after the other.
-    pub(crate) fn of_commands<'a>(
+    /// What these lead to on an empty machine, one after the other: one [`Command::set`] for each key,
+    /// say. It is the state after the entry at `index`, which has the id `zxid`.
+    pub fn of_commands<'a>(
         index: Index,
         zxid: Zxid,
-        commands: impl Iterator<Item = &'a Command>,
+        commands: impl IntoIterator<Item = &'a Command>,
     ) -> Snapshot {
         let mut data = BytesMut::from(&MAGIC[..]);
         for Command { op, key, content } in commands {
@@ -30,9 +34,10 @@ impl Snapshot {
         Snapshot { index, zxid, data: data.freeze() }
     }
 
-    /// The transactions that make this state out of an empty one, in order, if it is one that a
-    /// gometa leader has sent as such ([`Config::takes_states`](crate::Config::takes_states)); nothing
-    /// if its data are the application's own.
+    /// The transactions that make this state out of an empty one, in order, if it was made
+    /// [of such](Snapshot::of_commands): here, or out of what a gometa leader sent
+    /// ([`Config::takes_states`](crate::Config::takes_states)). Nothing if its data are the
+    /// application's own.
     pub fn commands(&self) -> Option<Vec<Command>> {
         let mut data: Bytes = self.data.clone();
         if !data.starts_with(&MAGIC) {
@@ -52,6 +57,19 @@ impl Snapshot {
             commands.push(Command { op, key, content: data.split_to(content) });
         }
         Some(commands)
+    }
+
+    /// The same as a gometa leader streams it: numbered from 1 on, but for the last one, which has the
+    /// id of all. What no learner of gometa's could apply is left out.
+    pub(crate) fn stream(&self) -> Option<VecDeque<LogEntry>> {
+        let commands = self.commands()?.into_iter().filter(|command| command.op.is_applied());
+        let numbered = (1..).map(Zxid).zip(commands);
+        let entry = |(zxid, command)| LogEntry { zxid, command, keep: None };
+        let mut stream: VecDeque<LogEntry> = numbered.map(entry).collect();
+        if let Some(last) = stream.back_mut() {
+            last.zxid = self.zxid;
+        }
+        Some(stream)
     }
 }
 

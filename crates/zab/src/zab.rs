@@ -12,8 +12,8 @@ use crate::learner::Learner;
 use crate::looking::{self, Looking};
 use crate::note::{CloseReason, Note, ResignReason};
 use crate::{
-    Address, Command, Config, ConfigError, ConnId, Event, LeaveReason, Member, Message, PeerStatus,
-    ProposalId, ProposeError, ReadFailure, ReadId, Ready, SoftState, Storage,
+    Address, Command, Config, ConfigError, ConnId, Event, FollowerStage, LeaveReason, Member,
+    Message, PeerStatus, ProposalId, ProposeError, ReadFailure, ReadId, Ready, SoftState, Storage,
 };
 
 /// What a node does.
@@ -266,6 +266,19 @@ impl<S: Storage> Zab<S> {
         }
     }
 
+    /// Before this moment, by the clock of its ticks, a [`Event::Tick`] changes nothing unless something
+    /// else happens first. A driver may sleep until then, if it says how late it is, by a tick, before
+    /// it reports what woke it.
+    pub fn wake_ms(&self) -> u64 {
+        let core = &self.core;
+        match &self.role {
+            _ if self.fatal.is_some() => u64::MAX,
+            RoleState::Looking(looking) => looking.wake_ms(core),
+            RoleState::Following(learner) | RoleState::Observing(learner) => learner.wake_ms(core),
+            RoleState::Leading(leading) => leading.wake_ms(core),
+        }
+    }
+
     fn on_accepted(&mut self, conn: ConnId) {
         let core = &mut self.core;
         let is_full = core.config.connections_count_max <= core.conns.len();
@@ -356,6 +369,7 @@ impl<S: Storage> Zab<S> {
         self.core.set_soft_state(self.soft_state());
         if self.soft_state().is_serving {
             self.back_off.reset();
+            self.core.election.forget_failures();
         }
         Ok(())
     }
@@ -364,6 +378,11 @@ impl<S: Storage> Zab<S> {
         let core = &mut self.core;
         if let RoleState::Leading(leading) = &mut self.role {
             leading.lose_reads(core);
+        }
+        if let RoleState::Following(learner) = &self.role
+            && learner.stage() != FollowerStage::Done
+        {
+            core.election.on_failed(&learner.leader().election, core.now_ms);
         }
         core.leave(why);
         core.status = PeerStatus::Electing;

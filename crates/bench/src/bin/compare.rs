@@ -4,9 +4,12 @@
 //! ```text
 //! cargo build --release && cargo run --release -p quorate-bench --bin compare
 //! cargo build --release && cargo run --release -p quorate-bench --bin compare -- --marks
+//! cargo build --release && cargo run --release -p quorate-bench --bin compare -- --engines
 //! ```
 //! The second one takes half an hour: it also measures watchers, the memory of a million keys, restarts
-//! with them, and failovers, and prints each number beside what it is to reach.
+//! with them, and failovers, and prints each number beside what it is to reach. The third compares the
+//! two engines of quorate with each other: puts, and how soon there are writes again after a leader
+//! was killed.
 //!
 //! Load generator and servers share the machine, so the numbers compare the two programs, and say
 //! little about either on machines of its own.
@@ -66,6 +69,9 @@ struct Args {
     /// Also measure watchers, memory, restarts and failovers, and print all that is to be reached
     #[arg(long)]
     marks: bool,
+    /// Measure puts and failovers of quorate's two engines, instead of quorate and etcd
+    #[arg(long, conflicts_with_all = ["only", "marks", "serializable", "etcd"])]
+    engines: bool,
     /// With --marks: how many watchers there are
     #[arg(long, value_name = "COUNT", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -79,7 +85,7 @@ struct Args {
     /// With --marks: restarts with them
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     restarts: usize,
-    /// With --marks: leaders killed
+    /// With --marks and --engines: leaders killed
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     failovers: usize,
     /// Ports are taken from here on, below 32768
@@ -117,35 +123,55 @@ fn main() -> ExitCode {
         restart_count: args.restarts,
         failover_count: args.failovers,
     });
+    let further = match marks_plan {
+        Some(marks_plan) => Further::Marks(marks_plan),
+        None if args.engines => Further::Failovers(args.failovers),
+        None => Further::Nothing,
+    };
     let mut figures = Vec::new();
-    let measuring = until_signal(&plan, marks_plan, &mut comparison, &mut figures);
+    let measuring = until_signal(&plan, &further, &mut comparison, &mut figures);
     let ended = runtime.block_on(measuring);
-    let rows = comparison.rows(&plan);
-    if args.json {
-        let all = match args.marks {
-            true => serde_json::json!({ "loads": rows, "marks": figures }),
-            false => serde_json::json!(rows),
-        };
-        println!("{all:#}");
-    } else {
-        // An empty table would only hide why it is empty.
-        if !comparison.is_empty() {
-            println!("{}", comparison.table(&plan));
-        }
-        if args.marks && !(rows.is_empty() && figures.is_empty()) {
-            println!("{}", marks::table(&plan, &rows, &figures));
-        }
-    }
+    print(&args, &plan, &comparison, &figures);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&format!("ended early: {why}")),
     }
 }
 
+/// What is measured beyond the loads.
+enum Further {
+    Nothing,
+    Marks(MarksPlan),
+    /// So many of each program.
+    Failovers(usize),
+}
+
+fn print(args: &Args, plan: &Plan, comparison: &Comparison, figures: &[Figures]) {
+    let rows = comparison.rows(plan);
+    if args.json {
+        let all = match args.marks || args.engines {
+            true => serde_json::json!({ "loads": rows, "marks": figures }),
+            false => serde_json::json!(rows),
+        };
+        println!("{all:#}");
+        return;
+    }
+    // An empty table would only hide why it is empty.
+    if !comparison.is_empty() {
+        println!("{}", comparison.table(plan));
+    }
+    if args.marks && !(rows.is_empty() && figures.is_empty()) {
+        println!("{}", marks::table(plan, &rows, figures));
+    }
+    if args.engines && !figures.is_empty() {
+        println!("{}", marks::failover_table(figures));
+    }
+}
+
 /// Measures until all is done or a signal comes. Either way the servers have ended when it returns.
 async fn until_signal(
     plan: &Plan,
-    marks_plan: Option<MarksPlan>,
+    further: &Further,
     comparison: &mut Comparison,
     figures: &mut Vec<Figures>,
 ) -> Result<(), String> {
@@ -155,11 +181,12 @@ async fn until_signal(
     let mut hangup = listen(SignalKind::hangup())?;
     let measure = async {
         compare::run(plan, comparison).await.map_err(|error| error.to_string())?;
-        if let Some(marks_plan) = marks_plan {
-            let ended = marks::run(plan, &marks_plan, figures).await;
-            ended.map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        let ended = match further {
+            Further::Nothing => Ok(()),
+            Further::Marks(marks_plan) => marks::run(plan, marks_plan, figures).await,
+            Further::Failovers(count) => marks::failovers(plan, *count, figures).await,
+        };
+        ended.map_err(|error| error.to_string())
     };
     tokio::select! {
         ended = measure => ended,
@@ -177,9 +204,15 @@ fn plan(args: &Args) -> Result<Plan, String> {
             let path = path.display();
             return Err(format!("{path} is not there; build it with: cargo build --release"));
         }
-        programs.push(Program { name: "quorate", path, words: &["serve"] });
+        if args.engines {
+            let words = &["serve", "--engine", "raft"];
+            programs.push(Program { name: "raft", path: path.clone(), words });
+            programs.push(Program { name: "zab", path, words: &["serve", "--engine", "zab"] });
+        } else {
+            programs.push(Program { name: "quorate", path, words: &["serve"] });
+        }
     }
-    if args.only != Some(Only::Quorate) {
+    if args.only != Some(Only::Quorate) && !args.engines {
         let path = args.etcd.clone();
         match path.is_file() {
             true => programs.push(Program { name: "etcd", path, words: &[] }),
@@ -187,7 +220,10 @@ fn plan(args: &Args) -> Result<Plan, String> {
             false => eprintln!("{} is not there: only quorate is measured", path.display()),
         }
     }
-    let mut works = vec![Work::Put, Work::Get { serializable: false }];
+    let mut works = vec![Work::Put];
+    if !args.engines {
+        works.push(Work::Get { serializable: false });
+    }
     if args.serializable || args.marks {
         works.push(Work::Get { serializable: true });
     }

@@ -18,6 +18,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const ASKED_EVERY: Duration = Duration::from_secs(10);
 const SILENT_MAX: Duration = Duration::from_secs(5);
 
+/// What a member without a vote says to most requests.
+const NOT_FOR_LEARNERS: &str = "etcdserver: rpc not supported for learner";
+
 /// The endpoints that may be asked, and how long to wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -111,7 +114,7 @@ impl Target {
     }
 
     /// Asks the first endpoint that can be reached, and no other: what may have arrived once must
-    /// not be sent again.
+    /// not be sent again. A member that refuses since it has no vote is left out.
     pub(super) async fn write<T>(
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
@@ -200,6 +203,14 @@ impl Target {
                 let begun = Instant::now();
                 match tokio::time::timeout(left, ask(channel)).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                    // It has no vote, and has done nothing: others serve.
+                    Ok(Err(status))
+                        if status.message() == NOT_FOR_LEARNERS
+                            && number + 1 < self.members.len() =>
+                    {
+                        warn(&said_by(&status));
+                        left = left.saturating_sub(begun.elapsed());
+                    }
                     Ok(Err(status)) if again && status.code() == Code::Unavailable => {
                         warn(&said_by(&status));
                         refused = Some(status);
@@ -323,6 +334,31 @@ mod tests {
             };
             assert_eq!(found.map_err(|error| error.to_string()), want.map_err(str::to_owned));
             assert_eq!(asked.get(), asked_count, "{read} {answers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_without_a_vote_is_left_out() {
+        let (target, _listeners) = two_of_three().await;
+        for (learners, asked_count, is_answered) in [(1, 2, true), (2, 2, false)] {
+            for read in [true, false] {
+                let asked = Cell::new(0);
+                let ask = async |_| match asked.replace(asked.get() + 1) {
+                    number if number < learners => {
+                        Err(Status::new(Code::FailedPrecondition, NOT_FOR_LEARNERS))
+                    }
+                    _ => Ok(Response::new(7)),
+                };
+                let found = match read {
+                    true => target.read(ask).await,
+                    false => target.write(ask).await,
+                };
+                assert_eq!(asked.get(), asked_count, "{read} {learners}");
+                match found {
+                    Ok(answer) => assert!(is_answered && answer == 7),
+                    Err(error) => assert!(!is_answered && error.to_string().contains("learner")),
+                }
+            }
         }
     }
 

@@ -52,6 +52,12 @@ impl PutArgs {
                     "the value is longer than {STDIN_BYTES_MAX} bytes"
                 )));
             }
+            if value.is_empty() {
+                // A producer that died, or no standard input at all: no reason to lose a value.
+                return Err(CliError::Arguments(
+                    "put command needs 1 argument and input from stdin or 2 arguments".to_owned(),
+                ));
+            }
             Ok(value.into())
         })
     }

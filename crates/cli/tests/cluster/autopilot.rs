@@ -275,6 +275,14 @@ async fn newer_members_take_over_from_older_ones_without_a_failed_write() {
     let leader = cluster.leader().await;
     assert!((3..6).contains(&leader), "n{} leads", leader + 1);
     writer.goes_on().await;
+    // Clients that know only the older ones do not notice.
+    for at in 0..3 {
+        let mut client = KvClient::new(cluster.channel(at));
+        let put = PutRequest { key: Bytes::from_static(b"old"), ..Default::default() };
+        client.put(put.clone()).await.unwrap();
+        let range = RangeRequest { key: put.key, ..Default::default() };
+        assert_eq!(client.range(range).await.unwrap().into_inner().count, 1);
+    }
 
     // The older ones are stopped; who is gone for good is removed.
     for at in 0..3 {

@@ -67,7 +67,7 @@ impl Encode for View<'_> {
                 out.number_field(2, request.id);
                 command(out, 3, &request.command);
             }
-            Message::Proposal(proposal) => {
+            Message::Proposal(proposal) | Message::Inform(proposal) => {
                 out.number_field(2, proposal.zxid.0);
                 text(out, 3, proposal.fid.as_str());
                 out.number_field(4, proposal.request);
@@ -186,12 +186,8 @@ impl Fields {
             MessageType::Request => {
                 Message::Request(Request { id: self.number(2), command: self.command(3)? })
             }
-            MessageType::Proposal => Message::Proposal(Proposal {
-                zxid: self.zxid(2),
-                fid: self.address(3)?,
-                request: self.number(4),
-                command: self.command(5)?,
-            }),
+            MessageType::Proposal => Message::Proposal(self.proposal()?),
+            MessageType::Inform => Message::Inform(self.proposal()?),
             MessageType::Accept => Message::Accept { zxid: self.zxid(2), fid: self.address(3)? },
             MessageType::Commit => Message::Commit { zxid: self.zxid(2) },
             MessageType::Abort => Message::Abort {
@@ -266,6 +262,15 @@ impl Fields {
     fn address(&mut self, field: u32) -> Result<Address, FrameError> {
         let bytes = self.take(field).unwrap_or_default();
         Ok(self.text(field, &bytes)?.into())
+    }
+
+    fn proposal(&mut self) -> Result<Proposal, FrameError> {
+        Ok(Proposal {
+            zxid: self.zxid(2),
+            fid: self.address(3)?,
+            request: self.number(4),
+            command: self.command(5)?,
+        })
     }
 
     fn command(&mut self, first: u32) -> Result<Command, FrameError> {

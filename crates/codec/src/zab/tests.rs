@@ -159,6 +159,15 @@ fn known() -> Vec<(Message, &'static str)> {
         (Message::ReadIndex { id: 1 }, "0801 1001"),
         (Message::ReadIndexReply { id: 1, index: Some(Index(2)) }, "0801 1001 1802"),
         (Message::ReadIndexReply { id: 1, index: None }, "0801 1001"),
+        (
+            Message::Inform(Proposal {
+                zxid: id(2, 1),
+                fid: fid(),
+                request: 7,
+                command: command(Op::SET, "k", "v"),
+            }),
+            "0801 108180808020 1a03613a31 2007 2802 32016b 3a0176",
+        ),
     ]
 }
 
@@ -433,6 +442,11 @@ fn vote() -> impl Strategy<Value = Vote> {
     )
 }
 
+fn proposal() -> impl Strategy<Value = Proposal> {
+    (zxid(), address(), any_number(), any_command())
+        .prop_map(|(zxid, fid, request, command)| Proposal { zxid, fid, request, command })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let info = (epoch(), address(), any::<bool>(), option::of(any_number()), option::of(address()));
     prop_oneof![
@@ -458,11 +472,8 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Message::NewLeaderAck),
         (any_number(), any_command())
             .prop_map(|(id, command)| Message::Request(Request { id, command })),
-        (zxid(), address(), any_number(), any_command()).prop_map(
-            |(zxid, fid, request, command)| {
-                Message::Proposal(Proposal { zxid, fid, request, command })
-            }
-        ),
+        proposal().prop_map(Message::Proposal),
+        proposal().prop_map(Message::Inform),
         (zxid(), address()).prop_map(|(zxid, fid)| Message::Accept { zxid, fid }),
         zxid().prop_map(|zxid| Message::Commit { zxid }),
         (any_number(), address(), ".{0,8}").prop_map(|(request, fid, error)| Message::Abort {

@@ -73,6 +73,75 @@ fn a_write_appends_or_replaces() {
     }
 }
 
+#[test]
+fn without_a_history_what_is_applied_goes_once_it_is_not_in_memory() {
+    let entries = history();
+    for (cache_bytes_max, first) in [(0, 6), (100, 6), (150, 4), (1 << 20, 1)] {
+        let actions = Arc::new(MemoryActions::of_state());
+        actions.log_proposal(&entries).unwrap();
+        let mut log = Log::open(actions.clone(), cache_bytes_max).unwrap();
+        for entry in &entries[..5] {
+            actions.commit(std::slice::from_ref(entry)).unwrap();
+            if let Some((index, last)) = log.applied_to(entry.index) {
+                assert_eq!(last, entries[index.0 as usize - 1].zxid);
+                actions.forget(index, last).unwrap();
+            }
+            // What the log is said to have is there.
+            let from = log.first_index().unwrap();
+            let want = &entries[from.0 as usize - 1..];
+            assert_eq!(log.entries(from, Index(8), u64::MAX).unwrap(), want);
+        }
+        for log in [&log, &Log::open(actions.clone(), cache_bytes_max).unwrap()] {
+            assert_eq!(log.first_index(), Ok(Index(first)), "cache {cache_bytes_max}");
+            assert_eq!(log.last_index(), Ok(Index(7)));
+            for at in first - 1..=7 {
+                let zxid = entries.iter().find(|entry| entry.index.0 == at);
+                assert_eq!(log.zxid(Index(at)), Ok(zxid.map_or(Zxid::ZERO, |entry| entry.zxid)));
+            }
+            for lo in 1..first {
+                assert_eq!(log.entries(Index(lo), Index(8), 1), Err(StorageError::Compacted));
+                assert!(lo == first - 1 || log.zxid(Index(lo)) == Err(StorageError::Compacted));
+            }
+            let state = log.snapshot().unwrap();
+            assert_eq!((state.index, state.zxid), (Index(5), entries[4].zxid));
+        }
+        assert_eq!(Log::open(actions, cache_bytes_max).unwrap().applied(), Index(5));
+    }
+    // One that keeps its history is not told to let go of anything.
+    let mut log = Log::open(stored(&entries, 5), 0).unwrap();
+    assert_eq!(log.applied_to(Index(5)), None);
+    assert_eq!(log.snapshot(), Ok(Snapshot::default()));
+}
+
+#[test]
+fn a_state_takes_the_place_of_a_log() {
+    let entries = history();
+    let actions = stored(&entries, 3);
+    let mut log = Log::open(actions.clone(), 1 << 20).unwrap();
+    let state = Snapshot::of_commands(
+        Index(20),
+        Zxid::new(Epoch(6), 3),
+        &[quorate_zab::Command::set("b", "1")],
+    );
+    let new = vec![entry(21, 6, 4), entry(22, 7, 1)];
+    actions.install(&state).unwrap();
+    actions.log_proposal(&new).unwrap();
+    log.written(Write {
+        install: Some(state.clone()),
+        replace_from: Some(Index(21)),
+        entries: new.clone(),
+        ..Write::default()
+    });
+    for log in [log, Log::open(actions.clone(), 0).unwrap()] {
+        assert_eq!((log.first_index(), log.last_index()), (Ok(Index(21)), Ok(Index(22))));
+        assert_eq!(log.zxid(Index(20)), Ok(state.zxid));
+        assert_eq!(log.entries(Index(21), Index(23), u64::MAX).unwrap(), new);
+    }
+    assert_eq!(Log::open(actions.clone(), 0).unwrap().applied(), Index(20));
+    assert_eq!(actions.value("b").as_deref(), Some(&b"1"[..]));
+    assert_eq!(actions.count(), 1, "nothing is left of what was there");
+}
+
 /// Says that its log ends elsewhere than it does.
 struct Lying(MemoryActions, Zxid);
 

@@ -75,6 +75,9 @@ impl ActionHandler for Diary {
     fn commit(&self, entries: &[Entry]) -> Result<(), ActionError> {
         self.write(format!("commit {}", ids(entries)))
     }
+    fn install(&self, state: &Snapshot) -> Result<(), ActionError> {
+        self.write(format!("install {}", state.zxid))
+    }
 }
 
 fn entry(counter: u32) -> Entry {
@@ -84,7 +87,7 @@ fn entry(counter: u32) -> Entry {
 
 fn append(id: u64) -> Job {
     let entries = vec![entry(u32::try_from(id).unwrap())];
-    Job::Write(Writing { id: WriteId(id), replace_after: None, entries, hard_state: None })
+    Job::Write(Writing { id: WriteId(id), entries, ..Writing::default() })
 }
 
 /// Gives all of `jobs` while the thread waits in the first one; what it wrote down, and reported.
@@ -114,6 +117,7 @@ async fn a_write_is_stored_in_an_order_that_a_crash_may_cut() {
     };
     let write = Writing {
         id: WriteId(1),
+        install: None,
         replace_after: Some(Zxid::new(Epoch(1), 4)),
         entries: vec![entry(5), entry(6)],
         hard_state: Some(hard_state.clone()),
@@ -121,13 +125,29 @@ async fn a_write_is_stored_in_an_order_that_a_crash_may_cut() {
     // What is stored already is not stored again.
     let same = Writing {
         id: WriteId(2),
-        replace_after: None,
         entries: vec![entry(7)],
-        hard_state: Some(hard_state),
+        hard_state: Some(hard_state.clone()),
+        ..Writing::default()
     };
-    let (lines, reported) = run(None, vec![Job::Write(write), Job::Write(same)]).await;
-    assert_eq!(lines, ["accept 2 of 10.0.0.1:9999", "after 1.4 1.5 1.6", "enter 2", "log 1.7"]);
-    assert_eq!(reported, ["Written(WriteId(1))", "Written(WriteId(2))"]);
+    // A state goes before what follows on it.
+    let state = Writing {
+        id: WriteId(3),
+        install: Some(Snapshot { zxid: Zxid::new(Epoch(2), 8), ..Snapshot::default() }),
+        entries: vec![entry(9)],
+        hard_state: Some(HardState {
+            accepted_epoch: Epoch(3),
+            current_epoch: Epoch(3),
+            ..hard_state
+        }),
+        ..Writing::default()
+    };
+    let jobs = [write, same, state].map(Job::Write);
+    let (lines, reported) = run(None, jobs.into()).await;
+    let want = ["accept 2 of 10.0.0.1:9999", "after 1.4 1.5 1.6", "enter 2", "log 1.7"];
+    assert_eq!(lines[..4], want);
+    assert_eq!(lines[4..], ["accept 3 of 10.0.0.1:9999", "install 2.8", "log 1.9", "enter 3"]);
+    let written = ["Written(WriteId(1))", "Written(WriteId(2))", "Written(WriteId(3))"];
+    assert_eq!(reported, written);
 }
 
 #[tokio::test]

@@ -81,19 +81,23 @@ async fn junk_on_every_port_harms_nobody() {
 }
 
 /// A connection that speaks as a gometa process does: without a word of ours.
-struct Wire(TcpStream, BytesMut);
+pub(crate) struct Wire(TcpStream, BytesMut);
 
 impl Wire {
-    async fn connect(node: &Node) -> Wire {
-        Wire(TcpStream::connect(node.peer.message).await.unwrap(), BytesMut::new())
+    pub(crate) async fn connect(node: &Node) -> Wire {
+        Wire::on(TcpStream::connect(node.peer.message).await.unwrap())
     }
 
-    async fn send(&mut self, message: &Message) {
+    pub(crate) fn on(stream: TcpStream) -> Wire {
+        Wire(stream, BytesMut::new())
+    }
+
+    pub(crate) async fn send(&mut self, message: &Message) {
         self.0.write_all(&encode_frame(message)).await.unwrap();
     }
 
     /// The next message; nothing when the connection ends.
-    async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = next_frame(&mut self.1).unwrap() {
                 return Some(message);
@@ -105,7 +109,7 @@ impl Wire {
         }
     }
 
-    async fn must(&mut self) -> Message {
+    pub(crate) async fn must(&mut self) -> Message {
         self.next().await.expect("a message")
     }
 }

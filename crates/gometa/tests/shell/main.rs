@@ -1,6 +1,7 @@
 //! Whole nodes on loopback, with real ports.
 
 mod doors;
+mod embedded;
 mod ensemble;
 mod harness;
 mod watchers;

@@ -56,7 +56,7 @@ async fn transfer(
         .await
         .map_err(|error| match error {
             DialError::Refused(reason) => SnapshotError::Refused { reason },
-            DialError::Failed(why) => SnapshotError::Unreachable { why },
+            DialError::Failed(why) | DialError::Absent(why) => SnapshotError::Unreachable { why },
         })?;
     let ended = AtomicBool::new(false);
     let (read, mut write) = tokio::io::split(link);

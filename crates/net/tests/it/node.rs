@@ -90,7 +90,15 @@ impl Node {
 
     pub(crate) async fn unreachable(&mut self) -> NodeId {
         self.event("a lost peer", |event| match event {
-            NetEvent::Unreachable { to } => Some(to),
+            NetEvent::Unreachable { to, .. } => Some(to),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn absent(&mut self) -> NodeId {
+        self.event("a peer that is gone", |event| match event {
+            NetEvent::Unreachable { to, is_absent: true } => Some(to),
             _ => None,
         })
         .await

@@ -187,6 +187,14 @@ impl Links {
         }
     }
 
+    /// The process at the other end has gone, and its connections with it.
+    pub(crate) fn on_absent(&mut self, peer: NodeId, events: &mut Vec<Event>) {
+        let gone = self.links.iter().filter(|(_, link)| link.peer == peer);
+        for conn in gone.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.fail(conn, events);
+        }
+    }
+
     /// The state of a snapshot has come to `peer`, or has not.
     pub(crate) fn on_shipped(&mut self, peer: NodeId, ok: bool, events: &mut Vec<Event>) {
         let shipping = self.links.iter().filter(|(_, link)| link.peer == peer);

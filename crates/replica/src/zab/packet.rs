@@ -228,7 +228,7 @@ fn check(message: &Message) -> Result<(), PacketError> {
             &entry.command
         }
         Message::Request(request) => &request.command,
-        Message::Proposal(proposal) => &proposal.command,
+        Message::Proposal(proposal) | Message::Inform(proposal) => &proposal.command,
         Message::Snapshot(snapshot) if metadata(snapshot).is_some() => return Ok(()),
         Message::Snapshot(_) | Message::Vote(_) => {
             return Err(PacketError::OutOfPlace(message.message_type().name()));
@@ -264,9 +264,9 @@ mod tests {
         Packet { from: NodeId(1), to: NodeId(2), body }
     }
 
-    fn proposal(op: Op, key: &str) -> Message {
+    fn proposal(op: Op, key: &str) -> Proposal {
         let command = Command { op, key: key.into(), content: Bytes::from_static(b"xyz") };
-        Message::Proposal(Proposal { zxid: Zxid::new(Epoch(2), 1), command, ..Proposal::default() })
+        Proposal { zxid: Zxid::new(Epoch(2), 1), command, ..Proposal::default() }
     }
 
     fn snapshot(data: Bytes) -> Message {
@@ -284,7 +284,8 @@ mod tests {
             plain(Body::Opened { peer: PEER, own: OWN }),
             plain(Body::Closed { peer: PEER, own: OWN }),
             data(Vec::new()),
-            data(vec![proposal(Op::SET, ""), Message::Ping { number: 1 }]),
+            data(vec![Message::Proposal(proposal(Op::SET, "")), Message::Ping { number: 1 }]),
+            data(vec![Message::Inform(proposal(Op::SET, ""))]),
             data(vec![snapshot(members)]),
         ] {
             let bytes = Bytes::from(packet.encode().concat());
@@ -300,8 +301,9 @@ mod tests {
     #[test]
     fn only_what_the_log_can_keep_is_taken() {
         for message in [
-            proposal(Op::SET, "k"),
-            proposal(Op::DELETE, ""),
+            Message::Proposal(proposal(Op::SET, "k")),
+            Message::Proposal(proposal(Op::DELETE, "")),
+            Message::Inform(proposal(Op::SET, "k")),
             Message::Vote(Vote::default()),
             snapshot(Bytes::from_static(b"nonsense")),
         ] {

@@ -50,7 +50,7 @@ impl Local {
 
     async fn set(&self, wish: Wish<'_>, is_passed_on: bool) -> Result<Set, Status> {
         self.check_engine()?;
-        self.check_votes()?;
+        self.check_serves_all()?;
         let asked = async {
             loop {
                 let error = match self.set_where_it_is_known(wish, is_passed_on).await {
@@ -137,7 +137,7 @@ impl Local {
     /// without a vote is only held.
     pub(crate) async fn demote_member(&self, id: u64, is_passed_on: bool) -> Result<Set, Status> {
         self.check_engine()?;
-        self.check_votes()?;
+        self.check_serves_all()?;
         let asked = async {
             loop {
                 // To ask twice does no harm: the second time there is no vote to take.

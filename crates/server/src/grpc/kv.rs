@@ -58,7 +58,7 @@ impl Kv for Service {
         let range = convert::range_request(request.into_inner());
         range.validate().map_err(status::of_kv)?;
         if !range.serializable {
-            self.local.check_votes()?;
+            self.local.check_serves_all()?;
             self.local.read_barrier().await?;
         }
         let (answer, drawn) = if range.range_end.is_empty() {

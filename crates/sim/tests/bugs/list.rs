@@ -38,6 +38,8 @@ const BUGS: &[Bug] = &[
     ("reads-without-a-quorum", "H059", "raft/src/leader.rs", Some((141, "linearizability"))),
     ("reads-before-it-has-applied", "H065", "replica/src/reads.rs", Some((9, "linearizability"))),
     ("proposes-again-what-it-passed-on", "H068", "replica/src/raft.rs", Some((1, "request"))),
+    ("what-is-under-way-is-called-lost", "H068", "replica/src/passed_on.rs", Some((1, "exactly once"))),
+    ("what-is-passed-on-is-for-any-leader", "H068", "replica/src/raft.rs", Some((9, "exactly once"))),
     ("requests-of-two-lives-are-one", "H068", "replica/src/envelope.rs", Some((1, "request"))),
     ("a-deposed-leader-ends-leases", "H069", "kv/src/apply.rs", None),
     ("a-new-leader-cuts-leases-short", "H071", "kv/src/lessor.rs", Some((3, "lease"))),
@@ -71,4 +73,7 @@ const BUGS: &[Bug] = &[
     ("joiners-miss-what-is-under-way", "K5", "zab/src/leading/peer.rs", Some((4, "history"))),
     ("ids-are-ordered-as-text", "K6", "zab/src/leading/peer.rs", Some((4, "history"))),
     ("a-promise-to-another-leader-counts", "K13", "zab/src/leading.rs", None),
+    ("a-learner-votes-with-half-a-log", "A1", "autopilot/src/state.rs", Some((245, "autopilot promotes"))),
+    ("a-new-leader-takes-all-for-stable", "A2", "autopilot/src/state.rs", Some((13, "autopilot promotes"))),
+    ("the-quorum-goes-with-a-vote", "A3", "autopilot/src/strict.rs", None),
 ];

@@ -423,3 +423,42 @@ fn a_ballot_that_failed_does_not_count_as_a_round() {
     assert!(site.election.winner().is_none(), "a new election has none yet");
     site.election.update_winning_epoch(Epoch(9)); // and that hurts nobody
 }
+
+#[test]
+fn who_was_followed_in_vain_is_passed_over_while_there_may_be_others() {
+    let mut site = Site::new(1, 5);
+    let hour_ms = 3_600_000;
+    let votes_for = |site: &mut Site, heard: &[u64]| {
+        site.start();
+        for from in heard {
+            site.hear(*from, electing(site.election.round(), 5, 1));
+        }
+        let last = site.sent().pop().unwrap();
+        site.election.abandon();
+        last.1.candidate
+    };
+    site.election.on_failed(&address(5), site.now_ms);
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(5), "once may be chance");
+    site.election.on_failed(&address(5), site.now_ms);
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(1));
+    assert_eq!(votes_for(&mut site, &[5]), address(1), "others may follow");
+
+    site.start();
+    site.pass(1_000);
+    site.hear(5, electing(1, 5, 1));
+    site.hear(2, electing(1, 5, 1));
+    assert_eq!(
+        site.sent().pop().unwrap().1.candidate,
+        address(5),
+        "too few for a quorum but for it"
+    );
+    site.election.abandon();
+
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(1));
+    site.pass(hour_ms);
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(5), "not for ever");
+    site.election.on_failed(&address(5), site.now_ms);
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(1), "once more is enough");
+    site.election.forget_failures();
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(5), "there was a leader meanwhile");
+}

@@ -8,16 +8,22 @@
 //! The plan is made at one instant. It fixes the *sync point*, the end of the leader's history then,
 //! proposals and all: up to it entries are streamed, after it they are proposed. So nothing can
 //! fall between, and what happens meanwhile waits in the history.
+//!
+//! For a watcher that wants committed entries only the history ends with what is committed: its sync
+//! point lies there, and it is informed of what comes after. Its plan is made once the leader is
+//! established, and so knows of everything that was ever committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use quorate_types::{Index, NodeId, bug};
 
+use crate::config::FRAME_CONTENT_BYTES_MAX;
 use crate::core::Core;
 use crate::event::Fatal;
 use crate::note::{CloseReason, Note, SyncPlan};
 use crate::{
-    Address, ConnId, EpochAck, LogEntry, Message, Proposal, Storage, StorageError, Zxid, caps,
+    Address, ConnId, EpochAck, LogEntry, Message, Proposal, Snapshot, Storage, StorageError, Zxid,
+    caps,
 };
 
 /// Bytes of entries read out of the history at a time.
@@ -43,6 +49,15 @@ pub enum LeaderStage {
     Live,
 }
 
+/// What goes before the entries of a stream.
+enum Head {
+    Nothing,
+    /// To one of ours.
+    Snapshot(Snapshot),
+    /// To one of gometa's.
+    State(VecDeque<LogEntry>),
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) stage: LeaderStage,
@@ -53,6 +68,8 @@ pub(crate) struct Peer {
     /// Whether its promise counts.
     pub(crate) counts: bool,
     pub(crate) ack: EpochAck,
+    /// A state that is still to be streamed, before any entry.
+    state: VecDeque<LogEntry>,
     /// Entries up to here are on their way, or there.
     pub(crate) sent: Index,
     pub(crate) sync_point: Index,
@@ -76,6 +93,7 @@ impl Peer {
             caps: None,
             counts: false,
             ack: EpochAck::default(),
+            state: VecDeque::new(),
             sent: Index(0),
             sync_point: Index(0),
             commit_sent: Index(0),
@@ -94,6 +112,16 @@ impl Peer {
         self.caps.is_some()
     }
 
+    /// Whether it is to have nothing that is not committed.
+    pub(crate) fn is_commit_only(&self) -> bool {
+        self.voter.is_none() && self.caps.unwrap_or(0) & caps::COMMIT_ONLY != 0
+    }
+
+    /// The end of the history as far as it concerns this learner.
+    pub(crate) fn horizon<S: Storage>(&self, core: &Core<S>) -> Index {
+        if self.is_commit_only() { core.commit } else { core.history.last() }
+    }
+
     /// Whether it will learn of a commit without this leader's doing anything more.
     pub(crate) fn has_heard_of_commit(&self, commit: Index) -> bool {
         self.stage != LeaderStage::Live || commit <= self.commit_sent
@@ -105,51 +133,45 @@ impl Peer {
         core: &mut Core<S>,
         conn: ConnId,
     ) -> Result<(), Fatal> {
-        let Some(plan) = self.choose(core, conn)? else { return Ok(()) };
+        let Some((plan, head)) = self.choose(core, conn)? else { return Ok(()) };
         core.note(Note::Planned { peer: self.fid.clone(), plan });
         let committed = core.committed_zxid()?;
         let (after, keep) = match plan {
             SyncPlan::Difference { after } => (after, Some(core.history.zxid(after)?)),
             SyncPlan::Truncation { keep } => (keep, Some(core.history.zxid(keep)?)),
-            SyncPlan::Snapshot { index } => (index, None),
+            SyncPlan::Snapshot { index } | SyncPlan::State { index } => (index, None),
             SyncPlan::Replay { after } => (after, None),
         };
         core.send(conn, Message::LogEntry(LogEntry::begin(committed, keep)));
-        if matches!(plan, SyncPlan::Snapshot { .. }) {
-            let snapshot = core.history.storage().snapshot()?;
-            core.send(conn, Message::Snapshot(snapshot));
+        match head {
+            Head::Nothing => {}
+            Head::Snapshot(snapshot) => drop(core.send(conn, Message::Snapshot(snapshot))),
+            Head::State(state) => self.state = state,
         }
         self.sent = after;
-        self.sync_point = core.history.last();
+        self.sync_point = self.horizon(core);
         self.stage = LeaderStage::Streaming;
         self.progress_ms = core.now_ms;
         Ok(())
     }
 
-    /// The plan; none if there is none yet, or none at all.
+    /// The plan, and what goes before the entries; none if there is none yet, or none at all.
     fn choose<S: Storage>(
         &self,
         core: &mut Core<S>,
         conn: ConnId,
-    ) -> Result<Option<SyncPlan>, Fatal> {
-        let before = core.history.first()?.prev();
-        let logged = self.ack.logged;
+    ) -> Result<Option<(SyncPlan, Head)>, Fatal> {
         if !self.is_native() {
-            // Nothing settles what it already has but to send it again.
-            let holds_rest = before == Index(0) || core.history.zxid(before)? <= logged;
-            let count = core.history.last() - before;
-            if holds_rest && count <= core.config.replay_count_max {
-                return Ok(Some(SyncPlan::Replay { after: before }));
-            }
-            core.close(conn, CloseReason::NoPlan);
-            return Ok(None);
+            return self.choose_for_gometa(core, conn);
         }
-        if let Some(after) = core.history.place(logged)? {
-            return Ok(Some(SyncPlan::Difference { after }));
+        let before = core.history.first()?.prev();
+        if let Some(after) = core.history.place(self.ack.logged)? {
+            let after = after.min(self.horizon(core));
+            return Ok(Some((SyncPlan::Difference { after }, Head::Nothing)));
         }
         let committed = self.ack.committed.unwrap_or(Zxid::ZERO);
         if let Some(keep) = core.history.place(committed)? {
-            return Ok(Some(SyncPlan::Truncation { keep }));
+            return Ok(Some((SyncPlan::Truncation { keep }, Head::Nothing)));
         }
         if core.history.zxid(before)? < committed {
             // It has committed what this history never had.
@@ -157,22 +179,50 @@ impl Peer {
             core.close(conn, CloseReason::NoPlan);
             return Ok(None);
         }
-        match core.history.storage().snapshot() {
-            Ok(snapshot) if before <= snapshot.index && self.can_take_snapshot() => {
-                Ok(Some(SyncPlan::Snapshot { index: snapshot.index }))
+        let Some(snapshot) = snapshot(core)? else { return Ok(None) };
+        if snapshot.index < before || !self.can_take(&snapshot) {
+            core.close(conn, CloseReason::NoPlan);
+            return Ok(None);
+        }
+        let plan = SyncPlan::Snapshot { index: snapshot.index };
+        Ok(Some((plan, Head::Snapshot(snapshot))))
+    }
+
+    /// Nothing settles what a gometa learner already has but to send it again; and a state, which has
+    /// no deletions, can only be merged into what it has.
+    fn choose_for_gometa<S: Storage>(
+        &self,
+        core: &mut Core<S>,
+        conn: ConnId,
+    ) -> Result<Option<(SyncPlan, Head)>, Fatal> {
+        let (before, last) = (core.history.first()?.prev(), core.history.last());
+        let is_too_long = |after: Index| core.config.replay_count_max < last - after;
+        let logged = self.ack.logged;
+        let holds_rest = before == Index(0) || core.history.zxid(before)? <= logged;
+        if holds_rest && !is_too_long(before) {
+            return Ok(Some((SyncPlan::Replay { after: before }, Head::Nothing)));
+        }
+        if logged != Zxid::ZERO {
+            core.close(conn, CloseReason::NotEmpty);
+            return Ok(None);
+        }
+        let Some(snapshot) = snapshot(core)? else { return Ok(None) };
+        let index = snapshot.index;
+        match snapshot.stream() {
+            Some(state) if before <= index && !is_too_long(index) => {
+                Ok(Some((SyncPlan::State { index }, Head::State(state))))
             }
-            Ok(_) => {
+            _ => {
                 core.close(conn, CloseReason::NoPlan);
                 Ok(None)
             }
-            // Asked for again with the next tick.
-            Err(StorageError::SnapshotPending) => Ok(None),
-            Err(error) => Err(error.into()),
         }
     }
 
-    fn can_take_snapshot(&self) -> bool {
-        self.caps.unwrap_or(0) & caps::PLAN != 0
+    /// Whether it knows snapshots, and a frame carries this one.
+    fn can_take(&self, snapshot: &Snapshot) -> bool {
+        let is_short = (snapshot.data.len() as u64) <= FRAME_CONTENT_BYTES_MAX;
+        self.caps.unwrap_or(0) & caps::PLAN != 0 && is_short
     }
 
     /// Sends what the connection has room for.
@@ -202,6 +252,9 @@ impl Peer {
 
     /// The next part of the stream. Says whether there is more to say.
     fn stream<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) -> Result<bool, Fatal> {
+        if let Some(entry) = self.state.pop_front() {
+            return Ok(core.send(conn, Message::LogEntry(entry)));
+        }
         if self.sent < self.sync_point {
             for entry in self.next_entries(core, conn, self.sync_point)? {
                 self.sent = entry.index;
@@ -245,16 +298,27 @@ impl Peer {
             return self.commit_next(core, conn, self.sync_point);
         }
         let mut is_more = false;
-        if self.sent < core.history.last() {
-            for entry in self.next_entries(core, conn, core.history.last())? {
+        let last = self.horizon(core);
+        if self.sent < last {
+            for entry in self.next_entries(core, conn, last)? {
                 self.sent = entry.index;
                 let (fid, request) = origins.get(&entry.index).cloned().unwrap_or_default();
                 let (zxid, command) = (entry.zxid, entry.command);
                 let proposal = Proposal { zxid, fid, request, command };
-                core.send(conn, Message::Proposal(proposal));
+                core.send(
+                    conn,
+                    match self.is_commit_only() {
+                        true => Message::Inform(proposal),
+                        false => Message::Proposal(proposal),
+                    },
+                );
             }
             self.asked_ms.get_or_insert(core.now_ms);
-            is_more = self.sent < core.history.last() && core.conns.contains_key(&conn);
+            is_more = self.sent < last && core.conns.contains_key(&conn);
+        }
+        if self.is_commit_only() {
+            self.commit_sent = self.sent;
+            return Ok(is_more);
         }
         let is_behind = self.commit_next(core, conn, self.sent)?;
         Ok(is_more || is_behind)
@@ -295,5 +359,14 @@ impl Peer {
         }
         let bytes_max = BATCH_BYTES.min(core.config.connection_bytes_max);
         core.history.entries(self.sent.next(), last, bytes_max)
+    }
+}
+
+/// The latest snapshot; nothing while it is being prepared: it is asked for again with the next tick.
+fn snapshot<S: Storage>(core: &Core<S>) -> Result<Option<Snapshot>, Fatal> {
+    match core.history.storage().snapshot() {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(StorageError::SnapshotPending) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

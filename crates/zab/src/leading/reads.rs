@@ -82,8 +82,12 @@ impl Reads {
     }
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &Core<S>) {
-        let due_ms = self.pinged_ms.saturating_add(core.config.keepalive_ms);
-        self.is_round_wanted = self.is_round_wanted || due_ms <= core.now_ms;
+        self.is_round_wanted = self.is_round_wanted || self.wake_ms(core) <= core.now_ms;
+    }
+
+    /// When a round is due if nobody asks for one.
+    pub(crate) fn wake_ms<S>(&self, core: &Core<S>) -> u64 {
+        self.pinged_ms.saturating_add(core.config.keepalive_ms)
     }
 
     /// Begins a round, if one is wanted.

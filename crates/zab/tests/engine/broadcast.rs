@@ -1,12 +1,14 @@
 //! Proposals, acceptance and commits on both sides, and what ends a connection.
 
+use quorate_types::Index;
 use quorate_zab::{
     Address, CloseReason, Config, Event, FollowerInfo, KEEP_ALIVE_FID, LeaveReason, Message, Note,
-    Proposal, ReadFailure, ReadId, Role, Storage, Zxid,
+    Outcome, Proposal, ReadFailure, ReadId, Role, Storage, Zxid, caps,
 };
 
 use crate::hand::{
-    Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
+    Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, inform, new_leader,
+    proposal,
 };
 use crate::net::{config, member};
 
@@ -511,4 +513,161 @@ fn a_lone_leader_confirms_its_reads_itself() {
     hand.zab.read(ReadId(1));
     hand.drive();
     assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+}
+
+/// Ids of all transactions among these.
+fn ids_in(messages: &[Message]) -> Vec<Zxid> {
+    let ids = messages.iter().filter_map(|message| match message {
+        Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
+        Message::Proposal(proposal) | Message::Inform(proposal) => Some(proposal.zxid),
+        _ => None,
+    });
+    ids.collect()
+}
+
+#[test]
+fn a_watcher_of_ours_is_sent_what_is_committed_and_nothing_else() {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2)], id(1, 1));
+    let watcher = |caps| FollowerInfo {
+        voting: false,
+        fid: "10.9.9.9:2".into(),
+        caps: Some(caps),
+        ..info(9, 0)
+    };
+    for (what, caps, is_informed) in [
+        ("as it wants it", caps::ALL, true),
+        ("one that does not say so", caps::ALL & !caps::COMMIT_ONLY, false),
+    ] {
+        let mut hand = Hand::of_three(3, &past);
+        hand.elect(3, 3);
+        // It comes before the leader is established, which then knows only that 1.2 is committed.
+        let early = hand.meet(FollowerInfo { fid: "10.9.9.8:2".into(), ..watcher(caps) });
+        let voter = hand.meet(info(1, 1));
+        hand.hear(early, ack(0, Zxid::ZERO, Zxid::ZERO));
+        hand.hear(voter, ack(1, id(1, 2), id(1, 2)));
+        if !is_informed {
+            hand.hear(early, Message::NewLeaderAck);
+        }
+        let first = hand.sent(early);
+        assert_eq!(first.len() == 1, is_informed, "{what}: {first:?}");
+        hand.hear(voter, Message::NewLeaderAck);
+        assert!(hand.is_serving(), "{what}");
+        let then = hand.sent(early);
+        if is_informed {
+            let both = [id(1, 1), id(1, 2)];
+            let want = [
+                begin(both[1], Zxid::ZERO),
+                entry(both[0]),
+                entry(both[1]),
+                end(both[1]),
+                new_leader(2),
+            ];
+            assert_eq!(then, want, "{what}");
+            hand.hear(early, Message::NewLeaderAck);
+        } else {
+            assert_eq!(then, [commit(id(1, 2))], "{what}");
+        }
+
+        hand.propose("a");
+        let late = hand.meet(watcher(caps));
+        // It has 2.1 of an earlier connection on which it was sent proposals.
+        let logged = if is_informed { id(2, 1) } else { id(1, 1) };
+        hand.hear(late, ack(2, logged, id(1, 1)));
+        hand.hear(late, Message::NewLeaderAck);
+        hand.propose("b");
+        let has = |sent: &[Message], zxid| ids_in(sent).contains(&zxid);
+        let (sent, to_early) = (hand.sent(late), hand.sent(early));
+        let kept = begin(id(1, 2), if is_informed { id(1, 2) } else { id(1, 1) });
+        assert!(sent.contains(&kept), "{what}: {sent:?}");
+        for zxid in [id(2, 1), id(2, 2)] {
+            assert_eq!(has(&sent, zxid), !is_informed, "{what}");
+            assert_eq!(has(&to_early, zxid), !is_informed, "{what}");
+        }
+        hand.hear(voter, accept(1, id(2, 2)));
+        for conn in [early, late] {
+            let sent = hand.sent(conn);
+            match is_informed {
+                true => {
+                    let told = |message: &Message| matches!(message, Message::Inform(_));
+                    assert!(sent.iter().all(told), "{what}: {sent:?}");
+                    assert_eq!(ids_in(&sent), [id(2, 1), id(2, 2)], "{what}");
+                }
+                false => assert_eq!(sent, [commit(id(2, 2))], "{what}"),
+            }
+        }
+        // A leader that resigns has told everybody.
+        hand.handle(Event::Resign);
+        assert_eq!(left(&hand), Some(LeaveReason::Resigned), "{what}");
+    }
+    // A voter is asked for its word first, whatever it says that it wants.
+    let (mut hand, voter) = Hand::leading(&Past::default());
+    hand.propose("x");
+    assert!(matches!(&hand.sent(voter)[..], [Message::Proposal(_)]));
+}
+
+#[test]
+fn a_watcher_of_ours_has_nothing_that_is_not_committed() {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2)], id(1, 1));
+    for (wants, offers) in [(true, true), (true, false), (false, true)] {
+        let watcher = Config { commit_only: wants, ..config(4, 3) };
+        let offered = if offers { caps::ALL } else { caps::ALL & !caps::COMMIT_ONLY };
+        let mut hand = Hand::new(watcher, &past);
+        let (conn, sent) = hand.watch(2, Some(offered));
+        let row = format!("wants {wants}, offers {offers}");
+        if !(wants && offers) {
+            assert_eq!(sent, [ack(1, id(1, 2), id(1, 1))], "{row}");
+            let stream =
+                [begin(id(1, 1), id(1, 2)), end(id(1, 1)), new_leader(2), commit(id(1, 2))];
+            stream.into_iter().for_each(|message| hand.hear(conn, message));
+            hand.hear(conn, proposal(id(2, 1)));
+            assert_eq!(hand.committed, [id(1, 1), id(1, 2)], "{row}");
+            hand.hear(conn, inform(id(2, 2)));
+            assert!(!hand.is_open(conn), "{row}: it was never told that it would be informed");
+            continue;
+        }
+        // What it had is not committed: the leader says so, and it goes.
+        assert_eq!(sent, [ack(1, id(1, 2), id(1, 1))], "{row}");
+        for message in [begin(id(1, 1), id(1, 1)), end(id(1, 1)), new_leader(2)] {
+            hand.hear(conn, message);
+        }
+        assert_eq!(hand.zab.status().last, Index(1), "{row}");
+        for (message, last) in [(inform(id(1, 2)), 2), (inform(id(2, 1)), 3), (inform(id(2, 2)), 4)]
+        {
+            hand.hear(conn, message);
+            let status = hand.zab.status();
+            assert_eq!(
+                (status.last, status.commit, status.applied),
+                (Index(last), Index(last), Index(last))
+            );
+        }
+        // Its own request is answered once it is applied here.
+        let asked = hand.propose("x");
+        let Some(Message::Request(request)) = hand.sent(conn).pop() else { panic!("{row}") };
+        let (zxid, fid) = (id(2, 3), member(4).message);
+        let placed = Proposal { zxid, fid, request: request.id, command: request.command };
+        hand.hear(conn, Message::Inform(placed));
+        let outcome = Outcome::Committed { index: Index(5), zxid };
+        assert_eq!(hand.answers, [(asked, outcome)], "{row}");
+    }
+}
+
+#[test]
+fn what_a_watcher_of_ours_is_informed_of_has_no_gaps() {
+    for (what, message) in [
+        ("a gap", inform(id(2, 2))),
+        ("an epoch to come", inform(id(3, 1))),
+        ("what it has", inform(id(1, 1))),
+        ("a proposal", proposal(id(2, 1))),
+        ("a commit", commit(id(1, 1))),
+    ] {
+        let mut hand = Hand::new(config(4, 3), &Past::of_epoch(1, &[id(1, 1)], id(1, 1)));
+        let (conn, _) = hand.watch(2, Some(caps::ALL));
+        for message in [begin(id(1, 1), id(1, 1)), end(id(1, 1)), new_leader(2)] {
+            hand.hear(conn, message);
+        }
+        assert!(hand.is_open(conn), "{what}");
+        hand.hear(conn, message);
+        assert!(!hand.is_open(conn), "{what}");
+        assert_eq!(hand.zab.status().last, Index(1), "{what}");
+    }
 }

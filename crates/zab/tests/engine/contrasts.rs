@@ -4,12 +4,13 @@
 //! Situations that take whole ensembles are in `upheavals.rs`: crashes at every write, restarts of all
 //! with tails of different length, partitions that move.
 
+use quorate_types::Index;
 use quorate_zab::{
-    Command, Config, ConnId, Epoch, Event, LogEntry, Message, Op, PeerStatus, Proposal, Request,
-    Vote, Zxid,
+    Command, Config, ConnId, Epoch, EpochAck, Event, FollowerInfo, LogEntry, Message, Op,
+    PeerStatus, Proposal, Request, Snapshot, Vote, Zxid,
 };
 
-use crate::hand::{Past, entry, id, new_leader, proposal};
+use crate::hand::{Hand, Past, entry, id, new_leader, proposal};
 use crate::net::{config, member};
 use crate::puppet::{Kind, Puppet, either, said, streamed};
 
@@ -406,4 +407,55 @@ fn deleted_key(kind: Kind) -> String {
         puppet.pass(3_000);
     }
     puppet.keys()
+}
+
+/// What a leader of ours sends that keeps its state alone is taken by a watcher of either kind; whoever
+/// has something already has to be emptied, since a state has no deletions.
+#[test]
+fn a_state_of_ours_is_taken_by_whoever_watches() {
+    for kind in [Kind::Gometa, Kind::Ours] {
+        // A leader of one, by the name of the leader that the puppet knows.
+        let alone = Config { members: vec![member(3)], ..config(3, 3) };
+        let mut leader = Hand::new(alone, &Past::default());
+        leader.pass(10);
+        let mut puppet = Puppet::new(kind, 9, 3, &Past::default());
+        for (round, keys, counter) in [(1, &["a", "b", "c"][..], 5), (2, &["b", "d"], 9)] {
+            while leader.zab.status().last < Index(counter) {
+                leader.propose("x");
+            }
+            let (index, zxid) = (Index(counter), id(1, counter as u32));
+            let state: Vec<Command> = keys.iter().map(|key| Command::set(key, "v")).collect();
+            let state = Snapshot::of_commands(index, zxid, &state);
+            leader.storage.make_snapshot(index, state.data).unwrap();
+            leader.storage.compact(index).unwrap();
+            // The recorded watchers of such leaders keep nothing themselves.
+            if kind == Kind::Gometa {
+                puppet = Puppet::new(kind, 9, 3, &Past::default());
+            }
+            let conn = puppet.watch(1);
+            puppet.sent(conn);
+            let there = leader.accept();
+            leader.hear(there, Message::FollowerInfo(watcher_of_gometa()));
+            let ack = EpochAck { logged: Zxid::ZERO, current_epoch: Epoch(0), committed: None };
+            leader.hear(there, Message::EpochAck(ack));
+            for message in leader.sent(there).into_iter().skip(1) {
+                puppet.hear(conn, message);
+            }
+            assert_eq!(puppet.keys(), keys.join(" "), "{kind:?}, round {round}");
+            // It goes on with what is proposed.
+            leader.hear(there, Message::NewLeaderAck);
+            leader.zab.propose(Command::set("z", "v")).expect("it leads");
+            leader.drive();
+            for message in leader.sent(there) {
+                puppet.hear(conn, message);
+            }
+            assert_eq!(puppet.keys(), format!("{} z", keys.join(" ")), "{kind:?}, round {round}");
+            puppet.handle(Event::Closed { conn });
+            puppet.pass(3_000);
+        }
+    }
+}
+
+fn watcher_of_gometa() -> FollowerInfo {
+    FollowerInfo { fid: member(9).message, ..FollowerInfo::default() }
 }

@@ -275,19 +275,25 @@ fn gometa_voters_are_refused_unless_allowed() {
 fn watchers_wait_for_each_quorum_and_are_in_none() {
     let mut hand = Hand::of_three(3, &Past::default());
     hand.elect(3, 3);
-    let watcher = FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 99) };
-    let conn = hand.meet(watcher);
+    let proposals = Some(caps::ALL & !caps::COMMIT_ONLY);
+    let watcher =
+        |fid: &str, caps| FollowerInfo { voting: false, fid: fid.into(), caps, ..info(1, 99) };
+    let conn = hand.meet(watcher("10.9.9.9:2", proposals));
+    let informed = hand.meet(watcher("10.9.9.8:2", Some(caps::ALL)));
     assert!(hand.sent(conn).is_empty(), "no epoch yet");
     let voter = hand.meet(info(1, 0));
     assert_eq!(hand.sent(conn), [leader_info(1)], "and its promise did not raise it");
     hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(informed, ack(0, Zxid::ZERO, Zxid::ZERO));
     assert!(hand.sent(conn).is_empty(), "no quorum has promised");
     hand.hear(voter, ack(0, Zxid::ZERO, Zxid::ZERO));
     assert_eq!(hand.sent(conn).last(), Some(&new_leader(1)));
     hand.hear(conn, Message::NewLeaderAck);
     assert!(!hand.is_serving(), "no quorum holds the history");
+    assert_eq!(hand.sent(informed), [leader_info(1)], "nothing is known to be committed");
     hand.hear(voter, Message::NewLeaderAck);
     assert!(hand.is_serving());
+    assert_eq!(hand.sent(informed).last(), Some(&new_leader(1)));
 }
 
 #[test]

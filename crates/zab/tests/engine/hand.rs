@@ -37,6 +37,11 @@ pub(crate) fn proposal(zxid: Zxid) -> Message {
     Message::Proposal(Proposal { zxid, fid, request, command: command(zxid) })
 }
 
+pub(crate) fn inform(zxid: Zxid) -> Message {
+    let (fid, request) = (Address::default(), 0);
+    Message::Inform(Proposal { zxid, fid, request, command: command(zxid) })
+}
+
 pub(crate) fn commit(zxid: Zxid) -> Message {
     Message::Commit { zxid }
 }
@@ -223,7 +228,10 @@ impl Hand {
     pub(crate) fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 10 {
             self.now_ms += 10;
-            self.handle(Event::Tick { now_ms: self.now_ms });
+            let is_idle = self.now_ms < self.zab.wake_ms() && !self.zab.has_ready();
+            self.zab.handle(Event::Tick { now_ms: self.now_ms }).unwrap();
+            assert!(!is_idle || !self.zab.has_ready(), "it was not to wake before {}", self.now_ms);
+            self.drive();
         }
     }
 
@@ -328,6 +336,22 @@ impl Hand {
         let caps = is_native.then_some(caps::ALL);
         self.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps }));
         conn
+    }
+
+    /// This watcher follows 3, which leads `epoch` and can do `caps`, up to its EpochAck; what it has
+    /// sent after its FollowerInfo.
+    pub(crate) fn watch(&mut self, epoch: u32, caps: Option<u64>) -> (ConnId, Vec<Message>) {
+        self.pass(2_000);
+        for from in [1, 2, 3] {
+            let status = if from == 3 { PeerStatus::Leading } else { PeerStatus::Following };
+            let (epoch, candidate) = (Epoch(epoch), member(3).election);
+            self.hear_vote(from, Vote { round: 1, status, epoch, candidate, ..Vote::default() });
+        }
+        let conn = self.connect_to(3);
+        self.sent(conn);
+        self.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps }));
+        let sent = self.sent(conn);
+        (conn, sent)
     }
 
     pub(crate) fn connect_to(&mut self, leader: u64) -> ConnId {

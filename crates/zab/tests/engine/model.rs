@@ -4,6 +4,7 @@
 //! outcome, and refused ones without effect; reads that see everything committed before. In the end,
 //! once the faults stop, all agree and nothing waits.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quorate_types::{Index, bugs};
@@ -15,6 +16,8 @@ struct Model {
     world: World,
     size: u64,
     count: u64,
+    /// Whose disk does nothing, up to which step, and whether it is fast otherwise.
+    stalled: BTreeMap<u64, (u64, bool)>,
 }
 
 impl Model {
@@ -41,6 +44,8 @@ impl Model {
             proposals_count_max: 20,
             connection_bytes_max,
             applying_count_max,
+            // Two of three watchers have nothing that is not committed.
+            commit_only: !(seed + id).is_multiple_of(3),
             ..config(id, size)
         });
         let mut world = World::new(seed, configs.collect::<Vec<_>>());
@@ -48,11 +53,12 @@ impl Model {
             world.at(id).is_fast = world.dice.is_one_in(3);
             world.start(id);
         }
-        Model { world, size, count }
+        Model { world, size, count, stalled: BTreeMap::new() }
     }
 
     fn run(&mut self, steps: u64) {
-        for _ in 0..steps {
+        for step in 0..steps {
+            self.release(step);
             let world = &mut self.world;
             let id = 1 + world.dice.roll(self.count);
             match world.dice.roll(1000) {
@@ -80,7 +86,7 @@ impl Model {
                     let at = world.dice.roll(world.connecting() as u64) as usize;
                     world.connect_one(at);
                 }
-                750..=849 => {
+                750..=849 if !self.stalled.contains_key(&id) => {
                     world.sync_one(id);
                     world.drive(id);
                 }
@@ -105,7 +111,33 @@ impl Model {
                 }
                 983..=987 => world.cut.clear(),
                 988 => world.handle(id, Event::Resign),
+                989 => self.stall(id, step),
                 _ => {}
+            }
+        }
+    }
+
+    /// A node's disk stands still, maybe for longer than silence and a slow disk may last together; and
+    /// maybe the leader dies meanwhile.
+    fn stall(&mut self, id: u64, step: u64) {
+        let world = &mut self.world;
+        let until = step + world.dice.roll(4_000);
+        let is_fast = std::mem::replace(&mut world.at(id).is_fast, false);
+        self.stalled.entry(id).or_insert((until, is_fast));
+        let leader = world.leader().filter(|leader| *leader != id);
+        if let Some(leader) = leader.filter(|_| world.dice.is_one_in(2)) {
+            world.crash(leader);
+        }
+    }
+
+    /// The disks that stood still for long enough go on.
+    fn release(&mut self, step: u64) {
+        let is_due = |(_, (until, _)): &(&u64, &(u64, bool))| *until <= step;
+        let due: Vec<u64> = self.stalled.iter().filter(is_due).map(|(id, _)| *id).collect();
+        for id in due {
+            if let Some((_, is_fast)) = self.stalled.remove(&id) {
+                self.world.at(id).is_fast = is_fast;
+                self.world.drive(id);
             }
         }
     }

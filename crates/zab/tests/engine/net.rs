@@ -86,6 +86,11 @@ pub(crate) struct World {
     links: BTreeMap<u64, Link>,
     next_link: u64,
     pub(crate) cut: BTreeSet<(u64, u64)>,
+    /// Who does nothing: no time passes, and nothing comes on connections, not even their end.
+    pub(crate) stopped: BTreeSet<u64>,
+    /// Nodes are told the time when they want to know, and when something happens.
+    pub(crate) is_lazy: bool,
+    pub(crate) ticks: u64,
     next_command: u64,
     next_read: u64,
     /// What each id stands for, and which one it follows.
@@ -117,6 +122,9 @@ impl World {
             links: BTreeMap::new(),
             next_link: 1,
             cut: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            is_lazy: false,
+            ticks: 0,
             next_command: 0,
             next_read: 0,
             contents: BTreeMap::new(),
@@ -239,9 +247,15 @@ impl World {
     }
 
     pub(crate) fn handle(&mut self, id: u64, event: Event) {
-        let seed = self.seed;
+        let (seed, now_ms, is_lazy) = (self.seed, self.now_ms, self.is_lazy);
         if let Some(zab) = &mut self.at(id).zab {
+            let is_tick = matches!(event, Event::Tick { .. });
+            if is_lazy && !is_tick {
+                zab.handle(Event::Tick { now_ms }).expect("it goes on");
+            }
+            let is_idle = is_tick && now_ms < zab.wake_ms() && !zab.has_ready();
             zab.handle(event).unwrap_or_else(|error| panic!("seed {seed}: node {id}: {error}"));
+            assert!(!is_idle || !zab.has_ready(), "seed {seed}: node {id} was not to wake yet");
         }
         self.drive(id);
     }
@@ -393,7 +407,8 @@ impl World {
         for (id, link) in &self.links {
             for end in 0..2 {
                 let is_cut = self.cut.contains(&(link.ends[end], link.ends[1 - end]));
-                let is_heard = link.is_open[1 - end];
+                let is_stopped = self.stopped.contains(&link.ends[1 - end]);
+                let is_heard = link.is_open[1 - end] && !is_stopped;
                 let has_news = is_heard && (!link.queues[end].is_empty() || link.is_ending);
                 if has_news && (!is_cut || link.is_ending) {
                     busy.push((*id, end));
@@ -473,8 +488,14 @@ impl World {
         let until = self.now_ms + ms;
         while self.now_ms < until {
             self.now_ms += 10;
-            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let running = self.nodes.keys().filter(|id| !self.stopped.contains(id));
+            for id in running.copied().collect::<Vec<_>>() {
                 let now_ms = self.now_ms;
+                let wake_ms = self.nodes[&id].zab.as_ref().map_or(0, Zab::wake_ms);
+                if self.is_lazy && now_ms < wake_ms {
+                    continue;
+                }
+                self.ticks += 1;
                 self.handle(id, Event::Tick { now_ms });
             }
             self.deliver_all();
@@ -561,6 +582,8 @@ impl World {
     /// Everything that reaches a disk: contents, order and promises.
     fn watch_write(&mut self, id: u64, write: &Write) {
         let seed = self.seed;
+        let config = &self.nodes[&id].config;
+        let is_informed = config.commit_only && !config.is_voter();
         let storage = self.nodes[&id].storage.clone();
         if let Some(from) = write.replace_from {
             let mut before = match &write.install {
@@ -577,6 +600,9 @@ impl World {
                     entry.zxid
                 );
                 before = entry.zxid;
+                let at = entry.index.0 as usize - 1;
+                let is_committed = self.committed.get(at) == Some(&entry.zxid);
+                assert!(is_committed || !is_informed, "seed {seed}: {id} has {}", entry.zxid);
             }
             // What is committed is never removed, not even for a moment.
             let last = storage.last_index().unwrap();

@@ -139,6 +139,127 @@ fn a_disk_too_slow_for_its_leaders_patience_goes_on_where_it_was() {
     assert!(streamed.is_sorted_by(|one, next| one < next), "nothing is sent twice");
 }
 
+/// What the disk of a follower is at when it stops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stalls {
+    /// It is to accept proposals.
+    Accepting,
+    /// It is to promise to a new epoch.
+    Promising,
+    /// It is to keep what it was streamed.
+    Synchronizing,
+}
+
+#[test]
+fn a_leader_that_dies_while_the_disk_of_a_follower_stalls_is_replaced_and_nothing_is_lost() {
+    for size in [3, 5] {
+        for at in [Stalls::Accepting, Stalls::Promising, Stalls::Synchronizing] {
+            for is_silent in [false, true] {
+                let row = format!("{size} members, {at:?}, silent {is_silent}");
+                let mut world = World::ensemble(size, 1);
+                let mut leader = world.run_until_led();
+                world.run_ms(300);
+                world.propose(leader);
+                world.run_ms(50);
+                match at {
+                    Stalls::Accepting => world.at(1).is_fast = false,
+                    Stalls::Promising => {
+                        world.at(1).is_fast = false;
+                        world.handle(leader, Event::Resign);
+                        leader = world.run_until_led();
+                        world.run_ms(300);
+                    }
+                    Stalls::Synchronizing => {
+                        world.crash(1);
+                        world.propose(leader);
+                        world.run_ms(50);
+                        world.at(1).is_fast = false;
+                        world.start(1);
+                        world.run_ms(500);
+                    }
+                }
+                for _ in 0..3 {
+                    world.propose(leader);
+                }
+                world.run_ms(50);
+                assert!(!world.at(1).writes.is_empty(), "{row}: something waits for the disk");
+                world.at(1).notes.clear();
+                let committed = world.committed.len();
+
+                match is_silent {
+                    true => {
+                        // Its connections stay, and nothing comes on them.
+                        world.partition(&[leader]);
+                        world.stopped.insert(leader);
+                    }
+                    false => world.crash(leader),
+                }
+                // Longer than silence and a slow disk may last together.
+                world.run_ms(20_000);
+                let left = |note: &Note| matches!(note, Note::Left { .. });
+                assert!(world.at(1).notes.iter().any(left), "{row}: it does not wait for the dead");
+                // One that is stopped does not know yet that nobody follows it.
+                let next = world.leader().filter(|next| *next != leader);
+                // Of three, two are left, and one cannot write.
+                assert_eq!(next.is_some(), size == 5, "{row}: {next:?}");
+                if let Some(next) = next {
+                    world.propose(next);
+                    world.run_ms(50);
+                    assert!(committed < world.committed.len(), "{row}: it holds nobody up");
+                }
+
+                world.at(1).is_fast = true;
+                while world.sync_one(1) || world.apply_one(1) {}
+                world.drive(1);
+                world.run_ms(15_000);
+                let next = world.leader().unwrap_or_else(|| panic!("{row}: {}", world.describe()));
+                assert!(next != leader, "{row}");
+                world.propose(next);
+                world.cut.clear();
+                world.stopped.clear();
+                world.start(leader);
+                world.run_ms(15_000);
+                assert!(world.has_converged(), "{row}: {}", world.describe());
+                assert!(committed < world.committed.len(), "{row}");
+                world.watch_all();
+            }
+        }
+    }
+}
+
+#[test]
+fn nodes_that_are_told_the_time_only_when_they_want_to_know_do_as_well() {
+    let mut world = World::ensemble(3, 1);
+    world.is_lazy = true;
+    let first = world.run_until_led();
+    world.run_ms(300);
+    world.propose(1);
+    world.run_ms(50);
+    world.ticks = 0;
+    world.run_ms(60_000);
+    // Two signs of life a second are all there is to do.
+    assert!(world.ticks < 200, "{} ticks", world.ticks);
+    assert!(world.has_converged(), "{}", world.describe());
+    assert_eq!(world.leaders.len(), 1, "nobody has given up anybody");
+
+    world.crash(first);
+    let began_ms = world.now_ms;
+    let second = world.run_until_led();
+    assert!(world.now_ms - began_ms <= 300, "{} ms", world.now_ms - began_ms);
+    world.start(first);
+    world.run_ms(3_000);
+    // It says nothing any more.
+    world.partition(&[second]);
+    world.stopped.insert(second);
+    world.run_ms(6_000);
+    assert_eq!(world.leader().filter(|leader| *leader != second), Some(first));
+    world.propose(first);
+    world.cut.clear();
+    world.stopped.clear();
+    world.run_ms(12_000);
+    assert!(world.has_converged(), "{}", world.describe());
+}
+
 #[test]
 fn a_leader_has_patience_for_each_of_its_quorums() {
     let mut world = World::new(1, (1..=3).map(|id| config(id, 3)));
@@ -180,6 +301,28 @@ fn a_leader_that_stands_still_is_replaced() {
     world.cut.clear();
     world.run_ms(12_000);
     assert!(world.has_converged(), "{}", world.describe());
+}
+
+#[test]
+fn a_candidate_whom_few_can_talk_with_does_not_keep_the_others_from_a_leader() {
+    // Of six, 4 is gone, and 6, whose vote is the greatest, is passed on by those whom it reaches.
+    for (reaches, hears) in
+        [(&[5][..], &[5][..]), (&[2, 5], &[2, 5]), (&[1], &[5]), (&[1, 2, 3], &[5])]
+    {
+        let mut world = World::ensemble(6, 0);
+        world.crash(4);
+        for id in 1..=5 {
+            if !reaches.contains(&id) {
+                world.cut.insert((6, id));
+            }
+            if !hears.contains(&id) {
+                world.cut.insert((id, 6));
+            }
+        }
+        world.run_ms(100_000);
+        let leader = world.leader().unwrap_or_else(|| panic!("{hears:?}: {}", world.describe()));
+        assert!(leader != 6 && (1..=5).all(|id| id == 4 || world.status(id).is_serving));
+    }
 }
 
 #[test]

@@ -16,6 +16,10 @@ fn gometa(of: u64, voting: bool) -> FollowerInfo {
     FollowerInfo { voting, caps: None, accepted_leader: None, ..info(of, 0) }
 }
 
+fn gometa_watcher() -> FollowerInfo {
+    FollowerInfo { fid: "10.9.9.9:2".into(), ..gometa(7, false) }
+}
+
 fn gometa_ack(current: u32, logged: Zxid) -> Message {
     Message::EpochAck(quorate_zab::EpochAck {
         logged,
@@ -151,12 +155,93 @@ fn who_needs_what_is_no_longer_kept_gets_a_snapshot() {
         new_leader(2),
     ];
     assert_eq!(sent[1..], want);
-    // A gometa learner that has something already cannot take one.
-    let mut watcher = gometa(7, false);
-    watcher.fid = "10.9.9.9:2".into();
-    let conn = hand.meet(watcher);
-    hand.hear(conn, gometa_ack(1, id(1, 1)));
+    // A gometa learner cannot take one that is not made of transactions.
+    let conn = hand.meet(gometa_watcher());
+    hand.hear(conn, gometa_ack(1, Zxid::ZERO));
     assert_eq!(hand.why_closed(conn), Some(CloseReason::NoPlan));
+}
+
+/// A lone leader whose history of these begins after `kept`, and which has the state there.
+fn leader_with_state(settings: Config, ids: &[Zxid], kept: u64, keys: &[&str]) -> Hand {
+    let last = *ids.last().expect("a history");
+    let past = Past::of_epoch(last.epoch().0, ids, last);
+    let zxid = ids[kept as usize - 1];
+    let state: Vec<Command> = keys.iter().map(|key| Command::set(key, "v")).collect();
+    let mut hand = Hand::new(settings, &past);
+    hand.pass(10);
+    let data = Snapshot::of_commands(Index(kept), zxid, &state).data;
+    hand.storage.make_snapshot(Index(kept), data).unwrap();
+    hand.storage.compact(Index(kept)).unwrap();
+    assert!(hand.is_serving(), "{:?}", hand.notes);
+    hand
+}
+
+#[test]
+fn a_gometa_learner_that_has_nothing_is_sent_the_state() {
+    let ids = [id(1, 1), id(1, 2), id(1, 3), id(1, 4), id(1, 5)];
+    let of_key = |zxid, key| {
+        Message::LogEntry(LogEntry { zxid, command: Command::set(key, "v"), keep: None })
+    };
+    let long = Config { replay_count_max: 1, ..config(1, 1) };
+    let refused = CloseReason::NotEmpty;
+    for (what, settings, kept, keys, logged, want) in [
+        (
+            "made-up ids for all keys but the last",
+            config(1, 1),
+            4,
+            &["a", "b", "c"][..],
+            Zxid::ZERO,
+            Ok(vec![of_key(Zxid(1), "a"), of_key(Zxid(2), "b"), of_key(id(1, 4), "c")]),
+        ),
+        ("one key", config(1, 1), 4, &["a"], Zxid::ZERO, Ok(vec![of_key(id(1, 4), "a")])),
+        ("none", config(1, 1), 4, &[], Zxid::ZERO, Ok(vec![])),
+        ("it has what is gone", config(1, 1), 4, &["a"], id(1, 4), Ok(vec![])),
+        ("it has less", config(1, 1), 4, &["a"], id(1, 3), Err(refused)),
+        (
+            "nothing, and too much to come after it",
+            long,
+            3,
+            &["a"],
+            Zxid::ZERO,
+            Err(CloseReason::NoPlan),
+        ),
+    ] {
+        let mut hand = leader_with_state(settings, &ids, kept, keys);
+        let conn = hand.meet(gometa_watcher());
+        hand.sent(conn);
+        hand.hear(conn, gometa_ack(1, logged));
+        let sent = hand.sent(conn);
+        let want = want.map(|state| {
+            let rest = [entry(id(1, 5)), end(id(1, 5)), new_leader(2)];
+            [vec![bare_begin(id(1, 5))], state, rest.to_vec()].concat()
+        });
+        match want {
+            Ok(want) => assert_eq!(sent, want, "{what}"),
+            Err(why) => assert_eq!(hand.why_closed(conn), Some(why), "{what}"),
+        }
+    }
+}
+
+#[test]
+fn a_state_is_sent_no_faster_than_it_is_taken() {
+    let keys: Vec<String> = (0..300).map(|key| key.to_string()).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let tight = Config { connection_bytes_max: 1000, ..config(1, 1) };
+    let mut hand = leader_with_state(tight, &[id(1, 1)], 1, &keys);
+    let conn = hand.meet(gometa_watcher());
+    hand.sent(conn);
+    hand.is_net_held = true;
+    hand.hear(conn, gometa_ack(0, Zxid::ZERO));
+    let (mut got, mut rounds) = (Vec::new(), 0);
+    while got.last() != Some(&new_leader(2)) {
+        let more = hand.sent(conn);
+        assert!(!more.is_empty() && more.len() < 40, "{} at once", more.len());
+        hand.handle(Event::Written { conn, count: more.len() });
+        got.extend(more);
+        rounds += 1;
+    }
+    assert_eq!(got.len(), 1 + 300 + 2);
+    assert!(10 < rounds, "{rounds} rounds");
 }
 
 #[test]
@@ -175,9 +260,7 @@ fn a_gometa_learner_gets_everything_and_each_commit() {
     hand.sent(one);
     // 2.1 is on its way when the watcher comes.
     hand.propose("x");
-    let mut watcher = gometa(7, false);
-    watcher.fid = "10.9.9.9:2".into();
-    let conn = hand.meet(watcher);
+    let conn = hand.meet(gometa_watcher());
     hand.sent(conn);
     // It says that it has 1.1 already; nothing says whether it has committed it.
     hand.hear(conn, gometa_ack(1, id(1, 1)));
@@ -410,24 +493,7 @@ fn a_watcher_of_gometa_asks_for_all_and_sorts_it() {
 
 /// A watcher follows a gometa leader of `epoch` up to its EpochAck.
 fn watch_gometa(hand: &mut Hand, epoch: u32) -> (quorate_zab::ConnId, Vec<Message>) {
-    use quorate_zab::{Epoch, LeaderInfo, PeerStatus, Vote};
-    hand.pass(2_000);
-    for from in [1, 2, 3] {
-        let status = if from == 3 { PeerStatus::Leading } else { PeerStatus::Following };
-        let vote = Vote {
-            round: 1,
-            status,
-            epoch: Epoch(epoch),
-            candidate: member(3).election,
-            ..Vote::default()
-        };
-        hand.hear_vote(from, vote);
-    }
-    let conn = hand.connect_to(3);
-    hand.sent(conn);
-    hand.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(epoch), caps: None }));
-    let sent = hand.sent(conn);
-    (conn, sent)
+    hand.watch(epoch, None)
 }
 
 #[test]
@@ -485,12 +551,12 @@ fn a_state_without_keys_never_takes_the_place_of_the_own_one() {
     let bare = |at| Some(Note::BareState { committed: at });
     for (epoch, key, committed, joins, own, noted) in [
         (1, None, Zxid::ZERO, true, Zxid::ZERO, None), // nothing was ever there
-        (2, None, id(2, 2), true, Zxid::ZERO, None),   // nothing can be lost by it
-        (3, Some("a"), id(2, 3), true, id(2, 3), None), // the only key
+        (2, None, id(2, 2), false, Zxid::ZERO, bare(Zxid::ZERO)), // what follows would be incomplete
+        (3, Some("a"), id(2, 3), true, id(2, 3), None),           // the only key
         (4, None, id(2, 3), false, id(2, 3), bare(id(2, 3))), // where "a" stands there is nothing
         (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // deleted, or not read
         (5, None, id(2, 4), false, id(2, 3), bare(id(2, 3))), // who knows, if it says so again
-        (6, Some("b"), id(6, 1), true, id(6, 1), None), // a new one
+        (6, Some("b"), id(6, 1), true, id(6, 1), None),       // a new one
         (7, None, id(2, 4), false, id(6, 1), Some(Note::Diverged { zxid: id(6, 1) })), // it lost that
     ] {
         hand.notes.clear();
@@ -510,6 +576,39 @@ fn a_state_without_keys_never_takes_the_place_of_the_own_one() {
         assert_eq!(hand.notes.iter().find(is_told), noted.as_ref(), "{row}");
         hand.handle(Event::Closed { conn });
         hand.pass(70_000);
+    }
+}
+
+#[test]
+fn a_state_without_keys_is_taken_by_who_was_told_to() {
+    let watcher = Config { takes_states: true, takes_bare_states: true, ..config(4, 3) };
+    let ids = [id(1, 1), id(1, 2)];
+    for (own, committed, joins, has) in [
+        (&[][..], Zxid::ZERO, true, Zxid::ZERO),
+        (&[], id(1, 2), true, id(1, 2)),
+        (&ids, id(1, 3), true, id(1, 3)),
+        (&ids, id(1, 2), true, id(1, 2)),
+        (&ids, id(1, 1), false, id(1, 2)), // it has lost what was committed
+    ] {
+        let last = own.last().copied().unwrap_or_default();
+        let mut hand = Hand::new(watcher.clone(), &Past::of_epoch(1, own, last));
+        let (conn, _) = watch_gometa(&mut hand, 2);
+        for message in [bare_begin(committed), end(committed), new_leader(2)] {
+            hand.hear(conn, message);
+        }
+        let row = format!("{own:?}, {committed}");
+        assert_eq!(hand.is_serving(), joins, "{row}");
+        let status = hand.zab.status();
+        assert_eq!((status.commit_zxid, status.last_zxid), (has, has), "{row}");
+        let snapshot = hand.storage.snapshot().unwrap();
+        let is_replaced = snapshot.zxid == committed && last < committed;
+        assert_eq!(snapshot.commands(), is_replaced.then(Vec::new), "{row}");
+        if joins {
+            for message in [proposal(id(2, 1)), commit(id(2, 1))] {
+                hand.hear(conn, message);
+            }
+            assert_eq!(hand.committed.last(), Some(&id(2, 1)), "{row}");
+        }
     }
 }
 

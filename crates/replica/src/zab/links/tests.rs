@@ -225,6 +225,21 @@ fn who_loses_messages_and_says_nothing_is_given_up() {
 }
 
 #[test]
+fn a_process_that_is_gone_takes_its_connections_along() {
+    let (mut pair, [conn, _]) = Pair::connected();
+    pair.links[0].on_absent(NodeId(3), &mut pair.heard[0]);
+    assert!(!pair.has_ended(0), "that was another one");
+    pair.links[0].on_absent(B, &mut pair.heard[0]);
+    let heard = std::mem::take(&mut pair.heard[0]);
+    assert!(matches!(heard[..], [Event::Closed { conn: ended }] if ended == conn), "at once");
+    pair.settle();
+    assert!(pair.has_ended(1), "if it is there after all, it hears of it");
+    pair.links[0].dial(B, "b:m".into());
+    pair.links[0].on_absent(B, &mut pair.heard[0]);
+    assert!(matches!(pair.heard[0][..], [Event::ConnectFailed { .. }]));
+}
+
+#[test]
 fn what_follows_a_snapshot_waits_for_it() {
     let (mut pair, [conn, _]) = Pair::connected();
     let snapshot = quorate_zab::Snapshot::default();

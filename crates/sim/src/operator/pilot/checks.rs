@@ -8,9 +8,9 @@ use quorate_autopilot::adapter::{node_id, server_id};
 use quorate_autopilot::{Action, State, quorum};
 use quorate_types::NodeId;
 
-use super::{
-    CHANGES_A_FAULT, CHANGES_AT_FIRST, Pilot, READY_PERCENT, STABLE, View, settings, version,
-};
+use super::told::Told;
+use super::{CHANGES_A_FAULT, CHANGES_AT_FIRST, Pilot, READY_PERCENT, View, version};
+use crate::node::Damage;
 use crate::world::World;
 
 impl Pilot {
@@ -24,7 +24,13 @@ impl Pilot {
     }
 
     /// Why a member was not to be given a vote, if it was not.
-    fn is_unfit(&self, now_us: u64, leader: NodeId, promoted: NodeId) -> Option<String> {
+    fn is_unfit(
+        &self,
+        now_us: u64,
+        leader: NodeId,
+        promoted: NodeId,
+        stable_us: u64,
+    ) -> Option<String> {
         let reached = |id| self.reached.get(&id).map_or(0, |index| index.0);
         let (has, leaders) = (reached(promoted), reached(leader));
         if has == 0 || has * 100 < leaders * READY_PERCENT {
@@ -33,7 +39,6 @@ impl Pilot {
         let Some(since) = self.well_since_us.get(&promoted) else {
             return Some("is not healthy".to_owned());
         };
-        let stable_us = STABLE.0.unsigned_abs() / 1000;
         let before = Votes::of(&self.state);
         let is_young = now_us <= self.began_us + stable_us;
         let cannot_wait = before.healthy < before.all.len() && !before.can_lose_one();
@@ -76,7 +81,7 @@ fn is_healthy(state: &State, id: NodeId) -> bool {
 
 impl World<'_> {
     /// Whoever is to get a vote has what it takes, and is not needed as soon as it has it.
-    pub(super) fn check_promotions(&mut self, leader: NodeId) {
+    pub(super) fn check_promotions(&mut self, leader: NodeId, told: &Told) {
         let pilot = &self.operator.pilot;
         let state = &pilot.decided_by;
         let before = Votes::of(state);
@@ -94,7 +99,7 @@ impl World<'_> {
             voters.retain(|id| Some(*id) != demoted);
             if let Some(id) = promoted {
                 voters.insert(id);
-                let unfit = pilot.is_unfit(self.now, leader, id);
+                let unfit = pilot.is_unfit(self.now, leader, id, told.stable_us());
                 faults.extend(unfit.map(|why| format!("n{}, which {why}", id.0)));
             }
         }
@@ -105,7 +110,7 @@ impl World<'_> {
             let of_before = after.all.intersection(&before.all).copied().collect();
             let is_needed = quorum(before.all.len()) < quorum(after.all.len())
                 && Votes::new(of_before, state).healthy < quorum(after.all.len());
-            if before.can_lose_one() || is_needed && !self.may_be_needed(&before) {
+            if before.can_lose_one() || is_needed && !self.may_be_needed(&before, told) {
                 faults.push(format!(
                     "{}: {after} are healthy then, and {before} were",
                     promoted.join(", ")
@@ -118,10 +123,27 @@ impl World<'_> {
     }
 
     /// While votes go over to newer members, and where a single voter is joined.
-    fn may_be_needed(&self, before: &Votes) -> bool {
-        let migrates = !settings(&self.plan).policy.disable_upgrade_migration;
+    fn may_be_needed(&self, before: &Votes, told: &Told) -> bool {
+        let migrates = !told.settings.policy.disable_upgrade_migration;
         let is_old = |id: &NodeId| version(&self.plan, *id) == version(&self.plan, NodeId(1));
         before.all.len() == 1 || migrates && before.all.iter().any(is_old)
+    }
+
+    /// When a promotion is proposed, whoever is promoted has the log in truth, and not only by what its leader
+    /// believes. Of one that does not run, or that lost some of what it had, that cannot be told.
+    pub(super) fn check_readiness(&mut self, leader: NodeId, promoted: NodeId) {
+        let last = |id| {
+            let node = &self.nodes[self.place(id)];
+            let process = node.process.as_ref().filter(|_| node.damage == Damage::None)?;
+            Some(process.replica.status().last.0)
+        };
+        let (Some(has), Some(leaders)) = (last(promoted), last(leader)) else { return };
+        if has * 100 < leaders * READY_PERCENT {
+            self.checks.fail(format!(
+                "autopilot promotes n{}, whose log ends at {has}, and that of {leader} at {leaders}",
+                promoted.0
+            ));
+        }
     }
 
     /// A vote that is taken never costs the quorum, by what its leader knew when it decided so.
@@ -141,17 +163,27 @@ impl World<'_> {
                 rest.len()
             ));
         }
+        // While votes go over to newer members, no vote that is well goes if another failure would then be one
+        // too many, and before it would not.
+        let policy = Told::of(&self.plan).settings.policy;
+        let goes_over = !policy.disable_upgrade_migration && policy.redundancy_zone_tag.is_empty();
+        if goes_over
+            && is_well(&demoted)
+            && quorum(voters.len()) < before
+            && after <= quorum(rest.len())
+        {
+            self.checks.fail(format!(
+                "autopilot takes the vote of n{}, and with it the last that can fail: {after} of {} are left",
+                demoted.0,
+                rest.len()
+            ));
+        }
     }
 
     /// Nor does a removal: if the leader reaches one, it reaches one of those that stay.
     pub(super) fn check_removal(&mut self, leader: NodeId, view: &View, removed: NodeId) {
         let voters = &view.membership.voters;
-        let reached = |id: &&NodeId| {
-            let node = &self.nodes[self.place(**id)];
-            let runs = node.process.is_some() && node.paused_until <= self.now;
-            **id == leader
-                || runs && !self.net.is_cut(leader, **id) && !self.net.is_cut(**id, leader)
-        };
+        let reached = |id: &&NodeId| self.is_reached(leader, **id);
         let before = voters.iter().filter(reached).count();
         let rest: Vec<&NodeId> = voters.iter().filter(|id| **id != removed).collect();
         let after = rest.iter().copied().filter(reached).count();
@@ -162,6 +194,13 @@ impl World<'_> {
                 rest.len()
             ));
         }
+    }
+
+    /// Whether a member runs, and its leader and it reach each other.
+    pub(super) fn is_reached(&self, leader: NodeId, id: NodeId) -> bool {
+        let node = &self.nodes[self.place(id)];
+        let runs = node.process.is_some() && node.paused_until <= self.now;
+        id == leader || runs && !self.net.is_cut(leader, id) && !self.net.is_cut(id, leader)
     }
 
     /// It comes to rest: no more changes than there were reasons.
