@@ -27,9 +27,12 @@ use crate::{
     ActionHandler, CustomResponse, Kill, Lanes, RequestHandle, RequestMgr, SiteConfig, SiteError,
 };
 
-/// The clock's steps while a leader is looked for, and while there is one.
-const TICK_LOOKING: Duration = Duration::from_millis(5);
-const TICK_SERVING: Duration = Duration::from_millis(50);
+/// While things happen the engine is told the time in steps of so much; otherwise when it wants to know.
+const TIME_STEP_MS: u64 = 5;
+
+/// The shortest and the longest sleep.
+const SLEEP_MS: u64 = 1;
+const SLEEP_MS_MAX: u64 = 60_000;
 
 /// So much of what has happened is taken in before the work that follows from it is asked for.
 const BATCH: usize = 256;
@@ -128,7 +131,11 @@ pub struct ElectionSite {
     tasks: JoinSet<()>,
 
     began: Instant,
+    /// What the engine knows of the time, and when it wants to know again.
+    told_ms: u64,
     tick_at: Instant,
+    /// Followers may have come or gone since they were counted.
+    is_count_due: bool,
     soft_state: SoftState,
     /// How often a role began or ended.
     role_changes: u64,
@@ -215,7 +222,9 @@ impl ElectionSite {
             places: Arc::new(Semaphore::new(connections_max)),
             tasks: JoinSet::new(),
             began,
+            told_ms: 0,
             tick_at: began,
+            is_count_due: true,
             soft_state,
             role_changes: 0,
             left: None,
@@ -366,6 +375,7 @@ impl ElectionSite {
         mut request: RequestHandle,
         requests: &impl RequestMgr,
     ) -> Result<(), SiteError> {
+        self.tell_time()?;
         match self.zab.propose(request.command.clone()) {
             Ok(id) => {
                 request.mark_sent();
@@ -432,12 +442,29 @@ impl ElectionSite {
     // What happens.
 
     fn tick(&mut self) -> Result<(), SiteError> {
-        let step = if self.soft_state.is_serving { TICK_SERVING } else { TICK_LOOKING };
-        self.tick_at = Instant::now() + step;
-        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.handle_event(Event::Tick { now_ms })?;
-        self.show(true);
-        Ok(())
+        let now_ms = self.now_ms();
+        self.told_ms = now_ms;
+        self.is_count_due = true;
+        self.pass_on(Event::Tick { now_ms })
+    }
+
+    /// What happens is reported with the time at which it does.
+    fn tell_time(&mut self) -> Result<(), SiteError> {
+        match self.told_ms + TIME_STEP_MS <= self.now_ms() {
+            true => self.tick(),
+            false => Ok(()),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When the next tick is due, if nothing happens until then.
+    fn next_tick(&self) -> Instant {
+        let now_ms = self.now_ms();
+        let sleep_ms = self.zab.wake_ms().saturating_sub(now_ms);
+        Instant::now() + Duration::from_millis(sleep_ms.clamp(SLEEP_MS, SLEEP_MS_MAX))
     }
 
     fn on_done(&mut self, done: Done) -> Result<(), SiteError> {
@@ -535,8 +562,14 @@ impl ElectionSite {
         Ok(None)
     }
 
-    /// The only way into the engine but for requests.
+    /// The only way into the engine but for requests and the time.
     fn handle_event(&mut self, event: Event) -> Result<(), SiteError> {
+        self.tell_time()?;
+        self.is_count_due |= matches!(event, Event::Closed { .. });
+        self.pass_on(event)
+    }
+
+    fn pass_on(&mut self, event: Event) -> Result<(), SiteError> {
         match self.zab.handle(event) {
             Ok(()) => Ok(()),
             Err(fatal) => self.fail(SiteError::Fatal(fatal)),
@@ -562,7 +595,8 @@ impl ElectionSite {
                 Err(fatal) => self.fail(SiteError::Fatal(fatal))?,
             }
         }
-        self.show(false);
+        self.tick_at = self.next_tick();
+        self.show();
         Ok(())
     }
 
@@ -572,8 +606,6 @@ impl ElectionSite {
         }
         if let Some(soft_state) = ready.soft_state {
             self.soft_state = soft_state;
-            // A new role begins with the short steps.
-            self.tick_at = self.tick_at.min(Instant::now() + TICK_LOOKING);
         }
         if let Some(write) = ready.write {
             self.write(write);
@@ -630,6 +662,7 @@ impl ElectionSite {
         match &note {
             Note::Became { .. } => self.role_changes += 1,
             Note::Left { why } => self.left = Some(*why),
+            Note::Synchronized { .. } | Note::Closed { .. } => self.is_count_due = true,
             _ => {}
         }
         match note {
@@ -648,8 +681,9 @@ impl ElectionSite {
         ConnId(self.next_conn)
     }
 
-    /// Shows others what the node does, if that has changed. How many follow is counted at times.
-    fn show(&mut self, counts: bool) {
+    /// Shows others what the node does, if that has changed.
+    fn show(&mut self) {
+        let counts = std::mem::take(&mut self.is_count_due);
         let SoftState { role, leader, is_serving } = self.soft_state;
         let mut active_ensemble_size = self.status.borrow().active_ensemble_size;
         if role != Role::Leading {

@@ -41,6 +41,18 @@ async fn forgets(node: &Node) {
     until("it has forgotten its history", has_forgotten).await;
 }
 
+/// A leader with the keys "a" and "c", and nothing of how that came about.
+async fn without_history() -> Node {
+    let (lanes, own) = ports().await;
+    let node = start(lanes, own, Arc::new(MemoryActions::of_state())).await;
+    for key in ["a", "b", "c"] {
+        node.must_set(key, "1").await;
+    }
+    must(&node, delete("b")).await;
+    forgets(&node).await;
+    node
+}
+
 fn watch(leader: Peer, actions: &Arc<MemoryActions>) -> (Kill, JoinHandle<()>) {
     let mut config = SiteConfig::watcher_of("127.0.0.1:1".parse().unwrap(), leader.message);
     config.engine.backoff_ms = 20;
@@ -52,15 +64,9 @@ fn watch(leader: Peer, actions: &Arc<MemoryActions>) -> (Kill, JoinHandle<()>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_of_a_leader_without_history_has_its_state() {
-    let (lanes, own) = ports().await;
-    let node = start(lanes, own, Arc::new(MemoryActions::of_state())).await;
-    for key in ["a", "b", "c"] {
-        node.must_set(key, "1").await;
-    }
-    must(&node, delete("b")).await;
-    forgets(&node).await;
+    let node = without_history().await;
     let actions = Arc::new(MemoryActions::new());
-    let (kill, watcher) = watch(own, &actions);
+    let (kill, watcher) = watch(node.peer, &actions);
     until("it has the state", || actions.count() == 2).await;
     assert!(actions.applied().is_empty(), "and nothing of how it came about");
     node.must_set("d", "1").await;
@@ -85,13 +91,7 @@ async fn a_watcher_of_a_leader_without_history_has_its_state() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gometa_watcher_of_a_leader_without_history_is_sent_a_state() {
-    let (lanes, own) = ports().await;
-    let node = start(lanes, own, Arc::new(MemoryActions::of_state())).await;
-    for key in ["a", "b", "c"] {
-        node.must_set(key, "1").await;
-    }
-    must(&node, delete("b")).await;
-    forgets(&node).await;
+    let node = without_history().await;
     let committed = node.actions.last_committed_txid().unwrap();
     for (logged, is_served) in [(Zxid::ZERO, true), (Zxid(committed.0 - 1), false)] {
         let mut wire = Wire::connect(&node).await;

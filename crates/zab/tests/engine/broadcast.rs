@@ -7,8 +7,8 @@ use quorate_zab::{
 };
 
 use crate::hand::{
-    Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, inform, new_leader,
-    proposal,
+    Hand, Past, accept, ack, begin, command, commit, end, entry, id, ids_in, info, inform,
+    new_leader, proposal,
 };
 use crate::net::{config, member};
 
@@ -513,16 +513,6 @@ fn a_lone_leader_confirms_its_reads_itself() {
     hand.zab.read(ReadId(1));
     hand.drive();
     assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
-}
-
-/// Ids of all transactions among these.
-fn ids_in(messages: &[Message]) -> Vec<Zxid> {
-    let ids = messages.iter().filter_map(|message| match message {
-        Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
-        Message::Proposal(proposal) | Message::Inform(proposal) => Some(proposal.zxid),
-        _ => None,
-    });
-    ids.collect()
 }
 
 #[test]

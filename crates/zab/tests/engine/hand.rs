@@ -387,3 +387,13 @@ pub(crate) fn request(number: u64, op: Op) -> Message {
     let command = Command { op, ..Command::set("k", "v") };
     Message::Request(quorate_zab::Request { id: number, command })
 }
+
+/// Ids of all transactions among these.
+pub(crate) fn ids_in(messages: &[Message]) -> Vec<Zxid> {
+    let ids = messages.iter().filter_map(|message| match message {
+        Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
+        Message::Proposal(proposal) | Message::Inform(proposal) => Some(proposal.zxid),
+        _ => None,
+    });
+    ids.collect()
+}

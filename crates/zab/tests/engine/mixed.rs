@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use quorate_zab::{
     Address, Command, Config, ConnId, Epoch, Event, MemoryStorage, Message, Role, Vote, Write, Zab,
@@ -16,7 +17,7 @@ use quorate_zab::{
 
 use crate::gometa::{Disk, Gometa};
 use crate::hand::Past;
-use crate::net::{Dice, config, member};
+use crate::net::{Dice, config, member, seeds};
 use crate::puppet::Kind;
 
 enum Engine {
@@ -460,18 +461,12 @@ impl Ensemble {
     }
 }
 
-/// More seeds on request: `QUORATE_ZAB_SEEDS=1000..2000`.
-#[allow(clippy::disallowed_methods, reason = "a test may be told how much to do")]
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("QUORATE_ZAB_SEEDS") else { return 0..25 };
-    let (from, to) = text.split_once("..").expect("two numbers with two dots between them");
-    from.parse().unwrap()..to.parse().unwrap()
-}
+const SEEDS: Range<u64> = 0..25;
 
 #[test]
 fn gometa_watchers_of_ours_have_a_committed_prefix() {
     let (mut committed, mut lives) = (0, 0);
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let mut ensemble = Ensemble::new(seed, &[Kind::Ours; 3], &[Kind::Gometa, Kind::Ours]);
         for _ in 0..20 {
             ensemble.run(1_000, &[1, 2, 3, 4, 5]);
@@ -486,14 +481,14 @@ fn gometa_watchers_of_ours_have_a_committed_prefix() {
         committed += ensemble.committed.len();
         lives += ensemble.nodes[&4].lives;
     }
-    let count = (seeds().end - seeds().start) as usize;
+    let count = (seeds(SEEDS).end - seeds(SEEDS).start) as usize;
     assert!(count * 100 < committed && count as u64 * 2 < lives, "{committed} {lives}");
 }
 
 #[test]
 fn our_watchers_of_gometa_have_what_its_leaders_committed() {
     let mut committed = 0;
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         // Three voters lose what they lose when a leader dies; here none does.
         let voters = if seed % 2 == 0 { 1 } else { 3 };
         let watcher = voters + 1;
@@ -525,14 +520,14 @@ fn our_watchers_of_gometa_have_what_its_leaders_committed() {
         assert_eq!(has, all, "seed {seed}");
         committed += all;
     }
-    let count = (seeds().end - seeds().start) as usize;
+    let count = (seeds(SEEDS).end - seeds(SEEDS).start) as usize;
     assert!(count * 100 < committed, "{committed}");
 }
 
 #[test]
 fn among_voters_of_both_kinds_ours_keep_their_promises() {
     let (mut led, mut applied) = (0, 0);
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let kinds = match seed % 3 {
             0 => [Kind::Ours, Kind::Ours, Kind::Gometa],
             1 => [Kind::Gometa, Kind::Ours, Kind::Ours],
@@ -546,6 +541,6 @@ fn among_voters_of_both_kinds_ours_keep_their_promises() {
             applied += node.applied.len();
         }
     }
-    let count = (seeds().end - seeds().start) as usize;
+    let count = (seeds(SEEDS).end - seeds(SEEDS).start) as usize;
     assert!(count < led && count * 50 < applied, "{led} leaderships, {applied} applied");
 }

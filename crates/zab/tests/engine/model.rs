@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use quorate_types::{Index, bugs};
 use quorate_zab::{Config, Event, Storage};
 
-use crate::net::{Dice, World, config};
+use crate::net::{Dice, World, config, seeds};
 
 struct Model {
     world: World,
@@ -183,18 +183,10 @@ impl Model {
     }
 }
 
-/// More seeds on request: `QUORATE_ZAB_SEEDS=1000..2000`.
-#[allow(clippy::disallowed_methods, reason = "a test may be told how much to do")]
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("QUORATE_ZAB_SEEDS") else { return 0..60 };
-    let (from, to) = text.split_once("..").expect("two numbers with two dots between them");
-    from.parse().unwrap()..to.parse().unwrap()
-}
-
 #[test]
 fn zab_keeps_its_promises_under_faults() {
     let (mut committed, mut answers, mut reads, mut leaders) = (0, 0, 0, 0);
-    let seeds = seeds();
+    let seeds = seeds(0..60);
     let count = (seeds.end - seeds.start) as usize;
     for seed in seeds {
         let mut model = Model::new(seed);

@@ -3,6 +3,7 @@
 //! what ZAB promises.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use quorate_types::{Index, NodeId};
 use quorate_zab::{
@@ -30,6 +31,14 @@ impl Dice {
     pub(crate) fn is_one_in(&mut self, sides: u64) -> bool {
         self.roll(sides) == 0
     }
+}
+
+/// More seeds on request: `QUORATE_ZAB_SEEDS=1000..2000`.
+#[allow(clippy::disallowed_methods, reason = "a test may be told how much to do")]
+pub(crate) fn seeds(default: Range<u64>) -> Range<u64> {
+    let Ok(text) = std::env::var("QUORATE_ZAB_SEEDS") else { return default };
+    let (from, to) = text.split_once("..").expect("two numbers with two dots between them");
+    from.parse().unwrap()..to.parse().unwrap()
 }
 
 pub(crate) fn member(id: u64) -> Member {

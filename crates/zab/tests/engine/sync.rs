@@ -7,7 +7,8 @@ use quorate_zab::{
 };
 
 use crate::hand::{
-    Hand, Past, accept, ack, begin, command, commit, end, entry, id, info, new_leader, proposal,
+    Hand, Past, accept, ack, begin, command, commit, end, entry, id, ids_in, info, new_leader,
+    proposal,
 };
 use crate::net::{config, member};
 
@@ -108,14 +109,7 @@ fn nothing_falls_between_stream_and_proposals() {
     hand.hear(one, accept(1, id(2, 2)));
     hand.sync_and_drive();
     let sent = hand.sent(two);
-    let ids: Vec<Zxid> = sent
-        .iter()
-        .filter_map(|message| match message {
-            Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
-            Message::Proposal(proposal) => Some(proposal.zxid),
-            _ => None,
-        })
-        .collect();
+    let ids = ids_in(&sent);
     assert_eq!(ids, [id(1, 1), id(2, 1), id(2, 2), id(2, 3), id(2, 4)], "{sent:?}");
     assert_eq!(sent.last(), Some(&commit(id(2, 2))), "{sent:?}");
     // Its acknowledgement stands for all that was streamed.
@@ -265,14 +259,7 @@ fn a_gometa_learner_gets_everything_and_each_commit() {
     // It says that it has 1.1 already; nothing says whether it has committed it.
     hand.hear(conn, gometa_ack(1, id(1, 1)));
     let sent = hand.sent(conn);
-    let streamed: Vec<Zxid> = sent
-        .iter()
-        .filter_map(|message| match message {
-            Message::LogEntry(entry) if entry.command.op.is_logged() => Some(entry.zxid),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(streamed, [id(1, 1), id(1, 2), id(2, 1)]);
+    assert_eq!(ids_in(&sent), [id(1, 1), id(1, 2), id(2, 1)]);
     assert_eq!(sent.first(), Some(&bare_begin(id(1, 2))));
     assert_eq!(sent[4..], [end(id(1, 2)), new_leader(2)]);
     hand.hear(conn, Message::NewLeaderAck);
