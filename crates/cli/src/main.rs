@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             return ExitCode::from(refusal_code(&arguments, &error));
         }
     };
+    quorate_server::hush_panics_of_damage();
     match program {
         Program::Serve(args) => serve::run(args),
         Program::Playground(args) => playground::run(&args),

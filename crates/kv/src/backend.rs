@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use memory::MemoryBackend;
-pub use redb::RedbBackend;
+pub use redb::{RedbBackend, hush_panics_of_damage};
 
 /// One ordered table of rows.
 ///

@@ -55,7 +55,10 @@ pub use allowance::{
     Unanswered,
 };
 pub use apply::{Apply, Entry, Outcome};
-pub use backend::{Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit};
+pub use backend::{
+    Backend, BackendError, Batch, MemoryBackend, RedbBackend, Table, View, Visit,
+    hush_panics_of_damage,
+};
 pub use command::{Command, CommandError, CommandKind, LeaseCheckpoint, TXN_DEPTH_MAX};
 pub use error::{KvError, StoreError};
 pub use lease::LEASE_TTL_SECONDS_MAX;

@@ -365,6 +365,15 @@ fn mark_started(layout: &Layout) -> io::Result<()> {
     Ok(())
 }
 
+/// Why a state could not be opened, with what helps.
+fn unreadable(why: &str) -> String {
+    format!(
+        "{why}. Nothing was changed; if the file is damaged, put kv.redb and snap back as they were \
+         when the member last ran: an empty directory will not do. The other members go on while \
+         they are a majority"
+    )
+}
+
 /// Makes the state of a new member. Doing it twice is harmless: the log, made after it, decides.
 fn bootstrap(
     config: &NodeConfig,
@@ -377,7 +386,7 @@ fn bootstrap(
     let exists = |path: &Path| path.try_exists().map_err(io_error("cannot look for", path));
     if exists(&layout.kv)? {
         // The file gets its name when it is whole: one that cannot be read has history.
-        let store = state_file.open().map_err(state_error)?;
+        let store = state_file.open().map_err(|why| state_error(unreadable(&why)))?;
         found.applied = Some(store.applied().index);
     }
     found.has_started = exists(&layout.started)?;
@@ -414,7 +423,7 @@ fn open_state(
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let mut found = Found { mark: Some(mark.index), has_started: true, ..Found::default() };
     if layout.kv.exists() {
-        let store = state_file.open().map_err(state_error)?;
+        let store = state_file.open().map_err(|why| state_error(unreadable(&why)))?;
         let (node, cluster) = (config.node, config.cluster);
         if (store.node(), store.cluster_id()) != (node, cluster) {
             return Err(state_error(format!(

@@ -56,6 +56,7 @@ pub use autopilot::AutopilotConfig;
 pub use duration::parse_duration;
 pub use joining::JoinError;
 pub use open_files::raise_open_files;
+pub use quorate_kv::hush_panics_of_damage;
 pub use quorate_runtime::Engine;
 pub use serve::{ServeError, Server};
 pub use version::{ETCD_VERSION, QUORATE_VERSION};

@@ -89,20 +89,22 @@ impl Checks {
 
     // ── what members do ──
 
-    /// A member read this from its disk. An error when the disk was damaged and has lost something.
+    /// A member read this from its disk, which may have lied about what it had to write for that. An
+    /// error when the disk was damaged and has lost something.
     pub(crate) fn on_start(
         &mut self,
         node: NodeId,
         damage: Damage,
+        has_lied: bool,
         initial: &Initial,
     ) -> Result<(), Fatal> {
         let finding = self.epochs.on_start(node, initial);
         self.note(finding);
-        match self.logs.on_start(node, initial, damage == Damage::Wiped) {
+        match self.logs.on_start(node, initial, damage == Damage::Wiped, has_lied) {
             // All that a log can't tell from a write cut short: it has to be known from outside.
-            Err(logs::Lost::LastGroup) if damage == Damage::Lie => {
+            Err(logs::Lost::LastGroups) if damage == Damage::Lie => {
                 self.count("lost what nobody could know of");
-                Err(Fatal("it has lost its last group of writes".to_owned()))
+                Err(Fatal("it has lost its last groups of writes".to_owned()))
             }
             Err(lost) => {
                 self.fail(lost.to_string());
@@ -123,15 +125,15 @@ impl Checks {
         self.note(finding);
     }
 
-    /// So many writes more were done, in order, and synced or not.
+    /// So many writes more were done, in order, and synced or not, or the disk lied about that.
     pub(crate) fn on_durable(
         &mut self,
         node: NodeId,
         last: WriteId,
         is_synced: bool,
-        damage: Damage,
+        has_lied: bool,
     ) {
-        self.logs.on_durable(node, last, is_synced, damage == Damage::Lie);
+        self.logs.on_durable(node, last, is_synced, has_lied);
     }
 
     pub(crate) fn on_glance(

@@ -281,11 +281,13 @@ impl Node {
         self.denied_by.clear();
         self.is_ambushed = false;
         let seed = cx.chance.number();
+        let lies = self.disk.lies_count();
         let started = member::start(self, cx.plan, seed);
+        let has_lied = lies < self.disk.lies_count();
         let Started { wal, store, initial, life } = started.map_err(Ended)?;
         self.log_life = life;
         self.lives = self.known.clone();
-        cx.checks.on_start(self.id, self.damage, &initial)?;
+        cx.checks.on_start(self.id, self.damage, has_lied, &initial)?;
         cx.checks.on_state(self.id, &store);
         let config = cx.plan.replica_config(self.id, seed, self.settings);
         let replica = Replica::new(config, initial)?;

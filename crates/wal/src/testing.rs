@@ -96,6 +96,7 @@ struct World {
     fails_next: Option<Kind>,
     lies_next: Option<Lie>,
     happened: Vec<Happened>,
+    lies_count: u64,
     space_bytes_max: u64,
     is_out_of_files: bool,
 }
@@ -112,6 +113,7 @@ impl Default for World {
             fails_next: None,
             lies_next: None,
             happened: Vec::new(),
+            lies_count: 0,
             space_bytes_max: u64::MAX,
             is_out_of_files: false,
         }
@@ -165,6 +167,11 @@ impl SimDisk {
     /// this was asked last.
     pub fn take_happened(&self) -> Vec<Happened> {
         std::mem::take(&mut self.world().happened)
+    }
+
+    /// How many syncs have lied since the disk was made.
+    pub fn lies_count(&self) -> u64 {
+        self.world().lies_count
     }
 
     /// How many bytes all files may have together, from now on.

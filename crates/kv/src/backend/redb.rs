@@ -6,9 +6,10 @@
 //! `redb` panics at some kinds of damage to its own pages. What it does here is watched, so that such
 //! damage is an error like any other.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use redb::{
@@ -31,6 +32,25 @@ const TABLES_COUNT: usize = Table::ALL.len() + 1;
 /// The backend's own: bytes of all rows of the other tables.
 const USE: TableDefinition<'_, (), u64> = TableDefinition::new("use");
 
+thread_local! {
+    /// Whether a file is being opened, and damage that makes `redb` panic expected.
+    static IS_OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on a panic at the opening of a damaged file is told as the error that it becomes, and not
+/// on standard error as well, in this whole process. All other panics are told as before.
+pub fn hush_panics_of_damage() {
+    static HUSHED: Once = Once::new();
+    HUSHED.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_OPENING.get() {
+                tell(panic);
+            }
+        }));
+    });
+}
+
 /// Rows in `redb`.
 #[derive(Debug)]
 pub struct RedbBackend {
@@ -52,7 +72,10 @@ impl RedbBackend {
     ///
     /// When the storage fails, is in use, is damaged, or holds something else.
     pub fn open(storage: impl StorageBackend, cache_bytes: usize) -> Result<Self, BackendError> {
-        watched(|| Self::open_checked(storage, cache_bytes))
+        let outer = IS_OPENING.replace(true);
+        let opened = watched(|| Self::open_checked(storage, cache_bytes));
+        IS_OPENING.set(outer);
+        opened
     }
 
     fn open_checked(

@@ -1,13 +1,19 @@
 //! A damaged file of the state gives what it held, or is refused: nothing else, and no panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+
+use quorate_kv::hush_panics_of_damage;
 
 use super::{Contents, Held, entry, filled, open};
 
 const ENTRIES: u64 = 40;
 const PAGE_BYTES: usize = 4096;
+/// How an error begins that was a panic.
+const PANICKED: &str = "the storage is damaged (";
+/// Held by who puts another hook in place of the one there is.
+static HOOKS: Mutex<()> = Mutex::new(());
 /// The name of the threads that judge.
 const JUDGE: &str = "judge";
 
@@ -61,7 +67,7 @@ impl Outcomes {
             Ok(Err(error)) => {
                 let is_as_before = contents.bytes() == bytes;
                 self.changed_count.fetch_add(u64::from(!is_as_before), Ordering::Relaxed);
-                let is_panic = error.contains("the file is damaged (");
+                let is_panic = error.contains(PANICKED);
                 self.panics_count.fetch_add(u64::from(is_panic), Ordering::Relaxed);
             }
             Err(_) => panic!("{what}: a panic, or a state that was never held"),
@@ -84,6 +90,7 @@ fn judge_all(places: &[usize], judge: impl Fn(usize) + Sync) {
     static SILENCE: Once = Once::new();
     // Of these threads only: what panics below the door is counted, and what does not hold is told.
     SILENCE.call_once(|| {
+        let _one_at_a_time = HOOKS.lock();
         let tell = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if std::thread::current().name() != Some(JUDGE) {
@@ -170,4 +177,31 @@ fn a_lost_or_misplaced_sector_or_page_is_harmless_or_refused() {
         }
     });
     outcomes.tell("sectors and pages lost or in the wrong place");
+}
+
+#[test]
+fn a_panic_at_the_opening_of_a_damaged_file_is_told_as_an_error_only() {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let own = std::thread::current().id();
+    let one_at_a_time = HOOKS.lock();
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().id() == own {
+            TOLD.fetch_add(1, Ordering::Relaxed);
+        } else {
+            tell(panic);
+        }
+    }));
+    hush_panics_of_damage();
+    drop(one_at_a_time);
+    let (whole, _) = sample(true);
+    let panicked = (0..whole.len()).filter(|at| whole[*at] != 0).step_by(5).filter(|at| {
+        let mut bytes = whole.clone();
+        bytes[*at] ^= 1 << (at % 8);
+        open(&Contents::new(bytes)).is_err_and(|error| error.to_string().contains(PANICKED))
+    });
+    assert!(0 < panicked.count(), "none of these makes redb panic any more");
+    assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+    let other = catch_unwind(|| panic!("something else"));
+    assert!(other.is_err() && TOLD.load(Ordering::Relaxed) == 1, "what is no damage is told");
 }

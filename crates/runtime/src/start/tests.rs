@@ -103,6 +103,7 @@ fn state_that_cannot_be_read_is_never_replaced() {
     fs::write(&path, &damaged).unwrap();
     let refused = opened(7, directory.path()).unwrap_err();
     assert!(matches!(refused, StartError::State { .. }), "{refused}");
+    assert!(refused.to_string().contains("put kv.redb and snap back"), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), damaged, "left as it was");
 }
 

@@ -42,8 +42,9 @@ struct Member {
     /// As those make it that are durable.
     durable: Shadow,
     pending: VecDeque<Pending>,
-    /// As `durable` was before the last sync; only where the disk is known to lie.
-    before_last: Option<Shadow>,
+    /// As `durable` was before each of the last syncs, as long as the disk lied about every one of
+    /// them: the first that it did not lie about has a record that shows that those before it are lost.
+    before_lies: Vec<Shadow>,
     /// As `durable` was before the disk was lost: what was acknowledged by it may still count.
     before_wipe: Option<Shadow>,
     conf_state: ConfState,
@@ -52,11 +53,22 @@ struct Member {
     is_wiped: bool,
 }
 
+impl Member {
+    /// What follows `before` was synced, or not.
+    fn on_synced(&mut self, before: Shadow, has_lied: bool) {
+        if has_lied {
+            self.before_lies.push(before);
+        } else {
+            self.before_lies.clear();
+        }
+    }
+}
+
 /// What a log does not bring back.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The writes of the last sync, and nothing else.
-    LastGroup,
+    /// The writes of the last syncs, all of which the disk lied about, and nothing else.
+    LastGroups,
     /// Something that no disk explains.
     Broken(String),
 }
@@ -64,7 +76,7 @@ pub(super) enum Lost {
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Lost::LastGroup => f.write_str("recovery: the last group of writes is lost"),
+            Lost::LastGroups => f.write_str("recovery: the last groups of writes are lost"),
             Lost::Broken(why) => f.write_str(why),
         }
     }
@@ -178,6 +190,7 @@ impl Logs {
         node: NodeId,
         initial: &Initial,
         is_wiped: bool,
+        has_lied: bool,
     ) -> Result<(), Lost> {
         let member = self.members.entry(node).or_default();
         if is_wiped && !member.is_wiped {
@@ -198,9 +211,8 @@ impl Logs {
                 could_be.take(write);
                 agrees |= could_be.agrees(&found);
             }
-            let before_last = member.before_last.as_ref();
-            if !agrees && before_last.is_some_and(|before| before.agrees(&found)) {
-                finding = Err(Lost::LastGroup);
+            if !agrees && member.before_lies.iter().any(|before| before.agrees(&found)) {
+                finding = Err(Lost::LastGroups);
             } else if !agrees {
                 finding = Err(Lost::Broken(format!(
                     "recovery: {node} reads a log from {} to {} with {:?}; what was durable goes \
@@ -225,11 +237,12 @@ impl Logs {
                 )));
             }
         }
-        member.has_started = true;
         member.pending.clear();
         member.written = found.clone();
         // What is there beyond what was durable, recovery has synced: that may have been a lie, too.
-        member.before_last = Some(std::mem::replace(&mut member.durable, found));
+        let before = std::mem::replace(&mut member.durable, found);
+        member.on_synced(before, has_lied && member.has_started);
+        member.has_started = true;
         member.conf_state = initial.conf_state.clone();
         member.engine = initial.hard_state.engine();
         finding
@@ -274,13 +287,13 @@ impl Logs {
         node: NodeId,
         last: WriteId,
         is_synced: bool,
-        may_lie: bool,
+        has_lied: bool,
     ) {
         let Some(member) = self.members.get_mut(&node) else { return };
         if !is_synced {
             return;
         }
-        member.before_last = may_lie.then(|| member.durable.clone());
+        member.on_synced(member.durable.clone(), has_lied);
         while member.pending.front().is_some_and(|write| write.id <= last) {
             let Some(write) = member.pending.pop_front() else { break };
             member.durable.take(&write);
@@ -377,6 +390,7 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use quorate_replica::Applying;
+    use quorate_types::Mark;
 
     use super::*;
 
@@ -384,6 +398,63 @@ mod tests {
     fn glance(role: Role, term: u64, commit: u64) -> Glance {
         let (commit, leader) = (Index(commit), NodeId::NONE);
         Glance { term: Term(term), commit, applied: Index(1), role, leader, memberships: 1 }
+    }
+
+    /// A member's log as it is read from the disk: entries from 2 to `last`.
+    fn initial(last: u64) -> Initial {
+        let mark = Mark { index: Index(1), stamp: 1, ..Mark::default() };
+        let entry = |index| quorate_raft::Entry {
+            term: Term(1),
+            index: Index(index),
+            ..quorate_raft::Entry::default()
+        };
+        let entries: Vec<_> = (2..=last).map(entry).collect();
+        Initial { mark, entries, ..Initial::default() }
+    }
+
+    #[test]
+    fn only_of_the_last_syncs_that_were_lies_may_a_log_know_nothing() {
+        // Whether the disk lied about each sync of an entry, from the second on; how many are read then.
+        for (lies, found, want) in [
+            (&[false, false][..], 3, "right"),
+            (&[false, false], 2, "broken"),
+            (&[false, true], 2, "unknowable"),
+            (&[false, true], 1, "broken"),
+            (&[true, true], 2, "unknowable"),
+            (&[true, true], 1, "unknowable"),
+            (&[true, false], 2, "broken"),
+            (&[true, false], 1, "broken"),
+            (&[true, false, true], 3, "unknowable"),
+            (&[true, false, true], 1, "broken"),
+        ] {
+            let (mut logs, node) = (Logs::default(), NodeId(1));
+            logs.on_start(node, &initial(1), false, false).unwrap();
+            for (number, has_lied) in (1..).zip(lies) {
+                let mut entries = initial(number + 1).entries;
+                let last = entries.pop().unwrap();
+                let write = Write { entries: vec![last].into(), id: WriteId(number), ..synced() };
+                logs.on_write(node, &write).unwrap();
+                logs.on_durable(node, write.id, true, *has_lied);
+            }
+            let finding = match logs.on_start(node, &initial(found), false, false) {
+                Ok(()) => "right",
+                Err(Lost::LastGroups) => "unknowable",
+                Err(Lost::Broken(_)) => "broken",
+            };
+            assert_eq!(finding, want, "{lies:?}: reads up to {found}");
+        }
+    }
+
+    fn synced() -> Write {
+        Write {
+            id: WriteId(0),
+            hard_state: None,
+            cut_from: None,
+            entries: Vec::new().into(),
+            install: None,
+            mark: None,
+            must_sync: true,
+        }
     }
 
     #[test]
@@ -406,7 +477,7 @@ mod tests {
             let (mut logs, mut applied) = (Logs::default(), Applied::default());
             for node in [NodeId(1), NodeId(2)] {
                 let mark = quorate_types::Mark { index: Index(1), ..Default::default() };
-                logs.on_start(node, &Initial { mark, ..Initial::default() }, false).unwrap();
+                logs.on_start(node, &Initial { mark, ..Initial::default() }, false, false).unwrap();
             }
             logs.on_write(NodeId(2), &write(3)).unwrap();
             let entry = Applying::Empty { index: Index(2), term: Term(3) };

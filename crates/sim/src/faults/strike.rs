@@ -179,6 +179,7 @@ impl World<'_> {
                 Happened::Lied(Lie::Misdirected) => Fault::MisdirectedWrite,
             };
             self.checks.count_fault(fault.name());
+            self.trace(self.nodes[at].id, &format!("its disk: {}", fault.name()));
         }
     }
 

@@ -54,10 +54,12 @@ impl Node {
 
     /// The disk has done its oldest work, or found that it cannot.
     pub(super) fn on_disk(&mut self, cx: &mut Cx<'_>) -> Going {
-        let (id, life, hangs, damage) = (self.id, self.life, self.disk_hangs, self.damage);
+        let (id, life, hangs) = (self.id, self.life, self.disk_hangs);
         if hangs {
             return Ok(()); // goes on when it is released
         }
+        let disk = self.disk.clone();
+        let lies = disk.lies_count();
         let process = self.process();
         process.disk_is_busy = false;
         match process.disk_work.pop_front() {
@@ -66,7 +68,8 @@ impl Node {
             Some(DiskWork::Write(last, group)) => match process.wal.append(&group) {
                 Ok(()) => {
                     let is_synced = group.iter().any(syncs);
-                    cx.checks.on_durable(id, last, is_synced, damage);
+                    let has_lied = lies < disk.lies_count();
+                    cx.checks.on_durable(id, last, is_synced, has_lied);
                     self.on_written(cx)?;
                 }
                 Err(WalError::Full { .. }) if !process.wal.is_poisoned() => {

@@ -106,6 +106,7 @@ impl SimFile {
                 && let Some(lie) = world.lies_next.take()
             {
                 world.happened.push(Happened::Lied(lie));
+                world.lies_count += 1;
             }
             Ok(())
         })
