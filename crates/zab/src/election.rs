@@ -83,8 +83,7 @@ struct Ballot {
     resend_at_ms: u64,
     sent_at_ms: u64,
     finalize_at_ms: Option<u64>,
-    began_ms: u64,
-    /// Members that have said anything since.
+    /// Members that have said anything since it began.
     heard: BTreeSet<Address>,
 }
 
@@ -147,7 +146,6 @@ impl Election {
             resend_at_ms: context.now_ms,
             sent_at_ms: context.now_ms,
             finalize_at_ms: None,
-            began_ms: context.now_ms,
             heard: BTreeSet::new(),
         };
         self.ballot = Some(ballot);
@@ -235,6 +233,7 @@ impl Election {
         let wanted = context.now_ms.saturating_add(context.rng.jittered(self.base_ms));
         ballot.resend_at_ms = wanted.min(latest);
         ballot.heard.insert(from.clone());
+        self.begin_anew_if_passed_over(context);
 
         let (round, status) = (vote.round, vote.status);
         let choice = Choice {
@@ -311,14 +310,29 @@ impl Election {
         is_changed
     }
 
-    /// Whether a candidate failed too often, and is not needed for a quorum. Who else is there shows
-    /// soon after the ballot began.
+    /// Whether a candidate failed too often, and enough others are there to do without it.
     fn is_passed_over(&self, candidate: &Address, now_ms: u64) -> bool {
         let Some(ballot) = &self.ballot else { return false };
         let has_failed = self.failures.get(candidate).is_some_and(|it| now_ms < it.until_ms);
-        let is_early = now_ms < ballot.began_ms.saturating_add(self.base_ms_max.saturating_mul(2));
         let others = ballot.heard.iter().filter(|member| *member != candidate);
-        has_failed && (is_early || self.members.is_quorum(others.chain([&self.own])))
+        has_failed && self.members.is_quorum(others.chain([&self.own]))
+    }
+
+    /// A node that voted for such a candidate before it had heard of the others takes its vote back, in
+    /// a round of its own: in this one nobody would believe it.
+    fn begin_anew_if_passed_over(&mut self, context: &mut Context<'_>) {
+        let Some(ballot) = &self.ballot else { return };
+        if ballot.is_settled || !self.is_passed_over(&ballot.proposal.candidate, context.now_ms) {
+            return;
+        }
+        let Some(ballot) = &mut self.ballot else { return };
+        ballot.round = ballot.round.saturating_add(1);
+        ballot.received.clear();
+        ballot.active.clear();
+        ballot.proposal = own_choice(&self.own, context.standing);
+        ballot.finalize_at_ms = None;
+        self.record_own();
+        self.send_to_all(context);
     }
 
     /// A vote of somebody who leads or follows. Says whether our proposal changed.
