@@ -247,13 +247,26 @@ impl OnRaft {
             // entries at once, again and again, as fast as the network is. So they come with the
             // pace of heartbeats, which also say how much is committed.
             Body::Append { entries, .. } => !entries.is_empty() && self.is_stalled(core),
-            Body::Propose { .. } => self.is_stalled(core) || !self.is_asked_as_leader(message.term),
+            Body::Propose { .. } => {
+                self.is_stalled(core)
+                    || !self.has_room(core)
+                    || !self.is_asked_as_leader(message.term)
+            }
             _ => false,
         };
         if matches!(message.body, Body::Propose { .. }) {
             message.term = Term(0);
         }
         if is_lost { Ok(()) } else { self.step(message) }
+    }
+
+    /// Whether a leader may append more than what is not committed yet. The engine counts what was
+    /// appended in this reign alone: one after the other, leaders that commit nothing would each add
+    /// their part.
+    fn has_room(&self, core: &Core) -> bool {
+        let storage = self.raft.storage();
+        let committed = storage.bytes_through(self.raft.basic_status().hard_state.commit);
+        storage.bytes().saturating_sub(committed) < core.config.uncommitted_bytes_max
     }
 
     /// Whether a proposal that was passed on is for the term in which this node leads. One of a build
@@ -297,7 +310,8 @@ impl OnRaft {
         let status = self.raft.basic_status();
         let leads = status.soft_state.role == Role::Leader;
         let is_change = |entry: &Entry| entry.entry_type() != EntryType::Normal;
-        if leads && self.is_stalled(core) && !entries.iter().any(is_change) {
+        let takes_no_more = self.is_stalled(core) || !self.has_room(core);
+        if leads && takes_no_more && !entries.iter().any(is_change) {
             let refused = requests.into_iter().map(|request| (request, Refusal::Busy));
             core.effects.refused.extend(refused);
             return Ok(());

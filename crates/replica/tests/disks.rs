@@ -21,6 +21,8 @@ const WRITES_MAX: usize = 4;
 struct Group {
     members: Vec<Member>,
     requests: u64,
+    /// Nobody gets entries for now.
+    loses_appends: bool,
 }
 
 struct Member {
@@ -43,6 +45,10 @@ struct Member {
 
 impl Group {
     fn new(flush_entries: u64) -> Group {
+        Group::limited(flush_entries, 64 << 20)
+    }
+
+    fn limited(flush_entries: u64, uncommitted_bytes_max: u64) -> Group {
         let voters: Vec<_> = (1..=3).map(NodeId).collect();
         let member = |id: &NodeId| {
             let config = Config {
@@ -51,6 +57,7 @@ impl Group {
                 writes_count_max: WRITES_MAX,
                 message_bytes_max: 100,
                 flush_entries,
+                uncommitted_bytes_max,
                 tail_entries: 0,
                 ..Config::new(*id, id.0)
             };
@@ -76,7 +83,8 @@ impl Group {
                 transfers: Vec::new(),
             }
         };
-        let mut group = Group { members: voters.iter().map(member).collect(), requests: 0 };
+        let members = voters.iter().map(member).collect();
+        let mut group = Group { members, requests: 0, loses_appends: false };
         group.handle(0, Event::Campaign);
         assert!(group.leads(0));
         group
@@ -161,6 +169,10 @@ impl Group {
                 let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
                 if 2 < to {
                     continue; // a member that was never started
+                }
+                let is_append = |message: &RaftMessage| matches!(message.body, Body::Append { .. });
+                if self.loses_appends && matches!(&message, Message::Raft(it) if is_append(it)) {
+                    continue;
                 }
                 if !self.members[to].is_away && !self.members[from].is_away {
                     self.members[to].replica.handle(Event::Message(message)).unwrap();
@@ -348,6 +360,43 @@ fn what_became_of_a_transfer_is_told_where_it_was_asked() {
             (NodeId(2), TransferOutcome::Transferred),
         ]
     );
+}
+
+#[test]
+fn what_no_reign_commits_is_bounded_over_all_of_them() {
+    let bytes_max = 400;
+    let mut group = Group::limited(1000, bytes_max);
+    group.loses_appends = true;
+    let mut leader = 0;
+    for reign in 0..12 {
+        for _ in 0..20 {
+            group.propose_at(leader);
+        }
+        // Another leads, and whoever led before may do so again after that.
+        for (at, member) in group.members.iter_mut().enumerate() {
+            member.is_away = at == leader;
+        }
+        group.tick(8 * ELECTION_TICKS);
+        let others = (0..3).filter(|at| *at != leader);
+        let next = others.into_iter().find(|at| group.leads(*at));
+        leader = next.unwrap_or_else(|| panic!("nobody leads after reign {reign}"));
+    }
+    let mut refused = group.members.iter().flat_map(|member| &member.refused);
+    assert!(refused.any(|(_, why)| *why == Refusal::Busy));
+    for (at, member) in group.members.iter().enumerate() {
+        let bytes = 59 * member.replica.status().last.0;
+        assert!(bytes < 3 * bytes_max, "n{at} has {bytes} bytes at most");
+    }
+
+    group.loses_appends = false;
+    for member in &mut group.members {
+        member.is_away = false;
+    }
+    group.tick(8 * ELECTION_TICKS);
+    let leader = (0..3).find(|at| group.leads(*at)).unwrap();
+    let before = group.members[leader].applied.len();
+    group.propose_at(leader);
+    assert_eq!(group.members[leader].applied.len(), before + 1, "and goes on");
 }
 
 #[test]
