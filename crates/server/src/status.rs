@@ -46,6 +46,11 @@ pub(crate) fn of_read(error: &ReadError, timeout: KvError) -> Status {
     })
 }
 
+/// Whether a member has said it. Anything else says that the way to it was lost.
+pub(crate) fn is_said(error: &Status) -> bool {
+    error.message().starts_with("etcdserver: ")
+}
+
 /// What the gRPC library answers to a message over its limit, in etcd's words. `None` for any other
 /// answer.
 pub(crate) fn of_too_long_message(headers: &HeaderMap) -> Option<Status> {
