@@ -639,3 +639,16 @@ async fn a_client_that_says_its_whole_url_as_the_authority_is_answered() {
     assert_eq!(kind, 1, "headers, and not the reset of the stream (3)");
     alone.server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_headers_are_taken() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    for bytes in [20_000, 100_000, 1_000_000] {
+        let mut request = Request::new(range("k"));
+        let value = MetadataValue::try_from("v".repeat(bytes)).unwrap();
+        request.metadata_mut().insert("authorization-of-mine", value);
+        kv.range(request).await.unwrap_or_else(|status| panic!("{bytes} bytes: {status}"));
+    }
+    alone.server.shutdown().await;
+}
