@@ -137,7 +137,7 @@ async fn keep_alive(
     is_passed_on: bool,
     answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
-    while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
+    while let Some(LeaseKeepAliveRequest { id }) = requests.message().await? {
         // As of before the renewal: it says when the lease was alive for sure.
         let header = Some(local.header(local.store().revision()));
         let ttl = local.renew_lease(id, is_passed_on).await?;

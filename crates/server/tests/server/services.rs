@@ -1,5 +1,6 @@
 //! The services of one real node, asked over a real connection.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
@@ -21,6 +22,7 @@ use quorate_proto::health::health_client::HealthClient;
 use quorate_server::{ETCD_VERSION, Server};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::body::Body;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -675,5 +677,36 @@ async fn long_headers_are_taken() {
         request.metadata_mut().insert("authorization-of-mine", value);
         kv.range(request).await.unwrap_or_else(|status| panic!("{bytes} bytes: {status}"));
     }
+    alone.server.shutdown().await;
+}
+
+/// A client's connection on which every call goes to one path.
+#[derive(Clone)]
+struct Astray(Channel, &'static str);
+
+impl tower_service::Service<axum::http::Request<Body>> for Astray {
+    type Response = axum::http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = <Channel as tower_service::Service<axum::http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        tower_service::Service::poll_ready(&mut self.0, context)
+    }
+
+    fn call(&mut self, mut request: axum::http::Request<Body>) -> Self::Future {
+        *request.uri_mut() = self.1.parse().unwrap();
+        tower_service::Service::call(&mut self.0, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_keep_alive_end_the_stream_with_an_error() {
+    let alone = Alone::start().await;
+    let path = "/etcdserverpb.Lease/LeaseKeepAlive";
+    let mut client = WatchClient::new(Astray(alone.channel().await, path));
+    let create = WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let mut answers = client.watch(tokio_stream::once(request)).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap_err().code(), Code::Internal);
     alone.server.shutdown().await;
 }
