@@ -65,6 +65,17 @@ pub(crate) fn of_too_long_message(headers: &HeaderMap) -> Option<Status> {
     )))
 }
 
+/// What the gRPC library answers, without a word, for a method that a service does not have, in the
+/// words of etcd's. `None` for any other answer.
+pub(crate) fn of_unknown_method(headers: &HeaderMap, path: &str) -> Option<Status> {
+    headers.get("grpc-status").filter(|code| code.as_bytes() == b"12")?;
+    if headers.contains_key("grpc-message") {
+        return None;
+    }
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    Some(Status::unimplemented(format!("unknown method {method} for service {service}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -330,6 +330,26 @@ async fn a_follower_renews_leases_at_the_leaders_peer_port() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urls_without_end_are_refused() {
+    let alone = Running::alone(&[]).await;
+    let mut cluster = alone.cluster().await;
+    let url = |bytes: usize| format!("http://{}:1", "h".repeat(bytes - 9));
+    let prefix = "etcdserver: given member URLs are invalid: ";
+    for (peer_urls, why) in [
+        (vec![url(20), url(2049)], "one is 2049 bytes long, the limit is 2048"),
+        (vec![url(20); 101], "101 of them, and a member has at most 100"),
+    ] {
+        let refused = (Code::InvalidArgument, format!("{prefix}{why}"));
+        let request = MemberAddRequest { peer_urls: peer_urls.clone(), is_learner: true };
+        assert_eq!(words(cluster.member_add(request).await.unwrap_err()), refused);
+        let request = MemberUpdateRequest { id: alone.id(), peer_urls };
+        assert_eq!(words(cluster.member_update(request).await.unwrap_err()), refused);
+    }
+    cluster.member_add(add(&url(2048), true)).await.unwrap();
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peer_port_says_who_the_members_are() {
     let alone = Running::alone(&[]).await;
     let address = alone.peer.strip_prefix("http://").unwrap();

@@ -710,3 +710,15 @@ async fn bytes_that_are_no_keep_alive_end_the_stream_with_an_error() {
     assert_eq!(answers.message().await.unwrap_err().code(), Code::Internal);
     alone.server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_method_that_is_not_there_is_named() {
+    let alone = Alone::start().await;
+    let mut client = KvClient::new(Astray(alone.channel().await, "/etcdserverpb.KV/Rang"));
+    let refused = client.range(range("k")).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unimplemented, "unknown method Rang for service etcdserverpb.KV")
+    );
+    alone.server.shutdown().await;
+}
