@@ -1,10 +1,11 @@
 //! A connection of a client, forgiving one old mistake and no silence: one that does not say in time
 //! that it speaks HTTP is ended. (A request of HTTP/1 that is never finished ends in the library.)
 //!
-//! The etcd client up to 3.4, where it dials one endpoint by its URL (`etcdctl endpoint status` does),
-//! puts the whole URL into HTTP/2's `:authority`, as in `http://10.0.0.1:2379`. That is no authority,
-//! and the HTTP/2 library resets the stream before anyone can be asked. So `http://` is cut off on
-//! the way in.
+//! The etcd client puts what it dials into HTTP/2's `:authority`: up to 3.4 a whole URL, as in
+//! `http://10.0.0.1:2379`, 3.5.0 a list, as in `#initially=[10.0.0.1:2379]`, and with unix sockets a
+//! path. None of these is an authority, and the HTTP/2 library resets the stream before anyone can be
+//! asked, while etcd takes them all. Nobody here asks what a client calls this server: so what would be
+//! refused is replaced on the way in.
 //!
 //! A connection says the same authority in every call: one whose first call says it right is passed
 //! on untouched from then on. To shorten a value does not disturb the compression of headers: both
@@ -16,6 +17,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::http::uri::Authority;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -34,7 +36,11 @@ const FLAG_PRIORITY: u8 = 0x20;
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Place of `:authority` in HTTP/2's table of common headers.
 const AUTHORITY: usize = 1;
-const SCHEME: &[u8] = b"http://";
+/// What stands for an authority that would be refused: no longer than any.
+const PLAIN: &[u8] = b"q";
+/// A header that nobody asks for, without a value, in place of an empty authority: no authority is as
+/// short. No pseudo-header may come after it; in the calls of Go's library none comes after `:authority`.
+const NOTHING: &[u8] = b"\x01x\x00";
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -279,16 +285,25 @@ fn mended(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
         if !is_literal {
             continue;
         }
+        let start = at;
         if index == 0 {
             string(payload, &mut at)?;
         }
-        let start = at;
         let value = string(payload, &mut at)?;
         if index == AUTHORITY {
             let mut mended = payload[..start].to_vec();
-            value.without_scheme()?.write(&mut mended);
+            if value.bytes.is_empty() {
+                // The same way to say it, with a name of its own.
+                *mended.last_mut()? = first - AUTHORITY as u8;
+                mended.extend_from_slice(NOTHING);
+            } else if value.is_authority() {
+                return None;
+            } else {
+                mended.push(PLAIN.len() as u8);
+                mended.extend_from_slice(PLAIN);
+            }
             mended.extend_from_slice(&payload[at..]);
-            return Some(mended);
+            return (mended.len() <= FRAME_BYTES_MAX).then_some(mended);
         }
     }
 }
@@ -316,7 +331,7 @@ fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
 #[derive(Debug, PartialEq, Eq)]
 struct Text<'a> {
     is_huffman: bool,
-    bytes: std::borrow::Cow<'a, [u8]>,
+    bytes: &'a [u8],
 }
 
 fn string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Text<'a>> {
@@ -324,40 +339,25 @@ fn string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Text<'a>> {
     let length = integer(bytes, at, 7)?;
     let value = bytes.get(*at..at.checked_add(length)?)?;
     *at += length;
-    Some(Text { is_huffman, bytes: value.into() })
+    Some(Text { is_huffman, bytes: value })
 }
 
 impl Text<'_> {
-    fn without_scheme(&self) -> Option<Text<'static>> {
-        let rest = if self.is_huffman {
-            let plain = decoded(&self.bytes)?;
-            encoded(plain.strip_prefix(SCHEME)?)?
-        } else {
-            self.bytes.strip_prefix(SCHEME)?.to_vec()
-        };
-        Some(Text { is_huffman: self.is_huffman, bytes: rest.into() })
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let flag = if self.is_huffman { 0x80 } else { 0 };
-        let length = self.bytes.len();
-        if length < 127 {
-            out.push(flag | length as u8);
-        } else {
-            out.push(flag | 127);
-            let mut rest = length - 127;
-            while 128 <= rest {
-                out.push(rest as u8 | 0x80);
-                rest >>= 7;
-            }
-            out.push(rest as u8);
+    /// Whether the HTTP/2 library takes it for an authority.
+    fn is_authority(&self) -> bool {
+        match self.is_huffman {
+            true => decoded(self.bytes).is_some_and(|plain| is_authority(&plain)),
+            false => is_authority(self.bytes),
         }
-        out.extend_from_slice(&self.bytes);
     }
 }
 
-/// Huffman's code for what a URL up to its port is made of (RFC 7541, appendix B): character, code,
-/// bits of it.
+fn is_authority(text: &[u8]) -> bool {
+    Authority::try_from(text).is_ok()
+}
+
+/// Huffman's code for what a host and its port are made of (RFC 7541, appendix B): character, code, bits
+/// of it.
 #[rustfmt::skip]
 const CODES: &[(u8, u32, u32)] = &[
     (b'0', 0x00, 5), (b'1', 0x01, 5), (b'2', 0x02, 5), (b'a', 0x03, 5), (b'c', 0x04, 5),
@@ -379,7 +379,7 @@ const CODE_BITS_MAX: u32 = 13;
 /// A valid end is a byte's last bits, all of them one.
 const PADDING_BITS_MAX: u32 = 7;
 
-/// `None` if there is any character that has no business in a URL's beginning.
+/// `None` if there is any character that has no business in a host and its port.
 fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::with_capacity(bytes.len() * 2);
     let (mut code, mut bits) = (0_u32, 0_u32);
@@ -397,34 +397,42 @@ fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     (bits <= PADDING_BITS_MAX && code == (1 << bits) - 1).then_some(plain)
 }
 
-fn encoded(plain: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(plain.len());
-    let (mut waiting, mut bits) = (0_u32, 0_u32);
-    for character in plain {
-        let (_, code, length) = CODES.iter().find(|known| known.0 == *character)?;
-        waiting = waiting << length | code;
-        bits += length;
-        while 8 <= bits {
-            bits -= 8;
-            bytes.push((waiting >> bits) as u8);
-            waiting &= (1 << bits) - 1;
-        }
-    }
-    if 0 < bits {
-        bytes.push((waiting << (8 - bits)) as u8 | 0xff >> bits);
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn encoded(plain: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(plain.len());
+        let (mut waiting, mut bits) = (0_u32, 0_u32);
+        for character in plain {
+            let (_, code, length) = CODES.iter().find(|known| known.0 == *character)?;
+            waiting = waiting << length | code;
+            bits += length;
+            while 8 <= bits {
+                bits -= 8;
+                bytes.push((waiting >> bits) as u8);
+                waiting &= (1 << bits) - 1;
+            }
+        }
+        if 0 < bits {
+            bytes.push((waiting << (8 - bits)) as u8 | 0xff >> bits);
+        }
+        Some(bytes)
+    }
+
     /// `:path /a`, then `:authority` with this value, then one more that stays as it is.
     fn call(authority: &[u8], is_huffman: bool) -> Vec<u8> {
-        let value = Text { is_huffman, bytes: authority.into() };
+        let flag = if is_huffman { 0x80 } else { 0 };
         let mut payload = vec![0x83, 0x44, 2, b'/', b'a', 0x41];
-        value.write(&mut payload);
+        match authority.len() {
+            length @ ..127 => payload.push(flag | length as u8),
+            length => {
+                let rest = length - 127;
+                payload.push(flag | 127);
+                payload.extend_from_slice(&[rest as u8 | 0x80, (rest >> 7) as u8]);
+            }
+        }
+        payload.extend_from_slice(authority);
         payload.extend_from_slice(b"\x40\x01x\x01y");
         payload
     }
@@ -474,31 +482,45 @@ mod tests {
     }
 
     #[test]
-    fn a_url_in_place_of_an_authority_is_cut_down_to_one() {
+    fn what_would_be_refused_is_replaced() {
         let long = format!("http://{}:2379", "long-name.".repeat(30));
-        for url in ["http://127.0.0.1:2379", "http://node-9:9999", long.as_str()] {
-            let right = &url.as_bytes()[SCHEME.len()..];
-            let plain = mended(&call(url.as_bytes(), false), 0).unwrap();
-            assert_eq!(plain, call(right, false));
-            let coded = mended(&call(&encoded(url.as_bytes()).unwrap(), true), 0).unwrap();
-            assert_eq!(coded, call(&encoded(right).unwrap(), true));
+        for text in ["http://127.0.0.1:2379", "HTTP://h:1", "/tmp/x.sock", "%", "a:1,b:2", &long] {
+            assert_eq!(mended(&call(text.as_bytes(), false), 0).unwrap(), call(PLAIN, false));
+            let coded = encoded(text.as_bytes());
+            if let Some(coded) = coded {
+                assert_eq!(mended(&call(&coded, true), 0).unwrap(), call(PLAIN, false), "{text}");
+            }
+        }
+        // Characters that no authority has, and bytes that are no code.
+        for coded in [&[0xff; 9][..], &[0xff, 0xa7], &[0xff]] {
+            assert_eq!(mended(&call(coded, true), 0).unwrap(), call(PLAIN, false));
         }
         // Before the headers: a length of padding, a priority, both.
         for (flags, before) in
             [(FLAG_PADDED, 1), (FLAG_PRIORITY, 5), (FLAG_PADDED | FLAG_PRIORITY, 6)]
         {
             let with = |text: &[u8]| [vec![0; before], call(text, false)].concat();
-            assert_eq!(mended(&with(b"http://a:1"), flags).unwrap(), with(b"a:1"));
+            assert_eq!(mended(&with(b"http://a:1"), flags).unwrap(), with(PLAIN));
         }
     }
 
     #[test]
-    fn what_is_right_or_strange_is_left_alone() {
+    fn an_empty_authority_becomes_a_header_that_nobody_asks_for() {
+        for (is_huffman, kind) in [(false, 0x40), (true, 0x40), (false, 0x00), (false, 0x10)] {
+            let mut empty = call(b"", is_huffman);
+            assert_eq!(empty[5], 0x41);
+            empty[5] = kind | AUTHORITY as u8;
+            let want = [&[0x83, 0x44, 2, b'/', b'a', kind][..], b"\x01x\0", b"\x40\x01x\x01y"];
+            assert_eq!(mended(&empty, 0).unwrap(), want.concat());
+        }
+    }
+
+    #[test]
+    fn what_is_right_or_no_headers_is_left_alone() {
         for payload in [
             call(b"127.0.0.1:2379", false),
             call(&encoded(b"127.0.0.1:2379").unwrap(), true),
-            call(b"https://a:1", false),
-            call(&[0xff; 9], true),
+            call(&encoded(b"[::1]:2379").unwrap(), true),
             vec![0x83, 0x84],
             vec![0x41, 0xff, 0xff, 0xff, 0xff, 0xff],
             vec![0x41, 100, b'h'],
@@ -512,7 +534,7 @@ mod tests {
     fn however_the_bytes_arrive_the_outcome_is_the_same() {
         let settings = frame(4, 0, &[]);
         let wrong = frame(HEADERS, 4, &call(b"http://a:1", false));
-        let right = frame(HEADERS, 4, &call(b"a:1", false));
+        let right = frame(HEADERS, 4, &call(PLAIN, false));
         let data = frame(0, 1, &[7; 300]);
         let later = frame(HEADERS, 4, &[0x83, 0xbe]);
         let sent = [PREFACE, &settings, &wrong, &data, &later, &wrong, &data].concat();
@@ -554,7 +576,8 @@ mod tests {
             let payload: Vec<u8> = (0..next() % 40).map(|_| next()).collect();
             let sent = [PREFACE, &frame(HEADERS, next(), &payload), b"tail"].concat();
             let (got, _) = filtered(sent.chunks(11));
-            assert!(got.ends_with(b"tail") && got.len() <= sent.len());
+            // An empty authority takes two bytes more.
+            assert!(got.ends_with(b"tail") && got.len() <= sent.len() + 2);
         }
     }
 }

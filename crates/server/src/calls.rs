@@ -17,6 +17,7 @@ use quorate_runtime::Histogram;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::patient::{Patient, STALL_MAX};
 use crate::reading::Held;
 
 /// Codes of gRPC, by their numbers.
@@ -293,7 +294,7 @@ impl Calls {
         }
         let counting = |method| Counting { method, is_sent: false, rest: Rest::default() };
         let incoming = method.cloned().map(counting);
-        let counted = |body| Counted::new(body, incoming, None, None);
+        let counted = |body| Counted::new(body, incoming, None);
         let request = request.map(counted);
         let begun = Instant::now();
         let open = method.cloned().map(|method| Open { method, code: Code::Cancelled, begun });
@@ -312,7 +313,13 @@ pub(crate) fn answered(mut response: Response<Body>, mut open: Option<Open>) -> 
         is_sent: true,
         rest: Rest::default(),
     });
-    response.map(|body| Counted::new(body, counting, open, held))
+    response.map(|body| {
+        let body = match held {
+            Some(held) => Body::new(Patient::new(body, held, STALL_MAX)),
+            None => body,
+        };
+        Counted::new(body, counting, open)
+    })
 }
 
 /// A call that has not ended; counted as handled when it is dropped.
@@ -392,7 +399,7 @@ impl Rest {
 
 /// A connection takes a part of a body whole once its client takes one byte more: so much at a time, or
 /// what a slow client is sent would lie there whole, and in nobody's account.
-const PART_BYTES_MAX: usize = 64 << 10;
+pub(crate) const PART_BYTES_MAX: usize = 64 << 10;
 
 /// A body whose messages are counted, in parts of a bounded length.
 pub(crate) struct Counted {
@@ -402,18 +409,11 @@ pub(crate) struct Counted {
     counting: Option<Counting>,
     /// Of an answer: the call, which ends with it.
     open: Option<Open>,
-    /// Of a long answer: its room, which is free once it is sent.
-    _held: Option<Held>,
 }
 
 impl Counted {
-    fn new(
-        body: Body,
-        counting: Option<Counting>,
-        open: Option<Open>,
-        held: Option<Held>,
-    ) -> Counted {
-        Counted { body, rest: Bytes::new(), counting, open, _held: held }
+    fn new(body: Body, counting: Option<Counting>, open: Option<Open>) -> Counted {
+        Counted { body, rest: Bytes::new(), counting, open }
     }
 
     /// As much as is taken at a time.
@@ -492,7 +492,7 @@ mod tests {
         for bytes in [0, 1, PART_BYTES_MAX, PART_BYTES_MAX + 1, 5 * PART_BYTES_MAX + 7] {
             let whole: Bytes = (0..bytes).map(|at| at as u8).collect();
             let body = Body::new(axum::body::Body::from(whole.clone()));
-            let mut counted = Counted::new(body, None, None, None);
+            let mut counted = Counted::new(body, None, None);
             let mut got = Vec::new();
             while !counted.is_end_stream() {
                 assert_eq!(counted.size_hint().exact(), Some((bytes - got.len()) as u64));

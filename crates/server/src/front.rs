@@ -69,7 +69,9 @@ impl Inner {
             Some(error) => status::of_kv(error).into_http(),
             None => {
                 let limit = deadline::limit(request.headers());
-                in_etcds_words(deadline::kept(limit, self.services.call(api, request)).await)
+                let unknown = open.is_none().then(|| request.uri().path().to_owned());
+                let response = deadline::kept(limit, self.services.call(api, request)).await;
+                in_etcds_words(response, unknown.as_deref())
             }
         };
         answered(response, open)
@@ -96,9 +98,14 @@ impl Inner {
     }
 }
 
-/// Puts the library's refusals into etcd's words.
-fn in_etcds_words(response: Response<Body>) -> Response<Body> {
-    match status::of_too_long_message(response.headers()) {
+/// Puts the library's refusals into etcd's words. `unknown` is the path of a method that is not known.
+fn in_etcds_words(response: Response<Body>, unknown: Option<&str>) -> Response<Body> {
+    let headers = response.headers();
+    let status = match unknown {
+        Some(path) => status::of_unknown_method(headers, path),
+        None => status::of_too_long_message(headers),
+    };
+    match status {
         Some(status) => status.into_http(),
         None => response,
     }

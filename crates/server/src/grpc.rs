@@ -24,7 +24,7 @@ use bytes::Bytes;
 use quorate_kv::KvError;
 use quorate_proto::etcdserverpb::cluster_server::{self, ClusterServer};
 use quorate_proto::etcdserverpb::kv_server::{self, KvServer};
-use quorate_proto::etcdserverpb::lease_server::{self, LeaseServer};
+use quorate_proto::etcdserverpb::lease_server::{self, Lease, LeaseServer};
 use quorate_proto::etcdserverpb::maintenance_server::{self, Maintenance, MaintenanceServer};
 use quorate_proto::etcdserverpb::watch_server::{self, WatchServer};
 use quorate_proto::health::health_server::{self, HealthServer};
@@ -48,6 +48,12 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Maintenance by itself, for peers.
 pub(crate) fn maintenance(local: Local) -> MaintenanceServer<impl Maintenance> {
     MaintenanceServer::new(maintenance::Service::new(local))
+}
+
+/// Leases, for peers.
+pub(crate) fn lease(local: Local) -> LeaseServer<impl Lease> {
+    // The keys of a lease may be many.
+    LeaseServer::new(lease::Service::for_peers(local)).max_encoding_message_size(i32::MAX as usize)
 }
 
 /// Which service a path asks for.

@@ -41,6 +41,7 @@ mod line;
 mod local;
 mod membership;
 mod open_files;
+mod patient;
 mod peer_port;
 mod quota;
 mod reading;

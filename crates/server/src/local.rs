@@ -27,6 +27,9 @@ use crate::watching::Watching;
 /// How often to see whether compacted data is gone.
 const REMOVED_POLL: Duration = Duration::from_millis(20);
 
+/// How often to see whether a disk is full, for what could not go on.
+const FULL_POLL: Duration = Duration::from_millis(100);
+
 /// Streams that depend on a leader end when there was none for so many election timeouts, as in etcd.
 const LEADERLESS_ELECTIONS: u32 = 3;
 
@@ -242,6 +245,30 @@ impl Local {
 
     pub(crate) fn metrics(&self) -> Arc<Metrics> {
         self.inner.node.metrics()
+    }
+
+    /// What is full, if changes are refused for it.
+    pub(crate) fn full_disk(&self) -> Option<&'static str> {
+        let metrics = self.metrics();
+        if metrics.disk_full.value() != 0 {
+            return Some(
+                "no space left on the volume of the log: changes are refused until there is",
+            );
+        }
+        let is_full = metrics.state_full.value() != 0;
+        is_full.then_some(
+            "no space left on the volume of the state: changes are refused until there is",
+        )
+    }
+
+    /// Waits until a disk is full, and says which.
+    pub(crate) async fn disk_filling(&self) -> &'static str {
+        loop {
+            if let Some(full) = self.full_disk() {
+                return full;
+            }
+            tokio::time::sleep(FULL_POLL).await;
+        }
     }
 
     pub(crate) fn reads(&self) -> &Reads {

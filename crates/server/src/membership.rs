@@ -355,11 +355,19 @@ impl Local {
 
 /// A client of what a member serves on its peer port.
 pub(crate) async fn peer_client(url: &str) -> Result<ClusterClient<Channel>, String> {
+    peer_channel(url).await.map(ClusterClient::new)
+}
+
+/// A connection to a member's peer port.
+pub(crate) async fn peer_channel(url: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
-    let endpoint = endpoint.connect_timeout(CONNECT_MAX);
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_MAX)
+        .http2_keep_alive_interval(CONNECT_MAX)
+        .keep_alive_timeout(2 * CONNECT_MAX);
     let connecting = tokio::time::timeout(2 * CONNECT_MAX, endpoint.connect()).await;
     match connecting {
-        Ok(Ok(channel)) => Ok(ClusterClient::new(channel)),
+        Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(root_cause(&error)),
         Err(_) => Err("it does not answer".to_owned()),
     }
@@ -376,7 +384,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// An answer of another member. One that is not of the member itself says that the connection was
 /// lost, and nobody knows what became of the request.
 fn in_etcds_words(error: Status) -> Status {
-    if error.message().starts_with("etcdserver: ") {
+    if status::is_said(&error) {
         return error;
     }
     status::of_kv(KvError::TimeoutDueToConnectionLost)

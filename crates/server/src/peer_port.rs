@@ -1,5 +1,5 @@
-//! HTTP on the peer port: who the members are, for those that join, changes that other members pass on
-//! to the leader, and the checksum that members compare.
+//! HTTP on the peer port: who the members are, for those that join, changes and questions about leases
+//! that other members pass on to the leader, and the checksum that members compare.
 //!
 //! Whoever can reach this port can speak as a peer; it must be open to the cluster's machines alone.
 
@@ -32,14 +32,16 @@ pub(crate) async fn serve(
 ) {
     let cluster = ClusterServer::new(Service::for_peers(local.clone()));
     let maintenance = grpc::maintenance(local.clone());
+    let lease = grpc::lease(local.clone());
     let plain = Router::new()
         .route("/members", get(members))
         .route("/version", get(version))
         .with_state(local);
     let router = Routes::new(cluster)
         .add_service(maintenance)
+        .add_service(lease)
         .into_axum_router()
-        .layer(middleware::from_fn(only_the_checksum))
+        .layer(middleware::from_fn(only_for_peers))
         .merge(plain)
         .fallback(unknown);
     let stopped = async move {
@@ -51,10 +53,16 @@ pub(crate) async fn serve(
     }
 }
 
-/// Of Maintenance, peers need one thing.
-async fn only_the_checksum(request: Request, next: Next) -> Response {
+/// Of Maintenance, peers need one thing, and of Lease two.
+async fn only_for_peers(request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path.starts_with("/etcdserverpb.Maintenance/") && !path.ends_with("/HashKV") {
+    let is_for_peers =
+        match path.strip_prefix("/etcdserverpb.").and_then(|path| path.split_once('/')) {
+            Some(("Maintenance", method)) => method == "HashKV",
+            Some(("Lease", method)) => matches!(method, "LeaseKeepAlive" | "LeaseTimeToLive"),
+            _ => true,
+        };
+    if !is_for_peers {
         return unknown(request).await;
     }
     next.run(request).await

@@ -177,6 +177,12 @@ pub(crate) struct Held {
     _drawn: Arc<Drawn>,
 }
 
+impl Held {
+    pub(crate) fn of(drawn: Drawn) -> Held {
+        Held { _drawn: Arc::new(drawn) }
+    }
+}
+
 impl Local {
     /// Reads one key.
     pub(crate) async fn read_one(
@@ -266,7 +272,7 @@ impl Local {
 pub(crate) fn held<T>(answer: T, drawn: Option<Drawn>) -> Response<T> {
     let mut response = Response::new(answer);
     if let Some(drawn) = drawn.filter(|drawn| 0 < drawn.bytes()) {
-        response.extensions_mut().insert(Held { _drawn: Arc::new(drawn) });
+        response.extensions_mut().insert(Held::of(drawn));
     }
     response
 }

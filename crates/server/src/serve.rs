@@ -53,6 +53,8 @@ const METRICS_CONNECTIONS_MAX: usize = 64;
 const QUESTIONS_MAX: usize = 16;
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
+/// Headers of one call together, as HTTP/2 counts them. More than anybody needs, and less than etcd takes.
+const HEADERS_BYTES_MAX: u32 = 1 << 20;
 
 /// A running server.
 #[derive(Debug)]
@@ -387,6 +389,7 @@ where
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
         .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
         .serve_with_incoming_shutdown(service, incoming, stopped);

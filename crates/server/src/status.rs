@@ -46,6 +46,11 @@ pub(crate) fn of_read(error: &ReadError, timeout: KvError) -> Status {
     })
 }
 
+/// Whether a member has said it. Anything else says that the way to it was lost.
+pub(crate) fn is_said(error: &Status) -> bool {
+    error.message().starts_with("etcdserver: ")
+}
+
 /// What the gRPC library answers to a message over its limit, in etcd's words. `None` for any other
 /// answer.
 pub(crate) fn of_too_long_message(headers: &HeaderMap) -> Option<Status> {
@@ -58,6 +63,17 @@ pub(crate) fn of_too_long_message(headers: &HeaderMap) -> Option<Status> {
     Some(Status::resource_exhausted(format!(
         "grpc: received message larger than max ({found} vs. {limit})"
     )))
+}
+
+/// What the gRPC library answers, without a word, for a method that a service does not have, in the
+/// words of etcd's. `None` for any other answer.
+pub(crate) fn of_unknown_method(headers: &HeaderMap, path: &str) -> Option<Status> {
+    headers.get("grpc-status").filter(|code| code.as_bytes() == b"12")?;
+    if headers.contains_key("grpc-message") {
+        return None;
+    }
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    Some(Status::unimplemented(format!("unknown method {method} for service {service}")))
 }
 
 #[cfg(test)]

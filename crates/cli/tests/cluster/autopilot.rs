@@ -1,8 +1,6 @@
 //! The cluster looks after its own members: no operator in sight but for the settings.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +11,7 @@ use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use crate::harness::{Cluster, Outcome, eventually, quorate, run};
+use crate::harness::{Cluster, Outcome, eventually, http_get, quorate, run};
 
 /// Everything autopilot does in seconds takes tenths of them here.
 const QUICK: &[&str] = &[
@@ -86,17 +84,6 @@ impl Cluster {
 fn voters(states: &BTreeMap<String, String>) -> Vec<&str> {
     let votes = |(_, state): &(&String, &String)| ["leader", "voter"].contains(&state.as_str());
     states.iter().filter(votes).map(|(name, _)| name.as_str()).collect()
-}
-
-/// What `GET` answers: its code and its body.
-fn http_get(endpoint: &str, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(endpoint).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    (code, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
 /// A client that knows all members, as an etcd client does: it writes one key after the other, and asks

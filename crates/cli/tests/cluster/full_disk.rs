@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_chaos::Volume;
-use quorate_proto::etcdserverpb::PutRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{PutRequest, SnapshotRequest};
 use tonic::{Code, Status};
 
-use crate::harness::{Cluster, PATIENCE, eventually};
+use crate::harness::{Cluster, PATIENCE, eventually, http_get};
 
 /// Longer than a refused write may take, shorter than the deadline of one whose fate is unknown.
 const REFUSAL: Duration = Duration::from_secs(4);
@@ -39,11 +40,17 @@ async fn a_full_volume_refuses_writes_and_recovers_by_itself() {
             all_there(&cluster, &acknowledged).await;
         }
         assert!(cluster.is_running(0), "round {round}: the member gave up");
+        everybody_is_told(&cluster).await;
 
         volume.free();
         write_when_possible(&cluster, &mut acknowledged).await;
         write_some(&cluster, &mut acknowledged, 200).await.unwrap();
         all_there(&cluster, &acknowledged).await;
+        eventually("nothing is full any more", async || {
+            let is_well = cluster.status(0).await?.errors.is_empty();
+            (is_well && http_get(&cluster.endpoint(0), "/readyz").0 == 200).then_some(())
+        })
+        .await;
     }
 
     // A stop is not held up by a volume that is full, and no start forgets anything.
@@ -57,6 +64,20 @@ async fn a_full_volume_refuses_writes_and_recovers_by_itself() {
     cluster.settle().await;
     all_there(&cluster, &acknowledged).await;
     cluster.kill(0);
+}
+
+/// Whoever looks hears that the volume is full, and nobody waits for a snapshot.
+async fn everybody_is_told(cluster: &Cluster) {
+    let full = "no space left on the volume of the ";
+    let errors = cluster.status(0).await.unwrap().errors;
+    assert!(errors.iter().any(|error| error.starts_with(full)), "{errors:?}");
+    let (code, body) = http_get(&cluster.endpoint(0), "/readyz");
+    assert!(code == 503 && body.contains("[-]disk_space failed: "), "{code}: {body}");
+    let mut client = MaintenanceClient::new(cluster.channel(0));
+    let snapshot = tokio::time::timeout(PATIENCE, client.snapshot(SnapshotRequest {})).await;
+    let refusal = snapshot.expect("a snapshot waits for space").unwrap_err();
+    assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+    assert!(refusal.message().starts_with(&format!("a snapshot failed: {full}")), "{refusal}");
 }
 
 /// Writes new keys one after the other.

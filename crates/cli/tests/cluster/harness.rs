@@ -1,7 +1,8 @@
 //! A cluster of real `quorate serve` processes under a temporary directory.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -416,4 +417,15 @@ pub(crate) fn free_port() -> u16 {
         }
     }
     panic!("no free port");
+}
+
+/// What `GET` answers: its code and its body.
+pub(crate) fn http_get(endpoint: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(endpoint).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }

@@ -20,6 +20,10 @@ use crate::membership::{Ask, Changed};
 use crate::urls::Url;
 use crate::{convert, status};
 
+/// URLs of one member, and bytes of one of them. Every member keeps them all, and tells them to everybody.
+const URLS_MAX: usize = 100;
+const URL_BYTES_MAX: usize = 2048;
+
 pub(crate) struct Service {
     local: Local,
     serves_peers: bool,
@@ -64,6 +68,7 @@ impl Cluster for Service {
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
         let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
+        check_length(&peer_urls)?;
         let urls: Result<Vec<Url>, _> = peer_urls.iter().map(|url| Url::parse(url)).collect();
         let urls = urls.ok().filter(|urls| !urls.is_empty());
         let urls = urls.ok_or_else(|| status::of_kv(KvError::MemberBadURLs))?;
@@ -89,6 +94,7 @@ impl Cluster for Service {
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let MemberUpdateRequest { id, peer_urls } = request.into_inner();
+        check_length(&peer_urls)?;
         let (header, changed) = self.change(Ask::Update { id, peer_urls }).await?;
         Ok(Response::new(MemberUpdateResponse { header, members: changed.members }))
     }
@@ -101,5 +107,20 @@ impl Cluster for Service {
         self.local.tally().on_promotion(promoted.as_ref().err().map(Status::message));
         let (header, changed) = promoted?;
         Ok(Response::new(MemberPromoteResponse { header, members: changed.members }))
+    }
+}
+
+/// Refuses URLs that are too long, or too many.
+fn check_length(urls: &[String]) -> Result<(), Status> {
+    let refused = |why: String| {
+        let words = KvError::MemberBadURLs.message();
+        Err(Status::invalid_argument(format!("{words}: {why}")))
+    };
+    if URLS_MAX < urls.len() {
+        return refused(format!("{} of them, and a member has at most {URLS_MAX}", urls.len()));
+    }
+    match urls.iter().map(String::len).find(|bytes| URL_BYTES_MAX < *bytes) {
+        Some(bytes) => refused(format!("one is {bytes} bytes long, the limit is {URL_BYTES_MAX}")),
+        None => Ok(()),
     }
 }

@@ -1,4 +1,7 @@
 //! Leases. A grant and a revocation go through the log; renewals and questions go to the leader.
+//!
+//! These two it serves on its peer port as well, for members that pass them on: there it answers only
+//! if it leads.
 
 use quorate_kv as kv;
 use quorate_kv::Command;
@@ -21,11 +24,22 @@ use crate::status;
 
 pub(super) struct Service {
     local: Local,
+    serves_peers: bool,
 }
 
 impl Service {
+    /// For clients.
     pub(super) fn new(local: Local) -> Self {
-        Service { local }
+        Service { local, serves_peers: false }
+    }
+
+    /// For the peer port.
+    pub(super) fn for_peers(local: Local) -> Self {
+        Service { local, serves_peers: true }
+    }
+
+    fn is_passed_on(&self, metadata: &MetadataMap) -> bool {
+        self.serves_peers || metadata.contains_key(PASSED_ON)
     }
 }
 
@@ -66,7 +80,7 @@ impl Lease for Service {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let is_passed_on = is_passed_on(request.metadata());
+        let is_passed_on = self.is_passed_on(request.metadata());
         let wants_leader = wants_leader(request.metadata().as_ref());
         let requests = request.into_inner();
         let (answers, outgoing) = mpsc::channel(1);
@@ -91,7 +105,7 @@ impl Lease for Service {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let is_passed_on = is_passed_on(request.metadata());
+        let is_passed_on = self.is_passed_on(request.metadata());
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let answer = self.local.lease_time_to_live(id, keys, is_passed_on).await?;
         let revision = answer.revision.max(self.local.store().revision());
@@ -123,7 +137,7 @@ async fn keep_alive(
     is_passed_on: bool,
     answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
-    while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
+    while let Some(LeaseKeepAliveRequest { id }) = requests.message().await? {
         // As of before the renewal: it says when the lease was alive for sure.
         let header = Some(local.header(local.store().revision()));
         let ttl = local.renew_lease(id, is_passed_on).await?;
@@ -132,8 +146,4 @@ async fn keep_alive(
         }
     }
     Ok(())
-}
-
-fn is_passed_on(metadata: &MetadataMap) -> bool {
-    metadata.contains_key(PASSED_ON)
 }

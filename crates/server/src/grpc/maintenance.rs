@@ -56,6 +56,7 @@ impl Maintenance for Service {
             errors.push(KvError::NoLeader.message().to_owned());
         }
         errors.extend(self.local.store().alarms().iter().map(text));
+        errors.extend(self.local.full_disk().map(str::to_owned));
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(Response::new(StatusResponse {
             header: Some(self.local.header(self.local.store().revision())),
@@ -161,10 +162,18 @@ impl Maintenance for Service {
         let place = Arc::clone(&self.snapshots)
             .try_acquire_owned()
             .map_err(|_| status::of_kv(KvError::RequestTooManyRequests))?;
+        // What the state holds is flushed first, and that would wait for space.
+        if let Some(full) = self.local.full_disk() {
+            return Err(without_space(full));
+        }
         // Who goes away meanwhile leaves his place only when the work is done.
         let local = self.local.clone();
         let begun = tokio::spawn(async move { (local.node().save().await, place) });
-        let (saving, place) = begun.await.map_err(|_| status::of_kv(KvError::Stopped))?;
+        let begun = tokio::select! {
+            begun = begun => begun,
+            full = self.local.disk_filling() => return Err(without_space(full)),
+        };
+        let (saving, place) = begun.map_err(|_| status::of_kv(KvError::Stopped))?;
         let saving = saving.map_err(|error| failed("a snapshot", &error))?;
         let (pieces, end, outgoing) = Ended::channel(PIECES_MAX);
         let (local, runtime) = (self.local.clone(), Handle::current());
@@ -266,6 +275,11 @@ fn failed(what: &str, error: &MaintenanceError) -> Status {
         MaintenanceError::Disk(_) => Status::resource_exhausted(format!("{what} failed: {error}")),
         _ => status::of_kv(KvError::Corrupt),
     }
+}
+
+/// Why there is no snapshot now.
+fn without_space(full: &str) -> Status {
+    Status::resource_exhausted(format!("a snapshot failed: {full}"))
 }
 
 /// As etcd writes one in a status, down to the space at its end.

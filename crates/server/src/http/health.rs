@@ -15,8 +15,13 @@ use super::{Plain, answer};
 
 /// What is looked at, and which of it `/livez` and `/readyz` look at.
 const LIVEZ: &[Check] = &[Check::SerializableRead];
-const READYZ: &[Check] =
-    &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+const READYZ: &[Check] = &[
+    Check::DataCorruption,
+    Check::SerializableRead,
+    Check::LinearizableRead,
+    Check::NonLearner,
+    Check::DiskSpace,
+];
 
 pub(super) fn routes() -> Router<Plain> {
     Router::new()
@@ -81,6 +86,8 @@ enum Check {
     SerializableRead,
     LinearizableRead,
     NonLearner,
+    /// Not one of etcd's, which ends when its disk is full.
+    DiskSpace,
 }
 
 impl Check {
@@ -90,6 +97,7 @@ impl Check {
             Check::SerializableRead => "serializable_read",
             Check::LinearizableRead => "linearizable_read",
             Check::NonLearner => "non_learner",
+            Check::DiskSpace => "disk_space",
         }
     }
 
@@ -105,6 +113,7 @@ impl Check {
             Check::NonLearner => {
                 plain.local.status().is_learner.then(|| "not supported for learner".to_owned())
             }
+            Check::DiskSpace => plain.local.full_disk().map(str::to_owned),
         }
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
-    Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
-    MemberUpdateRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, Member, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
+    MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
 };
 use quorate_proto::quoratepb::AutopilotDemoteRequest;
 use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
@@ -288,6 +290,70 @@ async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
     b.server.shutdown().await;
 }
 
+/// What the leader advertises to clients leads nowhere here, and of its peer URLs one leads nowhere and
+/// one to a stranger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_renews_leases_at_the_leaders_peer_port() {
+    let a = Running::alone(&[]).await;
+    let stranger = Running::alone(&[]).await;
+    let peer = free_peer_url();
+    let mut cluster = a.cluster().await;
+    let added = cluster.member_add(add(&peer, true)).await.unwrap().into_inner();
+    let id = added.member.unwrap().id;
+    let b = a.joins("b", &peer).await;
+    tokio::time::timeout(PATIENCE, b.server.ready()).await.unwrap();
+    eventually("a vote", || {
+        let mut cluster = cluster.clone();
+        async move { cluster.member_promote(MemberPromoteRequest { id }).await.ok() }
+    })
+    .await;
+    let urls = [free_peer_url(), stranger.peer.clone(), a.peer.clone()];
+    let update = MemberUpdateRequest { id: a.id(), peer_urls: urls.to_vec() };
+    cluster.member_update(update).await.unwrap();
+    eventually("the vote and the URLs are known", || async {
+        let members = b.cluster().await.member_list(MemberListRequest::default()).await.ok()?;
+        let members = members.into_inner().members;
+        members.iter().any(|member| member.peer_urls == urls).then_some(())
+    })
+    .await;
+
+    let mut lease = LeaseClient::new(b.channel().await);
+    let granted = lease.lease_grant(LeaseGrantRequest { id: 7, ttl: 600 }).await.unwrap();
+    assert_eq!(granted.into_inner().ttl, 600);
+    for (id, ttl) in [(7, 600), (8, 0)] {
+        let request = tokio_stream::once(LeaseKeepAliveRequest { id });
+        let mut renewed = lease.lease_keep_alive(request).await.unwrap().into_inner();
+        assert_eq!(renewed.message().await.unwrap().unwrap().ttl, ttl);
+    }
+    let request = LeaseTimeToLiveRequest { id: 7, keys: true };
+    let left = lease.lease_time_to_live(request).await.unwrap().into_inner();
+    assert_eq!((left.id, left.granted_ttl), (7, 600));
+    assert!((1..=600).contains(&left.ttl));
+    for running in [a, b, stranger] {
+        running.server.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urls_without_end_are_refused() {
+    let alone = Running::alone(&[]).await;
+    let mut cluster = alone.cluster().await;
+    let url = |bytes: usize| format!("http://{}:1", "h".repeat(bytes - 9));
+    let prefix = "etcdserver: given member URLs are invalid: ";
+    for (peer_urls, why) in [
+        (vec![url(20), url(2049)], "one is 2049 bytes long, the limit is 2048"),
+        (vec![url(20); 101], "101 of them, and a member has at most 100"),
+    ] {
+        let refused = (Code::InvalidArgument, format!("{prefix}{why}"));
+        let request = MemberAddRequest { peer_urls: peer_urls.clone(), is_learner: true };
+        assert_eq!(words(cluster.member_add(request).await.unwrap_err()), refused);
+        let request = MemberUpdateRequest { id: alone.id(), peer_urls };
+        assert_eq!(words(cluster.member_update(request).await.unwrap_err()), refused);
+    }
+    cluster.member_add(add(&url(2048), true)).await.unwrap();
+    alone.server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peer_port_says_who_the_members_are() {
     let alone = Running::alone(&[]).await;
@@ -315,7 +381,9 @@ async fn the_peer_port_says_who_the_members_are() {
     assert!(ask("/version").await.contains("\"etcdserver\""));
     assert!(ask("/v3/kv/put").await.starts_with("HTTP/1.1 404"), "and nothing else");
     let channel = Channel::from_shared(alone.peer.clone()).unwrap().connect().await.unwrap();
-    let put = KvClient::new(channel).put(PutRequest::default()).await.unwrap_err();
+    let put = KvClient::new(channel.clone()).put(PutRequest::default()).await.unwrap_err();
     assert_eq!(put.code(), Code::Unimplemented);
+    let grant = LeaseClient::new(channel).lease_grant(LeaseGrantRequest { id: 0, ttl: 9 }).await;
+    assert_eq!(grant.unwrap_err().code(), Code::Unimplemented, "of Lease, only what is passed on");
     alone.server.shutdown().await;
 }

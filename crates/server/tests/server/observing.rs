@@ -63,12 +63,12 @@ async fn a_member_that_is_well_says_so_on_both_ports() {
                 "/readyz?verbose",
                 "200 OK",
                 "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n\
-                 [+]non_learner ok\nok\n",
+                 [+]non_learner ok\n[+]disk_space ok\nok\n",
             ),
             (
                 "/readyz?verbose&exclude=linearizable_read&exclude=data_corruption",
                 "200 OK",
-                "[+]serializable_read ok\n[+]non_learner ok\nok\n",
+                "[+]serializable_read ok\n[+]non_learner ok\n[+]disk_space ok\nok\n",
             ),
             ("/readyz/linearizable_read", "200 OK", "ok\n"),
             ("/readyz/non_learner?verbose", "200 OK", "[+]non_learner ok\nok\n"),
@@ -116,7 +116,10 @@ async fn a_member_without_a_quorum_is_alive_and_not_ready() {
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     let want = "[+]data_corruption ok\n[+]serializable_read ok\n[-]linearizable_read failed: \
                 etcdserver: ";
-    assert!(body.starts_with(want) && body.ends_with("\n[+]non_learner ok\n"), "{body}");
+    assert!(
+        body.starts_with(want) && body.ends_with("\n[+]non_learner ok\n[+]disk_space ok\n"),
+        "{body}"
+    );
     let page = get(address, "/metrics").await.1;
     assert_eq!(figure(&page, "etcd_server_has_leader"), Some(0.0));
     assert_eq!(figure(&page, "etcd_server_health_success"), Some(1.0));

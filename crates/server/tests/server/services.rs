@@ -1,5 +1,6 @@
 //! The services of one real node, asked over a real connection.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
@@ -21,11 +22,12 @@ use quorate_proto::health::health_client::HealthClient;
 use quorate_server::{ETCD_VERSION, Server};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::body::Body;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use crate::node::{self, connect};
+use crate::node::{self, PATIENCE, connect};
 
 /// One server with a directory of its own.
 struct Alone {
@@ -594,48 +596,129 @@ async fn a_stopping_server_says_so_and_a_new_start_finds_everything() {
     alone.server.shutdown().await;
 }
 
-/// `etcdctl endpoint status` of 3.4 does so, when it is given endpoints with `http://`.
+/// What Go's clients say of several ages, and of targets of several kinds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_says_its_whole_url_as_the_authority_is_answered() {
+async fn a_client_is_answered_whatever_it_says_as_the_authority() {
     let alone = Alone::start().await;
     let address = alone.server.client_addresses()[0];
-    let path = "/etcdserverpb.Maintenance/Status";
-    let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
+    for authority in [
+        "127.0.0.1:2379",
+        "http://127.0.0.1:2379",
+        "https://127.0.0.1:2379",
+        "HTTP://h:1",
+        "#initially=[127.0.0.1:2379]",
+        "#initially=[127.0.0.1:2379;127.0.0.1:22379;127.0.0.1:32379]",
+        "unix:///tmp/x.sock",
+        "/tmp/x.sock",
+        "etcd-endpoints://0xc0001/127.0.0.1:2379",
+        "127.0.0.1:2379,127.0.0.1:22379",
+        "",
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&two_calls(authority)).await.unwrap();
+        let kinds = tokio::time::timeout(PATIENCE, first_frames(&mut stream)).await.unwrap();
+        assert_eq!(kinds, [1, 1], "{authority:?}: headers of both calls, and no reset (3)");
+    }
+    alone.server.shutdown().await;
+}
+
+/// Asks for the status twice, as Go's library does: the second call refers to what the first one said.
+fn two_calls(authority: &str) -> Vec<u8> {
+    let mut first = vec![0x83, 0x86]; // :method POST, :scheme http
     for (name, value) in [
-        (&[0x41][..], format!("http://{address}").as_str()), // :authority
-        (&[0x44], path),
+        (&[0x44][..], "/etcdserverpb.Maintenance/Status"), // :path
+        (&[0x41], authority),                              // :authority
         (b"\x40\x0ccontent-type", "application/grpc"),
         (b"\x40\x02te", "trailers"),
     ] {
-        headers.extend_from_slice(name);
-        headers.push(value.len() as u8);
-        headers.extend_from_slice(value.as_bytes());
+        first.extend_from_slice(name);
+        first.push(value.len() as u8);
+        first.extend_from_slice(value.as_bytes());
     }
+    let second = [0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe];
     let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
         [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream], payload].concat()
     };
-    let call = [
+    [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         &frame(4, 0, 0, &[])[..],
-        &frame(1, 4, 1, &headers),
+        &frame(1, 4, 1, &first),
         &frame(0, 1, 1, &[0; 5]), // an empty message, and the end of the stream
+        &frame(1, 4, 3, &second),
+        &frame(0, 1, 3, &[0; 5]),
     ]
-    .concat();
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream.write_all(&call).await.unwrap();
-    // Frames until the first one of the call.
-    let first = async {
-        loop {
-            let mut header = [0; 9];
-            stream.read_exact(&mut header).await.unwrap();
-            let mut payload = vec![0; usize::from(header[1]) << 8 | usize::from(header[2])];
-            stream.read_exact(&mut payload).await.unwrap();
-            if header[8] == 1 && header[3] != 8 {
-                return header[3];
-            }
+    .concat()
+}
+
+/// The kinds of the first frames of both calls, but for those that make room.
+async fn first_frames(stream: &mut tokio::net::TcpStream) -> [u8; 2] {
+    let mut kinds = [None; 2];
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).await.unwrap();
+        let mut payload = vec![0; usize::from(header[1]) << 8 | usize::from(header[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        if matches!(header[8], 1 | 3) && header[3] != 8 {
+            kinds[usize::from(header[8] / 2)].get_or_insert(header[3]);
         }
-    };
-    let kind = tokio::time::timeout(Duration::from_secs(10), first).await.unwrap();
-    assert_eq!(kind, 1, "headers, and not the reset of the stream (3)");
+        if let [Some(first), Some(second)] = kinds {
+            return [first, second];
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_headers_are_taken() {
+    let alone = Alone::start().await;
+    let mut kv = alone.kv().await;
+    for bytes in [20_000, 100_000, 1_000_000] {
+        let mut request = Request::new(range("k"));
+        let value = MetadataValue::try_from("v".repeat(bytes)).unwrap();
+        request.metadata_mut().insert("authorization-of-mine", value);
+        kv.range(request).await.unwrap_or_else(|status| panic!("{bytes} bytes: {status}"));
+    }
+    alone.server.shutdown().await;
+}
+
+/// A client's connection on which every call goes to one path.
+#[derive(Clone)]
+struct Astray(Channel, &'static str);
+
+impl tower_service::Service<axum::http::Request<Body>> for Astray {
+    type Response = axum::http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = <Channel as tower_service::Service<axum::http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        tower_service::Service::poll_ready(&mut self.0, context)
+    }
+
+    fn call(&mut self, mut request: axum::http::Request<Body>) -> Self::Future {
+        *request.uri_mut() = self.1.parse().unwrap();
+        tower_service::Service::call(&mut self.0, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_keep_alive_end_the_stream_with_an_error() {
+    let alone = Alone::start().await;
+    let path = "/etcdserverpb.Lease/LeaseKeepAlive";
+    let mut client = WatchClient::new(Astray(alone.channel().await, path));
+    let create = WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let mut answers = client.watch(tokio_stream::once(request)).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap_err().code(), Code::Internal);
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_method_that_is_not_there_is_named() {
+    let alone = Alone::start().await;
+    let mut client = KvClient::new(Astray(alone.channel().await, "/etcdserverpb.KV/Rang"));
+    let refused = client.range(range("k")).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unimplemented, "unknown method Rang for service etcdserverpb.KV")
+    );
     alone.server.shutdown().await;
 }
