@@ -138,7 +138,7 @@ impl Replica {
     }
 
     /// The transport had no room for this message, and did not send any of it. What it passes on to a
-    /// leader is refused as [`Refusal::Busy`]; all else the engine sends again by itself.
+    /// leader is refused as [`Busy`](crate::Refusal::Busy); all else the engine sends again by itself.
     pub fn not_sent(&mut self, message: &Message) {
         if let Message::Raft(message) = message
             && let Body::Propose { entries } = &message.body
