@@ -10,6 +10,31 @@ use super::{ConfigError, FLAGS, IGNORED};
 const CLIENT_VARIABLES: &[&str] =
     &["QUORATE_ENDPOINTS", "QUORATE_COMMAND_TIMEOUT", "QUORATE_DIAL_TIMEOUT", "QUORATE_WRITE_OUT"];
 
+/// Settings of etcd's that keep others out, or say where data are, and what each is where it does
+/// neither. A server that passes one over does something else than whoever set it believes.
+const NOT_PASSED_OVER: &[(&str, &str)] = &[
+    ("auth-token", "simple"),
+    ("auto-tls", "false"),
+    ("cert-file", ""),
+    ("cipher-suites", ""),
+    ("client-cert-allowed-hostname", ""),
+    ("client-cert-auth", "false"),
+    ("client-crl-file", ""),
+    ("host-whitelist", "*"),
+    ("key-file", ""),
+    ("peer-auto-tls", "false"),
+    ("peer-cert-allowed-cn", ""),
+    ("peer-cert-allowed-hostname", ""),
+    ("peer-cert-file", ""),
+    ("peer-client-cert-auth", "false"),
+    ("peer-crl-file", ""),
+    ("peer-key-file", ""),
+    ("peer-trusted-ca-file", ""),
+    ("tls-min-version", ""),
+    ("trusted-ca-file", ""),
+    ("wal-dir", ""),
+];
+
 /// A place that settings come from; a later one beats an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
@@ -55,8 +80,12 @@ impl Sources {
             if value.is_empty() {
                 continue;
             }
-            let Some(flag) = known(&rest.to_ascii_lowercase().replace('_', "-")) else {
-                if !CLIENT_VARIABLES.contains(&name) {
+            let setting = rest.to_ascii_lowercase().replace('_', "-");
+            let Some(flag) = known(&setting) else {
+                let without = NOT_PASSED_OVER.iter().find(|(other, _)| *other == setting);
+                if without.is_some_and(|(_, harmless)| value != *harmless) {
+                    self.problems.push(unknown("environment".to_owned(), name));
+                } else if !CLIENT_VARIABLES.contains(&name) {
                     let text = format!("{name} is set and has no meaning here");
                     self.warnings.push(text);
                 }

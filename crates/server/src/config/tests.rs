@@ -264,7 +264,7 @@ fn variables_of_others_are_left_alone_and_those_without_a_meaning_are_warned_abo
             ("ETCDCTL_API", "3"),
             ("QUORATE_ENDPOINTS", "x"),
             ("QUORATE_NMAE", "x"),
-            ("ETCD_CERT_FILE", "c.pem"),
+            ("ETCD_MAX_WALS", "5"),
             ("ETCD_NAME", ""),
             ("PATH", "/bin"),
         ],
@@ -273,7 +273,7 @@ fn variables_of_others_are_left_alone_and_those_without_a_meaning_are_warned_abo
     assert_eq!(config.name, "default", "an empty variable counts as absent");
     assert_eq!(
         config.warnings,
-        ["QUORATE_NMAE", "ETCD_CERT_FILE"]
+        ["QUORATE_NMAE", "ETCD_MAX_WALS"]
             .map(|name| format!("{name} is set and has no meaning here"))
     );
 }
@@ -580,5 +580,13 @@ fn flags_of_etcd_that_change_nothing_are_taken_and_told() {
     // What would keep others out, or put data elsewhere, is never passed over.
     for flag in ["client-cert-auth", "cert-file", "wal-dir", "auth-token", "host-whitelist"] {
         assert!(Sources::default().flag(flag, "x").is_err(), "{flag}");
+        let variable = format!("ETCD_{}", flag.to_ascii_uppercase().replace('-', "_"));
+        let mut sources = Sources::default();
+        sources.environment([(variable.clone().into(), "x".into())]);
+        let refused = sources.config().unwrap_err().to_string();
+        assert!(refused.contains(&variable), "{refused}");
     }
+    let mut sources = Sources::default();
+    sources.environment([("ETCD_CLIENT_CERT_AUTH".into(), "false".into())]);
+    sources.config().unwrap();
 }
