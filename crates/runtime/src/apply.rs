@@ -257,7 +257,6 @@ impl Applier {
                 .zip(applied.responses)
                 .filter_map(|(request, response)| Some(((*request)?, Answer::Applied(response))))
                 .collect();
-            self.waiters.answer_all(answers);
             let through = entries[done - 1].index;
             if may_differ {
                 let members = self.store.membership();
@@ -265,6 +264,8 @@ impl Applier {
             }
             // After the members, so that who knows of this knows of them.
             self.progress.on_applied(through);
+            // Whoever has an answer finds it applied, wherever it looks.
+            self.waiters.answer_all(answers);
         }
         Ok(())
     }

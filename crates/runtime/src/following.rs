@@ -363,6 +363,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn now_is_after_all_that_was_acknowledged() {
+        let directory = TempDir::new().unwrap();
+        let node = start(Engine::Raft, directory.path()).await;
+        for number in 0..200 {
+            run(&node, &put("before")).await;
+            let mut following = node.follow(FollowFrom::Now).await.unwrap();
+            run(&node, &put("after")).await;
+            let told = commands(&mut following, 1).await;
+            assert_eq!(told[0].what, What::Command(put("after")), "round {number}");
+        }
+        node.shutdown().await;
+    }
+
+    #[tokio::test]
     async fn a_compaction_of_keys_is_an_entry_like_any_other() {
         let directory = TempDir::new().unwrap();
         let node = start(Engine::Raft, directory.path()).await;
