@@ -176,6 +176,14 @@ pub struct Config {
     /// ([`Error::ChangeRefused`](crate::Error::ChangeRefused)), instead of appending an empty entry
     /// in its place and calling that a success. Off by default.
     pub refuse_changes: bool,
+    /// Whether a peer that refused an append in the midst of others is trusted with one at a time
+    /// again, and with one more for each that it acknowledges, up to the limits above. Without it,
+    /// each refusal calls for all that was under way once more, also a refusal of what has been sent
+    /// again meanwhile: where messages overtake each other, there are ever more of them. Off by
+    /// default.
+    ///
+    /// Source: the slow start of TCP (RFC 5681, section 3.1); etcd sends a full window again.
+    pub narrow_on_refusal: bool,
     /// Most messages to other nodes that wait for the next Ready; further ones are lost, as a network
     /// loses messages, and the leader probes peers whose appends they were. What a node says to
     /// itself is never lost: one message for each vote, and for each append of its own, which
@@ -220,6 +228,7 @@ impl Default for Config {
             hand_over_on_removal: false,
             retry_transfer: false,
             refuse_changes: false,
+            narrow_on_refusal: false,
             messages_max: 0,
         }
     }

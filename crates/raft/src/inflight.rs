@@ -19,7 +19,9 @@ pub struct Inflights {
     // Only leaders have one, and most of many groups on a node do not lead.
     window: Option<Box<Window>>,
     bytes_max: u64,
-    count_max: usize,
+    count_max: u32,
+    /// So many of them may be under way now: fewer after a refusal, until acknowledgements come.
+    open: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -33,7 +35,8 @@ impl Inflights {
     /// An empty window for at most `count_max` appends and about `bytes_max` bytes; 0 bytes means
     /// no limit by bytes. Takes no memory until something is added.
     pub fn new(count_max: usize, bytes_max: u64) -> Self {
-        Inflights { window: None, bytes_max, count_max }
+        let count_max = u32::try_from(count_max).unwrap_or(u32::MAX);
+        Inflights { window: None, bytes_max, count_max, open: count_max }
     }
 
     /// Takes in an append of `bytes` whose last entry is `last`. Appends are added in order, and
@@ -44,7 +47,7 @@ impl Inflights {
         let count = window.appends.len();
         if count == window.appends.capacity() {
             // Twice as much, up to the limit.
-            window.appends.reserve_exact(count.max(4).min(self.count_max - count));
+            window.appends.reserve_exact(count.max(4).min(self.count_max as usize - count));
         }
         window.appends.push_back((last, bytes));
         window.bytes = window.bytes.saturating_add(bytes);
@@ -79,9 +82,20 @@ impl Inflights {
         self.window = None;
     }
 
+    /// Leaves room for one append only, until more are acknowledged.
+    pub(crate) fn narrow(&mut self) {
+        self.open = self.open.min(1);
+    }
+
+    /// Leaves room for one append more, within its limit.
+    pub(crate) fn widen(&mut self) {
+        self.open = self.open.saturating_add(1).min(self.count_max);
+    }
+
     /// Whether nothing more may be sent.
     pub fn is_full(&self) -> bool {
-        self.count_max <= self.count() || (self.bytes_max != 0 && self.bytes_max <= self.bytes())
+        self.open as usize <= self.count()
+            || (self.bytes_max != 0 && self.bytes_max <= self.bytes())
     }
 
     /// How many appends are under way.
@@ -105,6 +119,7 @@ impl PartialEq for Inflights {
     fn eq(&self, other: &Self) -> bool {
         self.bytes_max == other.bytes_max
             && self.count_max == other.count_max
+            && self.open == other.open
             && self.iter().eq(other.iter())
     }
 }

@@ -416,7 +416,10 @@ impl Leader {
                     progress.become_replicate();
                 }
             }
-            ProgressState::Replicate => progress.inflights.free_le(index),
+            ProgressState::Replicate => {
+                progress.inflights.free_le(index);
+                progress.inflights.widen();
+            }
         }
         let has_all = progress.matched == last;
         let is_behind = progress.can_bump_commit(core.log.committed());
@@ -635,6 +638,9 @@ fn on_append_refusal<S: Storage>(
     let next = progress.next;
     if progress.state == ProgressState::Replicate {
         progress.become_probe();
+        if core.config.narrow_on_refusal {
+            progress.inflights.narrow();
+        }
     }
     core.note(Note::PeerDiverged { peer: from, refused: index, next });
     core.send_append(from, WhenEmpty::Send)?;

@@ -573,6 +573,7 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         hand_over_on_removal: true,
         retry_transfer: true,
         refuse_changes: true,
+        narrow_on_refusal: true,
         coalesce_appends: true,
         report_lost_reads: true,
         postpone_single_voter_reads: true,

@@ -1,5 +1,6 @@
 //! The end of a run: a majority is healed, the rest stays broken for good, and within a bound every
-//! healed voter must serve writes and linearizable reads again, and all must agree in the end.
+//! healed voter must serve writes and linearizable reads again, and all must agree in the end. Only
+//! whom a leader among the broken does not reach may wait for as long as that one has a majority.
 
 use quorate_replica::Engine;
 use quorate_types::NodeId;
@@ -80,7 +81,7 @@ impl World<'_> {
         }
         while self.checks.violation().is_none() && self.now < began + 2 * bound {
             self.run_until(self.now + SECOND);
-            let all_serve = probed.iter().all(|id| self.probed[self.place(*id)] == (true, true));
+            let all_serve = self.all_serve(&probed);
             if all_serve && self.all_told(told) && self.checks.leases_alive() == 0 && self.is_left()
             {
                 self.ledger_healed(began);
@@ -103,6 +104,16 @@ impl World<'_> {
                 (self.now - began) / SECOND
             ));
         }
+    }
+
+    /// Whether every one of these members has served a write and a read, but for those that a broken
+    /// leader does not reach or hear: with pre-votes nobody listens to who misses a leader that
+    /// others hear.
+    fn all_serve(&self, probed: &[NodeId]) -> bool {
+        let leader = self.leader().unwrap_or_default();
+        let is_cut_off = |id| self.net.is_cut(leader, id) || self.net.is_cut(id, leader);
+        let serves = |id: &NodeId| self.probed[self.place(*id)] == (true, true);
+        probed.iter().any(serves) && probed.iter().all(|id| serves(id) || is_cut_off(*id))
     }
 
     /// Whether the healed members are as many as there are to be and run, all of them voters, and know

@@ -154,3 +154,19 @@ fn memory_follows_what_is_under_way() {
     window.free_le(Index(100));
     assert_eq!((capacity(&window), &window), (0, &empty));
 }
+
+#[test]
+fn a_narrowed_window_opens_by_one_for_each_acknowledgement() {
+    let mut window = Inflights::new(3, 0);
+    window.narrow();
+    for (round, room) in [1, 2, 3, 3].into_iter().enumerate() {
+        while !window.is_full() {
+            let last = window.iter().last().map_or(0, |(last, _)| last.0);
+            window.add(Index(last + 1), 10);
+        }
+        assert_eq!(window.count(), room, "in round {round}");
+        window.reset();
+        assert_eq!(window.is_full(), false, "what it is open for survives what is under way");
+        window.widen();
+    }
+}

@@ -414,3 +414,34 @@ fn committed_entries_come_in_pages() {
     member.work();
     assert_eq!(member.applied.len(), 4);
 }
+
+#[test]
+fn after_a_refusal_the_window_opens_anew_if_that_is_wanted() {
+    // Of nine entries the second was lost, so that every append after it is refused.
+    let refusal = |index| Body::AppendRefusal { index: Index(index), hint: id(1, 1) };
+    for (narrow, want) in [(false, [8, 1, 1, 5]), (true, [1, 2, 2, 1])] {
+        let config = Config { narrow_on_refusal: narrow, max_size_per_msg: 0, ..plain(1) };
+        let mut member = leader(config, ProgressState::Replicate);
+        for _ in 0..9 {
+            member.node.propose("x").unwrap();
+        }
+        assert_eq!(sizes(&member.work()), [1; 9], "a window is open at first");
+        member.hear(2, 1, refusal(3));
+        assert_eq!(sizes(&member.work()), [1], "a probe");
+        member.hear(2, 1, refusal(4));
+        assert_eq!(sizes(&member.work()), [0; 0], "which late refusals do not touch");
+        let mut sent = vec![];
+        member.hear(2, 1, ack(2));
+        sent.push(sizes(&member.work()).len());
+        for index in [3, 4] {
+            member.hear(2, 1, ack(index));
+            sent.push(sizes(&member.work()).len());
+        }
+        // The refusal of what was sent before the probe calls for it all again.
+        member.hear(2, 1, refusal(5));
+        assert_eq!(sizes(&member.work()), [1]);
+        member.hear(2, 1, ack(5));
+        sent.push(sizes(&member.work()).len());
+        assert_eq!(sent, want, "narrowed: {narrow}");
+    }
+}

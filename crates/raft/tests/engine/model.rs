@@ -156,6 +156,7 @@ impl Model {
                     hand_over_on_removal,
                     retry_transfer: dice.is_one_in(2),
                     refuse_changes: dice.is_one_in(2),
+                    narrow_on_refusal: dice.is_one_in(2),
                     messages_max: [0, 0, 0, 8][dice.roll(4) as usize],
                     check_quorum,
                     pre_vote,
