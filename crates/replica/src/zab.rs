@@ -393,7 +393,9 @@ impl OnZab {
                 core.on_installed(snapshot);
             }
             self.zab.storage_mut().keep(pending.write)?;
-            self.is_mute = false;
+            if std::mem::take(&mut self.is_mute) {
+                self.tell(ZabEvent::StandBack)?;
+            }
         }
         self.tell(ZabEvent::Persisted(quorate_zab::WriteId(id.0)))?;
         core.answer_reads();

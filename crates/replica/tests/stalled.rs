@@ -168,11 +168,14 @@ fn messages_to_a_stalled_follower() -> Vec<usize> {
 
 #[test]
 fn what_a_stalled_member_does_not_take_does_not_go_back_and_forth() {
-    let counts = messages_to_a_stalled_follower();
-    assert!(counts.iter().all(|count| *count < 40), "{counts:?}");
+    // For long it takes nothing any more: what comes with a proposal, and what with a tick.
+    let late = |counts: Vec<usize>| counts[400..].to_vec();
+    let at_ticks_only = |counts: &[usize]| counts.chunks(2).all(|of| of[0] == 0 && of[1] < 6);
+    let counts = late(messages_to_a_stalled_follower());
+    assert!(at_ticks_only(&counts), "{counts:?}");
     // Answered as if they had carried nothing, they would come again at once.
     bugs::put_back(Some("what-is-not-taken-in-is-answered"));
-    let counts = messages_to_a_stalled_follower();
+    let counts = late(messages_to_a_stalled_follower());
     bugs::put_back(None);
-    assert!(counts.iter().any(|count| 1000 < *count), "{counts:?}");
+    assert!(!at_ticks_only(&counts), "{counts:?}");
 }

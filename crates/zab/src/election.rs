@@ -10,7 +10,8 @@
 //!
 //! Votes are passed on, so a candidate may win that hardly anybody can talk with, and win again whenever
 //! nothing came of it. A node that has followed one in vain more than once passes it over for a
-//! while, as long as there may be a quorum without it.
+//! while, as long as there may be a quorum without it. A node that could not hold office stands back
+//! likewise: it says nothing for itself, and votes for whoever has as much as it has.
 //!
 //! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
 
@@ -111,6 +112,8 @@ pub(crate) struct Election {
     winner: Option<Winner>,
     pass_over_ms: u64,
     failures: BTreeMap<Address, Failures>,
+    /// Until then this node stands back.
+    stands_back_until_ms: u64,
 }
 
 impl Election {
@@ -129,6 +132,7 @@ impl Election {
             // Others may follow it in vain until it gives up: they are waited for.
             pass_over_ms: config.establish_timeout_ms.saturating_mul(2),
             failures: BTreeMap::new(),
+            stands_back_until_ms: 0,
         }
     }
 
@@ -188,6 +192,12 @@ impl Election {
     /// There is a leader: whoever failed before may be elected next time.
     pub(crate) fn forget_failures(&mut self) {
         self.failures.clear();
+        self.stands_back_until_ms = 0;
+    }
+
+    /// For a while, others that have as much go before this node.
+    pub(crate) fn stand_back(&mut self, now_ms: u64) {
+        self.stands_back_until_ms = now_ms.saturating_add(self.pass_over_ms);
     }
 
     /// The epoch that answers show. Without a winner there are no answers, and nothing to show.
@@ -274,6 +284,7 @@ impl Election {
     /// A vote of somebody who looks for a leader, too. Says whether our proposal changed.
     fn on_electing(&mut self, from: &Address, heard: Heard, context: &mut Context<'_>) -> bool {
         let is_passed_over = self.is_passed_over(&heard.choice.candidate, context.now_ms);
+        let goes_before = !is_passed_over && self.goes_before(&heard.choice, context);
         let Some(ballot) = &mut self.ballot else { return false };
         if ballot.is_settled {
             // An ensemble that has a leader is not given up for one that still looks. Two who did
@@ -284,7 +295,8 @@ impl Election {
             }
             return false;
         }
-        if (heard.round, &heard.choice) < (ballot.round, &ballot.proposal) {
+        let gives_way = goes_before && ballot.proposal.candidate == self.own;
+        if !gives_way && (heard.round, &heard.choice) < (ballot.round, &ballot.proposal) {
             // What was sent before it looked is lost to it; it must not wait until that is sent again.
             let vote = self.current_vote(context.standing);
             context.out.extend(vote.map(|vote| (from.clone(), vote)));
@@ -296,9 +308,13 @@ impl Election {
             ballot.received.clear();
             ballot.active.clear();
             let own = own_choice(&self.own, context.standing);
-            ballot.proposal = if is_passed_over { own } else { own.max(heard.choice.clone()) };
+            ballot.proposal = match () {
+                () if is_passed_over => own,
+                () if goes_before => heard.choice.clone(),
+                () => own.max(heard.choice.clone()),
+            };
             is_changed = true;
-        } else if ballot.proposal < heard.choice && !is_passed_over {
+        } else if gives_way || (ballot.proposal < heard.choice && !is_passed_over) {
             ballot.proposal = heard.choice.clone();
             is_changed = true;
         }
@@ -308,6 +324,19 @@ impl Election {
             self.send_to_all(context);
         }
         is_changed
+    }
+
+    fn stands_back(&self, now_ms: u64) -> bool {
+        now_ms < self.stands_back_until_ms
+    }
+
+    /// Whether this node stands back for a choice, whose history is as long. Who led last may know more of
+    /// it as committed.
+    fn goes_before(&self, choice: &Choice, context: &Context<'_>) -> bool {
+        let Standing { epoch, logged, .. } = context.standing;
+        self.stands_back(context.now_ms)
+            && choice.candidate != self.own
+            && (epoch, logged) <= (choice.epoch, choice.logged)
     }
 
     /// Whether a candidate failed too often, and enough others are there to do without it.
@@ -427,8 +456,12 @@ impl Election {
         }
     }
 
+    /// Tells all how this node votes, unless it stands back and votes for itself.
     fn send_to_all(&mut self, context: &mut Context<'_>) {
-        if let Some(vote) = self.current_vote(context.standing) {
+        let is_for_itself =
+            self.ballot.as_ref().is_some_and(|it| it.proposal.candidate == self.own);
+        let is_silent = is_for_itself && self.stands_back(context.now_ms);
+        if let Some(vote) = self.current_vote(context.standing).filter(|_| !is_silent) {
             let others = self.members.iter().filter(|member| **member != self.own);
             context.out.extend(others.map(|member| (member.clone(), vote.clone())));
         }

@@ -98,6 +98,9 @@ pub enum Event {
         /// The connection.
         conn: ConnId,
     },
+    /// This node could neither lead nor follow for a while, such as when its disk stood still, and may
+    /// not be able to again: in the next ballot, others that have as much go before it.
+    StandBack,
     /// All writes up to this one are durable, and the snapshot in it, if any, is installed.
     Persisted(WriteId),
     /// The machine has applied everything up to here.

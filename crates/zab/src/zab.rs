@@ -253,6 +253,7 @@ impl<S: Storage> Zab<S> {
                 }
             }
             Event::Stalled(is_stalled) => core.is_stalled = is_stalled,
+            Event::StandBack => core.election.stand_back(core.now_ms),
         }
         Ok(Next::Stay)
     }

@@ -40,12 +40,11 @@ impl Loading {
 
     /// The index of all of them.
     pub(crate) fn finish(self) -> Index {
-        let mut stamps = match self.sorter {
-            None => self.chunk,
+        let sorted = match self.sorter {
+            None => sorted(self.chunk),
             Some(sorter) => sorter.finish(self.chunk),
         };
-        sort(&mut stamps);
-        Index::build(stamps)
+        Index::build(sorted)
     }
 
     fn hand_over(&mut self) {
@@ -63,12 +62,13 @@ impl Sorter {
     fn start() -> std::io::Result<Self> {
         let (chunks, received) = mpsc::sync_channel::<Vec<Keyed>>(WAITING_MAX);
         let work = move || {
-            let mut all = Vec::new();
-            for mut chunk in received {
-                sort(&mut chunk);
-                all.append(&mut chunk);
+            let mut runs = Vec::new();
+            received.into_iter().for_each(|chunk| add_run(&mut runs, chunk));
+            while let Some(run) = runs.pop() {
+                let Some(before) = runs.pop() else { return run };
+                runs.push(merged(before, run));
             }
-            all
+            Vec::new()
         };
         let thread = thread::Builder::new().name("index".to_owned()).spawn(work)?;
         Ok(Sorter { chunks, thread })
@@ -79,7 +79,7 @@ impl Sorter {
         let _ = self.chunks.send(chunk);
     }
 
-    /// All chunks, each sorted for itself.
+    /// All chunks, sorted.
     fn finish(self, last: Vec<Keyed>) -> Vec<Keyed> {
         self.take(last);
         drop(self.chunks);
@@ -87,9 +87,25 @@ impl Sorter {
     }
 }
 
-/// Keeps the stamps of a key in order. Takes advantage of what is sorted already.
-fn sort(stamps: &mut [Keyed]) {
+/// Sorts a chunk, and merges it with what is not longer. So little is left to do after the last one.
+fn add_run(runs: &mut Vec<Vec<Keyed>>, chunk: Vec<Keyed>) {
+    let mut run = sorted(chunk);
+    while let Some(before) = runs.pop_if(|before| before.len() <= run.len()) {
+        run = merged(before, run);
+    }
+    runs.push(run);
+}
+
+/// Two sorted runs as one, which is fast because they are.
+fn merged(mut one: Vec<Keyed>, mut other: Vec<Keyed>) -> Vec<Keyed> {
+    one.append(&mut other);
+    sorted(one)
+}
+
+/// By key; the stamps of one stay in order.
+fn sorted(mut stamps: Vec<Keyed>) -> Vec<Keyed> {
     stamps.sort_by(|(one, _), (other, _)| one.cmp(other));
+    stamps
 }
 
 #[cfg(test)]

@@ -450,3 +450,49 @@ fn who_was_followed_in_vain_is_passed_over_while_there_may_be_others() {
     site.election.forget_failures();
     assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(5), "there was a leader meanwhile");
 }
+
+#[test]
+fn a_node_that_stands_back_votes_for_whoever_has_as_much() {
+    for (wait_ms, logged, committed, want) in [
+        (0, id(3, 5), id(3, 4), 1),
+        (0, id(3, 6), id(3, 4), 1),
+        (0, id(3, 4), id(3, 4), 3), // would lose what this node has
+        (1_000_000, id(3, 5), id(3, 4), 3), // that was long ago
+    ] {
+        let mut site = Site::new(3, 3);
+        (site.standing.logged, site.standing.committed) = (id(3, 5), id(3, 5));
+        site.election.stand_back(site.now_ms);
+        site.now_ms += wait_ms;
+        site.start();
+        let is_silent = site.sent().is_empty();
+        assert_eq!(is_silent, wait_ms == 0, "it says nothing for itself");
+        site.hear(1, Vote { logged, committed, ..electing(1, 1, 0) });
+        let sent = site.sent();
+        assert!(!sent.is_empty());
+        assert!(sent.iter().all(|(_, vote)| vote.candidate == address(want)), "{want}: {sent:?}");
+    }
+}
+
+#[test]
+fn a_node_stands_back_in_a_later_round_too_and_not_for_ever() {
+    let mut site = Site::new(3, 3);
+    site.election.stand_back(0);
+    site.start();
+    assert_eq!(site.hear(1, electing(7, 1, 0)), None);
+    assert_eq!(site.hear(2, electing(7, 1, 0)), Some(address(1)), "all agree");
+    assert_eq!(site.winner(), Some((7, address(1), 0)));
+    // Somebody has led meanwhile.
+    site.election.forget_failures();
+    site.sent();
+    site.start();
+    assert!(site.sent().iter().all(|(_, vote)| vote.candidate == address(3)));
+
+    // Nobody else is there to be voted for.
+    let mut site = Site::new(3, 3);
+    site.election.stand_back(0);
+    site.start();
+    while site.sent().is_empty() {
+        site.pass(100);
+        assert!(site.now_ms < 60_000, "it never speaks");
+    }
+}
