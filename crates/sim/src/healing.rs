@@ -26,6 +26,11 @@ impl World<'_> {
             self.members().into_iter().filter(|id| !broken.contains(id)).collect();
         self.trace(NodeId(0), &format!("all is healed but {broken:?}"));
         self.net.calm();
+        if self.plan.engine == Engine::Zab {
+            // Whose disk stands still leaves its leader. Where every member that is left is needed, no
+            // leader would stay for as long as a lease lives, and the next one begins all leases anew.
+            self.plan.calm_disks();
+        }
         // Nobody is asked to serve well who is asked for more than there is room for.
         self.plan.clients.is_open = false;
         self.plan.clients.think_us = self.plan.clients.think_us.max(CALM_US);

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) drift_permille: u64,
     pub(crate) replica: Config,
     sync_us: u64,
+    /// Now and then a disk takes so many times as long.
+    hiccup: u64,
 }
 
 /// How far clocks may be off, with which no lease may end before its time but for that share.
@@ -139,6 +141,7 @@ impl Plan {
             clients,
             faults,
             sync_us: *chance.pick(&[100, 1_000, 5_000, 20_000]),
+            hiccup: 50,
             restart_us: 2 * u64::from(election_ticks) * 100_000,
             aim_percent: *chance.pick(&[0, 0, 30]),
             disk_spread: *chance.pick(&[1, 1, 4]),
@@ -203,9 +206,14 @@ impl Plan {
         u64::from(self.replica.election_ticks) * self.tick_us
     }
 
+    /// From here on no disk stands still for as long as an election timeout, but for a broken one.
+    pub(crate) fn calm_disks(&mut self) {
+        self.hiccup = (self.election_us() / (4 * self.sync_us)).clamp(1, self.hiccup);
+    }
+
     /// How long one piece of work takes a disk that is so many times as slow as the plan says.
     pub(crate) fn disk_us(&self, chance: &mut Chance, slowness: u64) -> u64 {
-        let slow = if chance.permille(5) { 50 } else { slowness };
+        let slow = if chance.permille(5) { self.hiccup } else { slowness };
         slow * chance.between(self.sync_us / 2, 2 * self.sync_us)
     }
 
