@@ -42,10 +42,15 @@ const FLAG_PRIORITY: u8 = 0x20;
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Place of `:authority` in HTTP/2's table of common headers.
 const AUTHORITY: usize = 1;
+/// The last pseudo-header of that table, and the last header.
+const PSEUDO_MAX: usize = 14;
+const COMMON_MAX: usize = 61;
 /// What stands for an authority that would be refused: no longer than any.
 const PLAIN: &[u8] = b"q";
 /// A header that nobody asks for, without a value, in place of an empty authority: no authority is as
 /// short. No pseudo-header may come after it; in the calls of Go's library none comes after `:authority`.
+/// Where one does, an empty authority is replaced as others are. That is one byte longer than its client
+/// counts, and counts only for one whose table of headers is full to that byte.
 const NOTHING: &[u8] = b"\x01x\x00";
 
 /// One accepted connection.
@@ -357,7 +362,7 @@ fn mended(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
         let value = string(payload, &mut at)?;
         if index == AUTHORITY {
             let mut mended = payload[..start].to_vec();
-            if value.bytes.is_empty() {
+            if value.bytes.is_empty() && !is_pseudo(payload, at) {
                 // The same way to say it, with a name of its own.
                 *mended.last_mut()? = first - AUTHORITY as u8;
                 mended.extend_from_slice(NOTHING);
@@ -370,6 +375,22 @@ fn mended(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
             mended.extend_from_slice(&payload[at..]);
             return (mended.len() <= FRAME_BYTES_MAX).then_some(mended);
         }
+    }
+}
+
+/// Whether the header that begins here is a pseudo-header, or may be one: what is in the table is not known.
+fn is_pseudo(payload: &[u8], mut at: usize) -> bool {
+    let Some(first) = payload.get(at) else { return false };
+    let prefix = match first {
+        0x80.. => 7,
+        0x40.. => 6,
+        0x20.. => return false,
+        _ => 4,
+    };
+    match integer(payload, &mut at, prefix) {
+        Some(0) => string(payload, &mut at).is_some_and(|name| name.begins_with_colon()),
+        Some(index) => index <= PSEUDO_MAX || COMMON_MAX < index,
+        None => false,
     }
 }
 
@@ -408,6 +429,12 @@ fn string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Text<'a>> {
 }
 
 impl Text<'_> {
+    fn begins_with_colon(&self) -> bool {
+        let first = self.bytes.first().copied().unwrap_or_default();
+        // In Huffman's code it has seven bits.
+        if self.is_huffman { first >> 1 == 0x5c } else { first == b':' }
+    }
+
     /// Whether the HTTP/2 library takes it for an authority.
     fn is_authority(&self) -> bool {
         match self.is_huffman {
@@ -644,6 +671,34 @@ mod tests {
             empty[5] = kind | AUTHORITY as u8;
             let want = [&[0x83, 0x44, 2, b'/', b'a', kind][..], b"\x01x\0", b"\x40\x01x\x01y"];
             assert_eq!(mended(&empty, 0).unwrap(), want.concat());
+        }
+    }
+
+    #[test]
+    fn an_empty_authority_is_replaced_where_a_pseudo_header_follows() {
+        let method = [&[0x00, 7][..], b":method\x04POST"].concat();
+        let huffman = [&[0x00, 0x85][..], &[0xb9, 0x49, 0x53, 0x39, 0xe4], &[1, b'x']].concat();
+        for (next, follows) in [
+            (&[0x83][..], true),   // :method POST
+            (b"\x44\x02/a", true), // :path, and into the table
+            (b"\x04\x02/a", true), // :path
+            (&method, true),
+            (&huffman, true),
+            (&[0xbe], true),          // whatever is in the table
+            (b"\x7f\x00\x01x", true), // a name in the table
+            (b"\x5f\x01x", false),    // content-type
+            (b"\x40\x01x\x01y", false),
+            (&[0x90], false), // accept-encoding
+            (&[], false),
+        ] {
+            for kind in [0x40, 0x00, 0x10] {
+                let empty = [&[0x83, kind | AUTHORITY as u8, 0], next].concat();
+                let want = match follows {
+                    true => [&[0x83, kind | AUTHORITY as u8, 1, b'q'], next].concat(),
+                    false => [&[0x83, kind], NOTHING, next].concat(),
+                };
+                assert_eq!(mended(&empty, 0).unwrap(), want, "{next:x?}");
+            }
         }
     }
 
