@@ -525,7 +525,8 @@ mod tests {
         drop(write);
         let read = tokio::time::timeout(stall_max / 10, connection.read(&mut bytes));
         assert!(read.await.is_err(), "it is not read from");
-        let ended = connection.write_all(&lot).await.unwrap_err();
+        let ended = tokio::time::timeout(Duration::from_secs(60), connection.write_all(&lot));
+        let ended = ended.await.expect("it is ended").unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
     }
 
