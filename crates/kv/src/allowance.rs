@@ -14,9 +14,9 @@ pub const RANGE_ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// its parts.
 pub const CHANGE_ANSWER_BYTES_MAX: usize = 128 << 20;
 
-/// So much of each answer is not counted against what all may take together: nearly all of them are
-/// smaller, and cost nothing but a comparison.
-pub const FREE_ANSWER_BYTES: usize = 64 << 10;
+/// So much of each answer is not counted against what all may take together: most are smaller, cost
+/// nothing but a comparison, and take no more than the call itself does.
+pub const FREE_ANSWER_BYTES: usize = 8 << 10;
 
 /// A long answer takes room in steps of at least so much.
 const STEP_BYTES: usize = 64 << 10;
@@ -75,7 +75,9 @@ impl AnswerRoom {
     /// is none.
     pub fn draw(self: &Arc<Self>, answer_bytes: usize) -> Option<Drawn> {
         let mut drawn = Drawn { room: Arc::clone(self), bytes: 0 };
-        drawn.holds(answer_bytes).then_some(drawn)
+        let is_there = drawn.holds(answer_bytes);
+        drawn.shrink(answer_bytes);
+        is_there.then_some(drawn)
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -112,6 +114,11 @@ impl Drawn {
         self.bytes
     }
 
+    /// Whether others may soon find no room: less than a quarter of it is left.
+    pub fn is_crowded(&self) -> bool {
+        self.room.left_bytes() < self.room.bytes_max / 4
+    }
+
     /// Whether there is room for an answer that has grown to this length, which is then taken.
     fn holds(&mut self, answer_bytes: usize) -> bool {
         let lacking = answer_bytes.saturating_sub(FREE_ANSWER_BYTES).saturating_sub(self.bytes);
@@ -129,7 +136,7 @@ impl Drawn {
     }
 
     /// Keeps no more than an answer of this length needs.
-    fn shrink(&mut self, answer_bytes: usize) {
+    pub fn shrink(&mut self, answer_bytes: usize) {
         let needed = answer_bytes.saturating_sub(FREE_ANSWER_BYTES).min(self.bytes);
         let spare = self.bytes - needed;
         self.bytes = needed;
@@ -264,7 +271,11 @@ mod tests {
         let all = room.draw(FREE_ANSWER_BYTES + 3 * mib - 5).unwrap();
         assert!(room.draw(FREE_ANSWER_BYTES + 5).is_some());
         assert!(room.draw(FREE_ANSWER_BYTES + 6).is_none());
+        assert!(all.is_crowded());
         drop(all);
+        let one = room.draw(FREE_ANSWER_BYTES + 1).unwrap();
+        assert_eq!((one.bytes(), one.is_crowded()), (1, false), "what its length is, is known");
+        drop(one);
         assert_eq!(room.left_bytes(), 3 * mib);
     }
 

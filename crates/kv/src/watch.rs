@@ -66,6 +66,8 @@ pub struct Watches {
     roomy: BTreeSet<StreamId>,
     streams_opened: u64,
     watchers_created: u64,
+    /// Of all watchers.
+    keys_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +163,7 @@ impl Watches {
             roomy: BTreeSet::new(),
             streams_opened: 0,
             watchers_created: 0,
+            keys_bytes: 0,
         }
     }
 
@@ -176,8 +179,7 @@ impl Watches {
     pub fn close(&mut self, stream: StreamId) {
         let Some(closed) = self.streams.remove(&stream) else { return };
         for watcher in closed.watchers.into_values() {
-            self.displace(watcher);
-            self.watchers.remove(&watcher);
+            self.forget(watcher);
         }
         self.ready.remove(&stream);
         self.roomy.remove(&stream);
@@ -207,7 +209,9 @@ impl Watches {
             Some("mvcc: watcher range is empty")
         } else if request.watch_id != 0 && place.watchers.contains_key(&request.watch_id) {
             Some("mvcc: duplicate watch ID provided on the WatchStream")
-        } else if self.limits.watchers_max <= watchers_count {
+        } else if self.limits.watchers_max <= watchers_count
+            || self.limits.keys_bytes_max < self.keys_bytes + request.keys_bytes()
+        {
             Some(KvError::RequestTooManyRequests.message())
         } else {
             None
@@ -239,6 +243,7 @@ impl Watches {
         let WatchCreateRequest { no_put, no_delete, prev_kv, fragment, progress_notify, .. } =
             request;
         let watched = watched(request.key, request.range_end);
+        self.keys_bytes += watched.bytes();
         let (is_quiet, place) = (true, Place::Blocked);
         self.watchers.insert(
             watcher,
@@ -625,9 +630,15 @@ impl Watches {
     fn end(&mut self, stream: StreamId, watch_id: i64) -> bool {
         let Some(from) = self.streams.get_mut(&stream) else { return false };
         let Some(watcher) = from.watchers.remove(&watch_id) else { return false };
-        self.displace(watcher);
-        self.watchers.remove(&watcher);
+        self.forget(watcher);
         true
+    }
+
+    /// Takes a watcher from where it is, for good.
+    fn forget(&mut self, watcher: u64) {
+        self.displace(watcher);
+        let forgotten = self.watchers.remove(&watcher);
+        self.keys_bytes -= forgotten.map_or(0, |watcher| watcher.watched.bytes());
     }
 
     /// Puts a watcher that is nowhere where it belongs: with those it is as far as.

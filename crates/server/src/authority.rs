@@ -1,5 +1,6 @@
 //! A connection of a client, forgiving one old mistake and no silence: one that does not say in time
-//! that it speaks HTTP is ended. (A request of HTTP/1 that is never finished ends in the library.)
+//! that it speaks HTTP is ended, and so is one that takes nothing of what it is sent. (A request of HTTP/1
+//! whose head is never finished ends in the library.)
 //!
 //! The etcd client puts what it dials into HTTP/2's `:authority`: up to 3.4 a whole URL, as in
 //! `http://10.0.0.1:2379`, 3.5.0 a list, as in `#initially=[10.0.0.1:2379]`, and with unix sockets a
@@ -14,16 +15,21 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::uri::Authority;
 use bytes::{Buf, BytesMut};
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::patient::STALL_MAX;
 
 /// What a client of HTTP/2 says first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,10 +42,15 @@ const FLAG_PRIORITY: u8 = 0x20;
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Place of `:authority` in HTTP/2's table of common headers.
 const AUTHORITY: usize = 1;
+/// The last pseudo-header of that table, and the last header.
+const PSEUDO_MAX: usize = 14;
+const COMMON_MAX: usize = 61;
 /// What stands for an authority that would be refused: no longer than any.
 const PLAIN: &[u8] = b"q";
 /// A header that nobody asks for, without a value, in place of an empty authority: no authority is as
 /// short. No pseudo-header may come after it; in the calls of Go's library none comes after `:authority`.
+/// Where one does, an empty authority is replaced as others are. That is one byte longer than its client
+/// counts, and counts only for one whose table of headers is full to that byte.
 const NOTHING: &[u8] = b"\x01x\x00";
 
 /// One accepted connection.
@@ -51,7 +62,37 @@ pub(crate) struct Connection {
     ready: BytesMut,
     /// When patience ends, until something was said.
     silence: Option<Pin<Box<Sleep>>>,
+    /// When patience ends with who takes nothing, while there is something to take.
+    stall: Option<Pin<Box<Sleep>>>,
+    stall_max: Duration,
+    ends: Ends,
     _seat: OwnedSemaphorePermit,
+}
+
+/// Ends a connection from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ends {
+    inner: Arc<(AtomicBool, AtomicWaker)>,
+}
+
+impl Ends {
+    pub(crate) fn end(&self) {
+        self.inner.0.store(true, Ordering::Release);
+        self.inner.1.wake();
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.inner.0.load(Ordering::Acquire)
+    }
+
+    /// Whether it is over; if not, the waker is called when it is.
+    fn check(&self, context: &mut Context<'_>) -> io::Result<()> {
+        self.inner.1.register(context.waker());
+        match self.is_over() {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Connection {
@@ -63,7 +104,27 @@ impl Connection {
     ) -> Self {
         let silence = Some(Box::pin(tokio::time::sleep(greeting_max)));
         let (filter, ready) = (Filter::default(), BytesMut::new());
-        Connection { stream, filter, ready, silence, _seat: seat }
+        let (stall, stall_max, ends) = (None, STALL_MAX, Ends::default());
+        Connection { stream, filter, ready, silence, stall, stall_max, ends, _seat: seat }
+    }
+
+    /// What comes of writing: an error in place of a wait that has been too long.
+    fn taken<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            if self.stall.take().is_some() {
+                // Reading goes on.
+                context.waker().wake_by_ref();
+            }
+            return outcome;
+        }
+        self.ends.check(context)?;
+        let stall_max = self.stall_max;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
+        stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Ends the connection when it has taken too long to greet.
@@ -85,6 +146,11 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.ends.check(context)?;
+        // Who takes nothing is asked for nothing more: every request would have an answer.
+        if this.stall.is_some() {
+            return Poll::Pending;
+        }
         loop {
             if !this.ready.is_empty() {
                 let count = this.ready.len().min(buffer.remaining());
@@ -114,7 +180,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.taken(outcome, context)
     }
 
     fn poll_write_vectored(
@@ -122,7 +190,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.taken(outcome, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -139,10 +209,10 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Ends;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Ends {
+        self.ends.clone()
     }
 }
 
@@ -292,7 +362,7 @@ fn mended(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
         let value = string(payload, &mut at)?;
         if index == AUTHORITY {
             let mut mended = payload[..start].to_vec();
-            if value.bytes.is_empty() {
+            if value.bytes.is_empty() && !is_pseudo(payload, at) {
                 // The same way to say it, with a name of its own.
                 *mended.last_mut()? = first - AUTHORITY as u8;
                 mended.extend_from_slice(NOTHING);
@@ -305,6 +375,22 @@ fn mended(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
             mended.extend_from_slice(&payload[at..]);
             return (mended.len() <= FRAME_BYTES_MAX).then_some(mended);
         }
+    }
+}
+
+/// Whether the header that begins here is a pseudo-header, or may be one: what is in the table is not known.
+fn is_pseudo(payload: &[u8], mut at: usize) -> bool {
+    let Some(first) = payload.get(at) else { return false };
+    let prefix = match first {
+        0x80.. => 7,
+        0x40.. => 6,
+        0x20.. => return false,
+        _ => 4,
+    };
+    match integer(payload, &mut at, prefix) {
+        Some(0) => string(payload, &mut at).is_some_and(|name| name.begins_with_colon()),
+        Some(index) => index <= PSEUDO_MAX || COMMON_MAX < index,
+        None => false,
     }
 }
 
@@ -343,6 +429,12 @@ fn string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Text<'a>> {
 }
 
 impl Text<'_> {
+    fn begins_with_colon(&self) -> bool {
+        let first = self.bytes.first().copied().unwrap_or_default();
+        // In Huffman's code it has seven bits.
+        if self.is_huffman { first >> 1 == 0x5c } else { first == b':' }
+    }
+
     /// Whether the HTTP/2 library takes it for an authority.
     fn is_authority(&self) -> bool {
         match self.is_huffman {
@@ -399,7 +491,75 @@ fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    /// A connection whose other side is a socket.
+    async fn connected(stall_max: Duration) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let seat = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let mut connection = Connection::new(stream, seat, Duration::from_secs(600));
+        connection.stall_max = stall_max;
+        (connection, client)
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_asked_for_nothing_more_and_ended_after_a_while() {
+        let stall_max = Duration::from_millis(300);
+        let (mut connection, mut client) = connected(stall_max).await;
+        client.write_all(b"GET / HTTP/1.1").await.unwrap();
+        let mut bytes = [0; 64];
+        assert_eq!(connection.read(&mut bytes).await.unwrap(), 14);
+        client.write_all(b"more").await.unwrap();
+        let lot = vec![7; 64 << 20];
+        let mut write = Box::pin(connection.write_all(&lot));
+        // Until the sockets are full.
+        assert!(tokio::time::timeout(stall_max / 10, &mut write).await.is_err());
+        drop(write);
+        let read = tokio::time::timeout(stall_max / 10, connection.read(&mut bytes));
+        assert!(read.await.is_err(), "it is not read from");
+        let ended = tokio::time::timeout(Duration::from_secs(60), connection.write_all(&lot));
+        let ended = ended.await.expect("it is ended").unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_takes_something_now_and_then_stays_and_is_read_from_again() {
+        let (connection, mut client) = connected(Duration::from_secs(600)).await;
+        let lot = vec![7; 16 << 20];
+        client.write_all(b"GET / HTTP/1.1").await.unwrap();
+        let (mut read, mut write) = tokio::io::split(connection);
+        let mut bytes = [0; 64];
+        assert_eq!(read.read(&mut bytes).await.unwrap(), 14);
+        let taking = async {
+            client.write_all(b"more").await.unwrap();
+            let mut taken = vec![0; 16 << 20];
+            client.read_exact(&mut taken).await.unwrap();
+            taken
+        };
+        let (written, taken) = tokio::join!(write.write_all(&lot), taking);
+        written.unwrap();
+        assert_eq!(taken, lot);
+        assert_eq!(read.read(&mut bytes).await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_ended_from_elsewhere() {
+        let (mut connection, _client) = connected(Duration::from_secs(600)).await;
+        let ends = connection.connect_info();
+        let mut bytes = [0; 64];
+        let begun = Instant::now();
+        let (read, ()) = tokio::join!(connection.read(&mut bytes), async { ends.end() });
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert!(begun.elapsed() < Duration::from_secs(300), "not only once it was silent for long");
+    }
 
     fn encoded(plain: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(plain.len());
@@ -512,6 +672,34 @@ mod tests {
             empty[5] = kind | AUTHORITY as u8;
             let want = [&[0x83, 0x44, 2, b'/', b'a', kind][..], b"\x01x\0", b"\x40\x01x\x01y"];
             assert_eq!(mended(&empty, 0).unwrap(), want.concat());
+        }
+    }
+
+    #[test]
+    fn an_empty_authority_is_replaced_where_a_pseudo_header_follows() {
+        let method = [&[0x00, 7][..], b":method\x04POST"].concat();
+        let huffman = [&[0x00, 0x85][..], &[0xb9, 0x49, 0x53, 0x39, 0xe4], &[1, b'x']].concat();
+        for (next, follows) in [
+            (&[0x83][..], true),   // :method POST
+            (b"\x44\x02/a", true), // :path, and into the table
+            (b"\x04\x02/a", true), // :path
+            (&method, true),
+            (&huffman, true),
+            (&[0xbe], true),          // whatever is in the table
+            (b"\x7f\x00\x01x", true), // a name in the table
+            (b"\x5f\x01x", false),    // content-type
+            (b"\x40\x01x\x01y", false),
+            (&[0x90], false), // accept-encoding
+            (&[], false),
+        ] {
+            for kind in [0x40, 0x00, 0x10] {
+                let empty = [&[0x83, kind | AUTHORITY as u8, 0], next].concat();
+                let want = match follows {
+                    true => [&[0x83, kind | AUTHORITY as u8, 1, b'q'], next].concat(),
+                    false => [&[0x83, kind], NOTHING, next].concat(),
+                };
+                assert_eq!(mended(&empty, 0).unwrap(), want, "{next:x?}");
+            }
         }
     }
 

@@ -7,18 +7,23 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderValue, Request, Response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use quorate_kv::KvError;
 use quorate_runtime::Histogram;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::authority::Ends;
+use crate::parts::Parts;
 use crate::patient::{Patient, STALL_MAX};
 use crate::reading::Held;
+use crate::status;
+use crate::unfinished::{Place, Unfinished};
 
 /// Codes of gRPC, by their numbers.
 pub(crate) const CODES: [&str; 17] = [
@@ -152,6 +157,7 @@ pub(crate) struct Calls {
     /// By what clients say they are: calls that are unary, and those that are not.
     versions: RwLock<BTreeMap<String, [AtomicU64; 2]>>,
     unversioned: [AtomicU64; 2],
+    unfinished: Unfinished,
 }
 
 /// What is counted about one method.
@@ -207,6 +213,7 @@ impl Calls {
             methods: methods.collect(),
             versions: RwLock::default(),
             unversioned: Default::default(),
+            unfinished: Unfinished::new(),
         }
     }
 
@@ -292,33 +299,44 @@ impl Calls {
             method.started.fetch_add(1, Ordering::Relaxed);
             self.on_version(request.headers().get("client-api-version"), method.kind != UNARY);
         }
-        let counting = |method| Counting { method, is_sent: false, rest: Rest::default() };
+        let waiting = || Waiting {
+            unfinished: self.unfinished.clone(),
+            place: None,
+            headers_bytes: bytes_of(request.headers()),
+        };
+        let counting = |method| Counting {
+            method,
+            rest: Rest::default(),
+            direction: Direction::In(waiting()),
+        };
         let incoming = method.cloned().map(counting);
-        let counted = |body| Counted::new(body, incoming, None);
+        let counted = |body| Counted { body: Parts::uncut(body), counting: incoming, open: None };
         let request = request.map(counted);
-        let begun = Instant::now();
-        let open = method.cloned().map(|method| Open { method, code: Code::Cancelled, begun });
+        let (begun, code) = (Instant::now(), Code::Cancelled);
+        let ends = request.extensions().get::<Ends>().cloned();
+        let open = method.cloned().map(|method| Open { method, code, begun, ends });
         (request, open)
     }
 }
 
 /// What goes out for a call: counted as it is sent. The call ends with it.
 pub(crate) fn answered(mut response: Response<Body>, mut open: Option<Open>) -> Response<Counted> {
-    let held = response.extensions_mut().remove::<Held>();
+    let drawn = response.extensions_mut().remove::<Held>().and_then(Held::into_drawn);
+    let ends = open.as_ref().and_then(|open| open.ends.clone()).unwrap_or_default();
     if let Some(open) = &mut open {
         open.learn(response.headers());
     }
     let counting = open.as_ref().map(|open| Counting {
         method: Arc::clone(&open.method),
-        is_sent: true,
         rest: Rest::default(),
+        direction: Direction::Out,
     });
     response.map(|body| {
-        let body = match held {
-            Some(held) => Body::new(Patient::new(body, held, STALL_MAX)),
-            None => body,
+        let body = match drawn {
+            Some(drawn) => Parts::uncut(Body::new(Patient::new(body, drawn, ends, STALL_MAX))),
+            None => Parts::of(body),
         };
-        Counted::new(body, counting, open)
+        Counted { body, counting, open }
     })
 }
 
@@ -328,6 +346,8 @@ pub(crate) struct Open {
     /// What came of it; as long as nothing did, its client went away.
     code: Code,
     begun: Instant,
+    /// Ends its connection.
+    ends: Option<Ends>,
 }
 
 impl Open {
@@ -349,18 +369,56 @@ impl Drop for Open {
     }
 }
 
+/// What headers take, about.
+fn bytes_of(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
 /// One direction of a call.
 struct Counting {
     method: Arc<Method>,
-    is_sent: bool,
     rest: Rest,
+    direction: Direction,
+}
+
+enum Direction {
+    In(Waiting),
+    Out,
+}
+
+/// A request on its way in.
+struct Waiting {
+    unfinished: Unfinished,
+    place: Option<Place>,
+    headers_bytes: usize,
 }
 
 impl Counting {
     fn on_bytes(&mut self, bytes: &[u8]) {
-        let flow = if self.is_sent { &self.method.sent } else { &self.method.received };
+        let flow = match self.direction {
+            Direction::In(_) => &self.method.received,
+            Direction::Out => &self.method.sent,
+        };
         flow.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         flow.messages.fetch_add(self.rest.feed(bytes), Ordering::Relaxed);
+        let is_whole = !self.method.is_unary() && self.rest.message_bytes == 0;
+        if let Direction::In(waiting) = &mut self.direction
+            && is_whole
+        {
+            waiting.place = None;
+        }
+    }
+
+    /// Whether what has not come yet is waited for. The only message of a unary call is not handed on
+    /// before the call's end was heard, and its headers are kept beside it.
+    fn may_wait(&mut self, waker: &Waker) -> bool {
+        let Direction::In(waiting) = &mut self.direction else { return true };
+        let held_bytes = match (self.method.is_unary(), self.rest.message_bytes) {
+            (true, _) => waiting.headers_bytes + self.rest.length_bytes,
+            (false, 0) => 0,
+            (false, _) => self.rest.length_bytes,
+        };
+        waiting.unfinished.may_wait(&mut waiting.place, held_bytes, waker)
     }
 }
 
@@ -372,6 +430,9 @@ struct Rest {
     header_bytes: usize,
     /// Of the message at hand.
     message_bytes: usize,
+    /// The length of the message at hand, or of the last one. As soon as it is known the library makes
+    /// room for all of it.
+    length_bytes: usize,
 }
 
 impl Rest {
@@ -388,7 +449,8 @@ impl Rest {
             bytes = &bytes[taken..];
             if self.header_bytes == MESSAGE_HEADER_BYTES {
                 let [_, length @ ..] = self.header;
-                self.message_bytes = u32::from_be_bytes(length) as usize;
+                self.length_bytes = u32::from_be_bytes(length) as usize;
+                self.message_bytes = self.length_bytes;
                 self.header_bytes = 0;
                 messages += 1;
             }
@@ -397,28 +459,21 @@ impl Rest {
     }
 }
 
-/// A connection takes a part of a body whole once its client takes one byte more: so much at a time, or
-/// what a slow client is sent would lie there whole, and in nobody's account.
-pub(crate) const PART_BYTES_MAX: usize = 64 << 10;
-
-/// A body whose messages are counted, in parts of a bounded length.
+/// A body whose messages are counted.
 pub(crate) struct Counted {
-    body: Body,
-    /// What is left of a part that was too long.
-    rest: Bytes,
+    body: Parts,
     counting: Option<Counting>,
     /// Of an answer: the call, which ends with it.
     open: Option<Open>,
 }
 
 impl Counted {
-    fn new(body: Body, counting: Option<Counting>, open: Option<Open>) -> Counted {
-        Counted { body, rest: Bytes::new(), counting, open }
-    }
-
-    /// As much as is taken at a time.
-    fn part(&mut self) -> Frame<Bytes> {
-        Frame::data(self.rest.split_to(self.rest.len().min(PART_BYTES_MAX)))
+    /// Waits for more, or has the call end if it may not.
+    fn wait(&mut self, waker: &Waker) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.counting.as_mut().is_none_or(|counting| counting.may_wait(waker)) {
+            true => Poll::Pending,
+            false => Poll::Ready(Some(Err(status::of_kv(KvError::RequestTooManyRequests)))),
+        }
     }
 }
 
@@ -431,38 +486,26 @@ impl http_body::Body for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        if !this.rest.is_empty() {
-            return Poll::Ready(Some(Ok(this.part())));
-        }
-        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)?) else {
-            return Poll::Ready(None);
+        let frame = match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Pending => return this.wait(context.waker()),
+            Poll::Ready(Some(Ok(frame))) => frame,
+            ended => return ended,
         };
         if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
             open.learn(trailers);
         }
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(other) => return Poll::Ready(Some(Ok(other))),
-        };
-        if let Some(counting) = &mut this.counting {
-            counting.on_bytes(&data);
+        if let (Some(data), Some(counting)) = (frame.data_ref(), &mut this.counting) {
+            counting.on_bytes(data);
         }
-        this.rest = data;
-        Poll::Ready(Some(Ok(this.part())))
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
-    /// Of what is still to come.
     fn size_hint(&self) -> SizeHint {
-        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint.set_lower(hint.lower() + rest);
-        hint
+        self.body.size_hint()
     }
 }
 
@@ -483,26 +526,6 @@ mod tests {
             let count: u64 = stream.chunks(size).map(|part| rest.feed(part)).sum();
             assert_eq!(count, 4, "in parts of {size}");
             assert_eq!((rest.header_bytes, rest.message_bytes), (0, 0));
-        }
-    }
-
-    #[tokio::test]
-    async fn long_parts_are_cut_and_nothing_is_lost() {
-        use http_body::Body as _;
-        for bytes in [0, 1, PART_BYTES_MAX, PART_BYTES_MAX + 1, 5 * PART_BYTES_MAX + 7] {
-            let whole: Bytes = (0..bytes).map(|at| at as u8).collect();
-            let body = Body::new(axum::body::Body::from(whole.clone()));
-            let mut counted = Counted::new(body, None, None);
-            let mut got = Vec::new();
-            while !counted.is_end_stream() {
-                assert_eq!(counted.size_hint().exact(), Some((bytes - got.len()) as u64));
-                let next = std::future::poll_fn(|cx| Pin::new(&mut counted).poll_frame(cx)).await;
-                let Some(frame) = next else { break };
-                let part = frame.unwrap().into_data().unwrap();
-                assert!(!part.is_empty() && part.len() <= PART_BYTES_MAX);
-                got.extend_from_slice(&part);
-            }
-            assert_eq!(got, whole, "{bytes}");
         }
     }
 
@@ -532,8 +555,12 @@ mod tests {
     fn a_call_counts_once_by_what_ended_it() {
         let calls = Calls::new();
         let method = calls.methods.values().next().unwrap();
-        let open =
-            || Open { method: Arc::clone(method), code: Code::Cancelled, begun: Instant::now() };
+        let open = || Open {
+            method: Arc::clone(method),
+            code: Code::Cancelled,
+            begun: Instant::now(),
+            ends: None,
+        };
         drop(open());
         let mut answered = open();
         let mut headers = HeaderMap::new();

@@ -28,7 +28,7 @@ use quorate_proto::etcdserverpb::lease_server::{self, Lease, LeaseServer};
 use quorate_proto::etcdserverpb::maintenance_server::{self, Maintenance, MaintenanceServer};
 use quorate_proto::etcdserverpb::watch_server::{self, WatchServer};
 use quorate_proto::health::health_server::{self, HealthServer};
-use quorate_proto::quoratepb::autopilot_server::{self, AutopilotServer};
+use quorate_proto::quoratepb::autopilot_server::{self, Autopilot, AutopilotServer};
 use quorate_proto::quoratepb::log_server::{self, LogServer};
 use quorate_proto::v3electionpb::election_server::{self, ElectionServer};
 use quorate_proto::v3lockpb::lock_server::{self, LockServer};
@@ -48,6 +48,11 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Maintenance by itself, for peers.
 pub(crate) fn maintenance(local: Local) -> MaintenanceServer<impl Maintenance> {
     MaintenanceServer::new(maintenance::Service::new(local))
+}
+
+/// Autopilot, for peers.
+pub(crate) fn autopilot(local: Local) -> AutopilotServer<impl Autopilot> {
+    AutopilotServer::new(autopilot::Service::new(local))
 }
 
 /// Leases, for peers.

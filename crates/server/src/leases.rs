@@ -3,7 +3,6 @@
 //! there from another member's machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::select_ok;
@@ -16,7 +15,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_types::{NodeId, Term};
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::local::Local;
@@ -32,7 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const EXPIRING_MAX: usize = 100;
 /// Wait before a question is asked again whose answer is on its way.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(20);
-const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long whoever answers at a peer URL may take to say who it is.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(2);
 /// How long a connection to the leader's peer port is kept: that port ends every one after 30 seconds.
@@ -44,7 +42,6 @@ pub(crate) struct Leases {
     start: Instant,
     /// The next id to give, before it is made positive.
     next_id: AtomicU64,
-    leader: Mutex<Option<(String, Channel)>>,
     /// Who has it looks for another one while there is none.
     way: tokio::sync::Mutex<Option<Way>>,
 }
@@ -65,7 +62,7 @@ impl Leases {
         let milliseconds = now.as_millis() as u64 & 0xff_ffff_ffff;
         // Unlike those of other members, and of earlier runs of this one.
         let next_id = AtomicU64::new(node.0 << 48 | milliseconds << 8);
-        Leases { start: Instant::now(), next_id, leader: Mutex::new(None), way: Default::default() }
+        Leases { start: Instant::now(), next_id, way: Default::default() }
     }
 
     /// Milliseconds of a clock that never goes back.
@@ -79,21 +76,6 @@ impl Leases {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i64::MAX as u64;
             if id != 0 {
                 return id as i64;
-            }
-        }
-    }
-
-    /// A connection to the leader, kept as long as it is the same.
-    pub(crate) fn channel(&self, url: &str) -> Result<Channel, Status> {
-        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*leader {
-            Some((known, channel)) if known == url => Ok(channel.clone()),
-            _ => {
-                let endpoint = Endpoint::from_shared(url.to_owned())
-                    .map_err(|error| Status::unavailable(error.to_string()))?;
-                let channel = endpoint.connect_timeout(CONNECT_MAX).connect_lazy();
-                *leader = Some((url.to_owned(), channel.clone()));
-                Ok(channel)
             }
         }
     }
@@ -339,6 +321,11 @@ impl Local {
         answer
     }
 
+    /// A connection to the leader's peer port.
+    pub(crate) async fn leader_channel(&self) -> Result<Channel, Status> {
+        Ok(self.way_to_leader().await?.channel)
+    }
+
     /// A connection to the leader, kept for a while as long as it is the same.
     async fn way_to_leader(&self) -> Result<Way, Status> {
         let no_leader = || status::of_kv(KvError::NoLeader);
@@ -394,12 +381,6 @@ impl Local {
             Err(_) => Err(status::of_kv(KvError::Timeout)),
         }
     }
-}
-
-/// Where clients reach a member.
-pub(crate) fn client_url(store: &Arc<Store>, id: NodeId) -> Option<String> {
-    let member = store.members().into_iter().find(|member| member.id == id.0)?;
-    member.client_urls.into_iter().next()
 }
 
 /// A call that is not passed on once more.

@@ -6,6 +6,7 @@
 //! http, grpc               the client port
 //! calls, tally, figures    what happened, counted, under the names that dashboards know
 //! deadline                 how long a client waits
+//! unfinished, parts, patient  what requests hold that never end, and answers that nobody takes
 //! convert, status          etcd's messages and words <-> the machine's types and errors
 //! local, leadership, quota this member as the services see it
 //! leases, watching         when leases end, and who is told what
@@ -41,6 +42,7 @@ mod line;
 mod local;
 mod membership;
 mod open_files;
+mod parts;
 mod patient;
 mod peer_port;
 mod quota;
@@ -49,6 +51,7 @@ mod serve;
 pub mod snapshot;
 mod status;
 mod tally;
+mod unfinished;
 pub mod urls;
 mod version;
 mod watching;

@@ -1,5 +1,5 @@
-//! HTTP on the peer port: who the members are, for those that join, changes and questions about leases
-//! that other members pass on to the leader, and the checksum that members compare.
+//! HTTP on the peer port: who the members are, for those that join, changes and questions about leases and
+//! autopilot that other members pass on to the leader, and the checksum that members compare.
 //!
 //! Whoever can reach this port can speak as a peer; it must be open to the cluster's machines alone.
 
@@ -33,6 +33,7 @@ pub(crate) async fn serve(
     let cluster = ClusterServer::new(Service::for_peers(local.clone()));
     let maintenance = grpc::maintenance(local.clone());
     let lease = grpc::lease(local.clone());
+    let autopilot = grpc::autopilot(local.clone());
     let plain = Router::new()
         .route("/members", get(members))
         .route("/version", get(version))
@@ -40,6 +41,7 @@ pub(crate) async fn serve(
     let router = Routes::new(cluster)
         .add_service(maintenance)
         .add_service(lease)
+        .add_service(autopilot)
         .into_axum_router()
         .layer(middleware::from_fn(only_for_peers))
         .merge(plain)

@@ -34,6 +34,8 @@ const SLOW_COUNT: u32 = 4;
 const SLOW_FOR: Duration = Duration::from_millis(500);
 /// Another's read takes microseconds, if it does not wait: less than to go to another thread.
 const TURN_SPINS: u32 = 100;
+/// Nobody is refused an answer of this length that is there already, whatever others have taken.
+const SHORT_BYTES_MAX: usize = 64 << 10;
 /// Threads that wait for storage at a time. It leaves others to whatever else may have to wait.
 const THREADS_MAX: usize = 128;
 
@@ -174,12 +176,17 @@ impl Drop for Turn<'_> {
 /// Keeps the room of an answer until that is sent, or nobody waits for it any more.
 #[derive(Clone)]
 pub(crate) struct Held {
-    _drawn: Arc<Drawn>,
+    drawn: Arc<Drawn>,
 }
 
 impl Held {
     pub(crate) fn of(drawn: Drawn) -> Held {
-        Held { _drawn: Arc::new(drawn) }
+        Held { drawn: Arc::new(drawn) }
+    }
+
+    /// The room itself, for the only one that keeps it.
+    pub(crate) fn into_drawn(self) -> Option<Drawn> {
+        Arc::into_inner(self.drawn)
     }
 }
 
@@ -209,8 +216,9 @@ impl Local {
         range: &RangeRequest,
     ) -> Result<Option<(RangeResponse, Option<Drawn>)>, KvError> {
         let Some(turn) = self.reading().pace.turn(Instant::now()) else {
-            let answer = self.store().range_in_memory(range)?;
-            return Ok(answer.map(|answer| (answer, None)));
+            let Some(answer) = self.store().range_in_memory(range)? else { return Ok(None) };
+            let bytes = answer.kvs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+            return Ok(self.reading().answers.draw(bytes).map(|drawn| (answer, Some(drawn))));
         };
         let answer = self.store().range_within(&self.reading().answers, range);
         let now = Instant::now();
@@ -263,6 +271,7 @@ impl Local {
         }
         match self.reading().answers.draw(bytes) {
             Some(drawn) => Ok(held(answer, Some(drawn))),
+            None if bytes <= SHORT_BYTES_MAX => Ok(Response::new(answer)),
             None => Err(status::of_kv(why_not)),
         }
     }

@@ -34,8 +34,6 @@ use super::keys::bytes;
 use super::lease::Renewing;
 use super::output::Output;
 
-/// What a program ends with that was interrupted.
-const INTERRUPTED: u8 = 5;
 const ELECT_TTL_SECONDS: i64 = 60;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -68,17 +66,19 @@ pub(super) async fn lock(args: LockArgs, flags: &ClientFlags) -> Result<(), CliE
     let channel = flags.target()?.connect().await?;
     let mut session = Session::open(channel, args.ttl).await?;
     let name = bytes(&args.name);
-    let outcome = session.hold(&name, Bytes::new(), async |place, pair| {
+    let outcome = session.hold(&name, Bytes::new(), async |place, pair, stop| {
         let Some((program, arguments)) = args.command.split_first() else {
             output.place(pair)?;
-            return std::future::pending().await;
+            stop.asked().await;
+            return Ok(());
         };
         let mut command = Command::new(program);
         command
             .args(arguments)
             .env("ETCD_LOCK_KEY", OsString::from_vec(place.key.to_vec()))
             .env("ETCD_LOCK_REV", place.revision.to_string());
-        // On a thread of its own: nobody waits for it once the lock is lost.
+        // On a thread of its own: nobody waits for it once the lock is lost. Until then it is waited for,
+        // whoever asks this program to stop: without the lock it must not go on.
         let (done, ran) = oneshot::channel();
         std::thread::spawn(move || {
             let _ = done.send(command.status());
@@ -116,9 +116,10 @@ pub(super) async fn elect(args: ElectArgs, flags: &ClientFlags) -> Result<(), Cl
     };
     let mut session = Session::open(channel, ELECT_TTL_SECONDS).await?;
     let outcome = session
-        .hold(&bytes(&args.name), bytes(proposal), async |_, pair| {
+        .hold(&bytes(&args.name), bytes(proposal), async |_, pair, stop| {
             output.place(pair)?;
-            std::future::pending().await
+            stop.asked().await;
+            Ok(())
         })
         .await;
     session.close().await;
@@ -167,25 +168,32 @@ impl Session {
         Ok(Session { channel, lease })
     }
 
-    /// Waits to be first under a name, then does what is to be done as long as the lease lives and
-    /// nobody asks this program to stop.
+    /// Waits to be first under a name, unless this program is asked to stop, then does what is to be done
+    /// as long as the lease lives.
     async fn hold(
         &mut self,
         name: &Bytes,
         value: Bytes,
-        work: impl AsyncFnOnce(&Place, &RangeResponse) -> Result<(), CliError>,
+        work: impl AsyncFnOnce(&Place, &RangeResponse, &mut Stop) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let mut stop = Stop::listen()?;
         let renewing = Renewing::open(self.channel.clone(), self.lease).await?;
         let held = async {
-            let place = self.enter(name, value).await?;
-            self.be_first(name, &place).await?;
+            let won = async {
+                let place = self.enter(name, value).await?;
+                self.be_first(name, &place).await?;
+                Ok::<_, CliError>(place)
+            };
+            let place = tokio::select! {
+                won = won => won?,
+                () = stop.asked() => return Err(CliError::Failed("context canceled".to_owned())),
+            };
             let pair = self.read(RangeRequest { key: place.key.clone(), ..Default::default() });
             let pair = pair.await?;
             if pair.kvs.is_empty() {
                 return Err(CliError::Failed("session is expired".to_owned()));
             }
-            work(&place, &pair).await
+            work(&place, &pair, &mut stop).await
         };
         tokio::select! {
             outcome = held => outcome,
@@ -193,7 +201,6 @@ impl Session {
                 Ok(()) => CliError::Failed("session is expired".to_owned()),
                 Err(status) => status.into(),
             }),
-            () = stop.asked() => Err(CliError::Told(INTERRUPTED)),
         }
     }
 

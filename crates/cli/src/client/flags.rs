@@ -65,13 +65,17 @@ impl ClientFlags {
 
     /// How to print.
     pub(crate) fn output(&self) -> Result<Output, CliError> {
-        Ok(Output { form: self.member.form()?, hex: self.hex })
+        Ok(Output {
+            form: self.member.form()?,
+            hex: self.hex || variable("HEX").as_deref() == Some("true"),
+        })
     }
 }
 
 impl MemberFlags {
     /// Whom to ask, of whom each answer may take so long.
     pub(crate) fn target(&self, answer_max: Duration) -> Result<Target, CliError> {
+        refuse_unknown(|name| std::env::var(name).ok())?;
         let dial_timeout = timeout(&self.dial_timeout, "DIAL_TIMEOUT", DIAL_TIMEOUT)?;
         Target::new(&endpoint_words(&self.endpoints), dial_timeout, answer_max)
     }
@@ -88,6 +92,32 @@ impl MemberFlags {
         })?;
         Ok(Some(form))
     }
+}
+
+/// What `etcdctl` is told in variables about with whom it talks, and as whom, and what each is where it says
+/// neither. A client that passes one over does something else than whoever set it believes.
+const NOT_PASSED_OVER: &[(&str, &str)] = &[
+    ("ETCDCTL_AUTH_JWT_TOKEN", ""),
+    ("ETCDCTL_CACERT", ""),
+    ("ETCDCTL_CERT", ""),
+    ("ETCDCTL_DISCOVERY_SRV", ""),
+    ("ETCDCTL_DISCOVERY_SRV_NAME", ""),
+    ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false"),
+    ("ETCDCTL_INSECURE_TRANSPORT", "true"),
+    ("ETCDCTL_KEY", ""),
+    ("ETCDCTL_PASSWORD", ""),
+    ("ETCDCTL_USER", ""),
+];
+
+/// Refuses variables that ask for what this client does not do.
+fn refuse_unknown(variable: impl Fn(&str) -> Option<String>) -> Result<(), CliError> {
+    for (name, harmless) in NOT_PASSED_OVER {
+        if variable(name).is_some_and(|value| !value.is_empty() && value != *harmless) {
+            let text = "this client speaks no TLS, sends no credentials and looks up no endpoints";
+            return Err(CliError::Arguments(format!("{name} is set, and {text}; unset it")));
+        }
+    }
+    Ok(())
 }
 
 /// A limit of time: as given, or from the environment, or the usual one.
@@ -113,4 +143,26 @@ fn variable(name: &str) -> Option<String> {
         .iter()
         .filter_map(|prefix| std::env::var(format!("{prefix}{name}")).ok())
         .find(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_ask_for_what_is_not_done_are_refused_by_name() {
+        for (name, harmless) in NOT_PASSED_OVER {
+            let set = |value: &str| {
+                let value = value.to_owned();
+                refuse_unknown(move |asked| (asked == *name).then(|| value.clone()))
+            };
+            for value in ["", harmless] {
+                assert!(set(value).is_ok(), "{name}={value}");
+            }
+            let refused = set("x").unwrap_err();
+            assert_eq!(refused.exit_code(), 128);
+            assert!(refused.to_string().starts_with(name), "{refused}");
+        }
+        assert!(refuse_unknown(|name| (name == "ETCDCTL_API").then(|| "3".to_owned())).is_ok());
+    }
 }

@@ -57,6 +57,7 @@ impl MemberCommand {
         match self {
             MemberCommand::List(With { args, flags }) => members::list(&args, &flags).await,
             MemberCommand::Add(With { args, flags }) => {
+                check_urls(&args.peer_urls)?;
                 let (target, output) = (flags.target()?, flags.output()?);
                 let request =
                     MemberAddRequest { peer_urls: args.peer_urls, is_learner: args.learner };
@@ -76,6 +77,7 @@ impl MemberCommand {
                 output.show(&Changed::removed(id, answer))
             }
             MemberCommand::Update(With { args, flags }) => {
+                check_urls(&args.peer_urls)?;
                 let (target, output) = (flags.target()?, flags.output()?);
                 let id = args.member.id;
                 let request = MemberUpdateRequest { id, peer_urls: args.peer_urls };
@@ -97,6 +99,14 @@ impl MemberCommand {
                 output.show(&Changed::promoted(id, answer))
             }
         }
+    }
+}
+
+/// `--peer-urls=` names none.
+fn check_urls(urls: &[String]) -> Result<(), CliError> {
+    match urls.iter().all(String::is_empty) {
+        true => Err(CliError::Arguments("member peer urls not provided".to_owned())),
+        false => Ok(()),
     }
 }
 

@@ -21,6 +21,8 @@ use super::table::table;
 
 /// How long a member may take for the next piece: before the first it reads all of its state.
 const PIECE_MAX: Duration = Duration::from_secs(120);
+/// As `etcdctl` ends when a snapshot was not saved, whatever the reason.
+const NOT_SAVED: u8 = 5;
 /// Below this nobody waits for long enough to look at a bar.
 const BAR_BYTES_MIN: u64 = 32 << 20;
 
@@ -103,7 +105,9 @@ impl SnapshotCommand {
     /// empty, a disk that fails.
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
-            SnapshotCommand::Save(args) => args.run().await,
+            SnapshotCommand::Save(args) => {
+                args.run().await.map_err(|error| error.with_code(NOT_SAVED))
+            }
             SnapshotCommand::Status(args) => args.run(),
             SnapshotCommand::Restore(args) => args.run(),
         }

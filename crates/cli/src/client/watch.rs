@@ -1,10 +1,12 @@
-//! `watch`: prints what happens to keys as it happens.
+//! `watch`: prints what happens to keys as it happens. When a member is lost it goes on at the next one,
+//! where it left off.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Parser;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
@@ -12,12 +14,16 @@ use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
+use quorate_proto::tonic::metadata::MetadataValue;
+use quorate_proto::tonic::transport::Channel;
+use quorate_proto::tonic::{Code, Request, Status};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ANSWER_BYTES_MAX;
 use super::answer;
-use super::error::CliError;
+use super::endpoints::Target;
+use super::error::{CliError, said_by};
 use super::flags::ClientFlags;
 use super::keys::interval;
 use super::output::Output;
@@ -26,6 +32,8 @@ use crate::tell;
 
 /// The exit code of a watch that the server has ended.
 const INTERRUPTED: u8 = 5;
+/// When no member could go on, they are asked again after this long.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct WatchArgs {
@@ -78,29 +86,65 @@ struct WatchLine {
 /// Something to ask the server for; of a watch, with the command to run for each of its events.
 type Asked = (WatchRequest, Option<Vec<OsString>>);
 
-/// What is to be run for the events of each watcher. Watchers are created in the order in which they
-/// were asked for.
+/// What is watched: what has to be asked for where it goes on.
 #[derive(Debug, Default)]
-struct Commands {
-    asked: VecDeque<Vec<OsString>>,
-    by_watcher: BTreeMap<i64, Vec<OsString>>,
+struct Watchers {
+    /// Not created yet. They are created in the order in which they were asked for.
+    asked: VecDeque<Watcher>,
+    by_id: BTreeMap<i64, Watcher>,
 }
 
-impl Commands {
-    fn on_asked(&mut self, command: Option<Vec<OsString>>) {
-        self.asked.extend(command);
+#[derive(Debug)]
+struct Watcher {
+    /// From the first revision on that it has not been told.
+    create: WatchCreateRequest,
+    /// To be run for each of its events.
+    command: Vec<OsString>,
+}
+
+impl Watchers {
+    fn on_asked(&mut self, (request, command): &Asked) {
+        if let (Some(RequestUnion::CreateRequest(create)), Some(command)) =
+            (&request.request_union, command)
+        {
+            self.asked.push_back(Watcher { create: create.clone(), command: command.clone() });
+        }
     }
 
+    /// Notes how far a watcher is with this, and says what to run for it.
     fn on_response(&mut self, response: &WatchResponse) -> &[OsString] {
         let id = response.watch_id;
-        if response.created {
-            let command = self.asked.pop_front().unwrap_or_default();
-            self.by_watcher.insert(id, command);
+        if response.created
+            && let Some(watcher) = self.asked.pop_front()
+        {
+            self.by_id.insert(id, watcher);
         }
         if response.canceled {
-            self.by_watcher.remove(&id);
+            self.by_id.remove(&id);
         }
-        self.by_watcher.get(&id).map_or(&[], Vec::as_slice)
+        let revision = response.header.as_ref().map_or(0, |header| header.revision);
+        let next = match response.events.last().and_then(|event| event.kv.as_ref()) {
+            Some(last) => last.mod_revision + 1,
+            None => revision + 1,
+        };
+        for (of, watcher) in &mut self.by_id {
+            // Progress that was asked for is that of all of them. A new one is told what comes from now
+            // on, if it has not said from where on.
+            let is_told = *of == id || id < 0 && !response.created && !response.canceled;
+            let start = &mut watcher.create.start_revision;
+            if is_told && (!response.created || *start == 0) {
+                *start = next.max(*start);
+            }
+        }
+        self.by_id.get(&id).map_or(&[], |watcher| watcher.command.as_slice())
+    }
+
+    /// What to ask another member for: all that the last one was asked for and did not end.
+    fn anew(&mut self) -> Vec<WatchRequest> {
+        let created = std::mem::take(&mut self.by_id).into_values();
+        self.asked = created.chain(std::mem::take(&mut self.asked)).collect();
+        let create = |watcher: &Watcher| RequestUnion::CreateRequest(watcher.create.clone());
+        self.asked.iter().map(|watcher| request(create(watcher))).collect()
     }
 }
 
@@ -134,42 +178,147 @@ fn request(union: RequestUnion) -> WatchRequest {
 pub(super) async fn run(args: WatchArgs, flags: &ClientFlags) -> Result<(), CliError> {
     let (target, output) = (flags.target()?, flags.output()?);
     output.refuse_table()?;
-    let (requests, outgoing) = mpsc::channel(1);
     let mut lines = args.interactive.then(lines_of_input);
-    // Some servers say nothing before the first request. There is room for it.
     let first = match &mut lines {
         None => Some((args.options.request()?, Some(args.command))),
         lines => first_of(lines).await,
     };
-    let Some((first, command)) = first else { return Ok(()) };
-    let mut commands = Commands::default();
-    commands.on_asked(command);
-    let _ = requests.try_send(first);
-    let watch = WatchClient::new(target.connect().await?);
-    let mut watch = watch.max_decoding_message_size(ANSWER_BYTES_MAX);
-    let mut responses = watch.watch(ReceiverStream::new(outgoing)).await?.into_inner();
+    let Some(first) = first else { return Ok(()) };
+    let members: Vec<Target> = target.one_by_one().collect();
+    let mut watch = Watch {
+        output,
+        watchers: Watchers::default(),
+        lines,
+        is_interactive: args.interactive,
+        needs_leader: 1 < members.len(),
+    };
+    watch.watchers.on_asked(&first);
+    let mut requests = vec![first.0];
+    let (mut at, mut channel) = first_reached(&members).await?;
+    let mut has_warned = false;
     loop {
-        tokio::select! {
-            response = responses.message() => match response? {
-                Some(response) => {
-                    let goes_on = tell_of(&output, &response, commands.on_response(&response))?;
-                    // Of several watchers the others go on.
-                    if !goes_on && !args.interactive {
-                        break;
-                    }
-                }
-                None => break,
-            },
-            line = next(&mut lines) => match line {
-                Some(line) => if let Some((request, command)) = understood(&line) {
-                    commands.on_asked(command);
-                    let _ = requests.send(request).await;
-                },
-                None => lines = None,
-            },
+        let Broken { why, was_told } = watch.follow(channel, requests).await?;
+        has_warned &= !was_told;
+        if !has_warned {
+            let (name, next) = (members[at].names().next().unwrap_or_default(), members.len());
+            let next = if next == 1 { "trying again" } else { "trying the next one" };
+            tell::etcdctl_warning(&format!("{name}: {why}; {next}"));
+        }
+        has_warned = true;
+        if !was_told {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        (at, channel) = next_reached(&members, at).await;
+        requests = watch.watchers.anew();
+        if requests.is_empty() {
+            // Some servers say nothing before the first request.
+            requests.push(request(RequestUnion::ProgressRequest(WatchProgressRequest {})));
         }
     }
-    Err(canceled())
+}
+
+/// The first member that can be reached.
+async fn first_reached(members: &[Target]) -> Result<(usize, Channel), CliError> {
+    let mut unreachable = Vec::new();
+    for (at, member) in members.iter().enumerate() {
+        match member.connect_watched().await {
+            Ok(channel) => return Ok((at, channel)),
+            Err(CliError::Unreachable(why)) => unreachable.push(why),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(CliError::Unreachable(unreachable.join("; ")))
+}
+
+/// The next member after that one that can be reached, at some time.
+async fn next_reached(members: &[Target], after: usize) -> (usize, Channel) {
+    loop {
+        for at in (1..=members.len()).map(|step| (after + step) % members.len()) {
+            if let Ok(channel) = members[at].connect_watched().await {
+                return (at, channel);
+            }
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+/// What is followed, wherever that is.
+struct Watch {
+    output: Output,
+    watchers: Watchers,
+    lines: Option<mpsc::Receiver<Vec<u8>>>,
+    is_interactive: bool,
+    /// Whether a member that has lost the others should say so: there are others to ask.
+    needs_leader: bool,
+}
+
+/// A member cannot go on, and another one may.
+struct Broken {
+    why: String,
+    /// Whether it has told anything.
+    was_told: bool,
+}
+
+impl Watch {
+    /// Follows one member until it is lost.
+    ///
+    /// # Errors
+    ///
+    /// What another member would not do better.
+    async fn follow(
+        &mut self,
+        channel: Channel,
+        first: Vec<WatchRequest>,
+    ) -> Result<Broken, CliError> {
+        let mut was_told = false;
+        let (requests, outgoing) = mpsc::channel(first.len().max(1));
+        for request in first {
+            // There is room for it.
+            let _ = requests.try_send(request);
+        }
+        let mut asked = Request::new(ReceiverStream::new(outgoing));
+        if self.needs_leader {
+            asked.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        }
+        let mut watch = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let mut responses = match watch.watch(asked).await {
+            Ok(responses) => responses.into_inner(),
+            Err(status) => return broken(status, was_told),
+        };
+        loop {
+            tokio::select! {
+                response = responses.message() => match response {
+                    Ok(Some(response)) => {
+                        was_told = true;
+                        let command = self.watchers.on_response(&response);
+                        let goes_on = tell_of(&self.output, &response, command)?;
+                        // Of several watchers the others go on.
+                        if !goes_on && !self.is_interactive {
+                            return Err(canceled());
+                        }
+                    }
+                    Ok(None) => return Err(canceled()),
+                    Err(status) => return broken(status, was_told),
+                },
+                line = next(&mut self.lines) => match line {
+                    Some(line) => if let Some(asked) = understood(&line) {
+                        self.watchers.on_asked(&asked);
+                        let _ = requests.send(asked.0).await;
+                    },
+                    None => self.lines = None,
+                },
+            }
+        }
+    }
+}
+
+/// Whether another member may do better, as etcd's clients judge it, or this one in a while.
+fn broken(status: Status, was_told: bool) -> Result<Broken, CliError> {
+    let is_lost = std::error::Error::source(&status).is_some();
+    match is_lost || matches!(status.code(), Code::Unavailable | Code::Internal) {
+        true => Ok(Broken { why: said_by(&status), was_told }),
+        false => Err(status.into()),
+    }
 }
 
 /// The lines of standard input as they come; a thread waits for them.
@@ -291,28 +440,33 @@ fn tell_of(
 
 #[cfg(test)]
 mod tests {
+    use quorate_proto::etcdserverpb::ResponseHeader;
+    use quorate_proto::mvccpb::{Event, KeyValue};
+
     use super::*;
+
+    fn asked(line: &str) -> Asked {
+        parse(line.as_bytes()).unwrap().unwrap()
+    }
+
+    fn response(watch_id: i64, revision: i64) -> WatchResponse {
+        let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
+        WatchResponse { watch_id, header, ..WatchResponse::default() }
+    }
 
     #[test]
     fn each_watcher_of_several_has_its_command() {
-        let command = |line: &str| {
-            let (request, command) = parse(line.as_bytes()).unwrap().unwrap();
-            let is_watch = matches!(request.request_union, Some(RequestUnion::CreateRequest(_)));
-            assert_eq!(is_watch, command.is_some(), "{line}");
-            command
-        };
-        let mut commands = Commands::default();
+        let mut watchers = Watchers::default();
         for line in ["watch a -- echo one", "progress", "watch b --prefix", "watch c -- two"] {
-            commands.on_asked(command(line));
+            watchers.on_asked(&asked(line));
         }
         let response = |watch_id, created, canceled| WatchResponse {
-            watch_id,
             created,
             canceled,
-            ..WatchResponse::default()
+            ..response(watch_id, 5)
         };
         for id in [0, 1, -1] {
-            commands.on_response(&response(id, true, id < 0));
+            watchers.on_response(&response(id, true, id < 0));
         }
         for (id, canceled, want) in [
             (0, false, &["echo", "one"][..]),
@@ -321,10 +475,47 @@ mod tests {
             (0, true, &[]),
             (0, false, &[]),
         ] {
-            assert_eq!(commands.on_response(&response(id, false, canceled)), want, "{id}");
+            assert_eq!(watchers.on_response(&response(id, false, canceled)), want, "{id}");
         }
         for line in ["", "watch", "hop", "watch a b c"] {
             assert!(!matches!(parse(line.as_bytes()), Ok(Some(_))), "{line:?}");
         }
+    }
+
+    #[test]
+    fn what_was_told_is_not_asked_for_again_and_nothing_is_left_out() {
+        let mut watchers = Watchers::default();
+        for line in ["watch a", "watch b --rev 3", "watch c --rev 900", "watch d", "watch e"] {
+            watchers.on_asked(&asked(line));
+        }
+        for id in 0..4 {
+            watchers.on_response(&WatchResponse { created: true, ..response(id, 100) });
+        }
+        let starts = |watchers: &mut Watchers| -> Vec<i64> {
+            let start = |request: WatchRequest| match request.request_union {
+                Some(RequestUnion::CreateRequest(create)) => create.start_revision,
+                other => panic!("{other:?}"),
+            };
+            let starts = watchers.anew().into_iter().map(start).collect();
+            let asked = watchers.asked.len() as i64;
+            for id in 0..asked - 1 {
+                watchers.on_response(&WatchResponse { created: true, ..response(id, 200) });
+            }
+            starts
+        };
+        // From the revision at which it was created, or as it was asked for. The last has no answer yet.
+        assert_eq!(starts(&mut watchers), [101, 3, 900, 101, 0]);
+        let event = |mod_revision| Event {
+            kv: Some(KeyValue { mod_revision, ..KeyValue::default() }),
+            ..Event::default()
+        };
+        // History may come with a later revision in its header than that of its events.
+        let events = vec![event(7), event(9)];
+        watchers.on_response(&WatchResponse { events, ..response(1, 150) });
+        watchers.on_response(&response(3, 120)); // progress of one
+        assert_eq!(starts(&mut watchers), [101, 10, 900, 121, 0]);
+        watchers.on_response(&response(-1, 150)); // progress of all
+        watchers.on_response(&WatchResponse { canceled: true, ..response(0, 0) });
+        assert_eq!(starts(&mut watchers), [151, 900, 151, 0]);
     }
 }

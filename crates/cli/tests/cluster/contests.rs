@@ -1,13 +1,16 @@
-//! Locks and elections across members, through a change of the cluster's leader.
+//! Locks and elections across members, through a change of the cluster's leader; and how the commands end.
 
-use quorate_proto::etcdserverpb::LeaseGrantRequest;
+use std::io::{BufRead, BufReader};
+
+use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::{LeaseGrantRequest, RangeRequest};
 use quorate_proto::v3electionpb::election_client::ElectionClient;
 use quorate_proto::v3electionpb::{CampaignRequest, LeaderRequest};
 use quorate_proto::v3lockpb::lock_client::LockClient;
 use quorate_proto::v3lockpb::{LockRequest, UnlockRequest};
 
-use crate::harness::{Cluster, PATIENCE, eventually};
+use crate::harness::{Cluster, PATIENCE, eventually, outcome, quorate, signal, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_and_an_election_outlive_the_leader() {
@@ -59,4 +62,59 @@ async fn a_lock_and_an_election_outlive_the_leader() {
     .await;
     let won = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(won.into_inner().key, format!("l/{second:x}"));
+}
+
+/// As with `etcdctl`: all is well where something was held, and a lock outlives the command that needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_is_given_up_when_it_is_asked_for_and_what_is_waited_for_is_an_error() {
+    let cluster = Cluster::start(1, &[]).await;
+    let endpoint = cluster.endpoint(0);
+    let line = async |count: i64| {
+        eventually("so many stand in line", async || {
+            let range = RangeRequest {
+                key: "l/".into(),
+                range_end: "l0".into(),
+                count_only: true,
+                ..Default::default()
+            };
+            let answer = KvClient::new(cluster.channel(0)).range(range).await.ok()?.into_inner();
+            (answer.count == count).then_some(())
+        })
+        .await;
+    };
+    let begin = |words: &[&str]| {
+        start(quorate().arg(words[0]).args(["--endpoints", &endpoint]).args(&words[1..]))
+    };
+    for words in [&["lock", "l"][..], &["elect", "l", "value"]] {
+        for name in ["INT", "TERM"] {
+            let mut holder = begin(words);
+            line(1).await;
+            let waiter = begin(words);
+            line(2).await;
+            signal(waiter.id(), name);
+            let waited = outcome(waiter);
+            assert_eq!(waited.code, 1, "{words:?} {name}");
+            assert!(waited.errors.ends_with("context canceled\n"), "{}", waited.errors);
+            line(1).await;
+            let mut said = BufReader::new(holder.stdout.take().unwrap());
+            assert!(0 < said.read_line(&mut String::new()).unwrap(), "it says what it holds");
+            signal(holder.id(), name);
+            assert_eq!(outcome(holder).code, 0, "{words:?} {name}");
+            line(0).await;
+        }
+    }
+    let place = |name: &str| cluster.directory.path().join(name);
+    let (begun, stop) = (place("begun"), place("stop"));
+    let script = format!(
+        "touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 7",
+        begun.display(),
+        stop.display()
+    );
+    let lock = begin(&["lock", "l", "sh", "-c", &script]);
+    eventually("the command runs", async || begun.exists().then_some(())).await;
+    signal(lock.id(), "TERM");
+    line(1).await;
+    std::fs::write(&stop, "").unwrap();
+    assert_eq!(outcome(lock).code, 7, "it is waited for");
+    line(0).await;
 }

@@ -21,5 +21,6 @@ mod playground;
 mod signals;
 mod stalls;
 mod suite;
+mod watch;
 mod watch_log;
 mod wiped;

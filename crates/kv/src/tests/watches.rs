@@ -183,6 +183,18 @@ fn what_cannot_be_watched_is_refused_and_the_stream_goes_on() {
     watched.create(watch("b", ""));
     let refused = "-1@1: created canceled (etcdserver: too many requests)";
     assert_eq!(watched.texts(), ["0@1: created", refused]);
+    // Their keys together may take no more either; what ends makes room.
+    let mut watched = Watched::with(WatchLimits { keys_bytes_max: 5, ..WatchLimits::default() });
+    watched.create(watch("aaa", "bbb"));
+    watched.create(watch("aaa", "bb"));
+    watched.create(watch("a", ""));
+    assert_eq!(watched.texts(), [refused, "0@1: created", refused]);
+    watched.watches.cancel(watched.stream, 0, &watched.node.store);
+    watched.create(watch("aaa", "\0"));
+    watched.create(watch("aa", ""));
+    watched.create(watch("a", ""));
+    let created = ["0@1: canceled", "1@1: created", "2@1: created", refused];
+    assert_eq!(watched.texts(), created);
 }
 
 #[test]

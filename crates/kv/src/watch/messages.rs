@@ -24,6 +24,8 @@ pub struct WatchLimits {
     pub total_bytes_max: usize,
     /// Watchers on all streams together.
     pub watchers_max: usize,
+    /// What the keys take that they watch.
+    pub keys_bytes_max: usize,
 }
 
 impl Default for WatchLimits {
@@ -33,6 +35,7 @@ impl Default for WatchLimits {
             stream_bytes_max: 4 << 20,
             total_bytes_max: 256 << 20,
             watchers_max: 1_000_000,
+            keys_bytes_max: 256 << 20,
         }
     }
 }
@@ -68,6 +71,11 @@ impl WatchCreateRequest {
             [] | [0] => false,
             end => end <= key,
         }
+    }
+
+    /// What its keys take.
+    pub(super) fn keys_bytes(&self) -> usize {
+        self.key.len() + self.range_end.len()
     }
 }
 

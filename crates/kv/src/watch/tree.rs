@@ -17,6 +17,16 @@ pub(super) enum Watched {
     Span(Bytes, End),
 }
 
+impl Watched {
+    /// What its keys take.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Watched::One(key) | Watched::Span(key, End::Open) => key.len(),
+            Watched::Span(key, End::Before(end)) => key.len() + end.len(),
+        }
+    }
+}
+
 /// Where an interval ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {

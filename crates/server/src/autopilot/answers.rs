@@ -17,7 +17,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::span;
-use crate::leases::{client_url, is_passing, passed_on};
+use crate::leases::{is_passing, passed_on};
 use crate::local::Local;
 use crate::{Engine, status};
 
@@ -232,10 +232,8 @@ impl Local {
                 // It has only just been elected.
             } else if is_passed_on {
                 return Err(status::of_kv(KvError::NotLeader));
-            } else if let Some(leader) = self.leader()
-                && let Some(url) = client_url(self.store(), leader)
-            {
-                return Ok(Asked::There(AutopilotClient::new(self.leases().channel(&url)?)));
+            } else if let Ok(channel) = self.leader_channel().await {
+                return Ok(Asked::There(AutopilotClient::new(channel)));
             }
             self.before_asking_again().await;
         }

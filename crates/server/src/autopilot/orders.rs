@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use super::answers::Set;
 use super::site::Site;
-use crate::leases::{client_url, is_passing, passed_on};
+use crate::leases::{is_passing, passed_on};
 use crate::local::Local;
 use crate::status;
 
@@ -85,7 +85,7 @@ impl Local {
                 Wish::Held(id, is_held) => self.hold_here(id, is_held).await,
             };
         }
-        let mut client = self.client_of_leader()?;
+        let mut client = self.client_of_leader().await?;
         let answer = match wish {
             Wish::Settings(json, expected) => {
                 let (json, compare) = (json.to_owned(), expected.is_some());
@@ -100,11 +100,8 @@ impl Local {
         Ok(set_of_answer(answer.into_inner()))
     }
 
-    fn client_of_leader(&self) -> Result<AutopilotClient<Channel>, Status> {
-        let not_leader = || status::of_kv(KvError::NotLeader);
-        let leader = self.leader().ok_or_else(not_leader)?;
-        let url = client_url(self.store(), leader).ok_or_else(not_leader)?;
-        Ok(AutopilotClient::new(self.leases().channel(&url)?))
+    async fn client_of_leader(&self) -> Result<AutopilotClient<Channel>, Status> {
+        self.leader_channel().await.map(AutopilotClient::new)
     }
 
     async fn hold_here(&self, id: u64, is_held: bool) -> Result<Set, Status> {
@@ -158,7 +155,7 @@ impl Local {
         if self.leads().is_some() || is_passed_on {
             return self.demote_here(id).await;
         }
-        let mut client = self.client_of_leader()?;
+        let mut client = self.client_of_leader().await?;
         let answer = client.demote(passed_on(AutopilotDemoteRequest { id })).await?;
         Ok(set_of_answer(answer.into_inner()))
     }

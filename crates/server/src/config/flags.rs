@@ -152,7 +152,7 @@ pub const FLAGS: &[Flag] = &[
         "max-answer-bytes",
         "BYTES",
         "2147483648",
-        "Memory for the keys and values of all answers of more than 64 KiB under way; reads that find \
+        "Memory for the keys and values of all answers of more than 8 KiB under way; reads that find \
          none wait, then fail",
     ),
     flag(

@@ -202,8 +202,33 @@ async fn a_lock_without_a_lease_is_given_one_of_a_minute() {
     let mut leases = LeaseClient::new(alone.channel.clone());
     let answer = leases.lease_time_to_live(ask).await.unwrap().into_inner();
     assert_eq!(answer.granted_ttl, 60);
-    let unknown = ended(alone.lock("l", 7)).await.unwrap_err();
-    assert_eq!(words(&unknown), (Code::NotFound, "etcdserver: requested lease not found"));
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_does_not_exist_is_named_as_the_reason_and_leaves_nothing_behind() {
+    let alone = Alone::start().await;
+    let not_found = (Code::NotFound, "etcdserver: requested lease not found");
+    for lease in [7, -5] {
+        let refused = ended(alone.lock("l", lease)).await.unwrap_err();
+        assert_eq!(words(&refused), not_found);
+        let campaign = CampaignRequest { name: "l".into(), lease, value: "v".into() };
+        let refused = within(alone.elections().campaign(campaign)).await.unwrap_err();
+        assert_eq!(words(&refused), not_found);
+    }
+    assert!(alone.line("l").await.is_empty());
+    // As long as the key is not that place, nobody asks for its lease.
+    let put = PutRequest { key: "k".into(), ..Default::default() };
+    let put = KvClient::new(alone.channel.clone()).put(put).await.unwrap().into_inner();
+    let created = put.header.unwrap().revision;
+    for (rev, want) in
+        [(created + 1, (Code::Unknown, "election: not leader")), (created, not_found)]
+    {
+        let leader = Some(LeaderKey { name: "l".into(), key: "k".into(), rev, lease: 7 });
+        let proclaim = ProclaimRequest { leader, value: "v".into() };
+        let refused = within(alone.elections().proclaim(proclaim)).await.unwrap_err();
+        assert_eq!(words(&refused), want);
+    }
     alone.server.shutdown().await;
 }
 

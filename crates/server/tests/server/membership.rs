@@ -12,8 +12,10 @@ use quorate_proto::etcdserverpb::{
     MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
     MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
 };
-use quorate_proto::quoratepb::AutopilotDemoteRequest;
 use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
+use quorate_proto::quoratepb::{
+    AutopilotDemoteRequest, AutopilotSetConfigRequest, AutopilotStateRequest,
+};
 use quorate_server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -293,7 +295,7 @@ async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
 /// What the leader advertises to clients leads nowhere here, and of its peer URLs one leads nowhere and
 /// one to a stranger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_renews_leases_at_the_leaders_peer_port() {
+async fn a_follower_asks_about_leases_and_autopilot_at_the_leaders_peer_port() {
     let a = Running::alone(&[]).await;
     let stranger = Running::alone(&[]).await;
     let peer = free_peer_url();
@@ -329,6 +331,13 @@ async fn a_follower_renews_leases_at_the_leaders_peer_port() {
     let left = lease.lease_time_to_live(request).await.unwrap().into_inner();
     assert_eq!((left.id, left.granted_ttl), (7, 600));
     assert!((1..=600).contains(&left.ttl));
+
+    let mut autopilot = AutopilotClient::new(b.channel().await);
+    let refused = autopilot.state(AutopilotStateRequest {}).await.unwrap_err();
+    assert!(refused.message().starts_with("autopilot is off on the leader"), "{refused:?}");
+    // Of settings that nobody has made yet only the leader knows what they are.
+    let request = AutopilotSetConfigRequest { json: "{}".to_owned(), ..Default::default() };
+    autopilot.set_config(request).await.unwrap();
     for running in [a, b, stranger] {
         running.server.shutdown().await;
     }

@@ -614,23 +614,31 @@ async fn a_client_is_answered_whatever_it_says_as_the_authority() {
         "127.0.0.1:2379,127.0.0.1:22379",
         "",
     ] {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(&two_calls(authority)).await.unwrap();
-        let kinds = tokio::time::timeout(PATIENCE, first_frames(&mut stream)).await.unwrap();
-        assert_eq!(kinds, [1, 1], "{authority:?}: headers of both calls, and no reset (3)");
+        for is_last in [true, false] {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(&two_calls(authority, is_last)).await.unwrap();
+            let kinds = tokio::time::timeout(PATIENCE, first_frames(&mut stream)).await.unwrap();
+            let answered = [1, 1]; // headers of both calls, and no reset (3)
+            assert_eq!(kinds, answered, "{authority:?}, {is_last}");
+        }
     }
     alone.server.shutdown().await;
 }
 
-/// Asks for the status twice, as Go's library does: the second call refers to what the first one said.
-fn two_calls(authority: &str) -> Vec<u8> {
+/// Asks for the status twice, as Go's library does: the second call refers to what the first one said. The
+/// authority comes after the path, or before.
+fn two_calls(authority: &str, is_last: bool) -> Vec<u8> {
     let mut first = vec![0x83, 0x86]; // :method POST, :scheme http
-    for (name, value) in [
+    let mut headers = [
         (&[0x44][..], "/etcdserverpb.Maintenance/Status"), // :path
         (&[0x41], authority),                              // :authority
         (b"\x40\x0ccontent-type", "application/grpc"),
         (b"\x40\x02te", "trailers"),
-    ] {
+    ];
+    if !is_last {
+        headers.swap(0, 1);
+    }
+    for (name, value) in headers {
         first.extend_from_slice(name);
         first.push(value.len() as u8);
         first.extend_from_slice(value.as_bytes());

@@ -331,6 +331,76 @@ async fn the_keys_of_a_lease_take_their_room() {
     alone.server.shutdown().await;
 }
 
+/// Answers that are not long add up where nobody takes them. Who leaves them loses its connection once others
+/// need their room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_add_up_cost_whoever_leaves_them_its_connection() {
+    let alone = Alone::start_with(&[("max-answer-bytes", "16777216")]).await;
+    let mut kv = alone.kv().await;
+    kv.put(put("k".to_owned(), 60 << 10)).await.unwrap();
+    // It lets nothing come but the heads of answers.
+    let address = alone.server.client_addresses()[0];
+    let narrow = Channel::from_shared(format!("http://{address}")).unwrap();
+    let narrow = KvClient::new(narrow.initial_stream_window_size(0).connect().await.unwrap());
+    let left = (0..1000).map(|_| {
+        let mut kv = narrow.clone();
+        tokio::spawn(async move { kv.range(range("k", "")).await })
+    });
+    let left: Vec<_> = left.collect();
+    let work = async {
+        for call in left {
+            assert!(call.await.unwrap().is_err(), "nobody took it");
+        }
+        // Others find room.
+        let answers = (0..100).map(|_| {
+            let mut kv = kv.clone();
+            async move { kv.range(range("k", "")).await.unwrap() }
+        });
+        join_all(answers).await;
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("the room is free again");
+    alone.server.shutdown().await;
+}
+
+/// Requests whose clients stop in the midst of them hold a bounded part of the memory together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_end_are_given_up_once_they_hold_too_much() {
+    const MESSAGE_BYTES: u32 = 2 << 20;
+    const HELD_MAX: usize = 128;
+    let alone = Alone::start().await;
+    let head = format!(
+        "POST /etcdserverpb.KV/Put HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: close\r\n\
+         content-type: application/grpc\r\ncontent-length: {}\r\n\r\n",
+        MESSAGE_BYTES + 5
+    );
+    let begun = [head.as_bytes(), &[0], &MESSAGE_BYTES.to_be_bytes(), b"\n\x01k"].concat();
+    let mut waiting = tokio::task::JoinSet::new();
+    let too_many = 12;
+    for _ in 0..HELD_MAX + too_many {
+        let mut stream = TcpStream::connect(alone.server.client_addresses()[0]).await.unwrap();
+        stream.write_all(&begun).await.unwrap();
+        waiting.spawn(async move {
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            String::from_utf8_lossy(&answer).to_lowercase().replace("%20", " ")
+        });
+    }
+    for _ in 0..too_many {
+        let answer = tokio::time::timeout(PATIENCE, waiting.join_next()).await;
+        let answer = answer.expect("the first are given up").unwrap().unwrap();
+        assert!(answer.contains("grpc-status: 8\r\n"), "{answer}");
+        assert!(answer.contains("grpc-message: etcdserver: too many requests\r\n"), "{answer}");
+    }
+    // Whoever finishes is served, however long it is.
+    let mut kv = alone.kv().await;
+    for _ in 0..10 {
+        kv.put(put("k".to_owned(), 1 << 20)).await.unwrap();
+    }
+    let given_up = std::iter::from_fn(|| waiting.try_join_next()).count();
+    assert!(given_up <= 20, "{given_up} more were given up, for requests of 10 MiB in all");
+    alone.server.shutdown().await;
+}
+
 /// Thousands of streams whose clients never look at them, and requests as fast as one client can send
 /// them: everybody else is served, and hears what happens.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
