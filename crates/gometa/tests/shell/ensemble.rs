@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_gometa::{
-    ActionError, ActionHandler, ElectionSite, Ended, Kill, Lanes, MemoryActions, NoCustomRequests,
-    RequestQueue, ServerError, SiteConfig, SiteError, run_follower_server, run_leader_server,
-    run_server,
+    ActionError, ElectionSite, Ended, Kill, Lanes, MemoryActions, NoCustomRequests, RequestQueue,
+    ServerError, SiteConfig, SiteError, run_follower_server, run_leader_server, run_server,
 };
 use quorate_types::NodeId;
-use quorate_zab::{Address, Command, Entry, Epoch, Outcome, QuorumVerifier, Quorums, Zxid};
+use quorate_zab::{Command, Outcome, QuorumVerifier, Quorums};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::failing::Failing;
 use crate::harness::*;
 
 /// Silence is noticed soon.
@@ -287,60 +288,17 @@ async fn a_rule_of_the_ensembles_own_decides_who_is_enough() {
     until("it looks", || !nodes[0].status().is_serving).await;
 }
 
-/// Its log cannot be written any more once there is an entry in it.
-struct Failing(MemoryActions);
-
-impl ActionHandler for Failing {
-    fn accepted_epoch(&self) -> Result<(Epoch, Option<Address>), ActionError> {
-        self.0.accepted_epoch()
-    }
-    fn current_epoch(&self) -> Result<Epoch, ActionError> {
-        self.0.current_epoch()
-    }
-    fn last_logged_txid(&self) -> Result<Zxid, ActionError> {
-        self.0.last_logged_txid()
-    }
-    fn last_committed_txid(&self) -> Result<Zxid, ActionError> {
-        self.0.last_committed_txid()
-    }
-    fn committed_entries(
-        &self,
-        after: Zxid,
-        last: Zxid,
-        bytes_max: u64,
-    ) -> Result<Vec<(Zxid, Command)>, ActionError> {
-        self.0.committed_entries(after, last, bytes_max)
-    }
-    fn notify_new_accepted_epoch(&self, epoch: Epoch, leader: &Address) -> Result<(), ActionError> {
-        self.0.notify_new_accepted_epoch(epoch, leader)
-    }
-    fn notify_new_current_epoch(&self, epoch: Epoch) -> Result<(), ActionError> {
-        self.0.notify_new_current_epoch(epoch)
-    }
-    fn log_proposal(&self, entries: &[Entry]) -> Result<(), ActionError> {
-        match self.0.last_logged_txid()? {
-            Zxid::ZERO => self.0.log_proposal(entries),
-            _ => Err("disk full".into()),
-        }
-    }
-    fn replace_tail(&self, after: Zxid, entries: &[Entry]) -> Result<(), ActionError> {
-        self.0.replace_tail(after, entries)
-    }
-    fn commit(&self, entries: &[Entry]) -> Result<(), ActionError> {
-        self.0.commit(entries)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_fails_ends_the_node_and_nothing_is_acknowledged() {
     let (lanes, own) = ports().await;
-    let actions = Arc::new(Failing(MemoryActions::new()));
+    let actions = Arc::new(Failing::default());
     let config = SiteConfig::voter(own, &[own]);
     let mut site = ElectionSite::create(config, lanes, actions.clone()).await.unwrap();
     let (requests, kill) = (RequestQueue::new(10), Kill::new());
     let ask = async {
         let first = requests.request(Command::set("x", "1")).await;
         assert!(matches!(first, Outcome::Committed { .. }), "{first:?}");
+        actions.fails.store(true, Ordering::SeqCst);
         requests.request(Command::set("y", "2")).await
     };
     let run = run_server(&mut site, &requests, None::<&NoCustomRequests>, &kill);
