@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate_gometa::{
@@ -14,6 +14,7 @@ use quorate_zab::{Command, Outcome, QuorumVerifier, Quorums};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::doors::throw_junk;
 use crate::failing::Failing;
 use crate::harness::*;
 
@@ -142,6 +143,50 @@ async fn twenty_thousand_writes_pass_an_idle_connection() {
     until("all have all", || nodes.iter().all(|node| node.actions.count() == 20_000)).await;
     agree(&nodes.iter().map(|node| &node.actions).collect::<Vec<_>>()).await;
     let _ = tokio::io::AsyncWriteExt::shutdown(&mut idle).await;
+}
+
+/// All at once: somebody connects and says nothing, junk comes to every port, a follower stands still, then
+/// the leader does. No write waits for longer than it takes to notice that, and to find another leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_of_twenty_thousand_is_held_up_for_long_whatever_stands_still() {
+    let nodes = Arc::new(ensemble(3, QUICK).await);
+    let leading = leader(&nodes);
+    let (still, asked) = ((leading + 1) % 3, (leading + 2) % 3);
+    let socket = UdpSocket::bind(ANY).await.unwrap();
+    let _idle = TcpStream::connect(nodes[leading].peer.message).await.unwrap();
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut askers = Vec::new();
+    for asker in 0..100 {
+        let (nodes, done) = (Arc::clone(&nodes), Arc::clone(&done));
+        askers.push(tokio::spawn(async move {
+            for number in 0..200 {
+                // It says so if one waits for too long.
+                nodes[asked].insist(&format!("{asker}/{number}"), "x").await;
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+    }
+    let after = async |count: usize| {
+        let is_there = || count <= done.load(Ordering::SeqCst);
+        until("writes go on", is_there).await;
+    };
+    after(2_000).await;
+    let _open = throw_junk(&nodes, &socket).await;
+    after(4_000).await;
+    nodes[still].stop(true);
+    after(8_000).await;
+    nodes[still].stop(false);
+    let has = |key: &str| nodes[still].value(key).is_some();
+    until("it catches up", || (0..100).all(|asker| has(&format!("{asker}/0")))).await;
+    after(12_000).await;
+    nodes[leading].stop(true);
+    after(16_000).await;
+    nodes[leading].stop(false);
+    for asker in askers {
+        asker.await.unwrap();
+    }
+    until("all have all", || nodes.iter().all(|node| node.actions.count() == 20_000)).await;
+    agree(&nodes.iter().map(|node| &node.actions).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
