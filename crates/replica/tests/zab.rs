@@ -190,6 +190,31 @@ fn a_command_through_any_member_reaches_every_machine() {
     }
 }
 
+/// Whatever were dropped, or held back, would come with a tick.
+#[test]
+fn no_write_waits_for_a_tick_however_much_is_under_way() {
+    let small = |id| Config { message_bytes_max: 3_000, inflight_bytes_max: 6_000, ..config(id) };
+    let (mut group, leader) = Group::with(small);
+    for round in 1..=20 {
+        // All that one is asked at once, more than goes into a message or may be under way.
+        for at in (0..3).map(|at| (leader + at) % 3) {
+            for _ in 0..40 {
+                group.requests += 1;
+                let request = RequestId(group.requests);
+                let mut entry = BytesMut::new();
+                seal(request, &mut entry);
+                entry.extend_from_slice(&[b'x'; 500]);
+                let event = Event::Propose { request, entry: entry.freeze() };
+                group.members[at].replica.handle(event).unwrap();
+            }
+        }
+        group.settle();
+        for member in &group.members {
+            assert_eq!((member.commands(), &member.refused[..]), (round * 120, &[][..]));
+        }
+    }
+}
+
 #[test]
 fn what_the_engine_cannot_do_is_refused() {
     let (mut group, leader) = Group::new();
@@ -283,7 +308,7 @@ fn what_was_asked_of_a_leader_that_is_gone_is_asked_of_the_next_with_zab() {
 fn what_waits_for_a_leader_comes_after_what_the_last_one_was_asked_for() {
     let (mut group, leader) = Group::new();
     let others = [(leader + 1) % 3, (leader + 2) % 3];
-    others.map(|at| group.members[at].stands_still = true);
+    others.iter().for_each(|at| group.members[*at].stands_still = true);
     // The next leader has one entry of which it is not known at once that it will be committed.
     let held = group.propose(leader);
     group.members[leader].is_away = true;
@@ -308,7 +333,7 @@ fn what_waits_for_a_leader_comes_after_what_the_last_one_was_asked_for() {
 fn what_the_next_leader_holds_is_not_asked_for_again() {
     let (mut group, leader) = Group::new();
     let others = [(leader + 1) % 3, (leader + 2) % 3];
-    others.map(|at| group.members[at].stands_still = true);
+    others.iter().for_each(|at| group.members[*at].stands_still = true);
     let requests = [group.propose(leader), group.propose(others[0])];
     group.members[leader].is_away = true;
     for at in others {
