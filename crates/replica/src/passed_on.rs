@@ -26,6 +26,8 @@ pub(crate) struct PassedOn {
     requests: BTreeMap<RequestId, Passed>,
     /// When what is proposed again was passed on for the first time.
     again: BTreeMap<RequestId, u64>,
+    /// The latest request that was passed on and seen to be committed.
+    committed: Option<RequestId>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,26 @@ impl PassedOn {
     /// It is known what becomes of this request. Says whether it was one that was passed on.
     pub(crate) fn remove(&mut self, request: RequestId) -> bool {
         self.requests.remove(&request).is_some()
+    }
+
+    /// This request is committed.
+    pub(crate) fn see_committed(&mut self, request: RequestId) {
+        if self.remove(request) {
+            self.committed = self.committed.max(Some(request));
+        }
+    }
+
+    /// What earlier reigns than this one were asked for before something that came about. For
+    /// [`PassedOn::take_lost`], where leaders are asked in order: then they have refused it, and it was
+    /// their word that was lost.
+    pub(crate) fn take_overtaken(&mut self, reign: u64) -> Vec<RequestId> {
+        let Some(committed) = self.committed else { return Vec::new() };
+        let before = self.requests.range(..committed);
+        let overtaken =
+            before.filter(|(_, passed)| passed.reign < reign).map(|(request, _)| *request);
+        let overtaken: Vec<RequestId> = overtaken.collect();
+        overtaken.iter().for_each(|request| drop(self.requests.remove(request)));
+        overtaken
     }
 
     /// Whether anything is left of earlier reigns, if none was passed on in this one before that was known.

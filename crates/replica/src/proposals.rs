@@ -135,7 +135,7 @@ impl Proposals {
             return;
         }
         if let Some(Ok((request, _))) = data.map(|data| open(data.clone())) {
-            self.passed_on.remove(request);
+            self.passed_on.see_committed(request);
         }
     }
 
@@ -143,6 +143,13 @@ impl Proposals {
     /// where nothing is passed on in a reign before that is known.
     pub(crate) fn awaits_fate(&self, reign: u64) -> bool {
         self.passed_on.awaits_fate(reign)
+    }
+
+    /// What was committed is all that came of earlier reigns than this one, which were asked in order:
+    /// what was asked before some of it is not proposed again after it.
+    pub(crate) fn refuse_overtaken(&mut self, reign: u64, refused: &mut Vec<(RequestId, Refusal)>) {
+        let overtaken = self.passed_on.take_overtaken(reign).into_iter();
+        refused.extend(overtaken.map(|request| (request, Refusal::Busy)));
     }
 
     /// What was committed is all that came of earlier reigns than this one: the rest is proposed again,

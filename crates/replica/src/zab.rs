@@ -414,6 +414,7 @@ impl OnZab {
             self.known_at = (reign, self.zab.glance().last);
         }
         if self.known_at.1 <= self.handed || bug!("what-a-new-leader-holds-is-called-lost") {
+            core.proposals.refuse_overtaken(reign, &mut core.effects.refused);
             core.proposals.propose_lost(reign);
         }
     }

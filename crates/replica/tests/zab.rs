@@ -15,6 +15,8 @@ const WRITE_TICKS_MAX: u64 = 30;
 struct Group {
     members: Vec<Member>,
     requests: u64,
+    /// From whom nothing comes to whom.
+    deaf: Option<(usize, usize)>,
 }
 
 struct Member {
@@ -63,7 +65,7 @@ impl Group {
             refused: Vec::new(),
             transfers: Vec::new(),
         };
-        let mut group = Group { members: (1..=3).map(member).collect(), requests: 0 };
+        let mut group = Group { members: (1..=3).map(member).collect(), requests: 0, deaf: None };
         let leader = group.elect();
         (group, leader)
     }
@@ -142,7 +144,8 @@ impl Group {
             }
             for message in messages {
                 let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
-                if !self.members[to].is_away && !self.members[from].is_away {
+                let is_heard = self.deaf != Some((from, to));
+                if is_heard && !self.members[to].is_away && !self.members[from].is_away {
                     self.members[to].replica.handle(Event::Message(message)).unwrap();
                 }
             }
@@ -368,6 +371,29 @@ fn who_was_cut_off_asks_the_same_leader_again() {
         assert_eq!(member.requests(), [sent, parked]);
         assert_eq!(member.glance().term, term, "nobody else came to lead");
     }
+}
+
+#[test]
+fn what_a_leader_refused_unheard_is_not_done_after_what_came_later() {
+    let (mut group, leader) = Group::with(|id| Config { uncommitted_bytes_max: 700, ..config(id) });
+    let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    group.deaf = Some((leader, other));
+    group.members[third].stands_still = true;
+    let first = group.propose_command(leader, &[b'x'; 600]);
+    let refused = group.propose_command(other, &[b'x'; 600]);
+    group.members[third].stands_still = false;
+    let written = group.members[third].last_write;
+    group.handle(third, Event::Persisted(written));
+    let later = group.propose(other);
+    assert_eq!(group.members[leader].requests(), [first, later]);
+    assert_eq!(group.members[other].refused, [], "it has not heard of that");
+    group.tick(2 * ELECTION_TICKS);
+    group.deaf = None;
+    group.tick(4 * ELECTION_TICKS);
+    for member in &group.members {
+        assert_eq!(member.requests(), [first, later]);
+    }
+    assert_eq!(group.members[other].refused, [(refused, Refusal::Busy)]);
 }
 
 #[test]
