@@ -94,18 +94,17 @@ impl Proposals {
         self.parked_bytes = 0;
     }
 
-    /// The leader of `term` is asked to append these.
+    /// The leader of `reign` is asked to append these.
     pub(crate) fn pass_on(
         &mut self,
-        term: Term,
-        requests: &[RequestId],
-        entries: Vec<Entry>,
+        reign: u64,
+        batch: impl IntoIterator<Item = (RequestId, Entry)>,
         now_ticks: u64,
     ) {
-        for (request, entry) in requests.iter().zip(entries) {
+        for (request, entry) in batch {
             // A change is judged anew by who leads next, at the caller's word.
             if entry.entry_type() == EntryType::Normal {
-                self.passed_on.add(term, *request, entry, now_ticks);
+                self.passed_on.add(reign, request, entry, now_ticks);
             }
         }
     }
@@ -125,16 +124,45 @@ impl Proposals {
         }
     }
 
-    /// Sees whether an entry of `term` that is committed, the next in the log, is one that was passed
-    /// on, and what that says of others that were.
-    pub(crate) fn see_committed(&mut self, term: Term, data: Option<&Bytes>) {
+    /// It was refused by whoever was asked.
+    pub(crate) fn forget(&mut self, request: RequestId) {
+        self.passed_on.remove(request);
+    }
+
+    /// Sees whether an entry that is committed, the next in the log, is one that was passed on.
+    pub(crate) fn see_committed(&mut self, data: Option<&Bytes>) {
         if self.passed_on.is_empty() {
             return;
         }
         if let Some(Ok((request, _))) = data.map(|data| open(data.clone())) {
-            self.passed_on.remove(request);
+            self.passed_on.see_committed(request);
         }
-        self.staged.extend(self.passed_on.take_lost(term));
+    }
+
+    /// Whether it is not known yet what became of something that earlier reigns were asked for; only
+    /// where nothing is passed on in a reign before that is known.
+    pub(crate) fn awaits_fate(&self, reign: u64) -> bool {
+        self.passed_on.awaits_fate(reign)
+    }
+
+    /// What was committed is all that came of earlier reigns than this one, which were asked in order:
+    /// what was asked before some of it is not proposed again after it.
+    pub(crate) fn refuse_overtaken(&mut self, reign: u64, refused: &mut Vec<(RequestId, Refusal)>) {
+        let overtaken = self.passed_on.take_overtaken(reign).into_iter();
+        refused.extend(overtaken.map(|request| (request, Refusal::Busy)));
+    }
+
+    /// What was committed is all that came of earlier reigns than this one: the rest is proposed again,
+    /// before all that came later.
+    pub(crate) fn propose_lost(&mut self, reign: u64) {
+        if self.passed_on.is_empty() {
+            return;
+        }
+        let lost = self.passed_on.take_lost(reign);
+        if !lost.is_empty() {
+            self.unpark();
+            lost.into_iter().rev().for_each(|lost| self.staged.push_front(lost));
+        }
     }
 
     /// A bug that tests put back: what was passed on is proposed a second time.

@@ -331,7 +331,8 @@ impl OnRaft {
                     core.proposals.placed(term, self.raft.last_index(), &requests);
                 } else {
                     self.passes_on_in = term;
-                    core.proposals.pass_on(term, &requests, passed_on, core.now_ticks);
+                    let batch = requests.iter().copied().zip(passed_on);
+                    core.proposals.pass_on(term.0, batch, core.now_ticks);
                 }
                 Ok(())
             }
@@ -426,7 +427,8 @@ impl OnRaft {
             let (index, term, kind) = (entry.index, entry.term, entry.entry_type());
             let placed = core.proposals.settle(EntryId { term, index }, &mut core.effects.refused);
             let data = entry.data.as_ref().filter(|_| kind == EntryType::Normal);
-            core.proposals.see_committed(term, data);
+            core.proposals.see_committed(data);
+            core.proposals.propose_lost(term.0);
             let applying = match (kind, entry.data) {
                 (EntryType::Normal, Some(data)) if !data.is_empty() => {
                     Applying::Command { index, term, entry: data }

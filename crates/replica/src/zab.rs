@@ -49,6 +49,13 @@ pub(crate) struct OnZab {
     is_mute: bool,
     /// The engine was told that the log holds more than it may.
     is_stalled: bool,
+    /// The last entry that the machine was handed.
+    handed: Index,
+    /// In which reign it serves, and how much must have been handed to the machine before it is known
+    /// what became of all that was asked for in earlier ones.
+    known_at: (u64, Index),
+    /// Proposals wait until that is known.
+    lays_aside: bool,
 }
 
 impl OnZab {
@@ -85,6 +92,9 @@ impl OnZab {
             opens_epoch: false,
             is_mute: false,
             is_stalled: false,
+            handed: core.applied,
+            known_at: (0, Index(0)),
+            lays_aside: false,
         })
     }
 
@@ -157,6 +167,13 @@ impl OnZab {
             // The machine learns of the epoch by its first entry, as it does of a term.
             let opened = self.zab.propose(Command::set("", bytes::Bytes::new()));
             self.opens_epoch = matches!(opened, Err(ProposeError::Busy));
+        }
+        // What was lost comes first, or the order would not be that in which it was asked for.
+        if core.proposals.awaits_fate(self.reign()) {
+            core.park();
+            self.lays_aside = true;
+        } else if std::mem::take(&mut self.lays_aside) {
+            core.unpark();
         }
         while let Some(batch) = core.next_batch() {
             self.propose(core, batch);
@@ -301,12 +318,19 @@ impl OnZab {
             && !bug!("a-log-that-cannot-be-flushed-grows")
     }
 
+    /// Which time it is that this node follows a leader, or leads; see `passed_on.rs`.
+    fn reign(&self) -> u64 {
+        self.zab.glance().roles_left
+    }
+
     fn propose(&mut self, core: &mut Core, batch: Vec<(RequestId, Entry)>) {
         for (request, entry) in batch {
-            let content = entry.data.unwrap_or_default();
+            let reign = self.reign();
+            let content = entry.data.clone().unwrap_or_default();
             match self.zab.propose(Command::set("", content)) {
                 Ok(id) => {
                     self.requests.insert(id, request);
+                    core.proposals.pass_on(reign, [(request, entry)], core.now_ticks);
                 }
                 Err(why) => core.effects.refused.push((request, refusal(&why))),
             }
@@ -347,6 +371,8 @@ impl OnZab {
             let (index, term) = (entry.index, Term(entry.zxid.epoch().0.into()));
             let content = entry.command.content;
             bytes += content.len() as u64;
+            core.proposals.see_committed(Some(&content));
+            self.handed = index;
             core.effects.apply.push(match entry.command.op.is_applied() && !content.is_empty() {
                 true => Applying::Command { index, term, entry: content },
                 false => Applying::Empty { index, term },
@@ -357,13 +383,14 @@ impl OnZab {
             let Some(request) = self.requests.remove(&id) else { continue };
             match outcome {
                 Outcome::Refused { reason } => {
+                    core.proposals.forget(request);
                     core.effects.refused.push((request, refusal_in_words(&reason)));
                 }
-                // The machine answers what is applied; of the rest nothing is known, and the
-                // caller's deadline ends it.
+                // The machine answers what is applied; of the rest it is seen below what became.
                 Outcome::Committed { .. } | Outcome::Unknown | Outcome::Answered { .. } => {}
             }
         }
+        self.propose_lost(core);
         for (ReadId(number), answer) in ready.reads {
             let context = core.reads.context(number);
             match answer {
@@ -375,6 +402,21 @@ impl OnZab {
         }
         core.answer_reads();
         core.effects.notes.extend(ready.notes.into_iter().map(Into::into));
+    }
+
+    /// Proposes again what earlier leaders were asked for, once it is known that nothing came of it.
+    fn propose_lost(&mut self, core: &mut Core) {
+        let reign = self.reign();
+        if !self.soft_state.is_serving || !core.proposals.awaits_fate(reign) {
+            return;
+        }
+        if self.known_at.0 < reign {
+            self.known_at = (reign, self.zab.glance().last);
+        }
+        if self.known_at.1 <= self.handed || bug!("what-a-new-leader-holds-is-called-lost") {
+            core.proposals.refuse_overtaken(reign, &mut core.effects.refused);
+            core.proposals.propose_lost(reign);
+        }
     }
 
     fn on_soft_state(&mut self, core: &mut Core, soft_state: SoftState) {
@@ -391,6 +433,7 @@ impl OnZab {
             self.writes_bytes -= bytes_of(&pending.write);
             if let Some(snapshot) = &pending.write.install {
                 core.on_installed(snapshot);
+                self.handed = self.handed.max(snapshot.metadata.index);
             }
             self.zab.storage_mut().keep(pending.write)?;
             if std::mem::take(&mut self.is_mute) {

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use quorate_raft::{AnyConfChange, ConfChange, ConfState, Role, TransferOutcome};
 use quorate_replica::{
     Applying, Config, Engine, Event, FIRST, Initial, Message, Refusal, Replica, RequestId,
-    StartError, Write, WriteId, first_conf_state, first_log, seal,
+    StartError, Write, WriteId, first_conf_state, first_log, open, seal,
 };
 use quorate_types::{Index, NodeId, Term};
 
@@ -15,6 +15,8 @@ const WRITE_TICKS_MAX: u64 = 30;
 struct Group {
     members: Vec<Member>,
     requests: u64,
+    /// From whom nothing comes to whom.
+    deaf: Option<(usize, usize)>,
 }
 
 struct Member {
@@ -63,7 +65,7 @@ impl Group {
             refused: Vec::new(),
             transfers: Vec::new(),
         };
-        let mut group = Group { members: (1..=3).map(member).collect(), requests: 0 };
+        let mut group = Group { members: (1..=3).map(member).collect(), requests: 0, deaf: None };
         let leader = group.elect();
         (group, leader)
     }
@@ -142,7 +144,8 @@ impl Group {
             }
             for message in messages {
                 let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
-                if !self.members[to].is_away && !self.members[from].is_away {
+                let is_heard = self.deaf != Some((from, to));
+                if is_heard && !self.members[to].is_away && !self.members[from].is_away {
                     self.members[to].replica.handle(Event::Message(message)).unwrap();
                 }
             }
@@ -160,7 +163,16 @@ impl Member {
     }
 
     fn commands(&self) -> usize {
-        self.applied.iter().filter(|it| matches!(it, Applying::Command { .. })).count()
+        self.requests().len()
+    }
+
+    /// What its machine was handed, in order.
+    fn requests(&self) -> Vec<RequestId> {
+        let commands = self.applied.iter().filter_map(|it| match it {
+            Applying::Command { entry, .. } => Some(entry.clone()),
+            _ => None,
+        });
+        commands.map(|entry| open(entry).unwrap().0).collect()
     }
 }
 
@@ -178,6 +190,31 @@ fn a_command_through_any_member_reaches_every_machine() {
         let term = member.glance().term;
         assert!(member.applied.iter().all(|it| matches!(it,
             Applying::Command { term: it, .. } | Applying::Empty { term: it, .. } if *it == term)));
+    }
+}
+
+/// Whatever were dropped, or held back, would come with a tick.
+#[test]
+fn no_write_waits_for_a_tick_however_much_is_under_way() {
+    let small = |id| Config { message_bytes_max: 3_000, inflight_bytes_max: 6_000, ..config(id) };
+    let (mut group, leader) = Group::with(small);
+    for round in 1..=20 {
+        // All that one is asked at once, more than goes into a message or may be under way.
+        for at in (0..3).map(|at| (leader + at) % 3) {
+            for _ in 0..40 {
+                group.requests += 1;
+                let request = RequestId(group.requests);
+                let mut entry = BytesMut::new();
+                seal(request, &mut entry);
+                entry.extend_from_slice(&[b'x'; 500]);
+                let event = Event::Propose { request, entry: entry.freeze() };
+                group.members[at].replica.handle(event).unwrap();
+            }
+        }
+        group.settle();
+        for member in &group.members {
+            assert_eq!((member.commands(), &member.refused[..]), (round * 120, &[][..]));
+        }
     }
 }
 
@@ -230,7 +267,7 @@ fn a_tail_that_nobody_else_has_is_cut_off() {
     let (mut group, leader) = Group::new();
     // Nobody hears of this one.
     group.members[leader].is_away = true;
-    group.propose(leader);
+    let request = group.propose(leader);
     let last = group.members[leader].replica.status().last;
     let others = group.elect();
     assert_ne!(others, leader);
@@ -242,9 +279,135 @@ fn a_tail_that_nobody_else_has_is_cut_off() {
     });
     assert!(replaced, "{writes:?}");
     for member in &group.members {
-        assert_eq!(member.commands(), 0);
+        assert_eq!(member.requests(), [request], "once more, as it was done nowhere");
         assert_eq!(member.replica.status().last, group.members[others].replica.status().last);
     }
+}
+
+#[test]
+fn what_was_asked_of_a_leader_that_is_gone_is_asked_of_the_next_with_zab() {
+    let (mut group, leader) = Group::new();
+    let other = (leader + 1) % 3;
+    group.members[leader].is_away = true;
+    // None of it gets beyond the member that was asked: sent on in vain, and appended by a leader of nobody.
+    let (sent, appended) = (group.propose(other), group.propose(leader));
+    let next = group.elect();
+    assert_ne!(next, leader);
+    let later = group.propose(other);
+    group.tick(2);
+    for at in (0..3).filter(|at| *at != leader) {
+        assert_eq!(group.members[at].requests(), [sent, later], "in the order of asking");
+    }
+
+    group.members[leader].is_away = false;
+    group.tick(4 * ELECTION_TICKS);
+    for member in &group.members {
+        assert_eq!(member.requests(), [sent, later, appended], "each once");
+        assert_eq!(member.refused, []);
+    }
+}
+
+#[test]
+fn what_waits_for_a_leader_comes_after_what_the_last_one_was_asked_for() {
+    let (mut group, leader) = Group::new();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.iter().for_each(|at| group.members[*at].stands_still = true);
+    // The next leader has one entry of which it is not known at once that it will be committed.
+    let held = group.propose(leader);
+    group.members[leader].is_away = true;
+    let sent = group.propose(others[0]);
+    for at in others {
+        group.members[at].stands_still = false;
+        let written = group.members[at].last_write;
+        group.handle(at, Event::Persisted(written));
+    }
+    while !group.members[others[0]].glance().leader.is_none() {
+        group.tick(1);
+    }
+    let parked = group.propose(others[0]);
+    assert_ne!(group.elect(), others[0], "it follows");
+    group.tick(2);
+    for at in others {
+        assert_eq!(group.members[at].requests(), [held, sent, parked]);
+    }
+}
+
+#[test]
+fn what_the_next_leader_holds_is_not_asked_for_again() {
+    let (mut group, leader) = Group::new();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.iter().for_each(|at| group.members[*at].stands_still = true);
+    let requests = [group.propose(leader), group.propose(others[0])];
+    group.members[leader].is_away = true;
+    for at in others {
+        group.members[at].stands_still = false;
+        let written = group.members[at].last_write;
+        group.handle(at, Event::Persisted(written));
+        assert_eq!(group.members[at].requests(), [], "nobody said that it is committed");
+    }
+    group.elect();
+    group.tick(2);
+    group.members[leader].is_away = false;
+    group.tick(4 * ELECTION_TICKS);
+    for member in &group.members {
+        assert_eq!(member.requests(), requests);
+    }
+}
+
+#[test]
+fn who_was_cut_off_asks_the_same_leader_again() {
+    let (mut group, leader) = Group::new();
+    let term = group.members[leader].glance().term;
+    let other = (leader + 1) % 3;
+    group.members[other].is_away = true;
+    let sent = group.propose(other);
+    while !group.members[other].glance().leader.is_none() {
+        group.tick(1);
+    }
+    let parked = group.propose(other);
+    group.members[other].is_away = false;
+    group.tick(3 * ELECTION_TICKS);
+    for member in &group.members {
+        assert_eq!(member.requests(), [sent, parked]);
+        assert_eq!(member.glance().term, term, "nobody else came to lead");
+    }
+}
+
+#[test]
+fn what_a_leader_refused_unheard_is_not_done_after_what_came_later() {
+    let (mut group, leader) = Group::with(|id| Config { uncommitted_bytes_max: 700, ..config(id) });
+    let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    group.deaf = Some((leader, other));
+    group.members[third].stands_still = true;
+    let first = group.propose_command(leader, &[b'x'; 600]);
+    let refused = group.propose_command(other, &[b'x'; 600]);
+    group.members[third].stands_still = false;
+    let written = group.members[third].last_write;
+    group.handle(third, Event::Persisted(written));
+    let later = group.propose(other);
+    assert_eq!(group.members[leader].requests(), [first, later]);
+    assert_eq!(group.members[other].refused, [], "it has not heard of that");
+    group.tick(2 * ELECTION_TICKS);
+    group.deaf = None;
+    group.tick(4 * ELECTION_TICKS);
+    for member in &group.members {
+        assert_eq!(member.requests(), [first, later]);
+    }
+    assert_eq!(group.members[other].refused, [(refused, Refusal::Busy)]);
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_asked_for_again_with_zab() {
+    let (mut group, leader) = Group::new();
+    let other = (leader + 1) % 3;
+    group.members[other].is_away = true;
+    group.propose(other);
+    group.tick(config(1).parked_ticks_max);
+    group.members[other].is_away = false;
+    group.tick(3 * ELECTION_TICKS);
+    let later = group.propose(other);
+    group.tick(2);
+    assert!(group.members.iter().all(|member| member.requests() == [later]));
 }
 
 #[test]

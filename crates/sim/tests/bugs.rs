@@ -11,8 +11,8 @@ use quorate_types::bugs;
 
 /// A bug: its name in the code, its number in the catalogue (with a K, among gometa's weaknesses; with an A,
 /// among those of autopilot), the file of the code that stands against it, and the seed that finds it with a
-/// part of what is said then; no seed, if none is known. Those of `zab/` are looked for with that engine, those
-/// of `autopilot/` with autopilot in the operator's place.
+/// part of what is said then; no seed, if none is known. Those of ZAB's files are looked for with that engine,
+/// those of `autopilot/` with autopilot in the operator's place.
 type Bug = (&'static str, &'static str, &'static str, Option<(u64, &'static str)>);
 
 include!("bugs/list.rs");
@@ -22,7 +22,8 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 
 /// What a run of this seed says is wrong, with this bug of this file.
 fn violation(bug: &'static str, file: &str, seed: u64) -> Option<String> {
-    let engine = if file.starts_with("zab/") { Engine::Zab } else { Engine::Raft };
+    let is_zabs = file.starts_with("zab/") || file == "replica/src/zab.rs";
+    let engine = if is_zabs { Engine::Zab } else { Engine::Raft };
     let autopilot = file.starts_with("autopilot/");
     let options = Options { engine, autopilot, seconds: Some(120), ..Options::default() };
     bugs::put_back(Some(bug));

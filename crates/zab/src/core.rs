@@ -79,6 +79,8 @@ pub(crate) struct Core<S> {
     pub(crate) wants_all: bool,
     /// The history can let go of nothing for now.
     pub(crate) is_stalled: bool,
+    /// How many roles are over.
+    pub(crate) roles_left: u64,
     last_cut: WriteId,
     durable_write: WriteId,
     pub(crate) ready: Ready,
@@ -129,6 +131,7 @@ impl<S: Storage> Core<S> {
             answered_ms: BTreeMap::new(),
             wants_all: false,
             is_stalled: false,
+            roles_left: 0,
             last_cut: WriteId(0),
             durable_write: WriteId(0),
             ready: Ready::default(),
@@ -358,6 +361,7 @@ impl<S: Storage> Core<S> {
 
     /// A role is over: what belonged to it ends, every connection among it.
     pub(crate) fn leave(&mut self, why: LeaveReason) {
+        self.roles_left += 1;
         self.note(Note::Left { why });
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in conns {

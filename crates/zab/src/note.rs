@@ -99,8 +99,8 @@ pub enum CloseReason {
     Ahead,
     /// Nothing that this node has can bring the learner up to date.
     NoPlan,
-    /// A gometa learner needs what is no longer kept, and has something already, with which a state
-    /// would only be merged: it must be emptied first.
+    /// Something is no longer kept, and a gometa learner has something already, of which nobody knows
+    /// what it has applied, and with which a state would only be merged: it must be emptied first.
     NotEmpty,
     /// It lags too far behind.
     Behind,

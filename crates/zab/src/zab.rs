@@ -467,6 +467,7 @@ impl<S: Storage> Zab<S> {
             commit: core.commit,
             last: core.history.last(),
             requests_count: core.requests.count(),
+            roles_left: core.roles_left,
         }
     }
 

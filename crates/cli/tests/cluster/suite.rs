@@ -36,6 +36,12 @@ async fn quorate_takes_the_place_of_etcdctl() {
     run_all(Program::Quorate, "ours", &cluster.endpoint(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_is_seen_with_the_other_engine() {
+    let cluster = Cluster::start(1, &["--engine", "zab"]).await;
+    run_all(Program::Quorate, "zab", &cluster.endpoint(0));
+}
+
 #[test]
 fn etcdctl_sees_the_same_of_etcd() {
     if is_installed("etcdctl")

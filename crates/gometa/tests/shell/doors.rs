@@ -28,11 +28,8 @@ async fn an_ensemble_with_a_key_elects_and_serves() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn junk_on_every_port_harms_nobody() {
-    let nodes = ensemble(3, |_| {}).await;
-    let leading = leader(&nodes);
-    let socket = UdpSocket::bind(ANY).await.unwrap();
+/// Throws junk at every port of every node; the connections stay open.
+pub(crate) async fn throw_junk(nodes: &[Node], socket: &UdpSocket) -> Vec<TcpStream> {
     let junk: Vec<Bytes> = vec![
         Bytes::from_static(b""),
         Bytes::from_static(b"junk"),
@@ -55,7 +52,7 @@ async fn junk_on_every_port_harms_nobody() {
             .into(),
     ];
     let mut open = Vec::new();
-    for node in &nodes {
+    for node in nodes {
         for bytes in &junk {
             socket.send_to(&bytes[..bytes.len().min(1400)], node.peer.election).await.unwrap();
             let mut stream = TcpStream::connect(node.peer.message).await.unwrap();
@@ -63,6 +60,15 @@ async fn junk_on_every_port_harms_nobody() {
             open.push(stream);
         }
     }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_on_every_port_harms_nobody() {
+    let nodes = ensemble(3, |_| {}).await;
+    let leading = leader(&nodes);
+    let socket = UdpSocket::bind(ANY).await.unwrap();
+    let _open = throw_junk(&nodes, &socket).await;
     for (at, node) in nodes.iter().enumerate() {
         node.must_set(&format!("after {at}"), "x").await;
     }

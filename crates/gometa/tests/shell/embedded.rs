@@ -2,20 +2,21 @@
 //! "embedded" form, from both sides.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use quorate_gometa::{
-    ActionError, ActionHandler, ElectionSite, Kill, Lanes, MemoryActions, Messages, MsgFactory,
+    ActionHandler, ElectionSite, Kill, Lanes, MemoryActions, Messages, MsgFactory,
     NoCustomRequests, Peer, RequestQueue, SiteConfig, run_embedded_server, run_watcher_server,
 };
 use quorate_types::Index;
-use quorate_zab::{Address, Command, Entry, Epoch, LogEntry, Message, Op, Outcome, Snapshot, Zxid};
+use quorate_zab::{Command, Epoch, LogEntry, Message, Op, Outcome, Snapshot, Zxid};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::doors::Wire;
+use crate::failing::Failing;
 use crate::harness::*;
 
 /// A leader of one that forgets what it has applied as soon as it may.
@@ -153,54 +154,6 @@ async fn our_watcher_takes_the_state_of_a_gometa_leader_in_place_of_its_own() {
     }
     kill.kill();
     timeout(LONG, watcher).await.expect("a killed watcher ends").unwrap();
-}
-
-/// Its disk fails once, when it is told to.
-#[derive(Default)]
-struct Failing {
-    memory: MemoryActions,
-    fails: AtomicBool,
-}
-
-impl ActionHandler for Failing {
-    fn accepted_epoch(&self) -> Result<(Epoch, Option<Address>), ActionError> {
-        self.memory.accepted_epoch()
-    }
-    fn current_epoch(&self) -> Result<Epoch, ActionError> {
-        self.memory.current_epoch()
-    }
-    fn last_logged_txid(&self) -> Result<Zxid, ActionError> {
-        self.memory.last_logged_txid()
-    }
-    fn last_committed_txid(&self) -> Result<Zxid, ActionError> {
-        self.memory.last_committed_txid()
-    }
-    fn committed_entries(
-        &self,
-        after: Zxid,
-        last: Zxid,
-        bytes_max: u64,
-    ) -> Result<Vec<(Zxid, Command)>, ActionError> {
-        self.memory.committed_entries(after, last, bytes_max)
-    }
-    fn notify_new_accepted_epoch(&self, epoch: Epoch, leader: &Address) -> Result<(), ActionError> {
-        self.memory.notify_new_accepted_epoch(epoch, leader)
-    }
-    fn notify_new_current_epoch(&self, epoch: Epoch) -> Result<(), ActionError> {
-        self.memory.notify_new_current_epoch(epoch)
-    }
-    fn log_proposal(&self, entries: &[Entry]) -> Result<(), ActionError> {
-        match self.fails.swap(false, Ordering::SeqCst) {
-            true => Err("the disk is full".into()),
-            false => self.memory.log_proposal(entries),
-        }
-    }
-    fn replace_tail(&self, after: Zxid, entries: &[Entry]) -> Result<(), ActionError> {
-        self.memory.replace_tail(after, entries)
-    }
-    fn commit(&self, entries: &[Entry]) -> Result<(), ActionError> {
-        self.memory.commit(entries)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

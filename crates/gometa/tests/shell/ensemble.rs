@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate_gometa::{
-    ActionError, ActionHandler, ElectionSite, Ended, Kill, Lanes, MemoryActions, NoCustomRequests,
-    RequestQueue, ServerError, SiteConfig, SiteError, run_follower_server, run_leader_server,
-    run_server,
+    ActionError, ElectionSite, Ended, Kill, Lanes, MemoryActions, NoCustomRequests, RequestQueue,
+    ServerError, SiteConfig, SiteError, run_follower_server, run_leader_server, run_server,
 };
 use quorate_types::NodeId;
-use quorate_zab::{Address, Command, Entry, Epoch, Outcome, QuorumVerifier, Quorums, Zxid};
+use quorate_zab::{Command, Outcome, QuorumVerifier, Quorums};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::doors::throw_junk;
+use crate::failing::Failing;
 use crate::harness::*;
 
 /// Silence is noticed soon.
@@ -141,6 +143,50 @@ async fn twenty_thousand_writes_pass_an_idle_connection() {
     until("all have all", || nodes.iter().all(|node| node.actions.count() == 20_000)).await;
     agree(&nodes.iter().map(|node| &node.actions).collect::<Vec<_>>()).await;
     let _ = tokio::io::AsyncWriteExt::shutdown(&mut idle).await;
+}
+
+/// All at once: somebody connects and says nothing, junk comes to every port, a follower stands still, then
+/// the leader does. No write waits for longer than it takes to notice that, and to find another leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_of_twenty_thousand_is_held_up_for_long_whatever_stands_still() {
+    let nodes = Arc::new(ensemble(3, QUICK).await);
+    let leading = leader(&nodes);
+    let (still, asked) = ((leading + 1) % 3, (leading + 2) % 3);
+    let socket = UdpSocket::bind(ANY).await.unwrap();
+    let _idle = TcpStream::connect(nodes[leading].peer.message).await.unwrap();
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut askers = Vec::new();
+    for asker in 0..100 {
+        let (nodes, done) = (Arc::clone(&nodes), Arc::clone(&done));
+        askers.push(tokio::spawn(async move {
+            for number in 0..200 {
+                // It says so if one waits for too long.
+                nodes[asked].insist(&format!("{asker}/{number}"), "x").await;
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+    }
+    let after = async |count: usize| {
+        let is_there = || count <= done.load(Ordering::SeqCst);
+        until("writes go on", is_there).await;
+    };
+    after(2_000).await;
+    let _open = throw_junk(&nodes, &socket).await;
+    after(4_000).await;
+    nodes[still].stop(true);
+    after(8_000).await;
+    nodes[still].stop(false);
+    let has = |key: &str| nodes[still].value(key).is_some();
+    until("it catches up", || (0..100).all(|asker| has(&format!("{asker}/0")))).await;
+    after(12_000).await;
+    nodes[leading].stop(true);
+    after(16_000).await;
+    nodes[leading].stop(false);
+    for asker in askers {
+        asker.await.unwrap();
+    }
+    until("all have all", || nodes.iter().all(|node| node.actions.count() == 20_000)).await;
+    agree(&nodes.iter().map(|node| &node.actions).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -287,60 +333,17 @@ async fn a_rule_of_the_ensembles_own_decides_who_is_enough() {
     until("it looks", || !nodes[0].status().is_serving).await;
 }
 
-/// Its log cannot be written any more once there is an entry in it.
-struct Failing(MemoryActions);
-
-impl ActionHandler for Failing {
-    fn accepted_epoch(&self) -> Result<(Epoch, Option<Address>), ActionError> {
-        self.0.accepted_epoch()
-    }
-    fn current_epoch(&self) -> Result<Epoch, ActionError> {
-        self.0.current_epoch()
-    }
-    fn last_logged_txid(&self) -> Result<Zxid, ActionError> {
-        self.0.last_logged_txid()
-    }
-    fn last_committed_txid(&self) -> Result<Zxid, ActionError> {
-        self.0.last_committed_txid()
-    }
-    fn committed_entries(
-        &self,
-        after: Zxid,
-        last: Zxid,
-        bytes_max: u64,
-    ) -> Result<Vec<(Zxid, Command)>, ActionError> {
-        self.0.committed_entries(after, last, bytes_max)
-    }
-    fn notify_new_accepted_epoch(&self, epoch: Epoch, leader: &Address) -> Result<(), ActionError> {
-        self.0.notify_new_accepted_epoch(epoch, leader)
-    }
-    fn notify_new_current_epoch(&self, epoch: Epoch) -> Result<(), ActionError> {
-        self.0.notify_new_current_epoch(epoch)
-    }
-    fn log_proposal(&self, entries: &[Entry]) -> Result<(), ActionError> {
-        match self.0.last_logged_txid()? {
-            Zxid::ZERO => self.0.log_proposal(entries),
-            _ => Err("disk full".into()),
-        }
-    }
-    fn replace_tail(&self, after: Zxid, entries: &[Entry]) -> Result<(), ActionError> {
-        self.0.replace_tail(after, entries)
-    }
-    fn commit(&self, entries: &[Entry]) -> Result<(), ActionError> {
-        self.0.commit(entries)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_fails_ends_the_node_and_nothing_is_acknowledged() {
     let (lanes, own) = ports().await;
-    let actions = Arc::new(Failing(MemoryActions::new()));
+    let actions = Arc::new(Failing::default());
     let config = SiteConfig::voter(own, &[own]);
     let mut site = ElectionSite::create(config, lanes, actions.clone()).await.unwrap();
     let (requests, kill) = (RequestQueue::new(10), Kill::new());
     let ask = async {
         let first = requests.request(Command::set("x", "1")).await;
         assert!(matches!(first, Outcome::Committed { .. }), "{first:?}");
+        actions.fails.store(true, Ordering::SeqCst);
         requests.request(Command::set("y", "2")).await
     };
     let run = run_server(&mut site, &requests, None::<&NoCustomRequests>, &kill);

@@ -3,5 +3,6 @@
 mod doors;
 mod embedded;
 mod ensemble;
+mod failing;
 mod harness;
 mod watchers;

@@ -40,6 +40,7 @@ const BUGS: &[Bug] = &[
     ("proposes-again-what-it-passed-on", "H068", "replica/src/raft.rs", Some((1, "request"))),
     ("what-is-under-way-is-called-lost", "H068", "replica/src/passed_on.rs", Some((1, "exactly once"))),
     ("what-is-passed-on-is-for-any-leader", "H068", "replica/src/raft.rs", Some((9, "exactly once"))),
+    ("what-a-new-leader-holds-is-called-lost", "H068", "replica/src/zab.rs", Some((7, "exactly once"))),
     ("requests-of-two-lives-are-one", "H068", "replica/src/envelope.rs", Some((1, "request"))),
     ("a-deposed-leader-ends-leases", "H069", "kv/src/apply.rs", None),
     ("a-new-leader-cuts-leases-short", "H071", "kv/src/lessor.rs", Some((3, "lease"))),

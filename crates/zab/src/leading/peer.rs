@@ -150,6 +150,9 @@ impl Peer {
         }
         self.sent = after;
         self.sync_point = self.horizon(core);
+        // By the begin marker. What is committed later a gometa learner takes for committed only when it
+        // is told so of each, as it goes by the marker it had when the entry came.
+        self.commit_sent = core.commit.min(self.sync_point);
         self.stage = LeaderStage::Streaming;
         self.progress_ms = core.now_ms;
         Ok(())
@@ -188,8 +191,9 @@ impl Peer {
         Ok(Some((plan, Head::Snapshot(snapshot))))
     }
 
-    /// Nothing settles what a gometa learner already has but to send it again; and a state, which has
-    /// no deletions, can only be merged into what it has.
+    /// Nothing settles what a gometa learner already has but to send it again: what it has logged it may
+    /// not have applied, and would not apply any more. And a state, which has no deletions, can only be
+    /// merged into what it has. So once something is gone, only a learner without anything can be served.
     fn choose_for_gometa<S: Storage>(
         &self,
         core: &mut Core<S>,
@@ -198,8 +202,7 @@ impl Peer {
         let (before, last) = (core.history.first()?.prev(), core.history.last());
         let is_too_long = |after: Index| core.config.replay_count_max < last - after;
         let logged = self.ack.logged;
-        let holds_rest = before == Index(0) || core.history.zxid(before)? <= logged;
-        if holds_rest && !is_too_long(before) {
+        if before == Index(0) && !is_too_long(before) {
             return Ok(Some((SyncPlan::Replay { after: before }, Head::Nothing)));
         }
         if logged != Zxid::ZERO {
@@ -271,12 +274,14 @@ impl Peer {
             return Ok(core.conns.contains_key(&conn));
         }
         // What is committed by now, not when the stream began.
-        let commit_sent = core.commit.min(self.sync_point);
-        let Some(committed) = core.history.known_zxid(commit_sent)? else {
+        let committed_by_now = core.commit.min(self.sync_point);
+        let Some(committed) = core.history.known_zxid(committed_by_now)? else {
             core.close(conn, CloseReason::Behind);
             return Ok(false);
         };
-        self.commit_sent = commit_sent;
+        if self.is_native() {
+            self.commit_sent = committed_by_now;
+        }
         core.send(conn, Message::LogEntry(LogEntry::end(committed)));
         let epoch = core.hard_state.current_epoch;
         core.send_held(conn, Message::NewLeader { epoch });

@@ -6,13 +6,17 @@
 //! voters gometa's, watchers ours    a watcher has what its leaders' logs say is committed, in order
 //! voters of both kinds              ours keep their promises; gometa's lose what gometa loses
 //! ```
+//!
+//! Some leaders let go of their history, and have a state in its place. A watcher of gometa's that is sent one
+//! has no ids to compare by, so there what it stores is compared.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
+use quorate_types::Index;
 use quorate_zab::{
-    Address, Command, Config, ConnId, Epoch, Event, MemoryStorage, Message, Role, Vote, Write, Zab,
-    Zxid,
+    Address, Command, Config, ConnId, Entry, Epoch, Event, MemoryStorage, Message, Note, Op, Role,
+    Snapshot, Storage, SyncPlan, Vote, Write, Zab, Zxid,
 };
 
 use crate::gometa::{Disk, Gometa};
@@ -36,7 +40,20 @@ struct Node {
     /// Ids that its store has taken: all there are with one of ours, in this life; with gometa's each
     /// where it first came, whenever that was.
     applied: Vec<Zxid>,
+    /// What a gometa process stores.
+    store: Store,
     lives: u64,
+}
+
+/// Values by key.
+type Store = BTreeMap<String, String>;
+
+fn store(into: &mut Store, command: &Command) {
+    let key = command.key.to_string();
+    match command.op {
+        Op::DELETE => drop(into.remove(&key)),
+        _ => drop(into.insert(key, String::from_utf8_lossy(&command.content).into_owned())),
+    }
 }
 
 struct Link {
@@ -59,6 +76,13 @@ pub(crate) struct Ensemble {
     next_value: u64,
     /// What ours have committed, by whichever came first.
     committed: Vec<Zxid>,
+    /// The same with what it was, where histories are let go of.
+    entries: Vec<Entry>,
+    compacts: bool,
+    /// What some of the first of them lead to.
+    state: (usize, Store),
+    /// Learners that were sent a state.
+    states: usize,
     leaders: BTreeMap<Epoch, u64>,
     pub(crate) has_writes: bool,
     /// Those that do not start any more.
@@ -97,6 +121,7 @@ impl Ensemble {
                 storage: MemoryStorage::new(),
                 writes: VecDeque::new(),
                 applied: Vec::new(),
+                store: Store::new(),
                 lives: 0,
             };
             (id, node)
@@ -113,6 +138,10 @@ impl Ensemble {
             next_link: 1,
             next_value: 0,
             committed: Vec::new(),
+            entries: Vec::new(),
+            compacts: false,
+            state: (0, Store::new()),
+            states: 0,
             leaders: BTreeMap::new(),
             has_writes: true,
             gone: BTreeSet::new(),
@@ -166,13 +195,16 @@ impl Ensemble {
             return;
         }
         let (now_ms, voters, seed) = (self.now_ms, self.voters, self.seed);
+        // Where there is a state to send, it goes out in several pieces.
+        let connection_bytes_max = if self.compacts { 200 } else { 4 << 20 };
         let node = self.at(id);
         if !matches!(node.engine, Engine::Down) {
             return;
         }
         node.lives += 1;
+        let from = node.storage.snapshot().expect("there is one of nothing at least").index;
         if node.kind == Kind::Ours {
-            node.applied.clear(); // all of it is applied again
+            node.applied.truncate(from.0 as usize); // the rest is applied again
         }
         node.engine = match node.kind {
             Kind::Gometa => {
@@ -190,6 +222,8 @@ impl Ensemble {
                     allow_gometa_voters: true,
                     backoff_ms: 50,
                     backoff_ms_max: 200,
+                    applied: from,
+                    connection_bytes_max,
                     ..config(id, voters)
                 };
                 let zab = Zab::new(config, node.storage.clone(), now_ms);
@@ -200,8 +234,11 @@ impl Ensemble {
     }
 
     fn crash(&mut self, id: u64) {
+        let compacts = self.compacts;
         let node = self.at(id);
         match std::mem::replace(&mut node.engine, Engine::Down) {
+            // Where leaders have states, watchers keep nothing themselves.
+            Engine::Gometa(_) if compacts => node.store.clear(),
             Engine::Gometa(gometa) => node.disk = gometa.disk,
             Engine::Ours(_) | Engine::Down => node.writes.clear(),
         }
@@ -246,6 +283,16 @@ impl Ensemble {
             }
             node.writes.extend(ready.write);
             let is_ours = node.kind == Kind::Ours;
+            let mut new = Vec::new();
+            for entry in &ready.committed {
+                match is_ours {
+                    true => new.push(entry.clone()),
+                    false => store(&mut node.store, &entry.command),
+                }
+            }
+            let is_state =
+                |note: &&Note| matches!(note, Note::Planned { plan: SyncPlan::State { .. }, .. });
+            let states = ready.notes.iter().filter(is_state).count();
             for zxid in ready.committed.iter().map(|entry| entry.zxid) {
                 if is_ours {
                     let last = node.applied.last().copied().unwrap_or(Zxid::ZERO);
@@ -262,6 +309,13 @@ impl Ensemble {
                 }
                 for entry in ready.committed {
                     zab.handle(Event::Applied(entry.index)).expect("it was handed out");
+                }
+            }
+            self.states += states;
+            for entry in new.into_iter().filter(|_| self.compacts) {
+                match self.entries.get(entry.index.0 as usize - 1) {
+                    Some(known) => assert_eq!(known.zxid, entry.zxid, "seed {seed}: {id}"),
+                    None => self.entries.push(entry),
                 }
             }
             let own = member(id).election;
@@ -291,6 +345,17 @@ impl Ensemble {
     /// What holds of ours whatever others do.
     fn watch(&mut self, id: u64) {
         let seed = self.seed;
+        if let Engine::Gometa(gometa) = &self.nodes[&id].engine
+            && self.compacts
+            && gometa.is_following()
+        {
+            let committed = gometa.disk.last_committed;
+            // What is not handed out to anybody yet is looked at later.
+            if let Ok(at) = self.entries.binary_search_by_key(&committed, |entry| entry.zxid) {
+                let state = self.state(at + 1);
+                assert_eq!(self.nodes[&id].store, state, "seed {seed}: {id} at {committed}");
+            }
+        }
         let Engine::Ours(zab) = &self.nodes[&id].engine else { return };
         let status = zab.status();
         if let Some(epoch) = status.epoch
@@ -300,6 +365,39 @@ impl Ensemble {
             let leader = *self.leaders.entry(epoch).or_insert(id);
             assert_eq!(leader, id, "seed {seed}: two leaders of epoch {epoch}");
         }
+    }
+
+    /// The state after the first entries that were committed.
+    fn state(&mut self, count: usize) -> Store {
+        if count < self.state.0 {
+            self.state = (0, Store::new());
+        }
+        let (from, state) = &mut self.state;
+        self.entries[*from..count].iter().for_each(|entry| store(state, &entry.command));
+        *from = count;
+        state.clone()
+    }
+
+    /// One of ours lets go of most of what it has applied.
+    fn compact(&mut self, id: u64) {
+        let kept = self.dice.roll(4);
+        let node = &self.nodes[&id];
+        let applied = node.applied.len() as u64;
+        let first = node.storage.first_index().expect("it can be read");
+        let durable = node.storage.last_index().expect("it can be read");
+        if !matches!(node.engine, Engine::Ours(_)) || durable.0 < applied || applied < first.0 + 4 {
+            return;
+        }
+        let zxid = self.entries[applied as usize - 1].zxid;
+        let state: Vec<Command> = self
+            .state(applied as usize)
+            .into_iter()
+            .map(|(key, value)| Command::set(&key, value))
+            .collect();
+        let state = Snapshot::of_commands(Index(applied), zxid, &state);
+        let storage = &self.nodes[&id].storage;
+        storage.make_snapshot(Index(applied), state.data).expect("it is durable");
+        storage.compact(Index(applied - kept)).expect("it is in the state");
     }
 
     /// The first of these to hold a committed entry says which it is; all others must say the same.
@@ -323,13 +421,25 @@ impl Ensemble {
         let node = self.at(id);
         if let Some(write) = node.writes.pop_front() {
             node.storage.write(&write).expect("a write fits on what is there");
+            if let Some(state) = &write.install {
+                let known = self.entries[..state.index.0 as usize].iter().map(|entry| entry.zxid);
+                let known = known.collect();
+                self.at(id).applied = known;
+            }
             self.handle(id, Event::Persisted(write.id));
         }
     }
 
     fn write_something(&mut self, id: u64) {
         self.next_value += 1;
-        let command = Command::set("k", self.next_value.to_string());
+        let mut command = Command::set("k", self.next_value.to_string());
+        if self.compacts {
+            let key = format!("k{}", self.next_value % 13);
+            command = Command::set(&key, self.next_value.to_string());
+            if self.next_value.is_multiple_of(7) {
+                command.op = Op::DELETE;
+            }
+        }
         match &mut self.at(id).engine {
             Engine::Down => {}
             Engine::Gometa(node) => drop(node.request(command)),
@@ -424,6 +534,7 @@ impl Ensemble {
                 75..=79 => self.connect(),
                 80..=93 => self.sync(id),
                 94..=97 if self.has_writes => self.write_something(id),
+                99 if self.compacts && has_faults => self.compact(id),
                 98 if has_faults && self.dice.is_one_in(8) => {
                     let victim = mortal[self.dice.roll(mortal.len() as u64) as usize];
                     match self.dice.roll(3) {
@@ -462,6 +573,45 @@ impl Ensemble {
 }
 
 const SEEDS: Range<u64> = 0..25;
+
+#[test]
+fn gometa_watchers_of_ours_that_let_go_of_their_history_have_a_committed_state() {
+    let (mut committed, mut states) = (0, 0);
+    for seed in seeds(SEEDS) {
+        let mut ensemble = Ensemble::idle(seed, &[Kind::Ours; 3], &[Kind::Gometa, Kind::Ours]);
+        ensemble.compacts = true;
+        for id in ensemble.ids() {
+            ensemble.start(id);
+        }
+        for _ in 0..20 {
+            ensemble.run(1_000, &[1, 2, 3, 4, 5]);
+        }
+        // One that lacks what is gone has to be emptied, and it says so.
+        ensemble.crash(4);
+        ensemble.start(4);
+        ensemble.run(40_000, &[]);
+        ensemble.has_writes = false;
+        let is_done = |ensemble: &mut Ensemble| {
+            let all = ensemble.entries.len();
+            let state = ensemble.state(all);
+            let has_all = |id: &u64| ensemble.applied(*id).len() == all;
+            [1, 2, 3, 5].iter().all(has_all) && ensemble.nodes[&4].store == state
+        };
+        for _ in 0..80 {
+            ensemble.run(1_000, &[]);
+            if is_done(&mut ensemble) {
+                break;
+            }
+        }
+        let has = ensemble.nodes[&4].store.clone();
+        assert!(is_done(&mut ensemble), "seed {seed}: {has:?}");
+        committed += ensemble.entries.len();
+        states += ensemble.states;
+    }
+    let count = (seeds(SEEDS).end - seeds(SEEDS).start) as usize;
+    println!("{committed} entries, {states} states");
+    assert!(count * 100 < committed && count < states, "{committed} {states}");
+}
 
 #[test]
 fn gometa_watchers_of_ours_have_a_committed_prefix() {

@@ -1,14 +1,16 @@
-//! An ensemble under random faults, watched by what ZAB promises (`net.rs`): one leader an epoch; one
-//! content and one predecessor for each id; one order of commits, each held by a quorum's disks at
+//! An ensemble under random faults, watched by what ZAB promises (`net.rs`): one leader an epoch, and one
+//! to whom a quorum promised it; one content and one predecessor for each id; one order of commits, each held by a quorum's disks at
 //! that moment; leaders that lack nothing; promises kept over crashes; every request with one
 //! outcome, and refused ones without effect; reads that see everything committed before. In the end,
 //! once the faults stop, all agree and nothing waits.
+//!
+//! Votes prove nothing. So in some runs there is somebody who forges them.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quorate_types::{Index, bugs};
-use quorate_zab::{Config, Event, Storage};
+use quorate_zab::{Config, Event, Role, Status, Storage};
 
 use crate::net::{Dice, World, config, seeds};
 
@@ -16,6 +18,8 @@ struct Model {
     world: World,
     size: u64,
     count: u64,
+    /// Forged votes bring nodes to leaders whom nobody elects; and who has promised is cut off.
+    is_misled: bool,
     /// Whose disk does nothing, up to which step, and whether it is fast otherwise.
     stalled: BTreeMap<u64, (u64, bool)>,
 }
@@ -53,7 +57,8 @@ impl Model {
             world.at(id).is_fast = world.dice.is_one_in(3);
             world.start(id);
         }
-        Model { world, size, count, stalled: BTreeMap::new() }
+        let is_misled = world.dice.is_one_in(4);
+        Model { world, size, count, is_misled, stalled: BTreeMap::new() }
     }
 
     fn run(&mut self, steps: u64) {
@@ -61,6 +66,10 @@ impl Model {
             self.release(step);
             let world = &mut self.world;
             let id = 1 + world.dice.roll(self.count);
+            if self.is_misled && world.dice.is_one_in(12) {
+                self.mislead(id);
+            }
+            let world = &mut self.world;
             match world.dice.roll(1000) {
                 0..=149 => {
                     world.now_ms += world.dice.roll(8);
@@ -114,6 +123,29 @@ impl Model {
                 989 => self.stall(id, step),
                 _ => {}
             }
+        }
+    }
+
+    /// Somebody sends a node that looks for a leader to one that was elected and has not got its quorums, or
+    /// takes from such a one, once it was promised to, those who were to follow it.
+    fn mislead(&mut self, id: u64) {
+        let world = &mut self.world;
+        let is_elected = |at: &u64| {
+            let is_leading = |status: &Status| status.role == Role::Leading && !status.is_serving;
+            world.is_up(*at) && is_leading(&world.status(*at))
+        };
+        let elected: Vec<u64> = (1..=self.size).filter(is_elected).collect();
+        let at = match &elected[..] {
+            elected if elected.is_empty() || world.dice.is_one_in(2) => {
+                1 + world.dice.roll(self.size)
+            }
+            elected => elected[world.dice.roll(elected.len() as u64) as usize],
+        };
+        let status = world.is_up(at).then(|| world.status(at));
+        let is_promised = status.is_some_and(|status| status.epoch == Some(status.current_epoch));
+        match is_promised && elected.contains(&at) {
+            true => (1..=self.size).for_each(|other| world.disconnect(at, other)),
+            false => world.mislead(id, at),
         }
     }
 
@@ -215,6 +247,7 @@ fn weaknesses_that_are_put_back_are_found() {
         "a-new-leader-passes-over-its-history",
         "joiners-miss-what-is-under-way",
         "ids-are-ordered-as-text",
+        "a-promise-to-another-leader-counts",
     ];
     let found = weaknesses.map(|weakness| {
         let breaks = |seed: &u64| {

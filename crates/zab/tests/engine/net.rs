@@ -107,6 +107,8 @@ pub(crate) struct World {
     /// What is committed: ids by index, from 1 on.
     pub(crate) committed: Vec<Zxid>,
     pub(crate) leaders: BTreeMap<Epoch, u64>,
+    /// To whom a quorum has promised each epoch.
+    promised_to: BTreeMap<Epoch, u64>,
     promises: BTreeMap<(u64, Epoch), Option<Address>>,
     /// What was committed when a read was asked.
     asked: BTreeMap<ReadId, usize>,
@@ -139,6 +141,7 @@ impl World {
             contents: BTreeMap::new(),
             committed: Vec::new(),
             leaders: BTreeMap::new(),
+            promised_to: BTreeMap::new(),
             promises: BTreeMap::new(),
             asked: BTreeMap::new(),
             refused: Vec::new(),
@@ -290,6 +293,12 @@ impl World {
             for conn in ready.close {
                 self.close_end(conn);
             }
+            for note in &ready.notes {
+                if let Note::EpochPromised { epoch } = note {
+                    let known = *self.promised_to.entry(*epoch).or_insert(id);
+                    assert_eq!(known, id, "seed {seed}: epoch {epoch} is promised to two leaders");
+                }
+            }
             let node = self.nodes.get_mut(&id).unwrap();
             node.writes.extend(ready.write);
             node.applying.extend(ready.committed);
@@ -385,6 +394,25 @@ impl World {
         };
         if !is_lost && !self.cut.contains(&(one, other)) && self.is_up(other) {
             self.handle(other, Event::Datagram { from, vote });
+        }
+    }
+
+    /// Somebody who can write down any address sends a node that looks for a leader votes of all others.
+    pub(crate) fn mislead(&mut self, id: u64, candidate: u64) {
+        if !self.is_up(id) || self.status(id).role != Role::Looking {
+            return;
+        }
+        let vote = Vote {
+            round: self.status(id).round + 1,
+            candidate: member(candidate).election,
+            // Greater than whatever it would say for itself.
+            epoch: Epoch(1_000_000),
+            ..Vote::default()
+        };
+        let others = self.nodes[&id].config.members.iter().filter(|member| member.id.0 != id);
+        let others: Vec<Address> = others.map(|member| member.election.clone()).collect();
+        for from in others {
+            self.handle(id, Event::Datagram { from, vote: vote.clone() });
         }
     }
 

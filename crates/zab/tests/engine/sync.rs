@@ -189,7 +189,7 @@ fn a_gometa_learner_that_has_nothing_is_sent_the_state() {
         ),
         ("one key", config(1, 1), 4, &["a"], Zxid::ZERO, Ok(vec![of_key(id(1, 4), "a")])),
         ("none", config(1, 1), 4, &[], Zxid::ZERO, Ok(vec![])),
-        ("it has what is gone", config(1, 1), 4, &["a"], id(1, 4), Ok(vec![])),
+        ("what it has of it may not be applied", config(1, 1), 4, &["a"], id(1, 4), Err(refused)),
         ("it has less", config(1, 1), 4, &["a"], id(1, 3), Err(refused)),
         (
             "nothing, and too much to come after it",
@@ -214,6 +214,33 @@ fn a_gometa_learner_that_has_nothing_is_sent_the_state() {
             Err(why) => assert_eq!(hand.why_closed(conn), Some(why), "{what}"),
         }
     }
+}
+
+#[test]
+fn a_gometa_learner_is_told_of_all_that_is_committed_while_it_is_streamed_to() {
+    let tight = Config { connection_bytes_max: 1, ..config(3, 3) };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(3, 3);
+    let (one, _) = hand.join(1, &Past::default());
+    let ids = [id(1, 1), id(1, 2), id(1, 3)];
+    for content in ["a", "b", "c"] {
+        hand.propose(content);
+    }
+    hand.hear(one, accept(1, ids[0]));
+    let conn = hand.meet(gometa_watcher());
+    hand.sent(conn);
+    hand.is_net_held = true;
+    hand.hear(conn, gometa_ack(0, Zxid::ZERO));
+    // It takes each entry for what it is by the first marker.
+    let mut sent = hand.sent(conn);
+    assert_eq!(sent, [bare_begin(ids[0])]);
+    hand.hear(one, accept(1, ids[1]));
+    for _ in 0..10 {
+        hand.handle(Event::Written { conn, count: 1 });
+        sent.extend(hand.sent(conn));
+    }
+    assert_eq!(ids_in(&sent[1..4]), ids);
+    assert_eq!(sent[4..], [end(ids[1]), new_leader(1), commit(ids[1])]);
 }
 
 #[test]

@@ -33,8 +33,12 @@ impl Check {
         };
         let names = |all: [&str; 2]| self.only.iter().any(|name| all.contains(&name.as_str()));
         let has = |name: &str| self.only.iter().any(|only| only == name);
-        (!names(["etcdctl", "quorate"]) || has(program))
-            && (!names(["ours", "etcd"]) || has(server))
+        let is_servers = match server {
+            // Ours, with the other engine.
+            "zab" => !has("raft") && (!names(["ours", "etcd"]) || has("ours")),
+            server => !names(["ours", "etcd"]) || has(server),
+        };
+        is_servers && (!names(["etcdctl", "quorate"]) || has(program))
     }
 
     pub(super) fn errors_of(&self, program: Program) -> Option<&str> {
