@@ -1,5 +1,6 @@
 //! How each kind of fault strikes.
 
+use quorate_replica::Engine;
 use quorate_types::NodeId;
 
 use super::Fault;
@@ -255,7 +256,7 @@ impl World<'_> {
         let is_damaged = |node: &&Node| node.damage != Damage::None;
         let damaged = self.nodes.iter().filter(is_damaged).count();
         let at = self.place(target);
-        let may = self.plan.members.div_ceil(2) - 1;
+        let may = self.voters_min().div_ceil(2) - 1;
         if self.nodes[at].damage == Damage::None && may <= damaged {
             return Struck::Nothing; // as much as a cluster can take has happened
         }
@@ -279,6 +280,14 @@ impl World<'_> {
                 let flips = (0..flips).filter(|_| self.nodes[at].disk.rot(self.chance.number()));
                 (0 < flips.count()).into()
             }
+        }
+    }
+
+    /// Of how many voters a cluster may come to consist: autopilot may want fewer than there are members.
+    fn voters_min(&self) -> usize {
+        match self.plan.autopilot && self.plan.engine == Engine::Raft {
+            true => self.intended_voters_min(),
+            false => self.plan.members,
         }
     }
 

@@ -252,6 +252,11 @@ impl World<'_> {
         Told::of(&self.plan).tended_us() + if damped { FLAPPING_US } else { 0 }
     }
 
+    /// The smallest number of voters that autopilot may bring the cluster to, by what it is told.
+    pub(crate) fn intended_voters_min(&self) -> usize {
+        Told::of(&self.plan).voters_min(self.plan.members)
+    }
+
     fn view_of(&self, at: usize, told: &Told) -> Option<View> {
         let process = self.nodes[at].process.as_ref()?;
         let (status, election_us) = (process.replica.status(), self.plan.election_us());

@@ -62,6 +62,25 @@ impl Told {
         self.settings.config.server_stabilization_time.0.unsigned_abs() / 1000
     }
 
+    /// The smallest number of voters that these settings may bring a cluster of so many members to, while all of
+    /// them are well. Zones may come to be fewer with each machine that takes the place of a lost one: then
+    /// nothing but the floor keeps more.
+    pub(crate) fn voters_min(&self, members: usize) -> usize {
+        let policy = &self.settings.policy;
+        let floor = usize::try_from(self.settings.config.min_quorum).unwrap_or(usize::MAX);
+        let wanted = if !policy.redundancy_zone_tag.is_empty() {
+            floor
+        } else if 0 < policy.target_voters {
+            policy.target_voters as usize
+        } else if !policy.disable_upgrade_migration {
+            // As many newer ones as old ones, and no more of the old ones.
+            floor.max(members.div_ceil(2))
+        } else {
+            members
+        };
+        wanted.clamp(1, members)
+    }
+
     /// Whether a healed cluster may have learners.
     pub(crate) fn lets_learners_wait(&self) -> bool {
         self.settings.policy != policy(0)
