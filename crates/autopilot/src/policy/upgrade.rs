@@ -246,6 +246,21 @@ impl<'a> Upgrade<'a> {
         self.new_candidates.iter().take(most).map(|id| (*id).clone()).collect()
     }
 
+    /// Beside those that take over, as many as may vote.
+    pub(super) fn further_promotions(&self, view: &View<'_>) -> Vec<ServerId> {
+        let most = view.settings.voters_max().unwrap_or(usize::MAX);
+        let missing = most.saturating_sub(self.new_voters.len());
+        self.new_candidates.iter().take(missing).map(|id| (*id).clone()).collect()
+    }
+
+    /// Who stands in a zone: also who is withheld, but no old one once all votes have gone over.
+    pub(super) fn present(&self, view: &View<'a>) -> Vec<&'a ServerId> {
+        match self.status {
+            UpgradeStatus::AwaitNewVoters => view.eligible.clone(),
+            _ => self.active(view),
+        }
+    }
+
     /// Who takes part in the usual policy.
     pub(super) fn active(&self, view: &View<'a>) -> Vec<&'a ServerId> {
         let Some(versions) = &self.versions else { return view.eligible.clone() };
