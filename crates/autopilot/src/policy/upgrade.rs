@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use quorate_types::bug;
 use semver::Version;
 
 use crate::server::ServerId;
@@ -174,7 +175,8 @@ impl<'a> Upgrade<'a> {
         // Who is held keeps its vote: the migration does without it.
         upgrade.old_voters = voters(&|id| versions.is_lower(id) && !view.is_held(id));
         upgrade.held_old_voters = voters(&|id| versions.is_lower(id) && view.is_held(id));
-        upgrade.new_voters = voters(&|id| versions.is_target(id) && view.is_healthy(id));
+        let takes_over = |id: &ServerId| view.is_healthy(id) || bug!("the-quorum-goes-with-a-vote");
+        upgrade.new_voters = voters(&|id| versions.is_target(id) && takes_over(id));
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 
         let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
