@@ -175,7 +175,7 @@ impl<'a> Upgrade<'a> {
         // Who is held keeps its vote: the migration does without it.
         upgrade.old_voters = voters(&|id| versions.is_lower(id) && !view.is_held(id));
         upgrade.held_old_voters = voters(&|id| versions.is_lower(id) && view.is_held(id));
-        let takes_over = |id: &ServerId| view.is_healthy(id) || bug!("the-quorum-goes-with-a-vote");
+        let takes_over = |id: &ServerId| view.is_healthy(id) || bug!("votes-go-over-to-the-dead");
         upgrade.new_voters = voters(&|id| versions.is_target(id) && takes_over(id));
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 

@@ -76,5 +76,6 @@ const BUGS: &[Bug] = &[
     ("a-learner-votes-with-half-a-log", "A1", "autopilot/src/state.rs", Some((13, "autopilot promotes"))),
     ("a-new-leader-takes-all-for-stable", "A2", "autopilot/src/state.rs", Some((13, "autopilot promotes"))),
     ("the-dead-are-removed-at-once", "A4", "autopilot/src/prune.rs", Some((1, "autopilot removes"))),
-    ("the-quorum-goes-with-a-vote", "A3", "autopilot/src/strict.rs", None),
+    ("the-quorum-goes-with-a-vote", "A3", "autopilot/src/strict.rs", Some((85, "autopilot takes the vote"))),
+    ("votes-go-over-to-the-dead", "A5", "autopilot/src/policy/upgrade.rs", Some((22, "autopilot has not healed"))),
 ];
