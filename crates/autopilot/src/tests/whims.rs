@@ -171,10 +171,8 @@ impl Life {
             Whim::Release(_) => _ = self.model.config.held.remove(&id),
             Whim::Lack(_) => self.model.peer(id.as_str()).is_ready = false,
             Whim::Unable(_) => self.model.peer(id.as_str()).may_lead = false,
-            Whim::Lead(_) => {
-                if self.model.voters().contains(&id) && self.model.peers[&id].is_up() {
-                    self.model.lead(Some(id));
-                }
+            Whim::Lead(_) if self.model.voters().contains(&id) && self.model.peers[&id].is_up() => {
+                self.model.lead(Some(id));
             }
             Whim::Remove(_) if !self.model.peers[&id].is_up() => {
                 let peer = self.model.peers.remove(&id).expect("just seen");
