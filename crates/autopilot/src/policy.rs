@@ -18,7 +18,7 @@ use crate::promoter::{FailedServers, Promoter, RaftChanges};
 use crate::reconcile::plan_reconcile;
 use crate::server::{Ext, NodeType, ServerId, ServerState};
 use crate::signal::lock;
-use crate::state::State;
+use crate::state::{State, tolerance};
 use crate::strict::{Reason, Wanted};
 use crate::time::Time;
 use quorate_types::bug;
@@ -79,7 +79,9 @@ pub fn plan(
     let upgrade = Upgrade::new(&view, memory);
     let mut draft = match upgrade.status {
         UpgradeStatus::Demoting => {
-            Draft { demotions: upgrade.demotions(&view), keeps_tolerance: true, ..Draft::default() }
+            // One or two that are to vote tolerate nothing.
+            let keeps_tolerance = settings.voters_max().is_none_or(|most| 2 < most);
+            Draft { demotions: upgrade.demotions(&view), keeps_tolerance, ..Draft::default() }
         }
         UpgradeStatus::LeaderTransfer => {
             Draft { leader: upgrade.new_leader(&view), ..Draft::default() }
@@ -95,9 +97,13 @@ pub fn plan(
     };
     draft.leave_held(&view);
     draft.guard(&view);
+    if upgrade.status == UpgradeStatus::Demoting && draft.demotions.is_empty() {
+        // The old ones stay until more of the new ones vote.
+        draft.promotions = upgrade.further_promotions(&view);
+    }
 
     // Everybody is typed, also those that take no part for now.
-    let mut node_types = zones::assign(&view, &view.eligible).node_types;
+    let mut node_types = zones::assign(&view, &view.eligible, &view.eligible).node_types;
     node_types.append(&mut draft.node_types);
     let replicas = view.replicas.iter().map(|id| ((*id).clone(), NodeType::ReadReplica));
     node_types.extend(replicas);
@@ -128,7 +134,9 @@ pub fn plan(
 /// The policy of zones, or of a number of voters, on whoever takes part; and replicas go.
 fn usual(view: &View<'_>, upgrade: &Upgrade<'_>) -> Draft {
     let active = upgrade.active(view);
-    let Assignment { promotions, mut demotions, node_types } = zones::assign(view, &active);
+    let present = upgrade.present(view);
+    let Assignment { promotions, mut demotions, node_types } =
+        zones::assign(view, &active, &present);
     let mut leader = None;
     for id in view.replicas.iter().filter(|id| view.state.servers[**id].has_voting_rights()) {
         match view.state.leader.as_ref() == Some(*id) {
@@ -173,10 +181,15 @@ impl Draft {
         let present = state.voters.len();
         let floor = usize::try_from(config.min_quorum).unwrap_or(usize::MAX).min(present).max(1);
         let had_tolerance = 0 < state.failure_tolerance;
-        while !self.demotions.is_empty() {
+        while let Some(last) = self.demotions.pop() {
+            let (voters, healthy) = self.voters_after(state);
+            // Those before it may have made room for a failure that this one would take away again.
+            let had_tolerance = had_tolerance || 0 < tolerance(voters, healthy);
+            self.demotions.push(last);
             let (voters, healthy) = self.voters_after(state);
             let is_enough = floor <= voters && quorum(voters) <= healthy;
-            let is_tolerant = quorum(voters) < healthy || !had_tolerance || !self.keeps_tolerance;
+            let is_tolerant =
+                0 < tolerance(voters, healthy) || !had_tolerance || !self.keeps_tolerance;
             if is_enough && is_tolerant || bug!("the-quorum-goes-with-a-vote") {
                 return;
             }

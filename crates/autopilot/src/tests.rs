@@ -12,3 +12,4 @@ mod scripts;
 mod site;
 mod strict;
 mod updating;
+mod whims;

@@ -5,7 +5,7 @@
 //! cargo run --release -p quorate-sim --example seeds -- 17 seconds=30 trace
 //! ```
 //!
-//! Further words: `engine=zab`, `clients=1`, `only=crash,power-loss`, `shrink` for one seed, and
+//! Further words: `engine=zab`, `autopilot`, `clients=1`, `only=crash,power-loss`, `shrink` for one seed, and
 //! `bug=NAME` for one of the bugs that tests put back, until it is found `times=1` times.
 //! `quorate sim` does the same for whoever has it built; this needs a fraction of the time to build.
 
@@ -60,6 +60,7 @@ impl Wanted {
             match name {
                 "trace" => wanted.traces = true,
                 "shrink" => wanted.shrinks = true,
+                "autopilot" => wanted.options.autopilot = true,
                 "jobs" => wanted.jobs = number(value),
                 "bug" => wanted.bug = Some(value.to_owned().leak()),
                 "times" => wanted.times = number(value),

@@ -158,6 +158,28 @@ impl World<'_> {
             self.run_until(self.now + SECOND);
         }
         self.checks.count("tended");
+        self.wait_until_at_rest();
+    }
+
+    /// Whoever heals a cluster has nothing to do then. What may come in between, as a leader that learns late
+    /// what its members are, comes a few times and no more.
+    fn wait_until_at_rest(&mut self) {
+        let (rest_us, before) = (self.rest_us(), self.pilot_changes());
+        let most = 2 * self.members().len() as u64;
+        let (mut changes, mut since) = (before, self.now);
+        while self.checks.violation().is_none() && self.now < since + rest_us {
+            self.run_until(self.now + SECOND);
+            if changes < self.pilot_changes() {
+                (changes, since) = (self.pilot_changes(), self.now);
+            }
+            if before + most < changes {
+                let conf = self.checks.conf_state.clone();
+                self.checks.fail(format!(
+                    "autopilot makes {} changes in a healed cluster, and does not come to rest: {conf:?}",
+                    changes - before
+                ));
+            }
+        }
     }
 
     /// Whether the newest membership is a plain one.

@@ -30,6 +30,9 @@ pub(crate) struct Operator {
     changed_term: Term,
     /// The one that asks for changes, as a client.
     client: Option<usize>,
+    /// Autopilot's policies are taken back for now, and how often they were, or set again.
+    has_no_policies: bool,
+    turns: u64,
     /// Who decides, where autopilot does.
     pilot: pilot::Pilot,
 }

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use quorate_types::bug;
 use semver::Version;
 
 use crate::server::ServerId;
@@ -174,7 +175,8 @@ impl<'a> Upgrade<'a> {
         // Who is held keeps its vote: the migration does without it.
         upgrade.old_voters = voters(&|id| versions.is_lower(id) && !view.is_held(id));
         upgrade.held_old_voters = voters(&|id| versions.is_lower(id) && view.is_held(id));
-        upgrade.new_voters = voters(&|id| versions.is_target(id) && view.is_healthy(id));
+        let takes_over = |id: &ServerId| view.is_healthy(id) || bug!("votes-go-over-to-the-dead");
+        upgrade.new_voters = voters(&|id| versions.is_target(id) && takes_over(id));
         upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
 
         let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
@@ -244,6 +246,21 @@ impl<'a> Upgrade<'a> {
         let missing = self.baseline.saturating_sub(self.new_voters.len());
         let most = view.settings.voters_max().map_or(usize::MAX, |_| missing);
         self.new_candidates.iter().take(most).map(|id| (*id).clone()).collect()
+    }
+
+    /// Beside those that take over, as many as may vote.
+    pub(super) fn further_promotions(&self, view: &View<'_>) -> Vec<ServerId> {
+        let most = view.settings.voters_max().unwrap_or(usize::MAX);
+        let missing = most.saturating_sub(self.new_voters.len());
+        self.new_candidates.iter().take(missing).map(|id| (*id).clone()).collect()
+    }
+
+    /// Who stands in a zone: also who is withheld, but no old one once all votes have gone over.
+    pub(super) fn present(&self, view: &View<'a>) -> Vec<&'a ServerId> {
+        match self.status {
+            UpgradeStatus::AwaitNewVoters => view.eligible.clone(),
+            _ => self.active(view),
+        }
     }
 
     /// Who takes part in the usual policy.

@@ -16,8 +16,9 @@ pub(super) struct Assignment {
     pub(super) node_types: BTreeMap<ServerId, NodeType>,
 }
 
-/// `active` is in the order of servers and holds no read replica.
-pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
+/// `active` is in the order of servers and holds no read replica. So is `present`, which has those as well that are
+/// withheld for now: a zone is there as long as one of its servers is, and votes that are kept for it stay.
+pub(super) fn assign(view: &View<'_>, active: &[&ServerId], present: &[&ServerId]) -> Assignment {
     if !view.settings.has_zones() {
         return without_zones(view, active);
     }
@@ -31,9 +32,13 @@ pub(super) fn assign(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     }
 
     let mut zones: BTreeMap<&str, Zone<'_>> = BTreeMap::new();
-    for id in active {
-        if let Some(name) = view.zone(id) {
-            zones.entry(name).or_default().add(view, id);
+    let takes_part: BTreeSet<&ServerId> = active.iter().copied().collect();
+    for id in present {
+        let Some(name) = view.zone(id) else { continue };
+        let zone = zones.entry(name).or_default();
+        match takes_part.contains(*id) {
+            true => zone.add(view, id),
+            false => zone.members.push(id),
         }
     }
     zones.values_mut().for_each(Zone::choose_primary);
@@ -110,7 +115,7 @@ fn without_zones(view: &View<'_>, active: &[&ServerId]) -> Assignment {
     Assignment { promotions, demotions, node_types }
 }
 
-/// Those of one zone that take part.
+/// Those of one zone. Who is withheld is a member, and no more.
 #[derive(Debug, Default)]
 struct Zone<'a> {
     members: Vec<&'a ServerId>,

@@ -1,5 +1,6 @@
 //! How each kind of fault strikes.
 
+use quorate_replica::Engine;
 use quorate_types::NodeId;
 
 use super::Fault;
@@ -239,6 +240,7 @@ impl World<'_> {
         let at = self.place(target);
         if self.nodes[at].damage != Damage::None
             || !self.may_lose(target)
+            || !self.may_hide_a_loss(target)
             || !self.is_known_to_all(target)
         {
             return false;
@@ -255,11 +257,12 @@ impl World<'_> {
         let is_damaged = |node: &&Node| node.damage != Damage::None;
         let damaged = self.nodes.iter().filter(is_damaged).count();
         let at = self.place(target);
-        let may = self.plan.members.div_ceil(2) - 1;
+        let may = self.voters_min().div_ceil(2) - 1;
         if self.nodes[at].damage == Damage::None && may <= damaged {
             return Struck::Nothing; // as much as a cluster can take has happened
         }
-        if !self.may_lose(target) || self.nodes[at].damage == Damage::Wiped {
+        let may_lose = self.may_lose(target) && self.may_hide_a_loss(target);
+        if !may_lose || self.nodes[at].damage == Damage::Wiped {
             return Struck::Nothing;
         }
         // What a lie has done stays possible, whatever else happens.
@@ -282,6 +285,18 @@ impl World<'_> {
         }
     }
 
+    /// Of how many voters a cluster may come to consist: autopilot may want fewer than there are members.
+    fn voters_min(&self) -> usize {
+        match self.is_piloted() {
+            true => self.intended_voters_min(),
+            false => self.plan.members,
+        }
+    }
+
+    fn is_piloted(&self) -> bool {
+        self.plan.autopilot && self.plan.engine == Engine::Raft
+    }
+
     /// Whether the others are a majority that could go on without this one for good.
     pub(crate) fn may_lose(&self, target: NodeId) -> bool {
         let conf = &self.checks.conf_state;
@@ -300,10 +315,28 @@ impl World<'_> {
                 && (!self.nodes[self.place(**id)].is_gone || self.may_be_promoted(**id))
         };
         soon.extend(conf.learners.iter().filter(|id| !fine(id) && may_vote(id)));
+        // Nor has it seen yet who is damaged and runs, and may let the others go.
+        let is_hidden = |id: &NodeId| {
+            let node = &self.nodes[self.place(*id)];
+            *id != target && node.damage != Damage::None && !node.is_gone
+        };
+        let hides = self.is_piloted() && conf.voters.iter().any(is_hidden);
         enough(&conf.voters)
             && enough(&soon)
             && enough(&conf.voters_outgoing)
             && !self.operator.is_changing
+            && (!hides || self.may_hide_a_loss(target))
+    }
+
+    /// Whether a member may be lost and run on as if it were not: with all that are lost it is a minority of as
+    /// few voters as autopilot may come to leave, since it cannot know whom not to count on.
+    fn may_hide_a_loss(&self, target: NodeId) -> bool {
+        let is_lost = |id: &&NodeId| {
+            let node = &self.nodes[self.place(**id)];
+            **id != target && (node.is_gone || node.damage != Damage::None)
+        };
+        let lost = self.checks.conf_state.voters.iter().filter(is_lost).count() + 1;
+        !self.is_piloted() || 2 * lost < self.voters_min()
     }
 
     fn give_up(&mut self, target: NodeId) -> bool {

@@ -12,8 +12,8 @@ use quorate_autopilot::adapter::{
     CoreChange, CoreMembership, Stalls, admits, node_id, server_id, stats_of_leader, stats_of_peer,
 };
 use quorate_autopilot::{
-    Action, Inputs, Lack, NodeStatus, PolicyPromoter, Promoter, Round, Server, Span, State,
-    Strictness, Time, plan_prune, plan_reconcile, quorum,
+    Action, Inputs, Lack, NodeStatus, PolicyConfig, PolicyPromoter, Promoter, Round, Server, Span,
+    State, Strictness, Time, plan_prune, plan_reconcile, quorum,
 };
 use quorate_raft::{
     AnyConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2,
@@ -21,7 +21,7 @@ use quorate_raft::{
 use quorate_replica::{RequestId, seal_change};
 use quorate_types::{Index, NodeId, Term, bug};
 
-use crate::plan::{Plan, SECOND};
+use crate::plan::SECOND;
 use crate::world::{What, World};
 use told::Told;
 
@@ -33,6 +33,10 @@ const FLAPPING_US: u64 = 600 * SECOND;
 /// Changes that a run may take at the beginning, and for each thing that goes wrong.
 const CHANGES_AT_FIRST: u64 = 20;
 const CHANGES_A_FAULT: u64 = 4;
+
+/// What the first members run, and what machines run that come later, or were upgraded.
+const OLD: &str = "1.0.0";
+const NEW: &str = "1.1.0";
 
 /// One leader's autopilot; a new leader begins anew.
 #[derive(Debug, Default)]
@@ -55,11 +59,14 @@ pub(crate) struct Pilot {
     decided_on: Index,
     /// The state that it was decided on.
     decided_by: State,
+    /// The policies that it was decided by.
+    policy: PolicyConfig,
     /// The membership before the change under way.
     asked_on: Index,
     /// Whether the operator asked for that.
     is_by_hand: bool,
     changes: u64,
+    transfers: u64,
     /// When each member's health last changed, as any leader saw it.
     flips: BTreeMap<NodeId, VecDeque<u64>>,
 }
@@ -90,7 +97,7 @@ impl World<'_> {
     pub(super) fn pilot(&mut self) {
         let Some(leader) = self.leader() else { return };
         let at = self.place(leader);
-        let told = Told::of(&self.plan);
+        let told = self.turn();
         let Some(mut view) = self.view_of(at, &told) else { return };
         self.stop_unlisted(&view.membership);
         if self.operator.is_changing && self.is_change_over(&view) {
@@ -123,6 +130,28 @@ impl World<'_> {
         }
     }
 
+    /// What autopilot is told for now. Some operators change their minds, and set policies when it is the least
+    /// convenient: right before a round, where no further voter can fail.
+    fn turn(&mut self) -> Told {
+        let told = Told::of(&self.plan);
+        if !told.turns || !self.faults_are_on {
+            return told;
+        }
+        let pilot = &self.operator.pilot;
+        let is_round_due = pilot.round_us + told.round_us <= self.now;
+        let is_weak = pilot.state.failure_tolerance == 0 && !pilot.state.healthy;
+        let odds = if is_weak == self.operator.has_no_policies { 50 } else { 5 };
+        if is_round_due && self.chance.percent(odds) {
+            self.operator.has_no_policies ^= true;
+            self.operator.turns += 1;
+            self.checks.count("policies set or taken back");
+        }
+        match self.operator.has_no_policies {
+            true => Told::without_policies(&self.plan),
+            false => told,
+        }
+    }
+
     /// Whether the change under way has come, or never will.
     fn is_change_over(&self, view: &View) -> bool {
         let settled = 5 * SECOND + 10 * self.plan.election_us();
@@ -140,10 +169,12 @@ impl World<'_> {
     fn see(&mut self, leader: NodeId, view: &mut View, told: &Told) {
         let (now_us, pilot) = (self.now, &mut self.operator.pilot);
         if pilot.led_by != Some((leader, view.term)) {
-            let (led_by, changes) = (Some((leader, view.term)), pilot.changes);
+            let led_by = Some((leader, view.term));
+            let (changes, transfers) = (pilot.changes, pilot.transfers);
             let flips = std::mem::take(&mut pilot.flips);
             let (began_us, round_us) = (now_us, now_us);
-            *pilot = Pilot { led_by, changes, flips, began_us, round_us, ..Pilot::default() };
+            *pilot =
+                Pilot { led_by, changes, transfers, flips, began_us, round_us, ..Pilot::default() };
         }
         if now_us < pilot.updated_us + told.update_us && pilot.updated_us != 0 {
             return;
@@ -178,6 +209,7 @@ impl World<'_> {
         pilot.round_us = self.now;
         pilot.decided_on = view.membership.index;
         pilot.decided_by = pilot.state.clone();
+        pilot.policy = told.settings.policy.clone();
         let (now, state) = (view.inputs.now, &pilot.decided_by);
         let wanted = pilot.promoter.calculate_promotions_and_demotions(now, &config, state);
         let round = plan_reconcile(now, &config, state, &wanted, &strictness, true);
@@ -230,6 +262,12 @@ impl World<'_> {
         is_well || pilot.actions.iter().any(is_its)
     }
 
+    fn version(&self, id: NodeId) -> &'static str {
+        let is_later = self.plan.members < id.0 as usize;
+        let is_upgraded = self.nodes[self.place(id)].settings != 0;
+        if is_later || is_upgraded { NEW } else { OLD }
+    }
+
     /// Whether every member runs for all that is known, and votes if it is to. One that was added and
     /// never ran is no concern of autopilot's: somebody may be about to start it.
     pub(crate) fn is_tended(&self) -> bool {
@@ -238,8 +276,29 @@ impl World<'_> {
         let is_gone = |id: &NodeId| self.nodes[self.place(*id)].is_gone;
         let mut members = conf.voters.iter().chain(&conf.learners).filter(has_run);
         let learns = conf.learners.iter().any(|id| has_run(&id));
-        let may_wait = Told::of(&self.plan).lets_learners_wait();
+        let told = Told::of(&self.plan);
+        let may_wait = told.lets_learners_wait() && self.has_voters_wanted(&told);
         conf.voters_outgoing.is_empty() && !members.any(is_gone) && (!learns || may_wait)
+    }
+
+    /// Whether as many vote as the policies want, of those that are there.
+    fn has_voters_wanted(&self, told: &Told) -> bool {
+        let conf = &self.checks.conf_state;
+        let has_run = |id: &&NodeId| 0 < self.nodes[self.place(**id)].life;
+        let present: Vec<NodeId> =
+            conf.voters.iter().chain(&conf.learners).filter(has_run).copied().collect();
+        let policy = &told.settings.policy;
+        let zones = |of: &[NodeId]| of.iter().map(|id| zone(*id, told)).collect::<BTreeSet<_>>();
+        if !policy.redundancy_zone_tag.is_empty() {
+            // While a migration waits, a zone that has newer members only has no vote yet.
+            return !policy.disable_upgrade_migration
+                || zones(&present).is_subset(&zones(&conf.voters));
+        }
+        let least = match policy.target_voters {
+            0 => told.settings.config.min_quorum,
+            target => target,
+        };
+        (least as usize).min(present.len()) <= conf.voters.len()
     }
 
     /// How long autopilot may take to heal the cluster, once nothing goes wrong any more. A member that came
@@ -250,6 +309,20 @@ impl World<'_> {
         };
         let damped = self.operator.pilot.flips.iter().any(is_damped);
         Told::of(&self.plan).tended_us() + if damped { FLAPPING_US } else { 0 }
+    }
+
+    /// How long it stands still when there is nothing to do, and how often it has changed something.
+    pub(crate) fn rest_us(&self) -> u64 {
+        Told::of(&self.plan).rest_us()
+    }
+
+    pub(crate) fn pilot_changes(&self) -> u64 {
+        self.operator.pilot.changes + self.operator.pilot.transfers
+    }
+
+    /// The smallest number of voters that autopilot may bring the cluster to, by what it is told.
+    pub(crate) fn intended_voters_min(&self) -> usize {
+        Told::of(&self.plan).voters_min(self.plan.members)
     }
 
     fn view_of(&self, at: usize, told: &Told) -> Option<View> {
@@ -295,12 +368,12 @@ impl World<'_> {
                 (false, None) if self.nodes[self.place(id)].life == 0 => NodeStatus::Unknown,
                 (false, None) => NodeStatus::Failed,
             };
-            let meta = [("zone".to_owned(), format!("z{}", id.0 % 3))];
+            let meta = [("zone".to_owned(), zone(id, told))];
             let server = Server {
                 id: server_id(id),
                 address: address(id),
                 node_status,
-                version: version(&self.plan, id),
+                version: self.version(id).to_owned(),
                 meta: Some(meta.into()),
                 ..Server::default()
             };
@@ -422,6 +495,7 @@ impl World<'_> {
                 if let Ok(to) = view.membership.plan_transfer(id) {
                     self.trace(leader, &format!("autopilot hands leadership to n{}", to.0));
                     self.checks.count("autopilot transfers");
+                    self.operator.pilot.transfers += 1;
                     self.on_node(leader, What::Transfer(to));
                 }
                 return;
@@ -451,7 +525,7 @@ impl World<'_> {
         let single = |change_type, id| vec![ConfChangeSingle::new(change_type, id)];
         let (counted, changes) = match change {
             CoreChange::AddNode { id, .. } => {
-                if version(&self.plan, id) != version(&self.plan, NodeId(1)) {
+                if self.version(id) != OLD {
                     self.checks.count("newer members promoted");
                 }
                 ("autopilot promotions", single(ConfChangeType::AddNode, id))
@@ -472,11 +546,39 @@ impl World<'_> {
             }
             CoreChange::UpdateNode { .. } => return,
         };
+        if self.costs_connections(leader, view, &changes) {
+            self.operator.pilot.actions.clear();
+            self.checks.count("autopilot changes refused by who is connected");
+            return;
+        }
         self.trace(leader, &format!("autopilot: {action}"));
         self.checks.count(counted);
         self.operator.pilot.changes += 1;
         self.check_rest();
         self.propose(leader, view, changes, false);
+    }
+
+    /// By the rules of everybody's, which the server judges every change by when it is proposed
+    /// (`server/src/membership.rs`): whether too few of those that would vote are connected to the leader.
+    fn costs_connections(&self, leader: NodeId, view: &View, changes: &[ConfChangeSingle]) -> bool {
+        let before = &view.membership.voters;
+        let mut after = before.clone();
+        for change in changes {
+            match change.change_type {
+                ConfChangeType::AddNode => _ = after.insert(change.node_id),
+                _ => _ = after.remove(&change.node_id),
+            }
+        }
+        let too_few = |voters: &BTreeSet<NodeId>| {
+            let reached = voters.iter().filter(|id| self.is_reached(leader, **id)).count();
+            reached < quorum(voters.len())
+        };
+        // Without one that is down there is no less than there was.
+        let mut gone = before.difference(&after);
+        let is_joint = 1 < changes.len();
+        let is_harmless =
+            after.len() < before.len() && !gone.any(|id| self.is_reached(leader, *id));
+        !is_harmless && (too_few(&after) || is_joint && too_few(before))
     }
 
     /// In the term in which it was judged, or never: as the runtime has it.
@@ -520,10 +622,8 @@ fn promoted_by<'a>(actions: impl IntoIterator<Item = &'a Action>) -> BTreeSet<No
     promoted.collect()
 }
 
-/// Machines that come later are newer.
-fn version(plan: &Plan, id: NodeId) -> String {
-    let is_later = plan.members < id.0 as usize;
-    if is_later { "1.1.0" } else { "1.0.0" }.to_owned()
+fn zone(id: NodeId, told: &Told) -> String {
+    format!("z{}", id.0 % told.zones)
 }
 
 fn address(id: NodeId) -> String {

@@ -9,7 +9,7 @@ use quorate_autopilot::{Action, State, quorum};
 use quorate_types::NodeId;
 
 use super::told::Told;
-use super::{CHANGES_A_FAULT, CHANGES_AT_FIRST, Pilot, READY_PERCENT, View, version};
+use super::{CHANGES_A_FAULT, CHANGES_AT_FIRST, OLD, Pilot, READY_PERCENT, View};
 use crate::node::Damage;
 use crate::world::World;
 
@@ -125,7 +125,7 @@ impl World<'_> {
     /// While votes go over to newer members, and where a single voter is joined.
     fn may_be_needed(&self, before: &Votes, told: &Told) -> bool {
         let migrates = !told.settings.policy.disable_upgrade_migration;
-        let is_old = |id: &NodeId| version(&self.plan, *id) == version(&self.plan, NodeId(1));
+        let is_old = |id: &NodeId| self.version(*id) == OLD;
         before.all.len() == 1 || migrates && before.all.iter().any(is_old)
     }
 
@@ -165,7 +165,7 @@ impl World<'_> {
         }
         // While votes go over to newer members, no vote that is well goes if another failure would then be one
         // too many, and before it would not.
-        let policy = Told::of(&self.plan).settings.policy;
+        let policy = &self.operator.pilot.policy;
         let goes_over = !policy.disable_upgrade_migration && policy.redundancy_zone_tag.is_empty();
         if goes_over
             && is_well(&demoted)
@@ -182,6 +182,7 @@ impl World<'_> {
 
     /// Nor does a removal: if the leader reaches one, it reaches one of those that stay.
     pub(super) fn check_removal(&mut self, leader: NodeId, view: &View, removed: NodeId) {
+        let told = Told::of(&self.plan);
         let voters = &view.membership.voters;
         let reached = |id: &&NodeId| self.is_reached(leader, **id);
         let before = voters.iter().filter(reached).count();
@@ -192,6 +193,18 @@ impl World<'_> {
                 "autopilot removes n{}, and the quorum with it: {after} of {} are left",
                 removed.0,
                 rest.len()
+            ));
+        }
+        // Nor does it come too early, by what the leader heard itself: one that has never run is not dead.
+        let least_us = told.dead_us();
+        let process = self.nodes[self.place(leader)].process.as_ref();
+        let heard_us = process.and_then(|process| process.heard.get(&removed)).copied();
+        let silent_us = self.now - heard_us.unwrap_or(0).max(self.operator.pilot.began_us);
+        let has_run = 0 < self.nodes[self.place(removed)].life;
+        if !has_run || silent_us < least_us {
+            self.checks.fail(format!(
+                "autopilot removes n{}, which is silent for {silent_us} us of {least_us} (has run: {has_run})",
+                removed.0
             ));
         }
     }
@@ -206,7 +219,8 @@ impl World<'_> {
     /// It comes to rest: no more changes than there were reasons.
     pub(super) fn check_rest(&mut self) {
         let faults: u64 = self.checks.ledger.faults.values().sum();
-        let most = CHANGES_AT_FIRST + CHANGES_A_FAULT * faults;
+        let turns = self.operator.turns * self.plan.members as u64;
+        let most = CHANGES_AT_FIRST + CHANGES_A_FAULT * faults + turns;
         let changes = self.operator.pilot.changes;
         if most < changes {
             self.checks.fail(format!("autopilot made {changes} changes, for {faults} faults"));

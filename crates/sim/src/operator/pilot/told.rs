@@ -15,9 +15,21 @@ pub(crate) struct Told {
     /// Between two states, and between two rounds.
     pub(crate) update_us: u64,
     pub(crate) round_us: u64,
+    /// How many zones the machines stand in.
+    pub(crate) zones: u64,
+    /// Whether the operator takes the policies back and sets them again, while things go wrong.
+    pub(crate) turns: bool,
 }
 
 impl Told {
+    /// What it is told while the operator has taken the policies back.
+    pub(crate) fn without_policies(plan: &Plan) -> Told {
+        let mut told = Told::of(plan);
+        told.settings.policy = policy(0);
+        told
+    }
+
+    /// What it is told in the end.
     pub(crate) fn of(plan: &Plan) -> Told {
         let chance = &mut Chance::new(plan.cluster);
         let members = plan.members as u64;
@@ -33,8 +45,9 @@ impl Told {
         // As many as there are members; one of them more is there, and stands by.
         let most = if *target == 0 || chance.percent(50) { members } else { members.max(5) - 2 };
         let most = most.min(members);
+        let zone_count = *Chance::new(plan.cluster >> 18).pick(&[2, 2, 3, 3, 5]);
         // One a zone, however many members there are.
-        let most_kept = if zones.is_empty() { most } else { most.min(3) };
+        let most_kept = if zones.is_empty() { most } else { most.min(zone_count) };
         if 0 < *target {
             *target = most;
         }
@@ -55,11 +68,35 @@ impl Told {
         config.last_contact_threshold = Span(i64::try_from(contact_us * 1000).unwrap_or(i64::MAX));
         let update_us = *chance.pick(&[1, 2, 2, 4]) * SECOND;
         let round_us = *chance.pick(&[3, 10, 10, 20]) * SECOND;
-        Told { settings, update_us, round_us }
+        let turns = settings.policy != policy(0) && chance.percent(60);
+        Told { settings, update_us, round_us, zones: zone_count, turns }
     }
 
     pub(crate) fn stable_us(&self) -> u64 {
         self.settings.config.server_stabilization_time.0.unsigned_abs() / 1000
+    }
+
+    pub(crate) fn dead_us(&self) -> u64 {
+        self.settings.dead_server_threshold.0.unsigned_abs() / 1000
+    }
+
+    /// The smallest number of voters that these settings may bring a cluster of so many members to, while all of
+    /// them are well. Zones may come to be fewer with each machine that takes the place of a lost one: then
+    /// nothing but the floor keeps more.
+    pub(crate) fn voters_min(&self, members: usize) -> usize {
+        let policy = &self.settings.policy;
+        let floor = usize::try_from(self.settings.config.min_quorum).unwrap_or(usize::MAX);
+        let wanted = if !policy.redundancy_zone_tag.is_empty() {
+            floor
+        } else if 0 < policy.target_voters {
+            policy.target_voters as usize
+        } else if !policy.disable_upgrade_migration {
+            // As many newer ones as old ones, and no more of the old ones.
+            floor.max(members.div_ceil(2))
+        } else {
+            members
+        };
+        wanted.clamp(1, members)
     }
 
     /// Whether a healed cluster may have learners.
@@ -69,8 +106,12 @@ impl Told {
 
     /// How long autopilot may take to heal a cluster in which nothing goes wrong any more.
     pub(crate) fn tended_us(&self) -> u64 {
-        let dead_us = self.settings.dead_server_threshold.0.unsigned_abs() / 1000;
-        TENDED_US + 12 * self.round_us + 4 * self.stable_us() + 4 * dead_us
+        TENDED_US + 12 * self.round_us + 4 * self.stable_us() + 4 * self.dead_us()
+    }
+
+    /// How long autopilot has to stand still, in a cluster that is healed, to be at rest.
+    pub(crate) fn rest_us(&self) -> u64 {
+        3 * self.round_us + 2 * self.stable_us() + self.dead_us()
     }
 }
 
@@ -109,6 +150,12 @@ mod tests {
             seen.insert(format!("policy {policy:?}"));
             seen.insert(format!("stable {}", config.server_stabilization_time));
             seen.insert(format!("every {} and {}", told.update_us, told.round_us));
+            seen.insert(format!("{} zones", told.zones));
+            seen.insert(format!("turns {}", told.turns));
+            assert!(!told.turns || Told::without_policies(&plan) != told, "{seed}: {told:?}");
+            let fewest = told.voters_min(plan.members);
+            assert!((1..=plan.members).contains(&fewest), "{seed}: {fewest}");
+            assert!(policy.target_voters == 0 || fewest as u64 <= policy.target_voters);
         }
         assert!(30 < seen.len(), "{seen:?}");
     }
