@@ -166,7 +166,7 @@ fn a_narrowed_window_opens_by_one_for_each_acknowledgement() {
         }
         assert_eq!(window.count(), room, "in round {round}");
         window.reset();
-        assert_eq!(window.is_full(), false, "what it is open for survives what is under way");
+        assert!(!window.is_full(), "what it is open for survives what is under way");
         window.widen();
     }
 }
