@@ -257,7 +257,10 @@ impl Life {
             "promoting" | "demoting" | "leader-transfer" => Some(format!("it stays {status}")),
             _ => {
                 // One alone is joined by two, or by none.
-                let least = if has_zones { floor.min(zones(&eligible).len()) } else { floor };
+                // A zone with newer ones only waits with them, while an old one stands by in another.
+                let is_old = |id: &&&ServerId| model.peers[**id].version != *newest;
+                let of_old = zones(&eligible.iter().filter(is_old).copied().collect()).len();
+                let least = if has_zones { floor.min(of_old) } else { floor };
                 (1 < voters.len() && voters.len() < least)
                     .then(|| format!("{status}, and of {eligible:?} only {voters:?} vote"))
             }
