@@ -50,6 +50,11 @@ impl Checks {
         }
     }
 
+    /// The membership that a member goes by, as far as it has been looked at.
+    pub(crate) fn conf_state_of(&self, id: NodeId) -> Option<&ConfState> {
+        self.logs.conf_state_of(id)
+    }
+
     /// The first promise that was broken.
     pub(crate) fn violation(&self) -> Option<&str> {
         self.violation.as_deref()

@@ -370,6 +370,10 @@ impl Logs {
         Ok(())
     }
 
+    pub(super) fn conf_state_of(&self, id: NodeId) -> Option<&ConfState> {
+        self.members.get(&id).map(|member| &member.conf_state)
+    }
+
     fn is_held(&self, leader: NodeId, commit: Index, conf_state: &ConfState) -> bool {
         let Some(term) = self.members.get(&leader).and_then(|it| it.written.term(commit)) else {
             return true; // compacted already

@@ -1,5 +1,6 @@
 //! How each kind of fault strikes.
 
+use quorate_raft::ConfState;
 use quorate_replica::Engine;
 use quorate_types::NodeId;
 
@@ -321,9 +322,12 @@ impl World<'_> {
             *id != target && node.damage != Damage::None && !node.is_gone
         };
         let hides = self.is_piloted() && conf.voters.iter().any(is_hidden);
-        enough(&conf.voters)
+        // Whoever has not applied the newest membership yet asks those of an earlier one for votes.
+        let are_enough = |conf: &ConfState| enough(&conf.voters) && enough(&conf.voters_outgoing);
+        let mut others = conf.voters.iter().filter(fine);
+        are_enough(conf)
+            && others.all(|id| self.checks.conf_state_of(*id).is_none_or(are_enough))
             && enough(&soon)
-            && enough(&conf.voters_outgoing)
             && !self.operator.is_changing
             && (!hides || self.may_hide_a_loss(target))
     }
