@@ -112,11 +112,11 @@ impl World<'_> {
     }
 
     /// Whether every one of these members has served a write and a read, but for those that a broken
-    /// leader does not reach or hear: with pre-votes nobody listens to who misses a leader that
-    /// others hear.
+    /// leader does not reach or hear, or too late: nobody listens to who misses a leader that others
+    /// hear.
     fn all_serve(&self, probed: &[NodeId]) -> bool {
         let leader = self.leader().unwrap_or_default();
-        let is_cut_off = |id| self.net.is_cut(leader, id) || self.net.is_cut(id, leader);
+        let is_cut_off = |id| !self.net.is_whole(leader, id) || !self.net.is_whole(id, leader);
         let serves = |id: &NodeId| self.probed[self.place(*id)] == (true, true);
         probed.iter().any(serves) && probed.iter().all(|id| serves(id) || is_cut_off(*id))
     }

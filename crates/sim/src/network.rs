@@ -42,6 +42,11 @@ impl Network {
         self.cut.contains(&(from, to))
     }
 
+    /// Whether what goes this way comes, and when it usually does.
+    pub(crate) fn is_whole(&self, from: NodeId, to: NodeId) -> bool {
+        !self.is_cut(from, to) && !self.slow.contains_key(&(from, to))
+    }
+
     pub(crate) fn slow_down(&mut self, from: NodeId, to: NodeId, by_us: u64) {
         self.slow.insert((from, to), by_us);
     }
