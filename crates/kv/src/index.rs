@@ -9,13 +9,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::{Bound, ControlFlow};
 
-pub(crate) use loading::Loading;
-
 use crate::interval::Interval;
 use crate::revision::Revision;
 use quorate_types::bug;
-
-mod loading;
 
 /// One version of a key, or its deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +39,7 @@ impl Stamp {
 }
 
 /// All versions of one key that are still known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct History {
     newest: Stamp,
     /// Oldest first. The double pointer keeps the common case, none, at eight bytes.
@@ -111,18 +107,19 @@ impl History {
 }
 
 /// Every key's history.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Index {
     keys: BTreeMap<Box<[u8]>, History>,
 }
 
 impl Index {
-    /// Builds the index of sorted stamps, those of a key oldest first.
+    /// Builds the index of what storage has, which gives stamps oldest first.
     ///
     /// Sorting first is faster than as many random insertions, and packs the map more tightly.
-    fn build(sorted: Vec<loading::Keyed>) -> Self {
-        let mut histories: Vec<(Box<[u8]>, History)> = Vec::with_capacity(sorted.len());
-        for (key, stamp) in sorted {
+    pub(crate) fn build(mut stamps: Vec<(Box<[u8]>, Stamp)>) -> Self {
+        stamps.sort_by(|(one, _), (other, _)| one.cmp(other)); // keeps stamps of a key in order
+        let mut histories: Vec<(Box<[u8]>, History)> = Vec::with_capacity(stamps.len());
+        for (key, stamp) in stamps {
             match histories.last_mut() {
                 Some((last, history)) if *last == key => history.push(stamp),
                 _ => histories.push((key, History { newest: stamp, older: None })),

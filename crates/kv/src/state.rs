@@ -18,7 +18,7 @@ use quorate_types::{Index as LogIndex, bug};
 use crate::alarm::Alarms;
 use crate::backend::{Backend, Batch, Table, View};
 use crate::error::StoreError;
-use crate::index::{Index, Loading, Stamp};
+use crate::index::{Index, Stamp};
 use crate::lease::Leases;
 use crate::lessor::Lessor;
 use crate::member::Members;
@@ -356,7 +356,7 @@ fn load_index(
     current: i64,
     tally: &mut Tally<'_>,
 ) -> Result<(Index, BTreeMap<Bytes, i64>), StoreError> {
-    let mut loading = Loading::default();
+    let mut stamps = Vec::new();
     let mut owners = BTreeMap::new();
     each(view, Table::Key, |key, bytes| {
         tally.row(key, bytes.len() + sealed::CHECKSUM_BYTES);
@@ -384,10 +384,10 @@ fn load_index(
                 (key, Stamp::tombstone(revision))
             }
         };
-        loading.push(&key, stamp);
+        stamps.push((Box::<[u8]>::from(&key[..]), stamp));
         Ok(())
     })?;
-    Ok((loading.finish(), owners))
+    Ok((Index::build(stamps), owners))
 }
 
 fn load_leases(view: &dyn View, tally: &mut Tally<'_>) -> Result<Leases, StoreError> {
