@@ -49,8 +49,8 @@ pub(crate) struct OnZab {
     is_mute: bool,
     /// The engine was told that the log holds more than it may.
     is_stalled: bool,
-    /// The last entry that the machine was handed.
-    handed: Index,
+    /// The last entry that the machine was handed, and its epoch.
+    handed: (Index, Term),
     /// In which reign it serves, and how much must have been handed to the machine before it is known
     /// what became of all that was asked for in earlier ones.
     known_at: (u64, Index),
@@ -92,7 +92,7 @@ impl OnZab {
             opens_epoch: false,
             is_mute: false,
             is_stalled: false,
-            handed: core.applied,
+            handed: (core.applied, Term(0)),
             known_at: (0, Index(0)),
             lays_aside: false,
         })
@@ -372,7 +372,7 @@ impl OnZab {
             let content = entry.command.content;
             bytes += content.len() as u64;
             core.proposals.see_committed(Some(&content));
-            self.handed = index;
+            self.handed = (index, term);
             core.effects.apply.push(match entry.command.op.is_applied() && !content.is_empty() {
                 true => Applying::Command { index, term, entry: content },
                 false => Applying::Empty { index, term },
@@ -404,7 +404,9 @@ impl OnZab {
         core.effects.notes.extend(ready.notes.into_iter().map(Into::into));
     }
 
-    /// Proposes again what earlier leaders were asked for, once it is known that nothing came of it.
+    /// Proposes again what earlier leaders were asked for, once it is known that nothing came of it. A
+    /// member serves before its leader is established: only what is committed in this epoch shows that no
+    /// earlier leader's tail can win any more.
     fn propose_lost(&mut self, core: &mut Core) {
         let reign = self.reign();
         if !self.soft_state.is_serving || !core.proposals.awaits_fate(reign) {
@@ -413,7 +415,11 @@ impl OnZab {
         if self.known_at.0 < reign {
             self.known_at = (reign, self.zab.glance().last);
         }
-        if self.known_at.1 <= self.handed || bug!("what-a-new-leader-holds-is-called-lost") {
+        let (index, epoch) = self.handed;
+        let is_established = epoch.0 == u64::from(self.zab.glance().epoch.0);
+        if (is_established && self.known_at.1 <= index)
+            || bug!("what-a-new-leader-holds-is-called-lost")
+        {
             core.proposals.refuse_overtaken(reign, &mut core.effects.refused);
             core.proposals.propose_lost(reign);
         }
@@ -433,11 +439,12 @@ impl OnZab {
             self.writes_bytes -= bytes_of(&pending.write);
             if let Some(snapshot) = &pending.write.install {
                 core.on_installed(snapshot);
-                self.handed = self.handed.max(snapshot.metadata.index);
+                self.handed = self.handed.max((snapshot.metadata.index, snapshot.metadata.term));
             }
             self.zab.storage_mut().keep(pending.write)?;
             if std::mem::take(&mut self.is_mute) {
-                self.tell(ZabEvent::StandBack)?;
+                let now_ms = core.now_ticks * core.config.tick_ms;
+                self.tell(ZabEvent::StandBack { now_ms })?;
             }
         }
         self.tell(ZabEvent::Persisted(quorate_zab::WriteId(id.0)))?;
@@ -509,10 +516,15 @@ fn engine_config(config: &Config, voters: &[NodeId], applied: Index) -> quorate_
         key_bytes_max: 1,
         content_bytes_max: (config.command_bytes_max + crate::ENVELOPE_BYTES as u64)
             .min(CONTENT_BYTES_MAX),
+        // All that has waited for a leader may be asked of it at once.
+        requests_count_max: default.requests_count_max.max(config.parked_count_max),
+        proposals_count_max: default.proposals_count_max.max(config.parked_count_max),
         proposals_bytes_max: config.uncommitted_bytes_max,
         reads_count_max: config.reads_max,
         connection_bytes_max: config.inflight_bytes_max,
         applying_bytes_max: config.applying_bytes_max,
+        // Also who has no vote has to see what is under way, before it takes what it asked for as lost.
+        commit_only: false,
         ..default
     }
 }

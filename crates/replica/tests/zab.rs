@@ -22,6 +22,8 @@ struct Group {
 struct Member {
     replica: Replica,
     stands_still: bool,
+    /// No write after this one is done, if there is one.
+    last_done: Option<WriteId>,
     can_flush: bool,
     is_away: bool,
     last_write: WriteId,
@@ -57,6 +59,7 @@ impl Group {
         let member = |id| Member {
             replica: Replica::new(config(id), initial(&[1, 2, 3])).unwrap(),
             stands_still: false,
+            last_done: None,
             can_flush: true,
             is_away: false,
             last_write: WriteId(0),
@@ -104,7 +107,10 @@ impl Group {
 
     fn propose_command(&mut self, at: usize, command: &[u8]) -> RequestId {
         self.requests += 1;
-        let request = RequestId(self.requests);
+        self.propose_as(RequestId(self.requests), at, command)
+    }
+
+    fn propose_as(&mut self, request: RequestId, at: usize, command: &[u8]) -> RequestId {
         let mut entry = BytesMut::new();
         seal(request, &mut entry);
         entry.extend_from_slice(command);
@@ -134,7 +140,10 @@ impl Group {
                         member.replica.handle(Event::Flushed(applied)).unwrap();
                     }
                     if !member.stands_still {
-                        member.replica.handle(Event::Persisted(member.last_write)).unwrap();
+                        let done = member.last_done.map_or(member.last_write, |done| {
+                            WriteId(done.0.min(member.last_write.0))
+                        });
+                        member.replica.handle(Event::Persisted(done)).unwrap();
                     }
                 }
                 member.replica.check();
@@ -330,6 +339,47 @@ fn what_waits_for_a_leader_comes_after_what_the_last_one_was_asked_for() {
     for at in others {
         assert_eq!(group.members[at].requests(), [held, sent, parked]);
     }
+}
+
+#[test]
+fn nothing_is_called_lost_before_the_next_leader_is_established() {
+    let (mut group, leader) = Group::new();
+    assert_eq!(leader, 2, "the next one is not the one that asks");
+    // The later of two requests is done; the earlier has reached nobody but the leader.
+    let (earlier, later) = (RequestId(5), RequestId(6));
+    group.propose_as(later, 0, b"later");
+    group.members[1].is_away = true;
+    group.deaf = Some((leader, 0));
+    group.propose_as(earlier, 0, b"earlier");
+    group.members[leader].is_away = true;
+    group.members[1].is_away = false;
+    group.deaf = None;
+
+    // The next leader lacks but the word of one whose disk stands still: the last one may yet be elected.
+    while group.members[0].glance().leader == NodeId(3) {
+        group.tick(1);
+    }
+    let promised = WriteId(group.members[0].last_write.0 + 1);
+    group.members[0].last_done = Some(promised);
+    let mut serves = false;
+    for _ in 0..2 * ELECTION_TICKS {
+        group.tick(1);
+        serves |= group.members[0].glance().leader == NodeId(2);
+        assert_eq!(group.members[0].refused, [], "it may still be done");
+    }
+    assert!(serves && !group.leads(1), "it serves a leader that is none yet");
+    group.members[0].last_done = None;
+    let written = group.members[0].last_write;
+    group.handle(0, Event::Persisted(written));
+    group.elect();
+    group.tick(4);
+    let done = group.members[0].requests();
+    let refused = &group.members[0].refused;
+    assert!(
+        (done == [later, earlier] && refused.is_empty())
+            || (done == [later] && *refused == [(earlier, Refusal::Busy)]),
+        "{done:?} {refused:?}"
+    );
 }
 
 #[test]

@@ -313,6 +313,12 @@ impl<S: Storage> Core<S> {
         conn.is_some_and(|conn| conn.bytes() < self.config.connection_bytes_max)
     }
 
+    /// Whether a request may be put on a connection: well below what it is closed for.
+    pub(crate) fn may_ask(&self, conn: ConnId) -> bool {
+        let bytes_max = self.config.connection_bytes_max.saturating_add(CONTROL_BYTES_MAX);
+        self.conns.get(&conn).is_some_and(|conn| conn.bytes() < bytes_max)
+    }
+
     pub(crate) fn on_written(&mut self, conn: ConnId, count: usize) {
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.written_ms = self.now_ms;

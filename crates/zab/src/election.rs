@@ -11,7 +11,7 @@
 //! Votes are passed on, so a candidate may win that hardly anybody can talk with, and win again whenever
 //! nothing came of it. A node that has followed one in vain more than once passes it over for a
 //! while, as long as there may be a quorum without it. A node that could not hold office stands back
-//! likewise: it says nothing for itself, and votes for whoever has as much as it has.
+//! likewise: at first it says nothing for itself, and it votes for whoever has as much as it has.
 //!
 //! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
 
@@ -86,6 +86,9 @@ struct Ballot {
     finalize_at_ms: Option<u64>,
     /// Members that have said anything since it began.
     heard: BTreeSet<Address>,
+    /// Until then this node, which stands back, waits for a vote that is not for itself. Once it has said
+    /// anything it is not silent any more: the others count on what they last heard.
+    silent_until_ms: u64,
 }
 
 /// What became of following one candidate since this node last had a leader.
@@ -140,6 +143,8 @@ impl Election {
     pub(crate) fn start(&mut self, context: &mut Context<'_>) -> Option<Address> {
         self.winner = None;
         let round = self.last_round.saturating_add(1);
+        let stands_back = context.now_ms < self.stands_back_until_ms;
+        let silence_ms = if stands_back { self.base_ms_max } else { 0 };
         let ballot = Ballot {
             round,
             proposal: own_choice(&self.own, context.standing),
@@ -151,6 +156,7 @@ impl Election {
             sent_at_ms: context.now_ms,
             finalize_at_ms: None,
             heard: BTreeSet::new(),
+            silent_until_ms: context.now_ms.saturating_add(silence_ms),
         };
         self.ballot = Some(ballot);
         self.record_own();
@@ -326,15 +332,11 @@ impl Election {
         is_changed
     }
 
-    fn stands_back(&self, now_ms: u64) -> bool {
-        now_ms < self.stands_back_until_ms
-    }
-
     /// Whether this node stands back for a choice, whose history is as long. Who led last may know more of
     /// it as committed.
     fn goes_before(&self, choice: &Choice, context: &Context<'_>) -> bool {
         let Standing { epoch, logged, .. } = context.standing;
-        self.stands_back(context.now_ms)
+        context.now_ms < self.stands_back_until_ms
             && choice.candidate != self.own
             && (epoch, logged) <= (choice.epoch, choice.logged)
     }
@@ -456,12 +458,15 @@ impl Election {
         }
     }
 
-    /// Tells all how this node votes, unless it stands back and votes for itself.
+    /// Tells all how this node votes, unless it is silent yet and votes for itself.
     fn send_to_all(&mut self, context: &mut Context<'_>) {
-        let is_for_itself =
-            self.ballot.as_ref().is_some_and(|it| it.proposal.candidate == self.own);
-        let is_silent = is_for_itself && self.stands_back(context.now_ms);
+        let is_silent = self.ballot.as_ref().is_some_and(|ballot| {
+            ballot.proposal.candidate == self.own && context.now_ms < ballot.silent_until_ms
+        });
         if let Some(vote) = self.current_vote(context.standing).filter(|_| !is_silent) {
+            if let Some(ballot) = &mut self.ballot {
+                ballot.silent_until_ms = 0;
+            }
             let others = self.members.iter().filter(|member| **member != self.own);
             context.out.extend(others.map(|member| (member.clone(), vote.clone())));
         }

@@ -99,8 +99,11 @@ pub enum Event {
         conn: ConnId,
     },
     /// This node could neither lead nor follow for a while, such as when its disk stood still, and may
-    /// not be able to again: in the next ballot, others that have as much go before it.
-    StandBack,
+    /// not be able to again: in the next ballots, others that have as much go before it.
+    StandBack {
+        /// The moment, by the clock of [`Event::Tick`], which may have stood still meanwhile.
+        now_ms: u64,
+    },
     /// All writes up to this one are durable, and the snapshot in it, if any, is installed.
     Persisted(WriteId),
     /// The machine has applied everything up to here.

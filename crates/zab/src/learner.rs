@@ -613,6 +613,11 @@ impl Learner {
         self.stage == FollowerStage::Done
     }
 
+    /// Whether the leader may be asked for more now; what is under way to it is bounded.
+    pub(crate) fn may_ask<S: Storage>(&self, core: &Core<S>) -> bool {
+        self.conn.is_some_and(|conn| core.may_ask(conn))
+    }
+
     pub(crate) fn forward<S: Storage>(&self, core: &mut Core<S>, id: u64, command: Command) {
         core.requests.ask(id);
         let request = Message::Request(Request { id, command });

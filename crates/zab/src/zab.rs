@@ -129,6 +129,9 @@ impl<S: Storage> Zab<S> {
                 if !learner.can_forward() {
                     return Err(ProposeError::NoLeader);
                 }
+                if !learner.may_ask(core) {
+                    return Err(ProposeError::Busy);
+                }
                 learner.forward(core, id, command);
             }
             RoleState::Leading(leading) => leading.propose(core, id, command)?,
@@ -253,7 +256,10 @@ impl<S: Storage> Zab<S> {
                 }
             }
             Event::Stalled(is_stalled) => core.is_stalled = is_stalled,
-            Event::StandBack => core.election.stand_back(core.now_ms),
+            Event::StandBack { now_ms } => {
+                core.now_ms = core.now_ms.max(now_ms);
+                core.election.stand_back(core.now_ms);
+            }
         }
         Ok(Next::Stay)
     }
