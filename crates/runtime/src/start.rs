@@ -20,11 +20,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_kv::Store;
@@ -301,14 +299,9 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
         .map_err(log_error)?;
     }
 
-    // Neither needs the other to be read, and both take a while when there is much.
-    let (log, state) = thread::scope(|scope| {
-        let state = scope.spawn(|| layout.kv.exists().then(|| state_file.open()));
-        let mut progress = told_now_and_then("reading the log");
-        let log = Wal::open(disk, &layout.wal, Options::default(), &mut progress);
-        (log, state.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)))
-    });
-    let (wal, recovered) = log.map_err(log_error)?;
+    let mut progress = told_now_and_then("reading the log");
+    let (wal, recovered) =
+        Wal::open(disk, &layout.wal, Options::default(), &mut progress).map_err(log_error)?;
     let found = &recovered.identity;
     if found.node != config.node || found.cluster != config.cluster {
         return Err(StartError::OtherMember {
@@ -333,7 +326,7 @@ fn open(config: &NodeConfig, room: Arc<Room>) -> Result<Opened, StartError> {
         });
     }
     let life = recovered.identity.life;
-    let store = bring_up(config, &layout, &state_file, state, &recovered.mark)?;
+    let store = open_state(config, &layout, &state_file, &recovered.mark)?;
     if is_other_life(config.node, life, &store.membership()) {
         return Err(StartError::OtherLife { path: layout.root });
     }
@@ -420,18 +413,17 @@ fn bootstrap(
     state_file.create(initial).map_err(state_error)
 }
 
-/// The state that was opened, if there is one; a received snapshot if that is behind the log's mark.
-fn bring_up(
+/// The state, brought up to the log's mark by a received snapshot if it is behind it.
+fn open_state(
     config: &NodeConfig,
     layout: &Layout,
     state_file: &StateFile,
-    opened: Option<Result<Store, String>>,
     mark: &Mark,
 ) -> Result<Store, StartError> {
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let mut found = Found { mark: Some(mark.index), has_started: true, ..Found::default() };
-    if let Some(opened) = opened {
-        let store = opened.map_err(|why| state_error(unreadable(&why)))?;
+    if layout.kv.exists() {
+        let store = state_file.open().map_err(|why| state_error(unreadable(&why)))?;
         let (node, cluster) = (config.node, config.cluster);
         if (store.node(), store.cluster_id()) != (node, cluster) {
             return Err(state_error(format!(

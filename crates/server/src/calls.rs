@@ -279,6 +279,11 @@ impl Method {
         self.kind == UNARY
     }
 
+    /// Whether its request is one message, which is handed on only when it has ended.
+    fn has_one_request(&self) -> bool {
+        self.kind != BIDI_STREAM
+    }
+
     pub(crate) fn figures(&self) -> MethodFigures {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         MethodFigures {
@@ -401,7 +406,7 @@ impl Counting {
         };
         flow.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         flow.messages.fetch_add(self.rest.feed(bytes), Ordering::Relaxed);
-        let is_whole = !self.method.is_unary() && self.rest.message_bytes == 0;
+        let is_whole = !self.method.has_one_request() && self.rest.message_bytes == 0;
         if let Direction::In(waiting) = &mut self.direction
             && is_whole
         {
@@ -409,11 +414,11 @@ impl Counting {
         }
     }
 
-    /// Whether what has not come yet is waited for. The only message of a unary call is not handed on
-    /// before the call's end was heard, and its headers are kept beside it.
+    /// Whether what has not come yet is waited for. The only message of a call is not handed on before the
+    /// request's end was heard, and its headers are kept beside it.
     fn may_wait(&mut self, waker: &Waker) -> bool {
         let Direction::In(waiting) = &mut self.direction else { return true };
-        let held_bytes = match (self.method.is_unary(), self.rest.message_bytes) {
+        let held_bytes = match (self.method.has_one_request(), self.rest.message_bytes) {
             (true, _) => waiting.headers_bytes + self.rest.length_bytes,
             (false, 0) => 0,
             (false, _) => self.rest.length_bytes,

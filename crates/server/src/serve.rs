@@ -53,6 +53,9 @@ const METRICS_CONNECTIONS_MAX: usize = 64;
 const QUESTIONS_MAX: usize = 16;
 /// Calls that one connection may have open. More wait in the client.
 const STREAMS_MAX: u32 = 4096;
+/// Calls that one connection may have begun and given up before they were looked at. A client that gives up
+/// many at once, such as at the end of a deadline that they shared, keeps its connection.
+const RESETS_MAX: usize = 1024;
 /// Headers of one call together, as HTTP/2 counts them. More than anybody needs, and less than etcd takes.
 const HEADERS_BYTES_MAX: u32 = 1 << 20;
 
@@ -390,6 +393,7 @@ where
         .accept_http1(true)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
         .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
         .serve_with_incoming_shutdown(service, incoming, stopped);

@@ -365,11 +365,17 @@ async fn answers_that_add_up_cost_whoever_leaves_them_its_connection() {
 /// Requests whose clients stop in the midst of them hold a bounded part of the memory together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_never_end_are_given_up_once_they_hold_too_much() {
+    for method in ["KV/Put", "KV/RangeStream"] {
+        begin_requests_that_never_end(method).await;
+    }
+}
+
+async fn begin_requests_that_never_end(method: &str) {
     const MESSAGE_BYTES: u32 = 2 << 20;
     const HELD_MAX: usize = 128;
     let alone = Alone::start().await;
     let head = format!(
-        "POST /etcdserverpb.KV/Put HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: close\r\n\
+        "POST /etcdserverpb.{method} HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: close\r\n\
          content-type: application/grpc\r\ncontent-length: {}\r\n\r\n",
         MESSAGE_BYTES + 5
     );
