@@ -53,6 +53,9 @@ const PLAIN: &[u8] = b"q";
 /// counts, and counts only for one whose table of headers is full to that byte.
 const NOTHING: &[u8] = b"\x01x\x00";
 
+/// How long a client that was told the end is listened to.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
 /// One accepted connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -65,6 +68,8 @@ pub(crate) struct Connection {
     /// When patience ends with who takes nothing, while there is something to take.
     stall: Option<Pin<Box<Sleep>>>,
     stall_max: Duration,
+    /// When a client that was told the end is not waited for any more.
+    linger: Option<Pin<Box<Sleep>>>,
     ends: Ends,
     _seat: OwnedSemaphorePermit,
 }
@@ -104,8 +109,26 @@ impl Connection {
     ) -> Self {
         let silence = Some(Box::pin(tokio::time::sleep(greeting_max)));
         let (filter, ready) = (Filter::default(), BytesMut::new());
-        let (stall, stall_max, ends) = (None, STALL_MAX, Ends::default());
-        Connection { stream, filter, ready, silence, stall, stall_max, ends, _seat: seat }
+        let (stall, stall_max, linger, ends) = (None, STALL_MAX, None, Ends::default());
+        Connection { stream, filter, ready, silence, stall, stall_max, linger, ends, _seat: seat }
+    }
+
+    /// Reads what the client still says, until it has nothing more to say or has been waited for. A socket
+    /// that is closed with something unread takes back what was written last: the client would not
+    /// hear how its calls ended.
+    fn poll_drained(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_MAX)));
+        if linger.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut scratch = [0; 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// What comes of writing: an error in place of a wait that has been too long.
@@ -204,7 +227,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        this.poll_drained(context).map(Ok)
     }
 }
 
