@@ -4,10 +4,10 @@
 //!
 //! - *Raft*: a term. Only the leader of that term appends it, and only while it leads. So once an entry of
 //!   a later term is committed, all of that term that will ever be committed stands before it.
-//! - *ZAB*: one time in which this member followed a leader, or led. Whoever serves again, after that, does
-//!   so with a history that holds all of it that there will ever be: nothing is added to an earlier epoch,
-//!   and who leads on in the same one takes nothing more from a connection once the next one has come. So
-//!   it is known once as much is committed as that history held.
+//! - *ZAB*: one time in which this member followed a leader, or led. Nothing is added to an earlier epoch
+//!   once the next one is established, and who leads on in the same one takes nothing more from a connection
+//!   once the next one has come. A member serves again before that, with the history that its leader has.
+//!   So it is known once as much is committed as that history held, the last of it in the leader's epoch.
 //!
 //! Whatever of a reign was not among what was committed until then never will be, and can be proposed
 //! again: nothing is done twice.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 
-use crate::authority::Connection;
+use crate::connection::Connection;
 
 /// Wait after a failed `accept`, so that a lasting failure costs no processor.
 const PAUSE: Duration = Duration::from_millis(100);

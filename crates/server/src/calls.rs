@@ -18,7 +18,7 @@ use quorate_runtime::Histogram;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::authority::Ends;
+use crate::connection::Ends;
 use crate::parts::Parts;
 use crate::patient::{Patient, STALL_MAX};
 use crate::reading::Held;

@@ -25,6 +25,7 @@ mod autopilot;
 mod calls;
 mod compaction;
 pub mod config;
+mod connection;
 mod convert;
 mod corruption;
 mod deadline;

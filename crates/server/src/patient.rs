@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::authority::Ends;
+use crate::connection::Ends;
 use crate::parts::{PART_BYTES_MAX, Parts};
 use crate::status;
 

@@ -314,10 +314,12 @@ impl Election {
             ballot.received.clear();
             ballot.active.clear();
             let own = own_choice(&self.own, context.standing);
-            ballot.proposal = match () {
-                () if is_passed_over => own,
-                () if goes_before => heard.choice.clone(),
-                () => own.max(heard.choice.clone()),
+            ballot.proposal = if is_passed_over {
+                own
+            } else if goes_before {
+                heard.choice.clone()
+            } else {
+                own.max(heard.choice.clone())
             };
             is_changed = true;
         } else if gives_way || (ballot.proposal < heard.choice && !is_passed_over) {

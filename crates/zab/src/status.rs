@@ -19,8 +19,9 @@ pub struct Glance {
     pub last: Index,
     /// Requests of this node that wait for their outcome.
     pub requests_count: usize,
-    /// How often it has given up what it was, to look for a leader. What was asked for before that and
-    /// is not in the history with which it [serves](SoftState::is_serving) again never will be.
+    /// How often it has given up what it was, to look for a leader. What was asked for before that, and is
+    /// not in the history with which it [serves](SoftState::is_serving) again, never will be once anything
+    /// is committed in the epoch in which it does.
     pub roles_left: u64,
 }
 

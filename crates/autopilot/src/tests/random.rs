@@ -10,6 +10,20 @@ use crate::*;
 
 const VERSIONS: [&str; 4] = ["1.0.0", "2.0.0", "2.0.0-rc.1", ""];
 
+/// As in the server, but without its delays, so that a short life has removals in it.
+pub(super) fn hasty() -> Strictness {
+    Strictness {
+        dead_server_threshold: Span::from_secs(10),
+        join_grace: Span::from_secs(10),
+        damping: Some(Damping {
+            flips: 4,
+            window: Span::from_secs(600),
+            stabilization_max: Span::from_secs(60),
+        }),
+        ..Strictness::server()
+    }
+}
+
 /// One server: suffrage, status, whether it is well and known, zone, version, whether it is a replica.
 type Draw = (u8, u8, bool, bool, u8, u8, bool);
 
@@ -365,17 +379,7 @@ proptest! {
         events in events(),
     ) {
         let strictness = match is_strict {
-            // Without the delays, so that a short life has removals in it.
-            true => Strictness {
-                dead_server_threshold: Span::from_secs(10),
-                join_grace: Span::from_secs(10),
-                damping: Some(Damping {
-                    flips: 4,
-                    window: Span::from_secs(600),
-                    stabilization_max: Span::from_secs(60),
-                }),
-                ..Strictness::server()
-            },
+            true => hasty(),
             false => Strictness::parity(),
         };
         let mut life = Life::new(&policy, strictness, min_quorum, prunes);

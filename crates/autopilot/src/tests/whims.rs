@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::model::{Model, Peer};
+use super::random::hasty;
 use crate::*;
 
 /// What happens, to one of so many.
@@ -81,17 +82,7 @@ impl Life {
         prunes: bool,
     ) -> Life {
         let mut model = Model::new();
-        model.strictness = Strictness {
-            // Short, so that a life has removals in it.
-            dead_server_threshold: Span::from_secs(10),
-            join_grace: Span::from_secs(10),
-            damping: Some(Damping {
-                flips: 4,
-                window: Span::from_secs(600),
-                stabilization_max: Span::from_secs(60),
-            }),
-            ..Strictness::server()
-        };
+        model.strictness = hasty();
         model.can_replace = true;
         model.promoter = Arc::new(PolicyPromoter::new());
         model.config.min_quorum = floor;
