@@ -3,7 +3,9 @@
 //! A node votes for itself, adopts any greater vote it hears, and is done when a quorum voted alike
 //! for a while, at once when everybody did. Whoever already follows or leads answers with how it
 //! was elected; a quorum of such answers, the leader's among them, lets a node join without an
-//! election. Votes prove nothing: a winner leads only once it has its three quorums (`consent.rs`).
+//! election. A node that finds neither for long, because it does not reach enough of the others, goes by
+//! the word of a leader alone. Votes prove nothing: a winner leads only once it has its three quorums
+//! (`consent.rs`), and who follows one that does not lead is heard to have failed.
 //!
 //! A *round* numbers the ballots of a node since it started. Rounds, votes and winners die with
 //! the process.
@@ -86,9 +88,22 @@ struct Ballot {
     finalize_at_ms: Option<u64>,
     /// Members that have said anything since it began.
     heard: BTreeSet<Address>,
+    /// Who last said of itself that it leads.
+    claim: Option<Claim>,
+    /// From then on that is enough. Whoever follows in vain looks again by then.
+    content_at_ms: u64,
     /// Until then this node, which stands back, waits for a vote that is not for itself. Once it has said
     /// anything it is not silent any more: the others count on what they last heard.
     silent_until_ms: u64,
+}
+
+/// A leader's own word.
+#[derive(Clone, Debug)]
+struct Claim {
+    round: u64,
+    choice: Choice,
+    /// Later it may be true no more.
+    good_until_ms: u64,
 }
 
 /// What became of following one candidate since this node last had a leader.
@@ -113,6 +128,8 @@ pub(crate) struct Election {
     last_round: u64,
     ballot: Option<Ballot>,
     winner: Option<Winner>,
+    /// For how long quorums are looked for before a leader's own word is enough.
+    patience_ms: u64,
     pass_over_ms: u64,
     failures: BTreeMap<Address, Failures>,
     /// Until then this node stands back.
@@ -132,6 +149,7 @@ impl Election {
             last_round: 0,
             ballot: None,
             winner: None,
+            patience_ms: config.establish_timeout_ms,
             // Others may follow it in vain until it gives up: they are waited for.
             pass_over_ms: config.establish_timeout_ms.saturating_mul(2),
             failures: BTreeMap::new(),
@@ -156,6 +174,8 @@ impl Election {
             sent_at_ms: context.now_ms,
             finalize_at_ms: None,
             heard: BTreeSet::new(),
+            claim: None,
+            content_at_ms: context.now_ms.saturating_add(self.patience_ms),
             silent_until_ms: context.now_ms.saturating_add(silence_ms),
         };
         self.ballot = Some(ballot);
@@ -262,7 +282,10 @@ impl Election {
         let is_changed = match status {
             PeerStatus::Electing if self.solicit_only => false,
             PeerStatus::Electing => self.on_electing(from, heard, context),
-            PeerStatus::Leading | PeerStatus::Following => self.on_active(from, heard),
+            PeerStatus::Leading | PeerStatus::Following => {
+                self.on_claim(from, &heard, context.now_ms);
+                self.on_active(from, heard)
+            }
             PeerStatus::Watching => false,
         };
         Ok(self.settle(context, is_changed))
@@ -273,6 +296,10 @@ impl Election {
         if ballot.finalize_at_ms.is_some_and(|at| at <= context.now_ms) {
             return Some(self.finish());
         }
+        if ballot.content_at_ms <= context.now_ms && self.takes_claim(context.now_ms) {
+            return Some(self.finish());
+        }
+        let ballot = self.ballot.as_mut()?;
         if ballot.resend_at_ms <= context.now_ms {
             ballot.resend_wait_ms = (ballot.resend_wait_ms.saturating_mul(2)).min(self.base_ms_max);
             self.send_to_all(context);
@@ -366,6 +393,34 @@ impl Election {
         ballot.finalize_at_ms = None;
         self.record_own();
         self.send_to_all(context);
+    }
+
+    /// Remembers who says that it leads; of several, who does so for the latest epoch.
+    fn on_claim(&mut self, from: &Address, heard: &Heard, now_ms: u64) {
+        let Some(ballot) = &mut self.ballot else { return };
+        let Heard { round, status, choice } = heard.clone();
+        let is_later = ballot
+            .claim
+            .as_ref()
+            .is_none_or(|claim| claim.good_until_ms < now_ms || claim.choice.epoch <= choice.epoch);
+        if status == PeerStatus::Leading && choice.candidate == *from && is_later {
+            let good_until_ms = now_ms.saturating_add(2 * self.base_ms_max);
+            ballot.claim = Some(Claim { round, choice, good_until_ms });
+        }
+    }
+
+    /// Takes what a leader says of itself for what is settled, if it said so lately and was not followed
+    /// in vain. There is no quorum for anything: who has one needs no claim.
+    fn takes_claim(&mut self, now_ms: u64) -> bool {
+        let Some(ballot) = &mut self.ballot else { return false };
+        let Some(Claim { round, choice, good_until_ms }) = &ballot.claim else { return false };
+        let has_failed =
+            self.failures.get(&choice.candidate).is_some_and(|failed| now_ms < failed.until_ms);
+        if has_failed || *good_until_ms < now_ms || ballot.finalize_at_ms.is_some() {
+            return false;
+        }
+        (ballot.round, ballot.proposal, ballot.is_settled) = (*round, choice.clone(), true);
+        true
     }
 
     /// A vote of somebody who leads or follows. Says whether our proposal changed.

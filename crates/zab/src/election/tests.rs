@@ -306,6 +306,49 @@ fn a_settled_ensemble_needs_its_leaders_own_word() {
     assert_eq!(site.pass(1000), None);
 }
 
+/// Whom it does not reach are the followers: their answers, or their votes, would be the rest of a quorum.
+#[test]
+fn who_reaches_nobody_but_the_leader_goes_by_its_word_after_a_while() {
+    let told = |until_ms: u64, every_ms: u64| {
+        let mut site = Site::new(2, 3);
+        site.standing.epoch = Epoch(4);
+        assert_eq!(site.start(), None);
+        let mut found = None;
+        while site.now_ms < 30_000 && found.is_none() {
+            if site.now_ms < until_ms {
+                assert_eq!(site.hear(3, active(1, 3, 4, Leading)), None, "one of three");
+            }
+            found = site.pass(every_ms);
+        }
+        (found, site.now_ms, site.winner())
+    };
+    let (found, at_ms, winner) = told(u64::MAX, 100);
+    assert_eq!((found, winner), (Some(address(3)), Some((1, address(3), 4))));
+    assert!((10_000..10_500).contains(&at_ms), "{at_ms}: others may come meanwhile");
+    assert_eq!(told(8_000, 100).0, None, "it has not said so for a while");
+}
+
+#[test]
+fn a_leader_that_was_followed_in_vain_is_not_taken_at_its_word() {
+    let mut site = Site::new(2, 3);
+    for _ in 0..FAILURES_COUNT_MIN {
+        site.election.on_failed(&address(3), 0);
+    }
+    site.start();
+    let mut hear_until = |until_ms: u64| {
+        let mut found = None;
+        while site.now_ms < until_ms && found.is_none() {
+            // A follower's word is none of a leader.
+            site.hear(1, active(1, 1, 5, Following));
+            site.hear(3, active(1, 3, 4, Leading));
+            found = site.pass(100);
+        }
+        found
+    };
+    assert_eq!(hear_until(19_000), None);
+    assert_eq!(hear_until(21_000), Some(address(3)), "it may have come to lead since");
+}
+
 #[test]
 fn a_returning_leader_is_not_elected_by_what_others_remember() {
     let mut site = Site::new(3, 3);
