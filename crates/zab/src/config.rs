@@ -39,7 +39,8 @@ pub struct Config {
     pub applied: Index,
 
     /// Whether voters that are gometa processes are taken, as leader and as followers. Most of what
-    /// this engine promises does not hold among them: for migration and tests.
+    /// this engine promises does not hold among them: for migration and tests. Their histories may have
+    /// gaps, which a node, a watcher too, takes from leaders of ours only with this, even when they are gone.
     pub allow_gometa_voters: bool,
     /// The key of transactions that change nothing, for linearizable reads where too few voters, or not the
     /// leader, can confirm one otherwise: gometa processes among them. The machine sees it set to nothing,

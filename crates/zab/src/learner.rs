@@ -373,8 +373,14 @@ impl Learner {
                 return Ok(Next::Look(why));
             }
         }
-        if zxid <= core.history.last_zxid() {
+        let last = core.history.last_zxid();
+        if zxid <= last {
             return Ok(Next::Look(LeaveReason::Diverged));
+        }
+        // A history that only leaders of ours have made has no gaps; a gometa leader's may have.
+        let may_have_gaps = !self.is_native() || core.config.allow_gometa_voters;
+        if !zxid.follows(last) && !may_have_gaps && !believes_in_holes() {
+            return Ok(Next::Look(LeaveReason::Gap));
         }
         self.cursor = core.history.append(zxid, command);
         Ok(Next::Stay)
