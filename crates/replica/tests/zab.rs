@@ -339,6 +339,23 @@ fn what_was_asked_of_a_leader_that_is_gone_is_asked_of_the_next_with_zab() {
 }
 
 #[test]
+fn what_is_asked_for_again_keeps_the_order_in_which_it_came() {
+    let (mut group, leader) = Group::new();
+    let other = (leader + 1) % 3;
+    group.members[leader].is_away = true;
+    // Several threads draw the ids.
+    let requests = [RequestId(6), RequestId(5), RequestId(7)];
+    for request in requests {
+        group.propose_as(request, other, b"command");
+    }
+    group.elect();
+    group.tick(2);
+    for at in (0..3).filter(|at| *at != leader) {
+        assert_eq!(group.members[at].requests(), requests);
+    }
+}
+
+#[test]
 fn what_waits_for_a_leader_comes_after_what_the_last_one_was_asked_for() {
     let (mut group, leader) = Group::new();
     let others = [(leader + 1) % 3, (leader + 2) % 3];
