@@ -41,7 +41,8 @@ pub struct Config {
     pub parked_count_max: usize,
     /// Proposals that wait for a leader, by bytes.
     pub parked_bytes_max: u64,
-    /// How long a proposal waits for a leader before it is refused.
+    /// How long after it came a proposal that waits for a leader is refused, and one that a leader was asked
+    /// for is not proposed again.
     pub parked_ticks_max: u64,
     /// Reads that wait, over all rounds.
     pub reads_max: usize,

@@ -4,7 +4,7 @@
 use quorate_raft::{Entry, Role, Snapshot};
 use quorate_types::{Index, Mark, NodeId, Term, bug};
 
-use crate::proposals::Proposals;
+use crate::proposals::{Asked, Proposals};
 use crate::reads::Reads;
 use crate::snapshots::Snapshots;
 use crate::storage::LogInMemory;
@@ -70,12 +70,12 @@ impl Core {
             self.effects.refused.push((request, Refusal::TooLarge { bytes, bytes_max }));
             return;
         }
-        self.proposals.stage(request, entry);
+        self.proposals.stage(request, entry, self.now_ticks);
     }
 
     /// The next proposals of the turn, as many as fit into a message, if there is somebody to take
     /// them; without a leader all of them wait for one.
-    pub(crate) fn next_batch(&mut self) -> Option<Vec<(RequestId, Entry)>> {
+    pub(crate) fn next_batch(&mut self) -> Option<Vec<(Asked, Entry)>> {
         if !self.proposals.has_staged() {
             return None;
         }
@@ -88,7 +88,7 @@ impl Core {
 
     /// Lets the proposals of the turn wait for somebody who takes them.
     pub(crate) fn park(&mut self) {
-        self.proposals.park(&self.config, self.now_ticks, &mut self.effects.refused);
+        self.proposals.park(&self.config, &mut self.effects.refused);
     }
 
     /// There is somebody again, if there is a leader.

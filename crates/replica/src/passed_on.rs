@@ -18,46 +18,51 @@ use quorate_raft::Entry;
 use quorate_types::bug;
 
 use crate::RequestId;
+use crate::proposals::Asked;
 
 /// What of this node other leaders were asked to append.
 #[derive(Debug, Default)]
 pub(crate) struct PassedOn {
-    // The ids of a node grow, so this is the order in which the requests came.
-    requests: BTreeMap<RequestId, Passed>,
-    /// When what is proposed again was passed on for the first time.
-    again: BTreeMap<RequestId, u64>,
-    /// The latest request that was passed on and seen to be committed.
-    committed: Option<RequestId>,
+    /// By their numbers: in the order in which they came.
+    waiting: BTreeMap<u64, Passed>,
+    numbers: BTreeMap<RequestId, u64>,
+    /// The latest that was passed on and seen to be committed.
+    committed: u64,
 }
 
 #[derive(Debug)]
 struct Passed {
     reign: u64,
+    asked: Asked,
     entry: Entry,
-    since_ticks: u64,
 }
 
 impl PassedOn {
     /// The leader of `reign` is asked to append this.
-    pub(crate) fn add(&mut self, reign: u64, request: RequestId, entry: Entry, now_ticks: u64) {
-        let since_ticks = self.again.remove(&request).unwrap_or(now_ticks);
-        self.requests.insert(request, Passed { reign, entry, since_ticks });
+    pub(crate) fn add(&mut self, reign: u64, asked: Asked, entry: Entry) {
+        self.numbers.insert(asked.request, asked.number);
+        self.waiting.insert(asked.number, Passed { reign, asked, entry });
     }
 
     /// Whether nothing waits: then nothing that is committed needs to be looked at.
     pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+        self.waiting.is_empty()
     }
 
     /// It is known what becomes of this request. Says whether it was one that was passed on.
     pub(crate) fn remove(&mut self, request: RequestId) -> bool {
-        self.requests.remove(&request).is_some()
+        self.take(request).is_some()
+    }
+
+    fn take(&mut self, request: RequestId) -> Option<Passed> {
+        let number = self.numbers.remove(&request)?;
+        self.waiting.remove(&number)
     }
 
     /// This request is committed.
     pub(crate) fn see_committed(&mut self, request: RequestId) {
-        if self.remove(request) {
-            self.committed = self.committed.max(Some(request));
+        if let Some(passed) = self.take(request) {
+            self.committed = self.committed.max(passed.asked.number);
         }
     }
 
@@ -65,46 +70,46 @@ impl PassedOn {
     /// [`PassedOn::take_lost`], where leaders are asked in order: then they have refused it, and it was
     /// their word that was lost.
     pub(crate) fn take_overtaken(&mut self, reign: u64) -> Vec<RequestId> {
-        let Some(committed) = self.committed else { return Vec::new() };
-        let before = self.requests.range(..committed);
-        let overtaken =
-            before.filter(|(_, passed)| passed.reign < reign).map(|(request, _)| *request);
-        let overtaken: Vec<RequestId> = overtaken.collect();
-        overtaken.iter().for_each(|request| drop(self.requests.remove(request)));
+        let before = self.waiting.range(..self.committed).map(|(_, passed)| passed);
+        let overtaken = before.filter(|passed| passed.reign < reign);
+        let overtaken: Vec<RequestId> = overtaken.map(|passed| passed.asked.request).collect();
+        overtaken.iter().for_each(|request| drop(self.take(*request)));
         overtaken
     }
 
     /// Whether anything is left of earlier reigns, if none was passed on in this one before that was known.
     pub(crate) fn awaits_fate(&self, reign: u64) -> bool {
-        self.requests.first_key_value().is_some_and(|(_, passed)| passed.reign < reign)
+        self.waiting.first_key_value().is_some_and(|(_, passed)| passed.reign < reign)
     }
 
     /// All that will ever be committed of what earlier reigns than this one were asked for was looked at:
     /// what was not among it comes back, to be proposed again.
-    pub(crate) fn take_lost(&mut self, reign: u64) -> Vec<(RequestId, Entry)> {
-        let is_lost = |passed: &Passed| {
+    pub(crate) fn take_lost(&mut self, reign: u64) -> Vec<(Asked, Entry)> {
+        let is_lost = |passed: &&Passed| {
             passed.reign < reign
                 || (bug!("what-is-under-way-is-called-lost") && passed.reign == reign)
         };
-        let lost = self.requests.iter().filter(|(_, passed)| is_lost(passed));
-        let lost: Vec<RequestId> = lost.map(|(request, _)| *request).collect();
-        let take = |request: RequestId| {
-            let passed = self.requests.remove(&request)?;
-            self.again.insert(request, passed.since_ticks);
-            Some((request, passed.entry))
-        };
-        lost.into_iter().filter_map(take).collect()
+        let lost = self.waiting.values().filter(is_lost);
+        let lost: Vec<RequestId> = lost.map(|passed| passed.asked.request).collect();
+        let taken = lost.into_iter().filter_map(|request| self.take(request));
+        taken.map(|passed| (passed.asked, passed.entry)).collect()
     }
 
-    /// Forgets whose callers have been told by now that nobody knows: nobody is to see it done after
-    /// that.
+    /// Forgets what came so long ago that its callers have been told that nobody knows what became of
+    /// it: it is not proposed again. It may still be done, as a leader was asked for it.
     pub(crate) fn expire(&mut self, ticks_max: u64, now_ticks: u64) {
-        self.requests.retain(|_, passed| now_ticks < passed.since_ticks + ticks_max);
-        self.again.retain(|_, since_ticks| now_ticks < *since_ticks + ticks_max);
+        let is_due = |passed: &Passed| passed.asked.since_ticks + ticks_max <= now_ticks;
+        while let Some(first) = self.waiting.first_entry()
+            && is_due(first.get())
+        {
+            let passed = first.remove();
+            self.numbers.remove(&passed.asked.request);
+        }
     }
 
     /// What was committed was not seen, only what came of it: what became of each is unknown.
     pub(crate) fn forget(&mut self) {
-        self.requests.clear();
+        self.waiting.clear();
+        self.numbers.clear();
     }
 }

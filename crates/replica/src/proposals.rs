@@ -17,31 +17,49 @@ use crate::{Config, Refusal, RequestId, open};
 /// Proposals of this node that are not applied yet.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
-    parked: VecDeque<Parked>,
+    parked: VecDeque<(Asked, Entry)>,
     parked_bytes: u64,
-    staged: VecDeque<(RequestId, Entry)>,
+    staged: VecDeque<(Asked, Entry)>,
+    /// How many have come.
+    arrived: u64,
     /// In log order; only entries this node appended as leader.
     placed: VecDeque<(EntryId, RequestId)>,
     passed_on: PassedOn,
 }
 
-#[derive(Debug)]
-struct Parked {
-    request: RequestId,
-    entry: Entry,
-    deadline_ticks: u64,
+/// A proposal by name, with what stays true of it however often it is parked and proposed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: RequestId,
+    /// How many came before it. Requests come in another order than that of their ids, where several
+    /// threads draw those.
+    pub(crate) number: u64,
+    /// When it came.
+    pub(crate) since_ticks: u64,
 }
 
 impl Proposals {
     /// Takes a command in.
-    pub(crate) fn stage(&mut self, request: RequestId, entry: Bytes) {
-        self.staged.push_back((request, Entry { data: Some(entry), ..Entry::default() }));
+    pub(crate) fn stage(&mut self, request: RequestId, entry: Bytes, now_ticks: u64) {
+        let asked = self.arrive(request, now_ticks);
+        self.staged.push_back((asked, Entry { data: Some(entry), ..Entry::default() }));
     }
 
     /// Takes a membership change in.
-    pub(crate) fn stage_change(&mut self, request: RequestId, change: &AnyConfChange) {
+    pub(crate) fn stage_change(
+        &mut self,
+        request: RequestId,
+        change: &AnyConfChange,
+        now_ticks: u64,
+    ) {
+        let asked = self.arrive(request, now_ticks);
         let (kind, data) = encode_conf_change(change);
-        self.staged.push_back((request, Entry { kind: Some(kind), data, ..Entry::default() }));
+        self.staged.push_back((asked, Entry { kind: Some(kind), data, ..Entry::default() }));
+    }
+
+    fn arrive(&mut self, request: RequestId, now_ticks: u64) -> Asked {
+        self.arrived += 1;
+        Asked { request, number: self.arrived, since_ticks: now_ticks }
     }
 
     /// Whether the turn has anything for the engine.
@@ -51,9 +69,9 @@ impl Proposals {
 
     /// The next of the turn, in the order they came: as many as fit into one batch, at least one. A
     /// membership change comes alone, since it may be refused, and a batch is refused as a whole.
-    pub(crate) fn take_staged(&mut self, bytes_max: u64) -> Vec<(RequestId, Entry)> {
+    pub(crate) fn take_staged(&mut self, bytes_max: u64) -> Vec<(Asked, Entry)> {
         let mut bytes = 0;
-        let mut fits = |(_, entry): &(RequestId, Entry)| {
+        let mut fits = |(_, entry): &(Asked, Entry)| {
             bytes += entry.encoded_size();
             bytes <= bytes_max && entry.entry_type() == EntryType::Normal
         };
@@ -62,23 +80,17 @@ impl Proposals {
     }
 
     /// Lays the turn's proposals aside until a leader is known.
-    pub(crate) fn park(
-        &mut self,
-        config: &Config,
-        now_ticks: u64,
-        refused: &mut Vec<(RequestId, Refusal)>,
-    ) {
-        for (request, entry) in std::mem::take(&mut self.staged) {
+    pub(crate) fn park(&mut self, config: &Config, refused: &mut Vec<(RequestId, Refusal)>) {
+        for (asked, entry) in std::mem::take(&mut self.staged) {
             let bytes = entry.payload_size();
             if config.parked_count_max <= self.parked.len()
                 || config.parked_bytes_max < self.parked_bytes + bytes
             {
-                refused.push((request, Refusal::Busy));
+                refused.push((asked.request, Refusal::Busy));
                 continue;
             }
             self.parked_bytes += bytes;
-            let deadline_ticks = now_ticks + config.parked_ticks_max;
-            self.parked.push_back(Parked { request, entry, deadline_ticks });
+            self.parked.push_back((asked, entry));
         }
     }
 
@@ -87,24 +99,18 @@ impl Proposals {
         if self.parked.is_empty() {
             return;
         }
-        let mut staged: VecDeque<_> =
-            self.parked.drain(..).map(|parked| (parked.request, parked.entry)).collect();
+        let mut staged = std::mem::take(&mut self.parked);
         staged.append(&mut self.staged);
         self.staged = staged;
         self.parked_bytes = 0;
     }
 
     /// The leader of `reign` is asked to append these.
-    pub(crate) fn pass_on(
-        &mut self,
-        reign: u64,
-        batch: impl IntoIterator<Item = (RequestId, Entry)>,
-        now_ticks: u64,
-    ) {
-        for (request, entry) in batch {
+    pub(crate) fn pass_on(&mut self, reign: u64, batch: impl IntoIterator<Item = (Asked, Entry)>) {
+        for (asked, entry) in batch {
             // A change is judged anew by who leads next, at the caller's word.
             if entry.entry_type() == EntryType::Normal {
-                self.passed_on.add(reign, request, entry, now_ticks);
+                self.passed_on.add(reign, asked, entry);
             }
         }
     }
@@ -166,11 +172,10 @@ impl Proposals {
     }
 
     /// A bug that tests put back: what was passed on is proposed a second time.
-    pub(crate) fn park_again(&mut self, requests: &[RequestId], entries: &[Entry], now_ticks: u64) {
-        for (request, entry) in requests.iter().zip(entries) {
+    pub(crate) fn park_again(&mut self, batch: &[Asked], entries: &[Entry], now_ticks: u64) {
+        for (asked, entry) in batch.iter().zip(entries) {
             self.parked_bytes += entry.payload_size();
-            let (request, entry) = (*request, entry.clone());
-            self.parked.push_back(Parked { request, entry, deadline_ticks: now_ticks + 30 });
+            self.parked.push_back((Asked { since_ticks: now_ticks, ..*asked }, entry.clone()));
         }
     }
 
@@ -179,7 +184,7 @@ impl Proposals {
         refused.extend(self.placed.drain(..).map(|(_, request)| (request, Refusal::Superseded)));
     }
 
-    /// Refuses what waited too long for a leader.
+    /// Refuses what waits for a leader, so long after it came.
     pub(crate) fn expire(
         &mut self,
         ticks_max: u64,
@@ -187,12 +192,14 @@ impl Proposals {
         refused: &mut Vec<(RequestId, Refusal)>,
     ) {
         self.passed_on.expire(ticks_max, now_ticks);
-        while self.parked.front().is_some_and(|parked| parked.deadline_ticks <= now_ticks) {
-            let Some(parked) = self.parked.pop_front() else { return };
-            self.parked_bytes -= parked.entry.payload_size();
-            refused.push((parked.request, Refusal::NoLeader));
+        // They stand in the order in which they came.
+        let is_due = |(asked, _): &(Asked, Entry)| asked.since_ticks + ticks_max <= now_ticks;
+        while self.parked.front().is_some_and(is_due) {
+            let Some((asked, entry)) = self.parked.pop_front() else { return };
+            self.parked_bytes -= entry.payload_size();
+            refused.push((asked.request, Refusal::NoLeader));
             if bug!("refused-and-proposed") {
-                self.staged.push_back((parked.request, parked.entry));
+                self.staged.push_back((asked, entry));
             }
         }
     }
@@ -266,16 +273,16 @@ mod tests {
     fn batches_fit_into_a_message_and_changes_come_alone() {
         let mut proposals = Proposals::default();
         for request in [1, 2] {
-            proposals.stage(RequestId(request), entry(40));
+            proposals.stage(RequestId(request), entry(40), 0);
         }
-        proposals.stage_change(RequestId(3), &AnyConfChange::V2(ConfChangeV2::default()));
+        proposals.stage_change(RequestId(3), &AnyConfChange::V2(ConfChangeV2::default()), 0);
         for request in [4, 5, 6] {
-            proposals.stage(RequestId(request), entry(40));
+            proposals.stage(RequestId(request), entry(40), 0);
         }
         let mut batches = Vec::new();
         while proposals.has_staged() {
             let batch = proposals.take_staged(100);
-            batches.push(batch.iter().map(|(request, _)| request.0).collect::<Vec<_>>());
+            batches.push(batch.iter().map(|(asked, _)| asked.request.0).collect::<Vec<_>>());
         }
         assert_eq!(batches, [vec![1, 2], vec![3], vec![4, 5], vec![6]]);
     }
@@ -290,14 +297,14 @@ mod tests {
         };
         let mut proposals = Proposals::default();
         let mut refused = Vec::new();
-        proposals.stage(RequestId(1), entry(10));
-        proposals.stage(RequestId(2), entry(11));
-        proposals.stage(RequestId(3), entry(10));
-        proposals.park(&config, 100, &mut refused);
+        proposals.stage(RequestId(1), entry(10), 100);
+        proposals.stage(RequestId(2), entry(11), 100);
+        proposals.stage(RequestId(3), entry(10), 100);
+        proposals.park(&config, &mut refused);
         assert_eq!(refused, [(RequestId(2), Refusal::Busy)], "by bytes");
-        proposals.stage(RequestId(4), entry(0));
-        proposals.stage(RequestId(5), entry(0));
-        proposals.park(&config, 102, &mut refused);
+        proposals.stage(RequestId(4), entry(0), 102);
+        proposals.stage(RequestId(5), entry(0), 102);
+        proposals.park(&config, &mut refused);
         assert_eq!(refused.pop(), Some((RequestId(5), Refusal::Busy)), "by count");
 
         refused.clear();
@@ -305,12 +312,40 @@ mod tests {
         assert_eq!(refused, []);
         proposals.expire(5, 105, &mut refused);
         assert_eq!(refused, [(RequestId(1), Refusal::NoLeader), (RequestId(3), Refusal::NoLeader)]);
-        proposals.stage(RequestId(6), entry(1));
+        proposals.stage(RequestId(6), entry(1), 105);
         proposals.unpark();
         let order: Vec<_> =
-            proposals.take_staged(u64::MAX).iter().map(|(request, _)| request.0).collect();
+            proposals.take_staged(u64::MAX).iter().map(|(asked, _)| asked.request.0).collect();
         assert_eq!(order, [4, 6], "what waited goes first");
         assert_eq!((proposals.parked_count(), proposals.parked_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_proposal_that_is_parked_again_has_no_more_time_than_it_had() {
+        let config = Config { parked_ticks_max: 5, ..Config::new(NodeId(1), 1) };
+        let mut proposals = Proposals::default();
+        let mut refused = Vec::new();
+        proposals.stage(RequestId(1), entry(1), 100);
+        proposals.park(&config, &mut refused);
+        proposals.unpark();
+        let batch = proposals.take_staged(u64::MAX);
+        proposals.pass_on(1, batch);
+        proposals.expire(5, 104, &mut refused);
+        proposals.propose_lost(2);
+        proposals.park(&config, &mut refused);
+        assert_eq!((proposals.parked_count(), &refused[..]), (1, &[][..]));
+        proposals.expire(5, 105, &mut refused);
+        assert_eq!(refused, [(RequestId(1), Refusal::NoLeader)]);
+
+        proposals.stage(RequestId(2), entry(1), 200);
+        proposals.park(&config, &mut refused);
+        proposals.expire(5, 204, &mut refused);
+        proposals.unpark();
+        let batch = proposals.take_staged(u64::MAX);
+        proposals.pass_on(3, batch);
+        proposals.expire(5, 205, &mut refused);
+        proposals.propose_lost(4);
+        assert!(!proposals.has_staged(), "nobody waits for it any more");
     }
 
     #[test]
@@ -344,12 +379,12 @@ mod tests {
     fn batches_fit_into_a_message() {
         let mut proposals = Proposals::default();
         for (request, bytes) in [(1, 100), (2, 100), (3, 1000), (4, 10), (5, 10)] {
-            proposals.stage(RequestId(request), entry(bytes));
+            proposals.stage(RequestId(request), entry(bytes), 0);
         }
         let mut batches = Vec::new();
         while proposals.has_staged() {
             let batch = proposals.take_staged(300);
-            batches.push(batch.iter().map(|(request, _)| request.0).collect::<Vec<_>>());
+            batches.push(batch.iter().map(|(asked, _)| asked.request.0).collect::<Vec<_>>());
         }
         assert_eq!(batches, [&[1, 2][..], &[3], &[4, 5]], "in order; one too long goes alone");
     }

@@ -16,6 +16,7 @@ use quorate_types::{EntryId, Index, NodeId, Term, bug};
 use crate::core::{Core, EngineStatus, PendingWrite, check_writes};
 use crate::envelope::open_change;
 use crate::event::Applying;
+use crate::proposals::Asked;
 use crate::replica::Reach;
 use crate::storage::LogInMemory;
 use crate::{
@@ -74,7 +75,7 @@ impl OnRaft {
             // The door takes none of the other engine's.
             Event::Message(AnyMessage::Zab(_)) => Ok(()),
             Event::ProposeChange { request, change } => {
-                core.proposals.stage_change(request, &change);
+                core.proposals.stage_change(request, &change, core.now_ticks);
                 Ok(())
             }
             Event::Persisted(id) => self.on_persisted(core, id),
@@ -305,19 +306,20 @@ impl OnRaft {
         Ok(())
     }
 
-    fn propose(&mut self, core: &mut Core, batch: Vec<(RequestId, Entry)>) -> Result<(), Fatal> {
-        let (requests, entries): (Vec<RequestId>, Vec<Entry>) = batch.into_iter().unzip();
+    fn propose(&mut self, core: &mut Core, batch: Vec<(Asked, Entry)>) -> Result<(), Fatal> {
+        let (batch, entries): (Vec<Asked>, Vec<Entry>) = batch.into_iter().unzip();
+        let requests = batch.iter().map(|asked| asked.request);
         let status = self.raft.basic_status();
         let leads = status.soft_state.role == Role::Leader;
         let is_change = |entry: &Entry| entry.entry_type() != EntryType::Normal;
         let takes_no_more = self.is_stalled(core) || !self.has_room(core);
         if leads && takes_no_more && !entries.iter().any(is_change) {
-            let refused = requests.into_iter().map(|request| (request, Refusal::Busy));
+            let refused = requests.map(|request| (request, Refusal::Busy));
             core.effects.refused.extend(refused);
             return Ok(());
         }
         if !leads && bug!("proposes-again-what-it-passed-on") {
-            core.proposals.park_again(&requests, &entries, core.now_ticks);
+            core.proposals.park_again(&batch, &entries, core.now_ticks);
         }
         let term = status.hard_state.term;
         let passed_on = if leads { Vec::new() } else { entries.clone() };
@@ -328,22 +330,23 @@ impl OnRaft {
         match self.raft.step(message) {
             Ok(()) => {
                 if leads {
+                    let requests: Vec<RequestId> = requests.collect();
                     core.proposals.placed(term, self.raft.last_index(), &requests);
                 } else {
                     self.passes_on_in = term;
-                    let batch = requests.iter().copied().zip(passed_on);
-                    core.proposals.pass_on(term.0, batch, core.now_ticks);
+                    let batch = batch.iter().copied().zip(passed_on);
+                    core.proposals.pass_on(term.0, batch);
                 }
                 Ok(())
             }
             Err(Error::ProposalDropped(why)) => {
                 let why = refusal(why);
-                core.effects.refused.extend(requests.into_iter().map(|request| (request, why)));
+                core.effects.refused.extend(requests.map(|request| (request, why)));
                 Ok(())
             }
             Err(Error::ChangeRefused(_)) => {
                 // It was alone in its batch.
-                let refused = requests.into_iter().map(|request| (request, Refusal::Change));
+                let refused = requests.map(|request| (request, Refusal::Change));
                 core.effects.refused.extend(refused);
                 Ok(())
             }

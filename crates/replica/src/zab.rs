@@ -15,6 +15,7 @@ use quorate_zab::{
 
 use crate::core::{Core, EngineStatus, PendingWrite, check_writes};
 use crate::event::Applying;
+use crate::proposals::Asked;
 use crate::storage::LogInMemory;
 use crate::{
     Config, Event, Fatal, HardState, Initial, Message, Refusal, RequestId, StartError, Write,
@@ -323,14 +324,15 @@ impl OnZab {
         self.zab.glance().roles_left
     }
 
-    fn propose(&mut self, core: &mut Core, batch: Vec<(RequestId, Entry)>) {
-        for (request, entry) in batch {
+    fn propose(&mut self, core: &mut Core, batch: Vec<(Asked, Entry)>) {
+        for (asked, entry) in batch {
+            let request = asked.request;
             let reign = self.reign();
             let content = entry.data.clone().unwrap_or_default();
             match self.zab.propose(Command::set("", content)) {
                 Ok(id) => {
                     self.requests.insert(id, request);
-                    core.proposals.pass_on(reign, [(request, entry)], core.now_ticks);
+                    core.proposals.pass_on(reign, [(asked, entry)]);
                 }
                 Err(why) => core.effects.refused.push((request, refusal(&why))),
             }

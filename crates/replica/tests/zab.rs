@@ -272,6 +272,28 @@ fn a_member_whose_disk_stands_still_leads_no_more_and_comes_back() {
 }
 
 #[test]
+fn a_member_that_was_mute_for_its_disk_lets_others_with_as_much_go_before() {
+    let (mut group, leader) = Group::new();
+    assert_eq!(leader, 2, "of those who have as much, the last member wins");
+    // Nobody leads while it is mute; the one it is left with has stored all that it had to write.
+    group.members[1].is_away = true;
+    group.members[leader].stands_still = true;
+    let request = group.propose(leader);
+    group.tick(WRITE_TICKS_MAX + 3 * ELECTION_TICKS);
+    assert!((0..3).all(|at| !group.leads(at)));
+    group.members[leader].stands_still = false;
+    let written = group.members[leader].last_write;
+    group.handle(leader, Event::Persisted(written));
+    let last = |at: usize| group.members[at].replica.status().last;
+    assert_eq!(last(0), last(leader), "they have as much");
+    assert_eq!(group.elect(), 0);
+    group.tick(2);
+    for at in [0, leader] {
+        assert_eq!(group.members[at].requests(), [request]);
+    }
+}
+
+#[test]
 fn a_tail_that_nobody_else_has_is_cut_off() {
     let (mut group, leader) = Group::new();
     // Nobody hears of this one.
@@ -313,6 +335,23 @@ fn what_was_asked_of_a_leader_that_is_gone_is_asked_of_the_next_with_zab() {
     for member in &group.members {
         assert_eq!(member.requests(), [sent, later, appended], "each once");
         assert_eq!(member.refused, []);
+    }
+}
+
+#[test]
+fn what_is_asked_for_again_keeps_the_order_in_which_it_came() {
+    let (mut group, leader) = Group::new();
+    let other = (leader + 1) % 3;
+    group.members[leader].is_away = true;
+    // Several threads draw the ids.
+    let requests = [RequestId(6), RequestId(5), RequestId(7)];
+    for request in requests {
+        group.propose_as(request, other, b"command");
+    }
+    group.elect();
+    group.tick(2);
+    for at in (0..3).filter(|at| *at != leader) {
+        assert_eq!(group.members[at].requests(), requests);
     }
 }
 

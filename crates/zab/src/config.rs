@@ -3,6 +3,8 @@
 //! Where gometa has a constant for the same thing, the default is its value, unless a remark says
 //! otherwise.
 
+use std::sync::Arc;
+
 use quorate_types::{Index, NodeId};
 
 use crate::{Address, Quorums};
@@ -37,8 +39,14 @@ pub struct Config {
     pub applied: Index,
 
     /// Whether voters that are gometa processes are taken, as leader and as followers. Most of what
-    /// this engine promises does not hold among them: for migration and tests.
+    /// this engine promises does not hold among them: for migration and tests. Their histories may have
+    /// gaps, which a node, a watcher too, takes from leaders of ours only with this, even when they are gone.
     pub allow_gometa_voters: bool,
+    /// The key of transactions that change nothing, for linearizable reads where too few voters, or not the
+    /// leader, can confirm one otherwise: gometa processes among them. The machine sees it set to nothing,
+    /// so the application has no key of this name. Without, such reads are
+    /// [`Unsupported`](crate::ReadFailure::Unsupported).
+    pub barrier_key: Option<Arc<str>>,
     /// Whether a watcher wants committed entries only, where its leader is one of ours: each in one
     /// message instead of two, and none before it is committed.
     pub commit_only: bool,
@@ -127,6 +135,7 @@ impl Config {
             seed: 0,
             applied: Index(0),
             allow_gometa_voters: false,
+            barrier_key: None,
             commit_only: true,
             custom_requests: false,
             allow_broadcast: false,
@@ -208,6 +217,11 @@ impl Config {
                 bytes_max: FRAME_CONTENT_BYTES_MAX,
             });
         }
+        let barrier_bytes = self.barrier_key.as_ref().map_or(0, |key| key.len() as u64);
+        if self.key_bytes_max < barrier_bytes {
+            let bytes_max = self.key_bytes_max;
+            return Err(ConfigError::BarrierKey { bytes: barrier_bytes, bytes_max });
+        }
         for (name, value) in [
             ("ballot_ms", self.ballot_ms),
             ("finalize_ms", self.finalize_ms),
@@ -280,6 +294,14 @@ pub enum ConfigError {
         /// What a frame carries.
         bytes_max: u64,
     },
+    /// The key of barriers is none that could be proposed.
+    #[error("barrier_key has {bytes} bytes; a key may have {bytes_max}")]
+    BarrierKey {
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
     /// A time or limit that must not be 0.
     #[error("{name} must not be 0")]
     Zero {
@@ -323,7 +345,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_named() {
         type Change = fn(&mut Config);
-        let table: [(Change, Option<ConfigError>); 16] = [
+        let table: [(Change, Option<ConfigError>); 17] = [
             (|_| {}, None),
             (|c| c.own = member(9), None), // a watcher
             (|c| c.is_leader_known = true, Some(ConfigError::LeaderKnown)),
@@ -359,6 +381,10 @@ mod tests {
                     bytes: (20 << 20) + (64 << 10),
                     bytes_max: FRAME_CONTENT_BYTES_MAX,
                 }),
+            ),
+            (
+                |c| (c.barrier_key, c.key_bytes_max) = (Some("key".into()), 2),
+                Some(ConfigError::BarrierKey { bytes: 3, bytes_max: 2 }),
             ),
             (|c| c.finalize_ms = 0, Some(ConfigError::Zero { name: "finalize_ms" })),
             (|c| c.ballot_ms = 501, Some(ConfigError::Inverted)),

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use quorate_types::{Index, NodeId};
 
+use crate::barrier::Barriers;
 use crate::election::{Context, Election, Standing};
 use crate::event::{Fatal, Write};
 use crate::history::History;
@@ -73,6 +74,8 @@ pub(crate) struct Core<S> {
     /// Reads of this node that the leader was asked about.
     pub(crate) reads: BTreeMap<u64, ReadId>,
     pub(crate) next_read: u64,
+    /// Reads that wait for a transaction of their own.
+    pub(crate) barriers: Barriers,
     /// When members last said, in a vote, that they lead or follow.
     pub(crate) answered_ms: BTreeMap<Address, u64>,
     /// The next synchronization with a gometa leader begins at the first entry there is.
@@ -128,6 +131,7 @@ impl<S: Storage> Core<S> {
             requests: Requests::default(),
             reads: BTreeMap::new(),
             next_read: 0,
+            barriers: Barriers::default(),
             answered_ms: BTreeMap::new(),
             wants_all: false,
             is_stalled: false,
@@ -363,6 +367,16 @@ impl<S: Storage> Core<S> {
         Ok(())
     }
 
+    /// A name for a request of this node; none that waits has it.
+    pub(crate) fn new_request(&mut self) -> u64 {
+        loop {
+            let id = self.rng.next();
+            if id != 0 && !self.requests.is_known(id) {
+                return id;
+            }
+        }
+    }
+
     // Leaving.
 
     /// A role is over: what belonged to it ends, every connection among it.
@@ -381,6 +395,7 @@ impl<S: Storage> Core<S> {
     pub(crate) fn fail_reads(&mut self) {
         let lost = std::mem::take(&mut self.reads).into_values();
         self.ready.reads.extend(lost.map(|read| (read, Err(ReadFailure::NoLeader))));
+        self.fail_barriers(ReadFailure::NoLeader);
     }
 
     pub(crate) fn set_soft_state(&mut self, soft_state: SoftState) {

@@ -224,6 +224,10 @@ impl Election {
     /// For a while, others that have as much go before this node.
     pub(crate) fn stand_back(&mut self, now_ms: u64) {
         self.stands_back_until_ms = now_ms.saturating_add(self.pass_over_ms);
+        // A ballot may have begun while it could not say anything.
+        if let Some(ballot) = &mut self.ballot {
+            ballot.silent_until_ms = now_ms.saturating_add(self.base_ms_max);
+        }
     }
 
     /// The epoch that answers show. Without a winner there are no answers, and nothing to show.

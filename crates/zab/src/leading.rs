@@ -24,8 +24,8 @@ use crate::note::{CloseReason, Note, ResignReason};
 use crate::zab::Next;
 use crate::{
     Address, Command, ConnId, CustomRequest, Epoch, EpochAck, FollowerInfo, KEEP_ALIVE_FID,
-    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposeError, Request, Role,
-    SoftState, Storage, WriteId, Zxid,
+    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposalId, ProposeError,
+    Request, Role, SoftState, Storage, WriteId, Zxid,
 };
 
 mod peer;
@@ -428,6 +428,17 @@ impl Leading {
         Ok(())
     }
 
+    /// A transaction for reads that cannot be confirmed otherwise.
+    fn propose_barrier<S: Storage>(&mut self, core: &mut Core<S>) {
+        if let Some((id, command)) = core.next_barrier()
+            && let Err(why) = self.propose(core, id, command)
+        {
+            let refused = Outcome::Refused { reason: why.to_string() };
+            core.ready.answers.push((ProposalId(id), refused));
+            core.settle_barrier();
+        }
+    }
+
     /// Why nothing can be proposed now, if so.
     fn busy<S: Storage>(&self, core: &Core<S>, command: &Command) -> Option<ProposeError> {
         if !self.is_established() {
@@ -521,6 +532,7 @@ impl Leading {
         }
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
         self.reads.ping(core, &self.peers);
+        self.propose_barrier(core);
         for conn in conns {
             if let Some(peer) = self.peers.get_mut(&conn) {
                 peer.pump(core, conn, &self.origins)?;
@@ -576,7 +588,10 @@ impl Leading {
         for (conn, peer) in &mut self.peers {
             if peer.stage == LeaderStage::AwaitEpoch {
                 // A gometa learner skips what it does not know.
-                let caps = Some(crate::caps::ALL);
+                let caps = Some(match core.config.allow_gometa_voters {
+                    true => crate::caps::ALL & !crate::caps::READ,
+                    false => crate::caps::ALL,
+                });
                 core.send_held(*conn, Message::LeaderInfo(LeaderInfo { epoch, caps }));
                 peer.stage = LeaderStage::AwaitPromise;
                 peer.progress_ms = core.now_ms;

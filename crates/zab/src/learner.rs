@@ -373,8 +373,14 @@ impl Learner {
                 return Ok(Next::Look(why));
             }
         }
-        if zxid <= core.history.last_zxid() {
+        let last = core.history.last_zxid();
+        if zxid <= last {
             return Ok(Next::Look(LeaveReason::Diverged));
+        }
+        // A history that only leaders of ours have made has no gaps; a gometa leader's may have.
+        let may_have_gaps = !self.is_native() || core.config.allow_gometa_voters;
+        if !zxid.follows(last) && !may_have_gaps && !believes_in_holes() {
+            return Ok(Next::Look(LeaveReason::Gap));
         }
         self.cursor = core.history.append(zxid, command);
         Ok(Next::Stay)
@@ -631,9 +637,7 @@ impl Learner {
     pub(crate) fn read<S: Storage>(&self, core: &mut Core<S>, read: ReadId) {
         let failure = if self.stage != FollowerStage::Done {
             Some(ReadFailure::NoLeader)
-        } else if self.caps.unwrap_or(0) & caps::READ == 0 {
-            Some(ReadFailure::Unsupported)
-        } else if core.config.reads_count_max <= core.reads.len() {
+        } else if core.config.reads_count_max <= core.reads.len() + core.barriers.count() {
             Some(ReadFailure::Busy)
         } else {
             None
@@ -642,11 +646,25 @@ impl Learner {
             core.ready.reads.push((read, Err(failure)));
             return;
         }
+        if self.caps.unwrap_or(0) & caps::READ == 0 {
+            core.await_barrier(read);
+            return;
+        }
         core.next_read += 1;
         let id = core.next_read;
         core.reads.insert(id, read);
         if let Some(conn) = self.conn {
             core.send(conn, Message::ReadIndex { id });
+        }
+    }
+
+    /// Has a gometa leader commit what the reads of this node wait for.
+    pub(crate) fn ask_for_barrier<S: Storage>(&self, core: &mut Core<S>) {
+        if self.can_forward()
+            && self.may_ask(core)
+            && let Some((id, command)) = core.next_barrier()
+        {
+            self.forward(core, id, command);
         }
     }
 

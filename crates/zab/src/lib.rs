@@ -68,6 +68,7 @@
 //! ```
 
 mod back_off;
+mod barrier;
 mod check;
 mod config;
 mod consent;

@@ -119,10 +119,7 @@ impl<S: Storage> Zab<S> {
         if core.config.requests_count_max <= core.requests.count() {
             return Err(ProposeError::Busy);
         }
-        let mut id = core.rng.next();
-        while id == 0 || core.requests.is_known(id) {
-            id = core.rng.next();
-        }
+        let id = core.new_request();
         match &mut self.role {
             RoleState::Looking(_) => return Err(ProposeError::NoLeader),
             RoleState::Following(learner) | RoleState::Observing(learner) => {
@@ -143,7 +140,9 @@ impl<S: Storage> Zab<S> {
     }
 
     /// Asks from where on a linearizable read may be served: [`Ready::reads`] has it. It costs one
-    /// round of messages and no disk write; reads asked at the same time share a round.
+    /// round of messages and no disk write; reads asked at the same time share a round. Where too many
+    /// voters are gometa's, it costs a transaction instead, if there is a
+    /// [`barrier_key`](Config::barrier_key).
     ///
     /// A read caught in a change of leader fails, and one on a connection that is lost, too.
     pub fn read(&mut self, read: ReadId) {
@@ -338,6 +337,7 @@ impl<S: Storage> Zab<S> {
     fn turn(&mut self, mut next: Next) -> Result<(), Fatal> {
         loop {
             let core = &mut self.core;
+            core.settle_barrier();
             let entered = match next {
                 Next::Stay => match &mut self.role {
                     RoleState::Leading(leading) => leading.advance(core)?,
@@ -346,7 +346,11 @@ impl<S: Storage> Zab<S> {
                     {
                         Next::Look(LeaveReason::Disconnected)
                     }
-                    _ => Next::Stay,
+                    RoleState::Following(learner) | RoleState::Observing(learner) => {
+                        learner.ask_for_barrier(core);
+                        Next::Stay
+                    }
+                    RoleState::Looking(_) => Next::Stay,
                 },
                 Next::Look(why) => self.look(why),
                 Next::Lead => {
@@ -373,6 +377,7 @@ impl<S: Storage> Zab<S> {
             }
             next = entered;
         }
+        self.core.settle_barrier();
         self.core.set_soft_state(self.soft_state());
         if self.soft_state().is_serving {
             self.back_off.reset();

@@ -4,7 +4,8 @@
 //! Whoever answers a Ping follows this leader at that moment, so it has not promised to a later one:
 //! when a quorum has answered a Ping sent after a read was asked, no later leader had committed
 //! anything when it was asked. Reads asked between two Pings share a round. The same Pings are the
-//! signs of life on native connections.
+//! signs of life on native connections. Where too few voters answer Pings, reads wait for a transaction
+//! (`barrier.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -66,7 +67,7 @@ impl Reads {
     fn add<S: Storage>(&mut self, core: &mut Core<S>, asker: Asker, is_established: bool) {
         if !is_established {
             tell(core, asker, Err(ReadFailure::NoLeader));
-        } else if core.config.reads_count_max <= self.waiting.len() {
+        } else if core.config.reads_count_max <= self.waiting.len() + core.barriers.count() {
             tell(core, asker, Err(ReadFailure::Busy));
         } else {
             let index = core.commit;
@@ -109,7 +110,10 @@ impl Reads {
         if has_gometa && !is_quorum(core, &able) {
             // They would wait for ever.
             for waiting in std::mem::take(&mut self.waiting) {
-                tell(core, waiting.asker, Err(ReadFailure::Unsupported));
+                match waiting.asker {
+                    Asker::Own(read) => core.await_barrier(read),
+                    peer @ Asker::Peer(..) => tell(core, peer, Err(ReadFailure::Unsupported)),
+                }
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use quorate_types::Index;
 use quorate_zab::{
-    Address, CloseReason, Config, Event, FollowerInfo, KEEP_ALIVE_FID, LeaveReason, Message, Note,
-    Outcome, Proposal, ReadFailure, ReadId, Role, Storage, Zxid, caps,
+    Address, CloseReason, Config, ConnId, Event, FollowerInfo, KEEP_ALIVE_FID, LeaveReason,
+    Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Storage, Zxid, caps,
 };
 
 use crate::hand::{
@@ -503,6 +503,101 @@ fn reads_of_followers_are_answered_by_the_leader() {
     hand.zab.read(ReadId(8));
     hand.drive();
     assert_eq!(hand.reads[2], (ReadId(8), Err(ReadFailure::NoLeader)));
+}
+
+fn barrier(message: &Message) -> bool {
+    let (Message::Proposal(Proposal { command, .. }) | Message::Request(Request { command, .. })) =
+        message
+    else {
+        return false;
+    };
+    command.op == Op::SET && &*command.key == "barrier" && command.content.is_empty()
+}
+
+/// Node 3 of three leads, with node 1 beside it, which is gometa's.
+fn leading_gometa(barrier_key: Option<&str>) -> (Hand, ConnId) {
+    let barrier_key = barrier_key.map(Into::into);
+    let config = Config { allow_gometa_voters: true, barrier_key, ..config(3, 3) };
+    let mut hand = Hand::new(config, &Past::default());
+    hand.elect(3, 3);
+    let conn = hand.meet(FollowerInfo { caps: None, accepted_leader: None, ..info(1, 0) });
+    hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(conn, Message::NewLeaderAck);
+    assert!(hand.is_serving(), "{:?}", hand.notes);
+    hand.sent(conn);
+    (hand, conn)
+}
+
+#[test]
+fn a_read_among_gometa_voters_waits_for_a_transaction_of_its_own() {
+    let (mut hand, conn) = leading_gometa(Some("barrier"));
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    assert!(hand.sent(conn).iter().any(barrier));
+    // What comes after it was proposed may have been committed before by nobody that it tells of.
+    hand.zab.read(ReadId(2));
+    hand.drive();
+    assert!(!hand.sent(conn).iter().any(barrier), "one at a time");
+    assert_eq!(hand.reads, []);
+    hand.hear(conn, accept(1, id(1, 1)));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+    assert!(hand.sent(conn).iter().any(barrier), "for all who came meanwhile");
+    hand.hear(conn, accept(1, id(1, 2)));
+    assert_eq!(hand.reads[1..], [(ReadId(2), Ok(2.into()))]);
+    hand.zab.read(ReadId(3));
+    hand.zab.read(ReadId(4));
+    hand.drive();
+    hand.handle(Event::Closed { conn });
+    let lost = Err(ReadFailure::NoLeader);
+    assert_eq!(hand.reads[2..], [(ReadId(4), lost), (ReadId(3), lost)]);
+    assert_eq!(hand.answers, [], "nobody asked for a transaction");
+
+    let (mut hand, _) = leading_gometa(None);
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    assert_eq!(hand.reads, [(ReadId(1), Err(ReadFailure::Unsupported))]);
+}
+
+#[test]
+fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
+    let barrier_key = Some("barrier".into());
+    let config = Config { allow_gometa_voters: true, barrier_key, ..config(1, 3) };
+    let mut hand = Hand::new(config, &Past::default());
+    let conn = hand.follow(3, 1, false);
+    for message in [begin(Zxid::ZERO, Zxid::ZERO), end(Zxid::ZERO), new_leader(1)] {
+        hand.hear(conn, message);
+    }
+    hand.sent(conn);
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    let sent = hand.sent(conn);
+    let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
+        panic!("the leader was not asked");
+    };
+    let fid = member(1).message;
+    let command = request.command.clone();
+    let proposal = Proposal { zxid: id(1, 1), fid, request: request.id, command };
+    hand.hear(conn, Message::Proposal(proposal));
+    assert_eq!(hand.reads, []);
+    hand.hear(conn, commit(id(1, 1)));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+
+    hand.zab.read(ReadId(2));
+    hand.drive();
+    let sent = hand.sent(conn);
+    let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
+        panic!("the leader was not asked");
+    };
+    let fid = member(1).message;
+    hand.hear(conn, Message::Abort { request: request.id, fid, error: "full".to_owned() });
+    assert_eq!(hand.reads[1..], [(ReadId(2), Err(ReadFailure::Busy))]);
+    hand.zab.read(ReadId(3));
+    hand.zab.read(ReadId(4));
+    hand.drive();
+    hand.handle(Event::Closed { conn });
+    let lost = Err(ReadFailure::NoLeader);
+    assert_eq!(hand.reads[2..], [(ReadId(4), lost), (ReadId(3), lost)]);
+    assert_eq!(hand.answers, [], "nobody asked for a transaction");
 }
 
 #[test]

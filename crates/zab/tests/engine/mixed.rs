@@ -15,8 +15,8 @@ use std::ops::Range;
 
 use quorate_types::Index;
 use quorate_zab::{
-    Address, Command, Config, ConnId, Entry, Epoch, Event, MemoryStorage, Message, Note, Op, Role,
-    Snapshot, Storage, SyncPlan, Vote, Write, Zab, Zxid,
+    Address, Command, Config, ConnId, Entry, Epoch, Event, MemoryStorage, Message, Note, Op,
+    ReadFailure, ReadId, Role, Snapshot, Storage, SyncPlan, Vote, Write, Zab, Zxid,
 };
 
 use crate::gometa::{Disk, Gometa};
@@ -83,6 +83,13 @@ pub(crate) struct Ensemble {
     state: (usize, Store),
     /// Learners that were sent a state.
     states: usize,
+    /// Reads that were asked of ours, each with the last that any of ours had committed then.
+    asked: BTreeMap<(u64, ReadId), Zxid>,
+    /// The same, of those that may be served once so much is applied.
+    confirmed: Vec<(u64, Index, Zxid)>,
+    has_reads: bool,
+    /// How many of them were answered.
+    reads: usize,
     leaders: BTreeMap<Epoch, u64>,
     pub(crate) has_writes: bool,
     /// Those that do not start any more.
@@ -142,6 +149,10 @@ impl Ensemble {
             compacts: false,
             state: (0, Store::new()),
             states: 0,
+            asked: BTreeMap::new(),
+            confirmed: Vec::new(),
+            has_reads: false,
+            reads: 0,
             leaders: BTreeMap::new(),
             has_writes: true,
             gone: BTreeSet::new(),
@@ -220,6 +231,7 @@ impl Ensemble {
                 let config = Config {
                     seed: seed << 16 | node.lives << 8 | id,
                     allow_gometa_voters: true,
+                    barrier_key: Some("barrier".into()),
                     backoff_ms: 50,
                     backoff_ms_max: 200,
                     applied: from,
@@ -235,6 +247,8 @@ impl Ensemble {
 
     fn crash(&mut self, id: u64) {
         let compacts = self.compacts;
+        self.asked.retain(|(of, _), _| *of != id);
+        self.confirmed.retain(|(of, ..)| *of != id);
         let node = self.at(id);
         match std::mem::replace(&mut node.engine, Engine::Down) {
             // Where leaders have states, watchers keep nothing themselves.
@@ -312,6 +326,9 @@ impl Ensemble {
                 }
             }
             self.states += states;
+            for (read, answer) in ready.reads {
+                self.on_read(id, read, answer);
+            }
             for entry in new.into_iter().filter(|_| self.compacts) {
                 match self.entries.get(entry.index.0 as usize - 1) {
                     Some(known) => assert_eq!(known.zxid, entry.zxid, "seed {seed}: {id}"),
@@ -339,6 +356,7 @@ impl Ensemble {
                 }
             }
         }
+        self.serve_reads();
         self.watch(id);
     }
 
@@ -448,6 +466,40 @@ impl Ensemble {
         self.drive(id);
     }
 
+    fn read_something(&mut self, id: u64) {
+        let Engine::Ours(_) = self.nodes[&id].engine else { return };
+        let ours = self.nodes.values().filter(|node| node.kind == Kind::Ours);
+        let last = ours.filter_map(|node| node.applied.last().copied()).max();
+        self.next_value += 1;
+        let read = ReadId(self.next_value);
+        self.asked.insert((id, read), last.unwrap_or(Zxid::ZERO));
+        if let Engine::Ours(zab) = &mut self.at(id).engine {
+            zab.read(read);
+        }
+        self.drive(id);
+    }
+
+    /// A read sees all that was committed when it was asked.
+    fn on_read(&mut self, id: u64, read: ReadId, answer: Result<Index, ReadFailure>) {
+        let asked = self.asked.remove(&(id, read));
+        if let (Ok(index), Some(asked)) = (answer, asked) {
+            self.confirmed.push((id, index, asked));
+        }
+    }
+
+    fn serve_reads(&mut self) {
+        for (id, index, asked) in std::mem::take(&mut self.confirmed) {
+            let applied = &self.nodes[&id].applied;
+            if applied.len() < index.0 as usize {
+                self.confirmed.push((id, index, asked));
+                continue;
+            }
+            let sees = applied[..index.0 as usize].last().copied().unwrap_or(Zxid::ZERO);
+            assert!(asked <= sees, "seed {}: {id} reads {sees} after {asked}", self.seed);
+            self.reads += 1;
+        }
+    }
+
     fn deliver_datagram(&mut self, is_lossy: bool) {
         if self.datagrams.is_empty() {
             return;
@@ -533,6 +585,7 @@ impl Ensemble {
                 35..=74 => self.deliver(),
                 75..=79 => self.connect(),
                 80..=93 => self.sync(id),
+                97 if self.has_reads => self.read_something(id),
                 94..=97 if self.has_writes => self.write_something(id),
                 99 if self.compacts && has_faults => self.compact(id),
                 98 if has_faults && self.dice.is_one_in(8) => {
@@ -676,7 +729,7 @@ fn our_watchers_of_gometa_have_what_its_leaders_committed() {
 
 #[test]
 fn among_voters_of_both_kinds_ours_keep_their_promises() {
-    let (mut led, mut applied) = (0, 0);
+    let (mut led, mut applied, mut reads) = (0, 0, 0);
     for seed in seeds(SEEDS) {
         let kinds = match seed % 3 {
             0 => [Kind::Ours, Kind::Ours, Kind::Gometa],
@@ -684,13 +737,17 @@ fn among_voters_of_both_kinds_ours_keep_their_promises() {
             _ => [Kind::Gometa, Kind::Gometa, Kind::Ours],
         };
         let mut ensemble = Ensemble::new(seed, &kinds, &[]);
+        ensemble.has_reads = true;
         ensemble.run(20_000, &[1, 2, 3]);
         ensemble.run(40_000, &[]);
+        reads += ensemble.reads;
         led += ensemble.leaders.len();
         for node in ensemble.nodes.values().filter(|node| node.kind == Kind::Ours) {
             applied += node.applied.len();
         }
     }
     let count = (seeds(SEEDS).end - seeds(SEEDS).start) as usize;
-    assert!(count < led && count * 50 < applied, "{led} leaderships, {applied} applied");
+    let figures = format!("{led} leaderships, {applied} applied, {reads} reads");
+    println!("{figures}");
+    assert!(count < led && count * 50 < applied && count * 10 < reads, "{figures}");
 }
