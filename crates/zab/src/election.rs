@@ -300,7 +300,7 @@ impl Election {
         if ballot.finalize_at_ms.is_some_and(|at| at <= context.now_ms) {
             return Some(self.finish());
         }
-        if ballot.content_at_ms <= context.now_ms && self.takes_claim(context.now_ms) {
+        if self.claim_at_ms() <= context.now_ms && self.takes_claim(context.now_ms) {
             return Some(self.finish());
         }
         let ballot = self.ballot.as_mut()?;
@@ -314,7 +314,8 @@ impl Election {
     /// When [`Election::tick`] next has something to do.
     pub(crate) fn wake_ms(&self) -> u64 {
         self.ballot.as_ref().map_or(u64::MAX, |ballot| {
-            ballot.finalize_at_ms.map_or(ballot.resend_at_ms, |at| at.min(ballot.resend_at_ms))
+            let at_ms = ballot.finalize_at_ms.unwrap_or_else(|| self.claim_at_ms());
+            at_ms.min(ballot.resend_at_ms)
         })
     }
 
@@ -413,14 +414,26 @@ impl Election {
         }
     }
 
-    /// Takes what a leader says of itself for what is settled, if it said so lately and was not followed
-    /// in vain. There is no quorum for anything: who has one needs no claim.
+    /// From when on a leader's own word is enough, if it is still good then: whoever was followed in vain
+    /// must wait, and who has a quorum for anything needs none.
+    fn claim_at_ms(&self) -> u64 {
+        let claimed =
+            self.ballot.as_ref().and_then(|ballot| Some((ballot, ballot.claim.as_ref()?)));
+        let Some((ballot, claim)) = claimed else { return u64::MAX };
+        let failed = self.failures.get(&claim.choice.candidate);
+        let at_ms = ballot.content_at_ms.max(failed.map_or(0, |failed| failed.until_ms));
+        match ballot.finalize_at_ms.is_none() && at_ms <= claim.good_until_ms {
+            true => at_ms,
+            false => u64::MAX,
+        }
+    }
+
+    /// Takes what a leader says of itself for what is settled.
     fn takes_claim(&mut self, now_ms: u64) -> bool {
         let Some(ballot) = &mut self.ballot else { return false };
         let Some(Claim { round, choice, good_until_ms }) = &ballot.claim else { return false };
-        let has_failed =
-            self.failures.get(&choice.candidate).is_some_and(|failed| now_ms < failed.until_ms);
-        if has_failed || *good_until_ms < now_ms || ballot.finalize_at_ms.is_some() {
+        if *good_until_ms < now_ms {
+            ballot.claim = None;
             return false;
         }
         (ballot.round, ballot.proposal, ballot.is_settled) = (*round, choice.clone(), true);
