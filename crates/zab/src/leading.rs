@@ -137,6 +137,15 @@ impl Leading {
         self.peers.iter().map(|(conn, peer)| (*conn, peer))
     }
 
+    /// For [`Zab::check`](crate::Zab::check): what waits here is bounded.
+    pub(crate) fn check_bounds<S>(&self, core: &Core<S>) {
+        let count_max = core.config.proposals_count_max;
+        assert!(self.pending.len() <= count_max, "proposals are bounded");
+        assert!(self.waiting.len() <= count_max, "requests that wait for the disk are bounded");
+        let reads = self.reads.count() + core.barriers.count();
+        assert!(reads <= core.config.reads_count_max, "reads are bounded");
+    }
+
     /// Connected followers that take part in the broadcast, and the leader itself.
     pub(crate) fn active_ensemble_size<S>(&self, core: &Core<S>) -> usize {
         self.live_voters(core).len()
