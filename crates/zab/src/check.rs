@@ -19,16 +19,19 @@ impl<S: Storage> Zab<S> {
         core.history.check();
         check_marks(core);
         check_held(core);
+        check_bounds(core);
         match &self.role {
             RoleState::Looking(_) => {
                 assert!(core.status == PeerStatus::Electing, "who looks says so");
             }
             RoleState::Following(learner) => {
+                learner.check_bounds(core);
                 assert!(core.status == PeerStatus::Following, "who follows says so");
                 assert!(!core.election.is_in_progress(), "who follows holds no ballot");
                 assert!(learner.epoch() <= core.hard_state.accepted_epoch, "it has promised");
             }
             RoleState::Observing(learner) => {
+                learner.check_bounds(core);
                 let is_informed =
                     learner.stage() == FollowerStage::Done && learner.is_commit_only(core);
                 let has_more = core.commit < core.history.last();
@@ -61,7 +64,20 @@ fn check_held<S: Storage>(core: &Core<S>) {
     }
 }
 
+/// What is kept for others, and for those who ask, is bounded by the settings.
+fn check_bounds<S: Storage>(core: &Core<S>) {
+    let config = &core.config;
+    assert!(core.connections_fit(), "what waits on a connection is bounded");
+    // One more of its own making.
+    assert!(core.conns.len() <= config.connections_count_max + 1, "connections are bounded");
+    assert!(core.requests.count() <= config.requests_count_max, "requests are bounded");
+    let reads = core.reads.len() + core.barriers.count();
+    assert!(reads <= config.reads_count_max, "reads are bounded");
+    assert!(core.ready.notes.len() <= config.notes_count_max + 1, "notes are bounded");
+}
+
 fn check_leading<S: Storage>(core: &Core<S>, leading: &Leading) {
+    leading.check_bounds(core);
     let last = core.history.last();
     assert!(core.status == PeerStatus::Leading, "who leads says so");
     assert!(core.config.is_voter(), "watchers do not lead");

@@ -302,13 +302,17 @@ impl<S: Storage> Core<S> {
 
     fn close_if_full(&mut self, to: ConnId) -> bool {
         let Some(conn) = self.conns.get(&to) else { return false };
-        // Only what does not wait in the history can bring it so far.
-        let bytes_max = self.config.connection_bytes_max.saturating_mul(2) + CONTROL_BYTES_MAX;
-        let is_full = bytes_max < conn.bytes() && 8 < conn.unwritten.len() + conn.held.len();
+        let is_full = self.is_full(conn);
         if is_full {
             self.close(to, CloseReason::Full);
         }
         !is_full
+    }
+
+    /// Only what does not wait in the history can bring it so far.
+    fn is_full(&self, conn: &Conn) -> bool {
+        let bytes_max = self.config.connection_bytes_max.saturating_mul(2) + CONTROL_BYTES_MAX;
+        bytes_max < conn.bytes() && 8 < conn.unwritten.len() + conn.held.len()
     }
 
     /// Whether more of the history may be put on a connection.
@@ -474,6 +478,10 @@ impl<S: Storage> Core<S> {
     }
 
     // Questions for `check()`.
+
+    pub(crate) fn connections_fit(&self) -> bool {
+        self.conns.values().all(|conn| !self.is_full(conn))
+    }
 
     pub(crate) fn held(&self) -> impl Iterator<Item = (WriteId, &Message)> {
         self.conns.values().flat_map(|conn| conn.held.iter().map(|(id, message)| (*id, message)))

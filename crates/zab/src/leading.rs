@@ -9,28 +9,29 @@
 //! that one is. What goes to a learner once its plan is made comes out of the history, at the pace
 //! its connection takes; nothing is queued twice and nobody waits for the slowest.
 //!
-//! Not here: the quorums themselves (`consent.rs`), reads (`leading/reads.rs`).
+//! Not here: the quorums themselves (`consent.rs`); requests, reads, and how long a learner is waited for
+//! (`leading/requests.rs`, `reads.rs`, `patience.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
 use quorate_types::{Index, NodeId, bug};
 
 use crate::consent::ConsentState;
-use crate::core::{Conn, Core, past};
-use crate::event::{Fatal, refusal};
-use crate::learner::{ask_whether_there, has_gone_silent, silent_at_ms};
+use crate::core::{Core, past};
+use crate::event::Fatal;
 use crate::note::{CloseReason, Note, ResignReason};
 use crate::zab::Next;
 use crate::{
-    Address, Command, ConnId, CustomRequest, Epoch, EpochAck, FollowerInfo, KEEP_ALIVE_FID,
-    LeaderInfo, LeaveReason, Message, NO_CUSTOM_HANDLER, Outcome, ProposalId, ProposeError,
-    Request, Role, SoftState, Storage, WriteId, Zxid,
+    Address, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, Message, Request,
+    Role, SoftState, Storage, WriteId, Zxid,
 };
 
+mod patience;
 mod peer;
 mod reads;
+mod requests;
 
+use patience::{peer_wake_ms, tick_peer};
 pub use peer::LeaderStage;
 pub(crate) use peer::Peer;
 use reads::Reads;
@@ -135,6 +136,15 @@ impl Leading {
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
         self.peers.iter().map(|(conn, peer)| (*conn, peer))
+    }
+
+    /// For [`Zab::check`](crate::Zab::check): what waits here is bounded.
+    pub(crate) fn check_bounds<S>(&self, core: &Core<S>) {
+        let count_max = core.config.proposals_count_max;
+        assert!(self.pending.len() <= count_max, "proposals are bounded");
+        assert!(self.waiting.len() <= count_max, "requests that wait for the disk are bounded");
+        let reads = self.reads.count() + core.barriers.count();
+        assert!(reads <= core.config.reads_count_max, "reads are bounded");
     }
 
     /// Connected followers that take part in the broadcast, and the leader itself.
@@ -362,153 +372,6 @@ impl Leading {
         Ok(())
     }
 
-    // Requests.
-
-    fn on_request<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
-        if request.command.op.is_custom() {
-            self.on_custom(core, conn, request);
-        } else if !self.is_established() && self.waiting.len() < core.config.proposals_count_max {
-            self.waiting.push_back((conn, request));
-        } else {
-            self.propose_for(core, conn, request);
-        }
-    }
-
-    fn propose_for<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
-        let Some(peer) = self.peers.get(&conn) else { return };
-        let fid = peer.fid.clone();
-        let refused = refusal(&request.command, &core.config, false);
-        let refused = refused.or_else(|| self.busy(core, &request.command));
-        if let Some(why) = refused {
-            let abort = Message::Abort { request: request.id, fid, error: why.to_string() };
-            core.send(conn, abort);
-            return;
-        }
-        self.place(core, fid, request.id, request.command);
-    }
-
-    fn on_custom<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
-        let Some(peer) = self.peers.get(&conn) else { return };
-        let origin = peer.fid.clone();
-        if core.config.custom_requests {
-            core.ready.custom.push(CustomRequest { origin, request });
-        } else {
-            let error = NO_CUSTOM_HANDLER.to_owned();
-            let response =
-                Message::Response { request: request.id, fid: origin, error, content: None };
-            core.send(conn, response);
-        }
-    }
-
-    /// A request of this node itself.
-    pub(crate) fn propose<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        id: u64,
-        command: Command,
-    ) -> Result<(), ProposeError> {
-        let own = core.config.own.message.clone();
-        if command.op.is_custom() {
-            core.requests.ask(id);
-            if core.config.custom_requests {
-                let request = Request { id, command };
-                core.ready.custom.push(CustomRequest { origin: own, request });
-            } else {
-                let error = NO_CUSTOM_HANDLER.to_owned();
-                let answer = core.requests.end(id, Outcome::Answered { error, content: None });
-                core.ready.answers.extend(answer);
-            }
-            return Ok(());
-        }
-        if let Some(why) = self.busy(core, &command) {
-            return Err(why);
-        }
-        let (index, zxid) = self.place(core, own, id, command);
-        core.requests.place(id, index, zxid);
-        Ok(())
-    }
-
-    /// A transaction for reads that cannot be confirmed otherwise.
-    fn propose_barrier<S: Storage>(&mut self, core: &mut Core<S>) {
-        if let Some((id, command)) = core.next_barrier()
-            && let Err(why) = self.propose(core, id, command)
-        {
-            let refused = Outcome::Refused { reason: why.to_string() };
-            core.ready.answers.push((ProposalId(id), refused));
-            core.settle_barrier();
-        }
-    }
-
-    /// Why nothing can be proposed now, if so.
-    fn busy<S: Storage>(&self, core: &Core<S>, command: &Command) -> Option<ProposeError> {
-        if !self.is_established() {
-            return Some(ProposeError::NoLeader);
-        }
-        if self.resigning.is_some() {
-            return Some(ProposeError::Resigning);
-        }
-        let bytes = self.pending_bytes.saturating_add(command.bytes());
-        let is_full = core.is_stalled
-            || core.config.proposals_count_max <= self.pending.len()
-            || (core.config.proposals_bytes_max < bytes && !self.pending.is_empty());
-        is_full.then_some(ProposeError::Busy)
-    }
-
-    /// Gives a command its place in the order of all.
-    fn place<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        fid: Address,
-        id: u64,
-        command: Command,
-    ) -> (Index, Zxid) {
-        let epoch = self.consent.epoch().expect("an established leader has an epoch");
-        self.counter = self.counter.checked_add(1).expect("a leader resigns in time");
-        let zxid = Zxid::new(epoch, self.counter);
-        let bytes = command.bytes();
-        let index = core.history.append(zxid, command);
-        self.origins.insert(index, (fid, id));
-        self.pending.push_back((index, bytes));
-        self.pending_bytes += bytes;
-        if u32::MAX - core.config.counter_reserve <= self.counter {
-            self.resign(core, ResignReason::CounterEnds);
-        }
-        (index, zxid)
-    }
-
-    /// The application answers a request outside the log.
-    pub(crate) fn respond<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        origin: Address,
-        request: u64,
-        error: String,
-        content: Option<Bytes>,
-    ) {
-        if origin == core.config.own.message {
-            let answer = core.requests.end(request, Outcome::Answered { error, content });
-            core.ready.answers.extend(answer);
-            return;
-        }
-        let live = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.stage == LeaderStage::Live && peer.fid == origin);
-        // Followers before watchers, should they share a name.
-        let found = live.min_by_key(|(_, peer)| peer.voter.is_none()).map(|(conn, _)| *conn);
-        if let Some(conn) = found {
-            core.send(conn, Message::Response { request, fid: origin, error, content });
-        }
-    }
-
-    /// Takes no more requests, and gives up the office once all that was proposed is committed.
-    pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>, why: ResignReason) {
-        if self.resigning.is_none() {
-            self.resigning = Some(why);
-            core.note(Note::Resigning { why });
-        }
-    }
-
     pub(crate) fn reads(&mut self) -> &mut Reads {
         &mut self.reads
     }
@@ -727,100 +590,5 @@ impl Leading {
 
     pub(crate) fn lose_reads<S: Storage>(&mut self, core: &mut Core<S>) {
         self.reads.lose(core);
-    }
-}
-
-/// When the time alone next changes something with a peer: [`tick_peer`], foreseen.
-fn peer_wake_ms<S: Storage>(core: &Core<S>, conn: ConnId, peer: &Peer) -> u64 {
-    let Some(open) = core.conns.get(&conn) else { return u64::MAX };
-    let config = &core.config;
-    let silence_ms = config.peer_silence_ms;
-    let stuck_ms = open.stuck_since_ms().map_or(u64::MAX, |since_ms| past(since_ms, silence_ms));
-    if peer.stage != LeaderStage::Live {
-        return stuck_ms.min(synchronized_by_ms(core, open, peer).saturating_add(1));
-    }
-    if config.behind_count_max < peer.horizon(core) - peer.sent {
-        return core.now_ms;
-    }
-    let asked_ms = peer.asked_ms.filter(|_| peer.voter.is_some());
-    let accepted_ms = asked_ms.map_or(u64::MAX, |since| past(since, config.accept_timeout_ms));
-    let wake_ms = stuck_ms.min(accepted_ms);
-    if peer.is_native() {
-        return wake_ms.min(past(open.heard_ms, silence_ms));
-    }
-    let wake_ms = wake_ms.min(open.sent_ms.saturating_add(config.keepalive_ms));
-    let Some(member) = core.member_by_message(&peer.fid).filter(|_| peer.voter.is_some()) else {
-        return wake_ms;
-    };
-    let questioned_ms = peer.questioned_ms.saturating_add(config.keepalive_ms);
-    let silent_ms = silent_at_ms(core, open, member, peer.is_silent_port_noted);
-    wake_ms.min(questioned_ms).min(silent_ms)
-}
-
-/// The last moment by which a peer's synchronization must have gone on.
-fn synchronized_by_ms<S: Storage>(core: &Core<S>, open: &Conn, peer: &Peer) -> u64 {
-    let since_ms = match peer.stage {
-        // It is this node that lets it wait.
-        LeaderStage::AwaitEpoch | LeaderStage::AwaitQuorum => u64::MAX,
-        // Proposals follow NewLeader at once, and may go on for ever: they are no progress.
-        LeaderStage::AwaitHistory => {
-            let asked_ms = peer.asked_ms.unwrap_or(u64::MAX);
-            peer.progress_ms.max(open.written_ms).min(asked_ms)
-        }
-        _ => peer.progress_ms.max(open.written_ms),
-    };
-    since_ms.saturating_add(core.config.sync_timeout_ms)
-}
-
-/// Gives up a peer that does not go on, and shows it a sign of life otherwise.
-fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
-    let now_ms = core.now_ms;
-    let Some(open) = core.conns.get(&conn) else { return };
-    let (heard_ms, sent_ms) = (open.heard_ms, open.sent_ms);
-    let silence_ms = core.config.peer_silence_ms;
-    if open.stuck_since_ms().is_some_and(|since| since.saturating_add(silence_ms) < now_ms) {
-        core.close(conn, CloseReason::Full);
-        return;
-    }
-    if peer.stage != LeaderStage::Live {
-        if synchronized_by_ms(core, open, peer) < now_ms {
-            core.close(conn, CloseReason::Silent);
-        }
-        return;
-    }
-    if peer.voter.is_some()
-        && let Some(asked_ms) = peer.asked_ms
-        && asked_ms.saturating_add(core.config.accept_timeout_ms) < now_ms
-    {
-        core.close(conn, CloseReason::NotAccepting);
-        return;
-    }
-    if core.config.behind_count_max < peer.horizon(core) - peer.sent {
-        core.close(conn, CloseReason::Behind);
-        return;
-    }
-    if peer.is_native() {
-        if heard_ms.saturating_add(silence_ms) < now_ms {
-            core.close(conn, CloseReason::Silent);
-        }
-        return;
-    }
-    let keepalive_ms = core.config.keepalive_ms;
-    if sent_ms.saturating_add(keepalive_ms) <= now_ms {
-        let fid = KEEP_ALIVE_FID.into();
-        let content = Some(Bytes::new());
-        core.send(conn, Message::Response { request: 0, fid, error: String::new(), content });
-    }
-    // A watcher has no election port that would answer.
-    let Some(member) = core.member_by_message(&peer.fid).filter(|_| peer.voter.is_some()).cloned()
-    else {
-        return;
-    };
-    if peer.questioned_ms.saturating_add(keepalive_ms) <= now_ms {
-        peer.questioned_ms = now_ms;
-        ask_whether_there(core, &member.election);
-    }
-    if has_gone_silent(core, conn, &member, &mut peer.is_silent_port_noted) {
-        core.close(conn, CloseReason::Silent);
     }
 }

@@ -129,6 +129,11 @@ impl Learner {
         SoftState { role, leader: self.leader.id, is_serving }
     }
 
+    /// For [`Zab::check`](crate::Zab::check): what is held of a stream is bounded.
+    pub(crate) fn check_bounds<S>(&self, core: &Core<S>) {
+        assert!(self.collected_bytes <= core.config.stream_bytes_max, "a stream is bounded");
+    }
+
     fn is_native(&self) -> bool {
         self.caps.is_some()
     }

@@ -93,10 +93,19 @@ impl Drop for Watch {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_leases_and_watches_through_each_member() {
+    leases_and_watches_through_each_member("raft").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_leases_and_watches_through_each_member_with_zab() {
+    leases_and_watches_through_each_member("zab").await;
+}
+
+async fn leases_and_watches_through_each_member(engine: &str) {
     if !is_installed() {
         return;
     }
-    let cluster = Cluster::start(3, &[]).await;
+    let cluster = Cluster::start(3, &["--engine", engine]).await;
     let mut revision = 0;
     for at in 0..3 {
         let endpoint = cluster.endpoint(at);
@@ -166,10 +175,19 @@ async fn etcdctl_leases_and_watches_through_each_member() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_works_against_each_member() {
+    works_against_each_member("raft").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_works_against_each_member_with_zab() {
+    works_against_each_member("zab").await;
+}
+
+async fn works_against_each_member(engine: &str) {
     if !is_installed() {
         return;
     }
-    let cluster = Cluster::start(3, &[]).await;
+    let cluster = Cluster::start(3, &["--engine", engine]).await;
     for at in 0..3 {
         let endpoint = cluster.endpoint(at);
         let ok = |arguments: &[&str], want: &str| {

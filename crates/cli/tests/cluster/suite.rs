@@ -42,6 +42,14 @@ async fn the_same_is_seen_with_the_other_engine() {
     run_all(Program::Quorate, "zab", &cluster.endpoint(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_sees_the_same_with_the_other_engine() {
+    if is_installed("etcdctl") {
+        let cluster = Cluster::start(1, &["--engine", "zab"]).await;
+        run_all(Program::Etcdctl, "zab", &cluster.endpoint(0));
+    }
+}
+
 #[test]
 fn etcdctl_sees_the_same_of_etcd() {
     if is_installed("etcdctl")

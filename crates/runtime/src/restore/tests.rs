@@ -12,7 +12,12 @@ fn members() -> Vec<Member> {
 }
 
 async fn start(directory: &Path, cluster: u64) -> Node {
+    start_with(Engine::Raft, directory, cluster).await
+}
+
+async fn start_with(engine: Engine, directory: &Path, cluster: u64) -> Node {
     let config = NodeConfig {
+        engine,
         members: members(),
         heartbeat_ms: 10,
         election_ms: 50,
@@ -50,7 +55,7 @@ fn config(data_dir: PathBuf) -> RestoreConfig {
     RestoreConfig {
         node: NodeId(1),
         cluster: 9,
-        engine: quorate_replica::Engine::Raft,
+        engine: Engine::Raft,
         members: members(),
         data_dir,
         bump_revision,
@@ -96,6 +101,31 @@ async fn a_new_cluster_starts_from_a_saved_snapshot() {
         assert_eq!(count(&node), 21);
         node.shutdown().await;
         fs::remove_dir_all(&fresh).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_saved_snapshot_moves_contents_to_the_other_engine() {
+    for (from, to) in [(Engine::Raft, Engine::Zab), (Engine::Zab, Engine::Raft)] {
+        let directory = TempDir::new().unwrap();
+        let (old, file) = (directory.path().join("old"), directory.path().join("saved"));
+        let node = start_with(from, &old, 7).await;
+        for at in 0..20 {
+            put(&node, &format!("k{at}"), 100).await;
+        }
+        save(&node, &file).await;
+        let hash = node.store().hash_kv(21).unwrap().hash;
+        node.shutdown().await;
+
+        let fresh = directory.path().join("fresh");
+        let config = RestoreConfig { engine: to, ..config(fresh.clone()) };
+        restore_saved(&file, &config, &mut |_, _| ()).unwrap();
+        let node = start_with(to, &fresh, 9).await;
+        assert_eq!((node.store().revision(), node.store().hash_kv(21).unwrap().hash), (21, hash));
+        put(&node, "new", 1).await;
+        node.read_barrier().await.unwrap();
+        assert_eq!(count(&node), 21);
+        node.shutdown().await;
     }
 }
 

@@ -335,8 +335,10 @@ impl Logs {
         let changed = before.is_none_or(|before| before.memberships != now.memberships);
         if (leads && moved) || changed {
             let conf_state = status().conf_state;
-            let is_checked = leads && moved && !began;
             let member = self.members.entry(node).or_default();
+            // What a leader of Raft knows to be committed when it begins was so in another reign. One of
+            // ZAB's has just committed all that it was elected with.
+            let is_checked = leads && moved && (!began || member.engine == Engine::Zab);
             let former = std::mem::replace(&mut member.conf_state, conf_state.clone());
             // A change may have come into force in the same turn.
             if is_checked
@@ -494,6 +496,43 @@ mod tests {
             shows(2, glance(Role::Leader, 3, 2)).unwrap();
             let finding = shows(1, glance(Role::Leader, term, 1));
             assert_eq!(finding.is_ok(), is_right, "leads term {term}: {finding:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_leader_of_zab_was_elected_with_is_committed_once_a_majority_has_it() {
+        let conf_state =
+            ConfState { voters: [1, 2, 3].map(NodeId).to_vec(), ..ConfState::default() };
+        for (held, is_right) in [(3, true), (2, false)] {
+            let (mut logs, applied) = (Logs::default(), Applied::default());
+            for (node, last) in [(1, 3), (2, held), (3, 1)] {
+                let hard_state = HardState::Zab(quorate_zab::HardState::default());
+                let conf_state = conf_state.clone();
+                let initial = Initial { hard_state, conf_state, ..initial(last) };
+                logs.on_start(NodeId(node), &initial, false, false).unwrap();
+            }
+            let status = || Status {
+                node: NodeId(1),
+                engine: Engine::Zab,
+                leader: Some(NodeId(1)),
+                role: Role::Leader,
+                term: Term(2),
+                commit: Index(3),
+                applied: Index(1),
+                flushed: Index(1),
+                first: Index(2),
+                last: Index(3),
+                log_bytes: 0,
+                conf_state: conf_state.clone(),
+                parked_count: 0,
+                reads_count: 0,
+                writes_count: 0,
+                applies_count: 0,
+            };
+            let before = glance(Role::Candidate, 1, 1);
+            let now = glance(Role::Leader, 2, 3);
+            let finding = logs.on_glance(NodeId(1), 1, Some(before), now, &applied, status);
+            assert_eq!(finding.is_ok(), is_right, "{finding:?}");
         }
     }
 }

@@ -76,6 +76,11 @@ impl Reads {
         }
     }
 
+    /// How many wait.
+    pub(crate) fn count(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn on_pong(&mut self, from: NodeId, number: u64) {
         // A number that was never sent confirms nothing.
         let answered = self.answered.entry(from).or_default();
