@@ -1,5 +1,7 @@
 //! One state as the policies look at it. Every list is in the order of servers, best first.
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::order::sort_servers;
 use crate::server::{NodeStatus, RaftState, ServerId, ServerState};
@@ -53,6 +55,16 @@ impl<'a> View<'a> {
 
     pub(super) fn zone(&self, id: &ServerId) -> Option<&'a str> {
         self.settings.zone(&self.server(id).server)
+    }
+
+    /// How many are to vote, if that is limited: as many as were set, or one a zone beside those without a zone.
+    pub(super) fn voters_max(&self) -> Option<usize> {
+        if !self.settings.has_zones() {
+            return self.settings.voters_max();
+        }
+        let zones: BTreeSet<&str> = self.eligible.iter().filter_map(|id| self.zone(id)).collect();
+        let without = self.eligible.iter().filter(|id| self.zone(id).is_none()).count();
+        Some(zones.len() + without)
     }
 
     pub(super) fn is_stable(&self, id: &ServerId) -> bool {
