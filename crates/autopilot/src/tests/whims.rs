@@ -241,7 +241,10 @@ impl Life {
             // Of three one can be spared, of two none; but two zones have no more than two.
             "demoting"
                 if (!has_zones || 2 < zones(&eligible).len())
-                    && eligible.iter().filter(|id| model.peers[**id].version == *newest).count()
+                    && eligible
+                        .iter()
+                        .filter(|id| model.peers[**id].version == *newest)
+                        .count()
                         < 3 =>
             {
                 None
