@@ -184,7 +184,9 @@ impl Draft {
         let (config, state) = (view.config, view.state);
         let present = state.voters.len();
         let floor = usize::try_from(config.min_quorum).unwrap_or(usize::MAX).min(present).max(1);
-        let had_tolerance = 0 < state.failure_tolerance;
+        // One that misses a look is not lost.
+        let is_there = |id: &&ServerId| view.is_healthy(id) || view.is_suspect(id);
+        let had_tolerance = 0 < tolerance(present, state.voters.iter().filter(is_there).count());
         while let Some(last) = self.demotions.pop() {
             let (voters, healthy) = self.voters_after(state);
             // Those before it may have made room for a failure that this one would take away again.

@@ -338,8 +338,7 @@ impl<'a> Upgrade<'a> {
     /// How many more voters it takes until there are as many as there ought to be, and one can be spared. A single
     /// voter that is to be one lacks nothing.
     fn missing_voters(&self, view: &View<'_>) -> usize {
-        let voters = view.eligible_voters().count();
-        let sound = view.eligible_voters().filter(|id| !view.is_failed_voter(id)).count();
+        let (voters, sound) = sound_voters(view);
         let is_enough = |more: &usize| {
             let can_spare_one = 0 < tolerance(voters + more, sound + more);
             self.size <= voters + more && (can_spare_one || voters + more == 1)
@@ -350,14 +349,14 @@ impl<'a> Upgrade<'a> {
 
     /// New servers without a vote that may get one although the migration waits for more of them, where there are none
     /// of the old ones to turn to: all while no voter can be spared or too few vote, and one in the place of a voter
-    /// that would be removed if the floor allowed it.
+    /// that would be removed if the floor allowed it. One that misses a look is not lost.
     fn relieving(&self, view: &View<'a>, versions: &Versions<'_>) -> Vec<&'a ServerId> {
         let mut eligible = view.eligible.iter().copied();
         if eligible.clone().any(|id| versions.is_lower(id) && view.is_candidate(id)) {
             return Vec::new();
         }
-        let is_weak = view.state.failure_tolerance == 0
-            || (view.state.voters.len() as u64) < view.config.min_quorum;
+        let (voters, sound) = sound_voters(view);
+        let is_weak = tolerance(voters, sound) == 0 || (voters as u64) < view.config.min_quorum;
         let is_new = |id: &&'a ServerId| versions.is_target(id);
         match has_dead_voter_at_the_floor(view) {
             _ if is_weak => eligible.filter(is_new).collect(),
@@ -393,6 +392,12 @@ fn new_candidates<'a>(
     candidates.partition(|id| view.zone(id).is_none_or(|zone| zones.insert(zone)))
 }
 
+/// How many there are, and how many of them have not failed.
+fn sound_voters(view: &View<'_>) -> (usize, usize) {
+    let voters = view.eligible_voters().count();
+    (voters, view.eligible_voters().filter(|id| !view.is_failed_voter(id)).count())
+}
+
 /// Whether nothing but the floor keeps a voter that is to be removed.
 fn has_dead_voter_at_the_floor(view: &View<'_>) -> bool {
     let Some(strictness) = &view.state.strictness else { return false };
@@ -408,7 +413,10 @@ fn has_dead_voter_at_the_floor(view: &View<'_>) -> bool {
 /// without a vote is none of them, nor an old one that is held and keeps its vote.
 fn weaker_zone<'a>(view: &View<'a>, versions: &Versions<'_>) -> Option<&'a str> {
     let mut balance: BTreeMap<&str, i64> = BTreeMap::new();
-    for id in view.eligible.iter().filter(|id| view.is_healthy(id)) {
+    // An old voter that misses a look is not lost to its zone.
+    let counts =
+        |id: &ServerId| view.is_healthy(id) || versions.is_lower(id) && view.is_suspect(id);
+    for id in view.eligible.iter().filter(|id| counts(id)) {
         let Some(zone) = view.zone(id) else { continue };
         let (votes, is_held) = (view.server(id).has_voting_rights(), view.is_held(id));
         let is_usable = votes || view.is_stable(id) && !is_held;

@@ -113,6 +113,11 @@ impl<'a> View<'a> {
         self.is_unhealthy_voter(id) && is_known && is_over
     }
 
+    /// Whether it is a voter that is unhealthy for so short a time that nothing is to come of it.
+    pub(super) fn is_suspect(&self, id: &ServerId) -> bool {
+        self.is_unhealthy_voter(id) && !self.is_failed_voter(id)
+    }
+
     fn is_unhealthy_voter(&self, id: &ServerId) -> bool {
         let server = self.server(id);
         server.has_voting_rights() && !server.health.healthy && !self.is_held(id)
