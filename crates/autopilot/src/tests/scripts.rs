@@ -91,9 +91,7 @@ fn each_status_of_a_migration_plans_what_its_row_says() {
         (format!("{old}\njoin d1=1.0.0\nwait 20"), "idle", "add-voter d1", "add-voter d1"),
         (
             // An old one that is dead loses its vote to its zone's standby, and a newer one gets none.
-            format!(
-                "voters a1=1.0.0 b1=1.0.0 c1=1.0.0\nround\njoin c3=1.0.0 a2=2.0.0\nwait 20\nkill c1\nwait 2"
-            ),
+            format!("{old}\njoin c3=1.0.0 a2=2.0.0\nwait 20\nkill c1\nwait 2"),
             "await-new-voters: 1 of 3",
             "add-voter c3",
             "demote c1, add-voter c3",
