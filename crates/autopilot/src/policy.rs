@@ -80,7 +80,7 @@ pub fn plan(
     let mut draft = match upgrade.status {
         UpgradeStatus::Demoting => {
             // One or two that are to vote tolerate nothing.
-            let keeps_tolerance = settings.voters_max().is_none_or(|most| 2 < most);
+            let keeps_tolerance = view.voters_max().is_none_or(|most| 2 < most);
             Draft { demotions: upgrade.demotions(&view), keeps_tolerance, ..Draft::default() }
         }
         UpgradeStatus::LeaderTransfer => {
@@ -100,6 +100,9 @@ pub fn plan(
     if upgrade.status == UpgradeStatus::Demoting && draft.demotions.is_empty() {
         // The old ones stay until more of the new ones vote.
         draft.promotions = upgrade.further_promotions(&view);
+        if draft.promotions.is_empty() {
+            draft.let_go_with_the_dead(&view, &upgrade);
+        }
     }
 
     // Everybody is typed, also those that take no part for now.
@@ -137,6 +140,7 @@ fn usual(view: &View<'_>, upgrade: &Upgrade<'_>) -> Draft {
     let present = upgrade.present(view);
     let Assignment { promotions, mut demotions, node_types } =
         zones::assign(view, &active, &present);
+    demotions.retain(|id| !upgrade.is_halfway(view, id));
     let mut leader = None;
     for id in view.replicas.iter().filter(|id| view.state.servers[**id].has_voting_rights()) {
         match view.state.leader.as_ref() == Some(*id) {
@@ -180,7 +184,9 @@ impl Draft {
         let (config, state) = (view.config, view.state);
         let present = state.voters.len();
         let floor = usize::try_from(config.min_quorum).unwrap_or(usize::MAX).min(present).max(1);
-        let had_tolerance = 0 < state.failure_tolerance;
+        // One that misses a look is not lost.
+        let is_there = |id: &&ServerId| view.is_healthy(id) || view.is_suspect(id);
+        let had_tolerance = 0 < tolerance(present, state.voters.iter().filter(is_there).count());
         while let Some(last) = self.demotions.pop() {
             let (voters, healthy) = self.voters_after(state);
             // Those before it may have made room for a failure that this one would take away again.
@@ -194,6 +200,21 @@ impl Draft {
                 return;
             }
             self.kept.extend(self.demotions.pop());
+        }
+    }
+
+    /// Of an odd number of voters one of the new ones is dead, and without the old one none could be spared any more:
+    /// with the dead one's vote gone before it, one can.
+    fn let_go_with_the_dead(&mut self, view: &View<'_>, upgrade: &Upgrade<'_>) {
+        let dead = upgrade.dead_new_voter(view).filter(|_| 0 < view.state.failure_tolerance);
+        let Some(dead) = dead else { return };
+        let demotions = std::iter::once(dead.clone()).chain(upgrade.demotions(view)).collect();
+        let mut draft =
+            Draft { demotions, keeps_tolerance: self.keeps_tolerance, ..Draft::default() };
+        draft.leave_held(view);
+        draft.guard(view);
+        if 1 < draft.demotions.len() {
+            (self.demotions, self.kept) = (draft.demotions, draft.kept);
         }
     }
 

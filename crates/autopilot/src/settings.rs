@@ -94,9 +94,10 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// As [`Settings::with`]; a text that is no object has no field to name.
+    /// As [`Settings::with`], but that fewer voters than the floor are taken: what is set may be of a build that took
+    /// them, and whoever cannot read it could not mend it either. A text that is no object has no field to name.
     pub fn from_json(json: &[u8]) -> Result<Settings, ConfigError> {
-        Settings::default().with(&read_object(json)?)
+        Settings::default().changed(&read_object(json)?)
     }
 
     /// These settings with some of them changed, checked together.
@@ -105,6 +106,19 @@ impl Settings {
     ///
     /// The first setting that does not exist, is of the wrong type, or contradicts another.
     pub fn with(&self, changes: &Map<String, Value>) -> Result<Settings, ConfigError> {
+        let changed = self.changed(changes)?;
+        let (target, floor) = (changed.policy.target_voters, changed.config.min_quorum);
+        if 0 < target && target < floor {
+            let why = format!(
+                "is {target}, and min_quorum is {floor}, below which no voter goes: set target_voters to at \
+                 least {floor}, or min_quorum to no more than {target}"
+            );
+            return Err(ConfigError::new("target_voters", why));
+        }
+        Ok(changed)
+    }
+
+    fn changed(&self, changes: &Map<String, Value>) -> Result<Settings, ConfigError> {
         let mut changed = self.clone();
         for (name, value) in changes {
             let Some((name, kind)) = FIELDS.into_iter().find(|(known, _)| known == name) else {
@@ -239,9 +253,10 @@ impl Settings {
                  gone counts as healthy"
             ));
         }
-        if self.config.cleanup_dead_servers && 0 < target && target < floor {
+        if 0 < target && target < floor {
             warnings.push(format!(
-                "target_voters: {target} are less than min_quorum, {floor}: no dead voter is ever removed"
+                "target_voters: {target} are less than min_quorum, {floor}: a build before this one took that; set \
+                 one of them anew"
             ));
         }
         let dead = self.dead_server_threshold;
@@ -451,8 +466,11 @@ mod tests {
             ("{\"dead_server_threshold\":\"0s\"}", &["dead_server_threshold: 0s"]),
             ("{\"min_quorum\":2}", &[]),
             ("{\"paused\":true}", &["paused: nobody"]),
-            ("{\"target_voters\":1}", &["target_voters: with 1,"]),
-            ("{\"target_voters\":2}", &["target_voters: with 2 no more may fail than with 1"]),
+            ("{\"target_voters\":1,\"min_quorum\":1}", &["target_voters: with 1,"]),
+            (
+                "{\"target_voters\":2,\"min_quorum\":2}",
+                &["target_voters: with 2 no more may fail than with 1"],
+            ),
             ("{\"target_voters\":3}", &[]),
             ("{\"target_voters\":4}", &["target_voters: with 4 no more may fail than with 3"]),
             ("{\"server_stabilization_time\":\"0s\"}", &["server_stabilization_time: 0s is less"]),
@@ -463,8 +481,8 @@ mod tests {
             ),
             ("{\"last_contact_threshold\":\"61s\"}", &["last_contact_threshold: 1m1s is more"]),
             (
-                "{\"target_voters\":3,\"min_quorum\":5,\"cleanup_dead_servers\":true}",
-                &["target_voters: 3 are less"],
+                "{\"target_voters\":3,\"min_quorum\":5}",
+                &["target_voters: 3 are less than min_quorum, 5"],
             ),
             (
                 "{\"min_quorum\":2,\"cleanup_dead_servers\":true,\"dead_server_threshold\":\"1s\"}",
@@ -478,6 +496,28 @@ mod tests {
             }
         }
         assert!(!Settings::default().config.cleanup_dead_servers, "nobody is removed unasked");
+    }
+
+    #[test]
+    fn fewer_voters_than_the_floor_are_refused_and_read_all_the_same() {
+        let change = |of: &Settings, texts: &[&str]| {
+            of.with(&Settings::changes_of(texts.iter().copied()).unwrap())
+        };
+        let of_old = Settings::from_json(b"{\"target_voters\":3,\"min_quorum\":5}").unwrap();
+        for (settings, texts) in [
+            (&Settings::default(), &["target-voters=2"][..]),
+            (&Settings::default(), &["target-voters=4", "min-quorum=5"]),
+            (&change(&Settings::default(), &["target-voters=3"]).unwrap(), &["min-quorum=4"]),
+            (&of_old, &["paused=true"]),
+        ] {
+            let error = change(settings, texts).unwrap_err();
+            assert_eq!(error.field, "target_voters", "{texts:?}");
+            assert!(error.why.contains("min_quorum"), "{error}");
+        }
+        for texts in [&["min-quorum=3"][..], &["target-voters=5"], &["target-voters=0"]] {
+            assert!(change(&of_old, texts).is_ok(), "{texts:?}");
+        }
+        assert!(of_old.with_held(&"7".into(), true).is_ok(), "a hold has nothing to do with it");
     }
 
     #[test]

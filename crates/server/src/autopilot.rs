@@ -207,6 +207,19 @@ impl Pilot {
         settings
     }
 
+    /// What the cluster goes by, and a change of it begins with: what is set, or, before anybody has set anything,
+    /// what its leader was told to begin with. What another member was told is nothing yet: it cannot say.
+    fn beginning(
+        &self,
+        setting: Option<&Setting>,
+        leads: bool,
+    ) -> Option<Result<Settings, ConfigError>> {
+        match setting {
+            Some(setting) => Some(self.settings(setting)),
+            None => leads.then(|| Ok(self.config.settings.clone())),
+        }
+    }
+
     fn options(&self, settings: &Settings) -> Result<Options, OptionError> {
         let options = Options::default()
             .with_update_interval(span(self.config.update_interval))?
@@ -292,14 +305,10 @@ impl Local {
         self.settings_of(self.store().autopilot().as_ref())
     }
 
-    /// What the cluster goes by: what is set, or, before anybody has set anything, what its leader was told
-    /// to begin with. What another member was told is nothing yet.
+    /// What the cluster goes by, as far as this member can say.
     fn settings_of(&self, setting: Option<&Setting>) -> Result<Settings, ConfigError> {
-        match setting {
-            Some(setting) => self.pilot().settings(setting),
-            None if self.leads().is_some() => Ok(self.pilot().config.settings.clone()),
-            None => Ok(Settings::default()),
-        }
+        let known = self.pilot().beginning(setting, self.leads().is_some());
+        known.unwrap_or_else(|| Ok(Settings::default()))
     }
 }
 
@@ -309,5 +318,31 @@ struct Leaves<'a>(&'a Local);
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
         self.0.pilot().leave_office();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_begins_with_what_is_set_or_with_what_the_leader_was_told() {
+        let told = Settings::default().with_held(&"7".into(), true).expect("an id");
+        let pilot = Pilot::new(AutopilotConfig {
+            is_on: true,
+            settings: told.clone(),
+            update_interval: Duration::from_secs(2),
+            reconcile_interval: Duration::from_secs(10),
+            member_version: String::new(),
+            member_tags: BTreeMap::new(),
+        });
+        assert_eq!(pilot.beginning(None, true), Some(Ok(told)));
+        assert_eq!(pilot.beginning(None, false), None, "nothing is changed on top of defaults");
+        let (value, index) = (bytes::Bytes::from_static(b"{\"paused\":true}"), Index(7));
+        let set = Setting { value, created: index, modified: index };
+        for leads in [true, false] {
+            let read = pilot.beginning(Some(&set), leads);
+            assert!(read.is_some_and(|read| read.is_ok_and(|settings| settings.is_paused)));
+        }
     }
 }

@@ -1,29 +1,20 @@
 //! Leases as the services see them. Only the leader knows when one ends: it has them end through the
-//! log, and the other members ask it, at its peer port: what it advertises to clients need not lead
-//! there from another member's machine.
+//! log, and the other members ask it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::select_ok;
 use quorate_kv::{Command, KvError, LeaseTimeToLiveResponse, Renewal, Response, Store};
-use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
-use quorate_proto::etcdserverpb::{
-    LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MemberListRequest, ResponseHeader,
-};
+use quorate_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseTimeToLiveRequest};
 use quorate_types::{NodeId, Term};
 use tokio::task::JoinSet;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
 
 use crate::local::Local;
-use crate::membership::peer_channel;
 use crate::status;
-
-/// Marks a call that a member passes on: whoever gets it answers, or does not lead.
-pub(crate) const PASSED_ON: &str = "quorate-passed-on";
+use crate::way::{Way, is_passing};
 
 /// How often expired leases are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -31,10 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const EXPIRING_MAX: usize = 100;
 /// Wait before a question is asked again whose answer is on its way.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(20);
-/// How long whoever answers at a peer URL may take to say who it is.
-const INTRODUCTION_MAX: Duration = Duration::from_secs(2);
-/// How long a connection to the leader's peer port is kept: that port ends every one after 30 seconds.
-const WAY_MAX: Duration = Duration::from_secs(20);
 
 /// What leases need beside the store.
 pub(crate) struct Leases {
@@ -42,18 +29,6 @@ pub(crate) struct Leases {
     start: Instant,
     /// The next id to give, before it is made positive.
     next_id: AtomicU64,
-    /// Who has it looks for another one while there is none.
-    way: tokio::sync::Mutex<Option<Way>>,
-}
-
-/// A connection to the leader's peer port.
-#[derive(Clone)]
-struct Way {
-    leader: NodeId,
-    /// What led there.
-    peer_urls: Vec<String>,
-    channel: Channel,
-    since: Instant,
 }
 
 impl Leases {
@@ -62,7 +37,7 @@ impl Leases {
         let milliseconds = now.as_millis() as u64 & 0xff_ffff_ffff;
         // Unlike those of other members, and of earlier runs of this one.
         let next_id = AtomicU64::new(node.0 << 48 | milliseconds << 8);
-        Leases { start: Instant::now(), next_id, way: Default::default() }
+        Leases { start: Instant::now(), next_id }
     }
 
     /// Milliseconds of a clock that never goes back.
@@ -209,12 +184,12 @@ impl Local {
     }
 
     async fn renew_there(&self, id: i64) -> Result<i64, Status> {
-        let answer = self.ask_leader(async |mut client| {
-            let request = passed_on(tokio_stream::once(LeaseKeepAliveRequest { id }));
-            let mut answers = client.lease_keep_alive(request).await?.into_inner();
+        let answer = self.ask_leader(async |way| {
+            let request = way.call(tokio_stream::once(LeaseKeepAliveRequest { id }));
+            let mut answers = client(way).lease_keep_alive(request).await?.into_inner();
             let answer = answers.message().await?;
             let answer = answer.ok_or_else(|| status::of_kv(KvError::LeaderChanged))?;
-            Ok((answer.header, answer.ttl))
+            way.check_is_from(answer.header.as_ref()).map(|()| answer.ttl)
         });
         answer.await
     }
@@ -272,10 +247,10 @@ impl Local {
         id: i64,
         keys: bool,
     ) -> Result<LeaseTimeToLiveResponse, Status> {
-        let answer = self.ask_leader(async |mut client| {
-            let request = passed_on(LeaseTimeToLiveRequest { id, keys });
-            let answer = client.lease_time_to_live(request).await?.into_inner();
-            Ok((answer.header, answer))
+        let answer = self.ask_leader(async |way| {
+            let request = way.call(LeaseTimeToLiveRequest { id, keys });
+            let answer = client(way).lease_time_to_live(request).await?.into_inner();
+            way.check_is_from(answer.header.as_ref()).map(|()| answer)
         });
         let answer = answer.await?;
         Ok(LeaseTimeToLiveResponse {
@@ -302,97 +277,11 @@ impl Local {
             }
         }
     }
-
-    /// Asks the leader. What somebody else answers counts for nothing.
-    async fn ask_leader<T>(
-        &self,
-        ask: impl AsyncFnOnce(LeaseClient<Channel>) -> Result<(Option<ResponseHeader>, T), Status>,
-    ) -> Result<T, Status> {
-        let way = self.way_to_leader().await?;
-        // The keys of a lease may be many.
-        let client =
-            LeaseClient::new(way.channel.clone()).max_decoding_message_size(i32::MAX as usize);
-        let answer = ask(client).await.and_then(|(header, answer)| {
-            self.check_is_from(way.leader, header.as_ref()).map(|()| answer)
-        });
-        if answer.as_ref().is_err_and(|error| !status::is_said(error)) {
-            self.leases().way.lock().await.take_if(|known| known.since == way.since);
-        }
-        answer
-    }
-
-    /// A connection to the leader's peer port.
-    pub(crate) async fn leader_channel(&self) -> Result<Channel, Status> {
-        Ok(self.way_to_leader().await?.channel)
-    }
-
-    /// A connection to the leader, kept for a while as long as it is the same.
-    async fn way_to_leader(&self) -> Result<Way, Status> {
-        let no_leader = || status::of_kv(KvError::NoLeader);
-        let leader = self.leader().ok_or_else(no_leader)?;
-        let mut members = self.store().members().into_iter();
-        let peer_urls = members.find(|member| member.id == leader.0).map(|member| member.peer_urls);
-        let peer_urls = peer_urls.filter(|urls| !urls.is_empty()).ok_or_else(no_leader)?;
-        let mut way = self.leases().way.lock().await;
-        let is_usable = |known: &&Way| {
-            known.leader == leader
-                && known.peer_urls == peer_urls
-                && known.since.elapsed() < WAY_MAX
-        };
-        if let Some(known) = way.as_ref().filter(is_usable) {
-            return Ok(known.clone());
-        }
-        // Any one will do, and some may lead nowhere from here.
-        let all = peer_urls.iter().map(|url| Box::pin(self.reach(leader, url)));
-        let (channel, _) = select_ok(all).await?;
-        Ok(way.insert(Way { leader, peer_urls, channel, since: Instant::now() }).clone())
-    }
-
-    /// Connects to a peer URL of a member, if it is that member's.
-    async fn reach(&self, member: NodeId, url: &str) -> Result<Channel, Status> {
-        let channel = peer_channel(url).await.map_err(Status::unavailable)?;
-        let mut client = ClusterClient::new(channel.clone());
-        let introduction = client.member_list(MemberListRequest { linearizable: false });
-        match tokio::time::timeout(INTRODUCTION_MAX, introduction).await {
-            Ok(answer) => {
-                self.check_is_from(member, answer?.get_ref().header.as_ref())?;
-                Ok(channel)
-            }
-            Err(_) => Err(Status::unavailable("it does not say who it is")),
-        }
-    }
-
-    /// Whether an answer is from a member of this cluster.
-    fn check_is_from(&self, member: NodeId, header: Option<&ResponseHeader>) -> Result<(), Status> {
-        let want = (self.status().cluster, member.0);
-        match header.is_some_and(|header| (header.cluster_id, header.member_id) == want) {
-            true => Ok(()),
-            false => Err(Status::unavailable("somebody else answers at a peer URL of that member")),
-        }
-    }
-
-    pub(crate) async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, Status>>,
-    ) -> Result<T, Status> {
-        match tokio::time::timeout(self.request_timeout(), work).await {
-            Ok(outcome) => outcome,
-            Err(_) if self.leader().is_none() => Err(status::of_kv(KvError::NoLeader)),
-            Err(_) => Err(status::of_kv(KvError::Timeout)),
-        }
-    }
 }
 
-/// A call that is not passed on once more.
-pub(crate) fn passed_on<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("true"));
-    request
-}
-
-/// Whether another try may find the leader.
-pub(crate) fn is_passing(error: &Status) -> bool {
-    error.code() == Code::Unavailable || error.message() == KvError::NotLeader.message()
+fn client(way: &Way) -> LeaseClient<Channel> {
+    // The keys of a lease may be many.
+    LeaseClient::new(way.channel()).max_decoding_message_size(i32::MAX as usize)
 }
 
 /// Whether a question about a lease, which changes nothing if it is asked twice, may find the leader

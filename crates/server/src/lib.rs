@@ -12,6 +12,7 @@
 //! leases, watching         when leases end, and who is told what
 //! line                     whose turn it is under a name: locks and elections
 //! membership               which changes of the members may be made, and by whom
+//! way                      the way to the leader, for what members pass on
 //! autopilot                who sees to the members while no operator does
 //! joining, peer_port       how a new member finds the cluster, and what it is told on the peer port
 //! accept, authority        connections of clients, old ones included
@@ -56,6 +57,7 @@ mod unfinished;
 pub mod urls;
 mod version;
 mod watching;
+mod way;
 
 pub use autopilot::AutopilotConfig;
 pub use duration::parse_duration;

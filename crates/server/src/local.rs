@@ -23,6 +23,7 @@ use crate::reading::Reading;
 use crate::status;
 use crate::tally::Tally;
 use crate::watching::Watching;
+use crate::way::KnownWay;
 
 /// How often to see whether compacted data is gone.
 const REMOVED_POLL: Duration = Duration::from_millis(20);
@@ -57,6 +58,7 @@ struct Inner {
     request_timeout: Duration,
     membership_rules: Rules,
     leases: Arc<Leases>,
+    known_way: KnownWay,
     watching: Arc<Watching>,
     pilot: Arc<Pilot>,
     engine: Engine,
@@ -83,6 +85,7 @@ impl Local {
         let watch_bytes_max = watch_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
         let inner = Inner {
             leases: Arc::new(Leases::new(node.status().node)),
+            known_way: KnownWay::default(),
             watching: Arc::new(Watching::new(node.store(), watch_bytes_max)),
             pilot: Arc::new(Pilot::new(config.autopilot.clone())),
             engine: config.engine,
@@ -301,6 +304,10 @@ impl Local {
         &self.inner.leases
     }
 
+    pub(crate) fn known_way(&self) -> &KnownWay {
+        &self.inner.known_way
+    }
+
     pub(crate) fn watching(&self) -> &Arc<Watching> {
         &self.inner.watching
     }
@@ -332,6 +339,18 @@ impl Local {
         // An error is the end of the node.
         if is_known || leader.wait_for(|leader| *leader != NodeId::NONE).await.is_err() {
             tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// What comes of `work`, unless it takes longer than a request may.
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        match tokio::time::timeout(self.request_timeout(), work).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.leader().is_none() => Err(status::of_kv(KvError::NoLeader)),
+            Err(_) => Err(status::of_kv(KvError::Timeout)),
         }
     }
 

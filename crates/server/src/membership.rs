@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::convert;
 use crate::local::Local;
 use crate::status;
+use crate::way::Way;
 
 /// How long a member must have been connected until it is counted on. etcd's `HealthInterval`.
 const HEALTHY_AFTER_MAX: Duration = Duration::from_secs(5);
@@ -314,43 +315,39 @@ impl Local {
     /// Asks the leader. [`KvError::NotLeader`] says that nobody has taken the change.
     async fn pass_on(&self, ask: &Ask) -> Result<Changed, Status> {
         let not_taken = || status::of_kv(KvError::NotLeader);
-        let leader = self.leader().ok_or_else(not_taken)?;
-        let members = self.store().members();
-        let member = members.into_iter().find(|member| member.id == leader.0);
-        let member = member.filter(|_| leader != self.status().node).ok_or_else(not_taken)?;
-        let mut client = None;
-        for url in &member.peer_urls {
-            if let Ok(connected) = peer_client(url).await {
-                client = Some(connected);
-                break;
-            }
+        if self.leader() == Some(self.status().node) {
+            return Err(not_taken());
         }
-        let Some(mut client) = client else { return Err(not_taken()) };
-        let members = match ask.clone() {
-            Ask::Add { peer_urls, is_learner, .. } => {
-                let request = pb::MemberAddRequest { peer_urls, is_learner };
-                let answer = client.member_add(request).await.map_err(in_etcds_words)?.into_inner();
-                let added = answer.member.map(|member| member.id);
-                return Ok(Changed { members: answer.members, added });
-            }
-            Ask::Remove(id) => {
-                let request = pb::MemberRemoveRequest { id };
-                let answer = client.member_remove(request).await.map_err(in_etcds_words)?;
-                answer.into_inner().members
-            }
-            Ask::Update { id, peer_urls } => {
-                let request = pb::MemberUpdateRequest { id, peer_urls };
-                let answer = client.member_update(request).await.map_err(in_etcds_words)?;
-                answer.into_inner().members
-            }
-            Ask::Promote(id) => {
-                let request = pb::MemberPromoteRequest { id };
-                let answer = client.member_promote(request).await.map_err(in_etcds_words)?;
-                answer.into_inner().members
-            }
-        };
-        Ok(Changed { members, added: None })
+        // Not one of before: what was asked over a way that is lost may have been done.
+        let Ok(way) = self.new_way_to_leader().await else { return Err(not_taken()) };
+        ask_members(&way, ask).await.map_err(in_etcds_words)
     }
+}
+
+/// Has the members changed by the leader.
+async fn ask_members(way: &Way, ask: &Ask) -> Result<Changed, Status> {
+    let mut client = ClusterClient::new(way.channel());
+    let members = match ask.clone() {
+        Ask::Add { peer_urls, is_learner, .. } => {
+            let request = pb::MemberAddRequest { peer_urls, is_learner };
+            let answer = client.member_add(way.call(request)).await?.into_inner();
+            let added = answer.member.map(|member| member.id);
+            return Ok(Changed { members: answer.members, added });
+        }
+        Ask::Remove(id) => {
+            let request = pb::MemberRemoveRequest { id };
+            client.member_remove(way.call(request)).await?.into_inner().members
+        }
+        Ask::Update { id, peer_urls } => {
+            let request = pb::MemberUpdateRequest { id, peer_urls };
+            client.member_update(way.call(request)).await?.into_inner().members
+        }
+        Ask::Promote(id) => {
+            let request = pb::MemberPromoteRequest { id };
+            client.member_promote(way.call(request)).await?.into_inner().members
+        }
+    };
+    Ok(Changed { members, added: None })
 }
 
 /// A client of what a member serves on its peer port.

@@ -37,13 +37,13 @@ pub(crate) async fn serve(
     let plain = Router::new()
         .route("/members", get(members))
         .route("/version", get(version))
-        .with_state(local);
+        .with_state(local.clone());
     let router = Routes::new(cluster)
         .add_service(maintenance)
         .add_service(lease)
         .add_service(autopilot)
         .into_axum_router()
-        .layer(middleware::from_fn(only_for_peers))
+        .layer(middleware::from_fn_with_state(local, only_for_peers))
         .merge(plain)
         .fallback(unknown);
     let stopped = async move {
@@ -55,8 +55,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Of Maintenance, peers need one thing, and of Lease two.
-async fn only_for_peers(request: Request, next: Next) -> Response {
+/// Of Maintenance, peers need one thing, and of Lease two. What is meant for another member is nothing for this one.
+async fn only_for_peers(State(local): State<Local>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_for_peers =
         match path.strip_prefix("/etcdserverpb.").and_then(|path| path.split_once('/')) {
@@ -66,6 +66,9 @@ async fn only_for_peers(request: Request, next: Next) -> Response {
         };
     if !is_for_peers {
         return unknown(request).await;
+    }
+    if let Err(refused) = local.check_is_meant(request.headers()) {
+        return refused.into_http();
     }
     next.run(request).await
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use quorate_types::bug;
 use semver::Version;
 
+use crate::prune::is_due;
 use crate::server::ServerId;
 use crate::state::tolerance;
 
@@ -84,8 +85,10 @@ pub(super) struct Upgrade<'a> {
     pub(super) held_old_voters: Vec<&'a ServerId>,
     /// Healthy eligible voters of the target version.
     new_voters: Vec<&'a ServerId>,
-    /// Those of the target version that can be promoted.
+    /// Those of the target version that can be promoted; with zones one of each zone that has no new voter.
     new_candidates: Vec<&'a ServerId>,
+    /// With zones, those that can be promoted beside them.
+    new_spares: Vec<&'a ServerId>,
     /// How many new voters it takes.
     pub(super) baseline: usize,
     /// How many eligible voters there ought to be, as far as is known.
@@ -154,6 +157,7 @@ impl<'a> Upgrade<'a> {
             held_old_voters: Vec::new(),
             new_voters: Vec::new(),
             new_candidates: Vec::new(),
+            new_spares: Vec::new(),
             baseline: 0,
             size: 0,
             ready: 0,
@@ -177,11 +181,12 @@ impl<'a> Upgrade<'a> {
         upgrade.held_old_voters = voters(&|id| versions.is_lower(id) && view.is_held(id));
         let takes_over = |id: &ServerId| view.is_healthy(id) || bug!("votes-go-over-to-the-dead");
         upgrade.new_voters = voters(&|id| versions.is_target(id) && takes_over(id));
-        upgrade.new_candidates = new_candidates(view, versions, &upgrade.new_voters);
+        (upgrade.new_candidates, upgrade.new_spares) =
+            new_candidates(view, versions, &upgrade.new_voters);
 
         let floor = usize::try_from(view.config.min_quorum).unwrap_or(usize::MAX);
         // More may vote than are wanted: those that take over are no more than that.
-        let most = view.settings.voters_max().unwrap_or(usize::MAX);
+        let most = view.voters_max().unwrap_or(usize::MAX);
         let settled = memory.settled.min(most);
         upgrade.size = settled.max(floor);
         let settled = settled.saturating_sub(upgrade.held_old_voters.len());
@@ -205,6 +210,10 @@ impl<'a> Upgrade<'a> {
             }
         } else {
             upgrade.ready += upgrade.new_candidates.len();
+            // Where the floor is above the number of zones, some of them have more than one.
+            let missing = upgrade.baseline.saturating_sub(upgrade.ready);
+            let beside = floor.saturating_sub(most).min(missing);
+            upgrade.ready += upgrade.new_spares.len().min(beside);
             match upgrade.baseline <= upgrade.ready && is_redundant {
                 true => UpgradeStatus::Promoting,
                 false => UpgradeStatus::AwaitNewVoters,
@@ -240,19 +249,48 @@ impl<'a> Upgrade<'a> {
         view.best_leader(&self.new_voters).cloned()
     }
 
-    /// All that can be; with zones the first of each zone that has no new voter, and with a number of voters no
-    /// more than it takes.
+    /// All that can be; where the number of voters is limited, no more than it takes.
     pub(super) fn promotions(&self, view: &View<'_>) -> Vec<ServerId> {
-        let missing = self.baseline.saturating_sub(self.new_voters.len());
-        let most = view.settings.voters_max().map_or(usize::MAX, |_| missing);
-        self.new_candidates.iter().take(most).map(|id| (*id).clone()).collect()
+        let wanted = view.voters_max().map_or(usize::MAX, |_| self.baseline);
+        self.promotions_up_to(wanted, view)
     }
 
     /// Beside those that take over, as many as may vote.
     pub(super) fn further_promotions(&self, view: &View<'_>) -> Vec<ServerId> {
-        let most = view.settings.voters_max().unwrap_or(usize::MAX);
-        let missing = most.saturating_sub(self.new_voters.len());
-        self.new_candidates.iter().take(missing).map(|id| (*id).clone()).collect()
+        self.promotions_up_to(view.voters_max().unwrap_or(usize::MAX), view)
+    }
+
+    /// Until so many new ones vote. With zones one of each zone that has no new voter comes in any case.
+    fn promotions_up_to(&self, wanted: usize, view: &View<'_>) -> Vec<ServerId> {
+        let least = if view.settings.has_zones() { self.new_candidates.len() } else { 0 };
+        let missing = wanted.saturating_sub(self.new_voters.len()).max(least);
+        let candidates = self.new_candidates.iter().chain(&self.new_spares);
+        candidates.take(missing).map(|id| (*id).clone()).collect()
+    }
+
+    /// A new voter that has failed for good, as far as can be seen.
+    pub(super) fn dead_new_voter(&self, view: &View<'a>) -> Option<&'a ServerId> {
+        let versions = self.versions.as_ref()?;
+        let is_leader = |id: &ServerId| view.state.leader.as_ref() == Some(id);
+        let is_dead = |id: &&ServerId| {
+            versions.is_target(id) && view.is_failed_for_long(id) && !is_leader(id)
+        };
+        view.eligible_voters().filter(is_dead).last()
+    }
+
+    /// Whether a voter stays beside one of the other version in its zone: while a migration waits, the votes that
+    /// have gone over there are not given back, for it may go on in a moment.
+    pub(super) fn is_halfway(&self, view: &View<'_>, id: &ServerId) -> bool {
+        let (UpgradeStatus::AwaitNewVoters, Some(versions), Some(zone)) =
+            (self.status, &self.versions, view.zone(id))
+        else {
+            return false;
+        };
+        let is_sound = |id: &ServerId| !view.is_failed_voter(id);
+        let is_other = |other: &ServerId| {
+            view.zone(other) == Some(zone) && versions.is_target(other) != versions.is_target(id)
+        };
+        is_sound(id) && view.eligible_voters().any(|other| is_sound(other) && is_other(other))
     }
 
     /// Who stands in a zone: also who is withheld, but no old one once all votes have gone over.
@@ -267,11 +305,10 @@ impl<'a> Upgrade<'a> {
     pub(super) fn active(&self, view: &View<'a>) -> Vec<&'a ServerId> {
         let Some(versions) = &self.versions else { return view.eligible.clone() };
         let returning = self.returning(view, versions);
+        let relieving = self.relieving(view, versions);
         let takes_part = |id: &&'a ServerId| match self.status {
             UpgradeStatus::AwaitNewVoters if view.server(id).has_voting_rights() => true,
-            UpgradeStatus::AwaitNewVoters if versions.is_target(id) => {
-                self.needs_relief(view, versions)
-            }
+            UpgradeStatus::AwaitNewVoters if versions.is_target(id) => relieving.contains(id),
             UpgradeStatus::AwaitNewVoters => !versions.is_lower(id) || returning.contains(id),
             UpgradeStatus::AwaitNewServers | UpgradeStatus::AwaitServerRemoval => {
                 !versions.is_lower(id)
@@ -301,21 +338,32 @@ impl<'a> Upgrade<'a> {
     /// How many more voters it takes until there are as many as there ought to be, and one can be spared. A single
     /// voter that is to be one lacks nothing.
     fn missing_voters(&self, view: &View<'_>) -> usize {
-        let voters = view.eligible_voters().count();
-        let sound = view.eligible_voters().filter(|id| !view.is_failed_voter(id)).count();
+        let (voters, sound) = sound_voters(view);
         let is_enough = |more: &usize| {
             let can_spare_one = 0 < tolerance(voters + more, sound + more);
             self.size <= voters + more && (can_spare_one || voters + more == 1)
         };
-        (0..).find(is_enough).unwrap_or(0)
+        let for_a_dead_one = usize::from(has_dead_voter_at_the_floor(view));
+        (for_a_dead_one..).find(is_enough).unwrap_or(0)
     }
 
-    /// Whether a cluster that waits for more new servers is too weak to wait, and has none of the old
-    /// ones to turn to.
-    fn needs_relief(&self, view: &View<'_>, versions: &Versions<'_>) -> bool {
-        let is_weak = view.state.failure_tolerance == 0
-            || (view.state.voters.len() as u64) < view.config.min_quorum;
-        is_weak && !view.eligible.iter().any(|id| versions.is_lower(id) && view.is_candidate(id))
+    /// New servers without a vote that may get one although the migration waits for more of them, where there are none
+    /// of the old ones to turn to: all while no voter can be spared or too few vote, and one in the place of a voter
+    /// that would be removed if the floor allowed it. One that misses a look is not lost.
+    fn relieving(&self, view: &View<'a>, versions: &Versions<'_>) -> Vec<&'a ServerId> {
+        let mut eligible = view.eligible.iter().copied();
+        if eligible.clone().any(|id| versions.is_lower(id) && view.is_candidate(id)) {
+            return Vec::new();
+        }
+        let (voters, sound) = sound_voters(view);
+        let is_weak = tolerance(voters, sound) == 0 || (voters as u64) < view.config.min_quorum;
+        let is_new = |id: &&'a ServerId| versions.is_target(id);
+        match has_dead_voter_at_the_floor(view) {
+            _ if is_weak => eligible.filter(is_new).collect(),
+            true if view.settings.has_zones() => eligible.filter(is_new).collect(),
+            true => eligible.find(|id| is_new(id) && view.is_candidate(id)).into_iter().collect(),
+            false => Vec::new(),
+        }
     }
 
     pub(super) fn target_servers(&self) -> BTreeSet<ServerId> {
@@ -332,23 +380,43 @@ impl<'a> Upgrade<'a> {
     }
 }
 
-/// Candidates of the target version: all without a zone, and of each zone that has no new voter the best.
+/// Candidates of the target version: all without a zone, and of each zone that has no new voter the best; and the others.
 fn new_candidates<'a>(
     view: &View<'a>,
     versions: &Versions<'_>,
     new_voters: &[&ServerId],
-) -> Vec<&'a ServerId> {
+) -> (Vec<&'a ServerId>, Vec<&'a ServerId>) {
     let mut zones: BTreeSet<&str> = new_voters.iter().filter_map(|id| view.zone(id)).collect();
     let is_new = |id: &&'a ServerId| versions.is_target(id) && view.is_candidate(id);
     let candidates = view.eligible.iter().copied().filter(is_new);
-    candidates.filter(|id| view.zone(id).is_none_or(|zone| zones.insert(zone))).collect()
+    candidates.partition(|id| view.zone(id).is_none_or(|zone| zones.insert(zone)))
+}
+
+/// How many there are, and how many of them have not failed.
+fn sound_voters(view: &View<'_>) -> (usize, usize) {
+    let voters = view.eligible_voters().count();
+    (voters, view.eligible_voters().filter(|id| !view.is_failed_voter(id)).count())
+}
+
+/// Whether nothing but the floor keeps a voter that is to be removed.
+fn has_dead_voter_at_the_floor(view: &View<'_>) -> bool {
+    let Some(strictness) = &view.state.strictness else { return false };
+    let is_due = |id: &ServerId| {
+        !view.is_held(id) && is_due(view.now, view.state, strictness, &view.server(id).server)
+    };
+    view.config.cleanup_dead_servers
+        && view.state.voters.len() as u64 <= view.config.min_quorum
+        && view.eligible_voters().any(is_due)
 }
 
 /// The first zone that would be worse off with its new servers than it is with its old ones. Whoever is held
 /// without a vote is none of them, nor an old one that is held and keeps its vote.
 fn weaker_zone<'a>(view: &View<'a>, versions: &Versions<'_>) -> Option<&'a str> {
     let mut balance: BTreeMap<&str, i64> = BTreeMap::new();
-    for id in view.eligible.iter().filter(|id| view.is_healthy(id)) {
+    // An old voter that misses a look is not lost to its zone.
+    let counts =
+        |id: &ServerId| view.is_healthy(id) || versions.is_lower(id) && view.is_suspect(id);
+    for id in view.eligible.iter().filter(|id| counts(id)) {
         let Some(zone) = view.zone(id) else { continue };
         let (votes, is_held) = (view.server(id).has_voting_rights(), view.is_held(id));
         let is_usable = votes || view.is_stable(id) && !is_held;

@@ -1,5 +1,7 @@
 //! One state as the policies look at it. Every list is in the order of servers, best first.
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::order::sort_servers;
 use crate::server::{NodeStatus, RaftState, ServerId, ServerState};
@@ -55,6 +57,16 @@ impl<'a> View<'a> {
         self.settings.zone(&self.server(id).server)
     }
 
+    /// How many are to vote, if that is limited: as many as were set, or one a zone beside those without a zone.
+    pub(super) fn voters_max(&self) -> Option<usize> {
+        if !self.settings.has_zones() {
+            return self.settings.voters_max();
+        }
+        let zones: BTreeSet<&str> = self.eligible.iter().filter_map(|id| self.zone(id)).collect();
+        let without = self.eligible.iter().filter(|id| self.zone(id).is_none()).count();
+        Some(zones.len() + without)
+    }
+
     pub(super) fn is_stable(&self, id: &ServerId) -> bool {
         self.server(id).health.is_stable(self.now, self.stable_after)
     }
@@ -99,6 +111,11 @@ impl<'a> View<'a> {
         let is_known = self.server(id).server.node_status != NodeStatus::Unknown;
         let is_over = self.config.server_stabilization_time <= unhealthy_for;
         self.is_unhealthy_voter(id) && is_known && is_over
+    }
+
+    /// Whether it is a voter that is unhealthy for so short a time that nothing is to come of it.
+    pub(super) fn is_suspect(&self, id: &ServerId) -> bool {
+        self.is_unhealthy_voter(id) && !self.is_failed_voter(id)
     }
 
     fn is_unhealthy_voter(&self, id: &ServerId) -> bool {

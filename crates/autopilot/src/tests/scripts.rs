@@ -75,6 +75,69 @@ fn versions_are_compared_by_precedence() {
     }
 }
 
+/// Each with the plan of the policies where one takes part, without zones and with them.
+#[test]
+fn each_status_of_a_migration_plans_what_its_row_says() {
+    let old = "voters a1=1.0.0 b1=1.0.0 c1=1.0.0\nwait 20\nround";
+    let all_new = "join a2=2.0.0 b2=2.0.0 c2=2.0.0\nwait 20";
+    let gone_over = "voters a2=2.0.0 b2=2.0.0";
+    for (told, status, stable, zoned) in [
+        (
+            format!("set no-migration\n{old}\njoin d2=2.0.0\nwait 20"),
+            "disabled",
+            "add-voter d2",
+            "add-voter d2",
+        ),
+        (format!("{old}\njoin d1=1.0.0\nwait 20"), "idle", "add-voter d1", "add-voter d1"),
+        (
+            // An old one that is dead loses its vote to its zone's standby, and a newer one gets none.
+            format!("{old}\njoin c3=1.0.0 a2=2.0.0\nwait 20\nkill c1\nwait 2"),
+            "await-new-voters: 1 of 3",
+            "add-voter c3",
+            "demote c1, add-voter c3",
+        ),
+        (
+            format!("{old}\n{all_new}"),
+            "promoting: 3 of 3",
+            "add-voter a2, add-voter b2, add-voter c2",
+            "add-voter a2, add-voter b2, add-voter c2",
+        ),
+        (
+            format!("{old}\n{all_new}\nround\nkill c1\nwait 2"),
+            "demoting: 3 of 3",
+            "demote c1, demote b1",
+            "demote c1, demote b1",
+        ),
+        (
+            format!("{old}\n{all_new}\nround 2"),
+            "leader-transfer: 3 of 3",
+            "transfer to a2",
+            "transfer to a2",
+        ),
+        (
+            format!("{gone_over}\njoin a1=1.0.0 b1=1.0.0 c1=1.0.0 d1=1.0.0 c2=2.0.0\nwait 20"),
+            "await-new-servers",
+            "add-voter c2",
+            "add-voter c2",
+        ),
+        (
+            format!("{gone_over}\njoin a1=1.0.0 c1=1.0.0 c2=2.0.0\nwait 20"),
+            "await-server-removal",
+            "add-voter c2",
+            "add-voter c2",
+        ),
+    ] {
+        for (zones, want) in [("", stable), ("set zones\n", zoned)] {
+            let told = format!("{zones}{told}\nmigration\nround");
+            let heard = run(&told);
+            let heard: Vec<&str> = heard.lines().collect();
+            let [.., status_heard, round] = heard[..] else { panic!("{told}: {heard:?}") };
+            assert!(status_heard.starts_with(status), "{told}\n{heard:?}");
+            assert_eq!(round, want, "{told}");
+        }
+    }
+}
+
 fn run(script: &str) -> String {
     let mut story = Story::new();
     let mut blocks = Vec::new();

@@ -238,10 +238,14 @@ impl Life {
                 (voters.len() < target && !is_lone)
                     .then(|| format!("{target} of {eligible:?} are to vote, voters {voters:?}"))
             }
-            // Of three one can be spared, of two none.
+            // Of three one can be spared, of two none; but two zones have no more than two.
             "demoting"
-                if eligible.iter().filter(|id| model.peers[**id].version == *newest).count()
-                    < 3 =>
+                if (!has_zones || 2 < zones(&eligible).len())
+                    && eligible
+                        .iter()
+                        .filter(|id| model.peers[**id].version == *newest)
+                        .count()
+                        < 3 =>
             {
                 None
             }

@@ -17,8 +17,8 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::span;
-use crate::leases::{is_passing, passed_on};
 use crate::local::Local;
+use crate::way::{Way, is_passing};
 use crate::{Engine, status};
 
 /// The longest settings that are taken, as text.
@@ -41,10 +41,12 @@ pub(crate) struct Health {
     pub(crate) json: String,
 }
 
-/// What is asked of the leader.
+/// Who knows.
 pub(super) enum Asked {
+    /// This member, which leads.
     Here(Arc<State>),
-    There(AutopilotClient<Channel>),
+    /// The leader.
+    There,
 }
 
 impl Local {
@@ -52,11 +54,13 @@ impl Local {
     pub(crate) async fn autopilot_state(&self, is_passed_on: bool) -> Result<String, Status> {
         let asked = async {
             loop {
-                let mut client = match self.ask_autopilot(is_passed_on).await? {
-                    Asked::Here(state) => return Ok(write_state(&state)),
-                    Asked::There(client) => client,
-                };
-                match client.state(passed_on(AutopilotStateRequest {})).await {
+                if let Asked::Here(state) = self.ask_autopilot(is_passed_on).await? {
+                    return Ok(write_state(&state));
+                }
+                let answer = self.ask_leader(async |way| {
+                    client(way).state(way.call(AutopilotStateRequest {})).await
+                });
+                match answer.await {
                     Ok(answer) => return Ok(answer.into_inner().json),
                     Err(error) if is_passing(&error) => self.before_asking_again().await,
                     Err(error) => return Err(error),
@@ -70,11 +74,13 @@ impl Local {
     pub(crate) async fn autopilot_health(&self, is_passed_on: bool) -> Result<Health, Status> {
         let asked = async {
             loop {
-                let mut client = match self.ask_autopilot(is_passed_on).await? {
-                    Asked::Here(state) => return Ok(health(&state)),
-                    Asked::There(client) => client,
-                };
-                match client.health(passed_on(AutopilotHealthRequest {})).await {
+                if let Asked::Here(state) = self.ask_autopilot(is_passed_on).await? {
+                    return Ok(health(&state));
+                }
+                let answer = self.ask_leader(async |way| {
+                    client(way).health(way.call(AutopilotHealthRequest {})).await
+                });
+                match answer.await {
                     Ok(answer) => {
                         let answer = answer.into_inner();
                         return Ok(Health { is_healthy: answer.healthy, json: answer.json });
@@ -128,10 +134,11 @@ impl Local {
                          look at them and try again"
                     )));
                 }
-                if before.is_none() && self.leads().is_none() {
+                let leads = self.leads().is_some();
+                let Some(old) = self.pilot().beginning(before.as_ref(), leads) else {
                     return Err(status::of_kv(KvError::NotLeader));
-                }
-                let old = self.settings_of(before.as_ref()).map_err(|error| {
+                };
+                let old = old.map_err(|error| {
                     Status::failed_precondition(format!(
                         "autopilot: this version cannot read what is set, and would lose it: {error}"
                     ))
@@ -216,7 +223,7 @@ impl Local {
         }
     }
 
-    /// This member's own state if it leads, or a way to the leader.
+    /// This member's own state if it leads, or that another is to be asked.
     pub(super) async fn ask_autopilot(&self, is_passed_on: bool) -> Result<Asked, Status> {
         self.check_engine()?;
         loop {
@@ -232,12 +239,16 @@ impl Local {
                 // It has only just been elected.
             } else if is_passed_on {
                 return Err(status::of_kv(KvError::NotLeader));
-            } else if let Ok(channel) = self.leader_channel().await {
-                return Ok(Asked::There(AutopilotClient::new(channel)));
+            } else if self.leader().is_some() {
+                return Ok(Asked::There);
             }
             self.before_asking_again().await;
         }
     }
+}
+
+pub(super) fn client(way: &Way) -> AutopilotClient<Channel> {
+    AutopilotClient::new(way.channel())
 }
 
 /// Who is held and no member any more, or was named before the cluster was there.

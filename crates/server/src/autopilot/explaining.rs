@@ -6,11 +6,11 @@ use quorate_proto::quoratepb::AutopilotExplainRequest;
 use serde_json::{Map, Value, json};
 use tonic::Status;
 
-use super::answers::Asked;
+use super::answers::{Asked, client};
 use super::telling::kind;
-use crate::leases::{is_passing, passed_on};
 use crate::local::Local;
 use crate::status;
+use crate::way::is_passing;
 
 impl Local {
     /// The next round of this cluster's leader, as JSON. Nothing is done.
@@ -22,9 +22,11 @@ impl Local {
                         Some((state, outlook)) => Ok(self.outlook_json(&state, &outlook)),
                         None => Err(status::of_kv(KvError::NotLeader)),
                     },
-                    Asked::There(mut client) => {
-                        let answer = client.explain(passed_on(AutopilotExplainRequest {})).await;
-                        answer.map(|answer| answer.into_inner().json)
+                    Asked::There => {
+                        let answer = self.ask_leader(async |way| {
+                            client(way).explain(way.call(AutopilotExplainRequest {})).await
+                        });
+                        answer.await.map(|answer| answer.into_inner().json)
                     }
                 };
                 match told {

@@ -3,20 +3,18 @@
 use quorate_autopilot::adapter::server_id;
 use quorate_autopilot::{Action, RaftError, Settings};
 use quorate_kv::KvError;
-use quorate_proto::quoratepb::autopilot_client::AutopilotClient;
 use quorate_proto::quoratepb::{
     AutopilotConfigResponse, AutopilotDemoteRequest, AutopilotHoldRequest,
     AutopilotSetConfigRequest,
 };
 use quorate_types::{Index, NodeId};
 use tonic::Status;
-use tonic::transport::Channel;
 
-use super::answers::Set;
+use super::answers::{Set, client};
 use super::site::Site;
-use crate::leases::{is_passing, passed_on};
 use crate::local::Local;
 use crate::status;
+use crate::way::is_passing;
 
 /// What is to be set.
 #[derive(Clone, Copy, Debug)]
@@ -85,23 +83,18 @@ impl Local {
                 Wish::Held(id, is_held) => self.hold_here(id, is_held).await,
             };
         }
-        let mut client = self.client_of_leader().await?;
-        let answer = match wish {
+        let answer = self.ask_leader(async |way| match wish {
             Wish::Settings(json, expected) => {
                 let (json, compare) = (json.to_owned(), expected.is_some());
                 let modify_index = expected.unwrap_or(0);
                 let request = AutopilotSetConfigRequest { json, compare, modify_index };
-                client.set_config(passed_on(request)).await?
+                client(way).set_config(way.call(request)).await
             }
             Wish::Held(id, held) => {
-                client.hold(passed_on(AutopilotHoldRequest { id, held })).await?
+                client(way).hold(way.call(AutopilotHoldRequest { id, held })).await
             }
-        };
-        Ok(set_of_answer(answer.into_inner()))
-    }
-
-    async fn client_of_leader(&self) -> Result<AutopilotClient<Channel>, Status> {
-        self.leader_channel().await.map(AutopilotClient::new)
+        });
+        Ok(set_of_answer(answer.await?.into_inner()))
     }
 
     async fn hold_here(&self, id: u64, is_held: bool) -> Result<Set, Status> {
@@ -155,9 +148,10 @@ impl Local {
         if self.leads().is_some() || is_passed_on {
             return self.demote_here(id).await;
         }
-        let mut client = self.client_of_leader().await?;
-        let answer = client.demote(passed_on(AutopilotDemoteRequest { id })).await?;
-        Ok(set_of_answer(answer.into_inner()))
+        let answer = self.ask_leader(async |way| {
+            client(way).demote(way.call(AutopilotDemoteRequest { id })).await
+        });
+        Ok(set_of_answer(answer.await?.into_inner()))
     }
 
     async fn demote_here(&self, id: u64) -> Result<Set, Status> {

@@ -10,8 +10,8 @@ use quorate_proto::quoratepb::{
 use tonic::{Request, Response, Status};
 
 use crate::autopilot::answers::{Health, Set};
-use crate::leases::PASSED_ON;
 use crate::local::Local;
+use crate::way::is_passed_on;
 
 pub(crate) struct Service {
     local: Local,
@@ -29,7 +29,7 @@ impl Autopilot for Service {
         &self,
         request: Request<AutopilotStateRequest>,
     ) -> Result<Response<AutopilotStateResponse>, Status> {
-        let json = self.local.autopilot_state(is_passed_on(&request)).await?;
+        let json = self.local.autopilot_state(is_passed_on(request.metadata())).await?;
         Ok(Response::new(AutopilotStateResponse { json }))
     }
 
@@ -38,7 +38,7 @@ impl Autopilot for Service {
         request: Request<AutopilotHealthRequest>,
     ) -> Result<Response<AutopilotHealthResponse>, Status> {
         let Health { is_healthy, json } =
-            self.local.autopilot_health(is_passed_on(&request)).await?;
+            self.local.autopilot_health(is_passed_on(request.metadata())).await?;
         Ok(Response::new(AutopilotHealthResponse { healthy: is_healthy, json }))
     }
 
@@ -53,7 +53,7 @@ impl Autopilot for Service {
         &self,
         request: Request<AutopilotSetConfigRequest>,
     ) -> Result<Response<AutopilotConfigResponse>, Status> {
-        let is_passed_on = is_passed_on(&request);
+        let is_passed_on = is_passed_on(request.metadata());
         let AutopilotSetConfigRequest { json, compare, modify_index } = request.into_inner();
         let expected = compare.then_some(modify_index);
         self.local.set_autopilot_config(&json, expected, is_passed_on).await.map(answer)
@@ -63,7 +63,7 @@ impl Autopilot for Service {
         &self,
         request: Request<AutopilotExplainRequest>,
     ) -> Result<Response<AutopilotExplainResponse>, Status> {
-        let json = self.local.explain_autopilot(is_passed_on(&request)).await?;
+        let json = self.local.explain_autopilot(is_passed_on(request.metadata())).await?;
         Ok(Response::new(AutopilotExplainResponse { json }))
     }
 
@@ -71,7 +71,7 @@ impl Autopilot for Service {
         &self,
         request: Request<AutopilotHoldRequest>,
     ) -> Result<Response<AutopilotConfigResponse>, Status> {
-        let is_passed_on = is_passed_on(&request);
+        let is_passed_on = is_passed_on(request.metadata());
         let AutopilotHoldRequest { id, held } = request.into_inner();
         self.local.hold_member(id, held, is_passed_on).await.map(answer)
     }
@@ -80,7 +80,7 @@ impl Autopilot for Service {
         &self,
         request: Request<AutopilotDemoteRequest>,
     ) -> Result<Response<AutopilotConfigResponse>, Status> {
-        let is_passed_on = is_passed_on(&request);
+        let is_passed_on = is_passed_on(request.metadata());
         let AutopilotDemoteRequest { id } = request.into_inner();
         self.local.demote_member(id, is_passed_on).await.map(answer)
     }
@@ -89,8 +89,4 @@ impl Autopilot for Service {
 fn answer(set: Set) -> Response<AutopilotConfigResponse> {
     let Set { json, created: create_index, modified: modify_index, warnings } = set;
     Response::new(AutopilotConfigResponse { json, create_index, modify_index, warnings })
-}
-
-fn is_passed_on<T>(request: &Request<T>) -> bool {
-    request.metadata().contains_key(PASSED_ON)
 }

@@ -18,9 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::kv::mismatched;
 use super::{Streamed, leaderless, wants_leader};
-use crate::leases::PASSED_ON;
 use crate::local::Local;
-use crate::status;
+use crate::{status, way};
 
 pub(super) struct Service {
     local: Local,
@@ -39,7 +38,7 @@ impl Service {
     }
 
     fn is_passed_on(&self, metadata: &MetadataMap) -> bool {
-        self.serves_peers || metadata.contains_key(PASSED_ON)
+        self.serves_peers || way::is_passed_on(metadata)
     }
 }
 

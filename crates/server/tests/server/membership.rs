@@ -338,9 +338,59 @@ async fn a_follower_asks_about_leases_and_autopilot_at_the_leaders_peer_port() {
     // Of settings that nobody has made yet only the leader knows what they are.
     let request = AutopilotSetConfigRequest { json: "{}".to_owned(), ..Default::default() };
     autopilot.set_config(request).await.unwrap();
+
+    // Nor does a change of the members go to the stranger.
+    let added = eventually("a voter that has been connected for long enough", || async {
+        b.cluster().await.member_add(add("http://h:1", true)).await.ok()
+    });
+    let added = added.await.into_inner().member.unwrap();
+    let members = a.cluster().await.member_list(MemberListRequest { linearizable: true }).await;
+    assert!(members.unwrap().into_inner().members.contains(&added));
+    let members =
+        stranger.cluster().await.member_list(MemberListRequest { linearizable: true }).await;
+    assert_eq!(members.unwrap().into_inner().members.len(), 1);
     for running in [a, b, stranger] {
         running.server.shutdown().await;
     }
+}
+
+/// An address may be another member's by the time that a call comes there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_passed_on_is_taken_by_the_member_it_is_meant_for_and_by_no_other() {
+    let alone = Running::alone(&[]).await;
+    let mut maintenance = MaintenanceClient::new(alone.channel().await);
+    let status = maintenance.status(StatusRequest::default()).await.unwrap().into_inner();
+    let cluster = status.header.unwrap().cluster_id;
+    let own = format!("{cluster:x}/{:x}", alone.id());
+    let others = [format!("{:x}/{:x}", cluster ^ 1, alone.id()), format!("{cluster:x}/1")];
+    let channel = Channel::from_shared(alone.peer.clone()).unwrap().connect().await.unwrap();
+    let passed_on = |to: &str, json: &str| {
+        let json = json.to_owned();
+        let mut request =
+            tonic::Request::new(AutopilotSetConfigRequest { json, ..Default::default() });
+        request.metadata_mut().insert("quorate-passed-on", to.parse().unwrap());
+        request
+    };
+    let mut autopilot = AutopilotClient::new(channel.clone());
+    for other in &others {
+        let refused =
+            autopilot.set_config(passed_on(other, "{\"paused\":true}")).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: not leader", "{other}");
+        let mut renewal = tonic::Request::new(LeaseTimeToLiveRequest { id: 7, keys: false });
+        renewal.metadata_mut().insert("quorate-passed-on", other.parse().unwrap());
+        let refused = LeaseClient::new(channel.clone()).lease_time_to_live(renewal).await;
+        assert_eq!(refused.unwrap_err().message(), "etcdserver: not leader", "{other}");
+    }
+    // What builds before this one pass on names nobody.
+    for to in [own.as_str(), "true"] {
+        let set = autopilot.set_config(passed_on(to, "{\"target_voters\":5}")).await.unwrap();
+        let json = set.into_inner().json;
+        assert!(
+            json.contains("\"paused\":false") && json.contains("\"target_voters\":5"),
+            "{json}"
+        );
+    }
+    alone.server.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -74,7 +74,7 @@ const BUGS: &[Bug] = &[
     ("joiners-miss-what-is-under-way", "K5", "zab/src/leading/peer.rs", Some((4, "history"))),
     ("ids-are-ordered-as-text", "K6", "zab/src/leading/peer.rs", Some((4, "history"))),
     ("a-promise-to-another-leader-counts", "K13", "zab/src/leading.rs", None),
-    ("a-learner-votes-with-half-a-log", "A1", "autopilot/src/state.rs", Some((13, "autopilot promotes"))),
+    ("a-learner-votes-with-half-a-log", "A1", "autopilot/src/state.rs", Some((28, "autopilot promotes"))),
     ("a-new-leader-takes-all-for-stable", "A2", "autopilot/src/state.rs", Some((13, "autopilot promotes"))),
     ("the-dead-are-removed-at-once", "A4", "autopilot/src/prune.rs", Some((1, "autopilot removes"))),
     ("the-quorum-goes-with-a-vote", "A3", "autopilot/src/strict.rs", Some((85, "autopilot takes the vote"))),

@@ -57,11 +57,6 @@ impl Told {
         let config = &mut settings.config;
         config.cleanup_dead_servers = chance.percent(75);
         config.min_quorum = most_kept.min(*chance.pick(&[1, 3, 3, 5]));
-        if !settings.policy.disable_upgrade_migration {
-            // While a migration waits for more machines than the operator adds, the new ones get no vote, and a
-            // dead voter stays that nothing but the floor keeps, as long as another may fail: of five, one.
-            config.min_quorum = config.min_quorum.min(3);
-        }
         config.server_stabilization_time = seconds(chance, &[2, 5, 5, 10, 20]);
         config.max_trailing_logs = *chance.pick(&[100, 200, 1_000, 10_000]);
         let contact_us = *chance.pick(&[1, 2, 2, 4]) * plan.election_us();
