@@ -22,6 +22,7 @@
 mod accept;
 mod authority;
 mod autopilot;
+mod boolean;
 mod calls;
 mod compaction;
 pub mod config;
@@ -58,6 +59,7 @@ mod version;
 mod watching;
 
 pub use autopilot::AutopilotConfig;
+pub use boolean::parse_bool;
 pub use duration::parse_duration;
 pub use joining::JoinError;
 pub use open_files::raise_open_files;
