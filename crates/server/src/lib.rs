@@ -42,6 +42,7 @@ mod leadership;
 mod leases;
 mod line;
 mod local;
+mod long_commands;
 mod membership;
 mod open_files;
 mod parts;
