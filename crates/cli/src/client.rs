@@ -14,6 +14,7 @@ mod endpoints;
 mod error;
 mod fields;
 mod flags;
+mod in_turn;
 mod json;
 mod keys;
 mod kv;

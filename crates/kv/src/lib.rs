@@ -64,7 +64,7 @@ pub use error::{KvError, StoreError};
 pub use lease::LEASE_TTL_SECONDS_MAX;
 pub use lessor::{LEASE_CHECKPOINTS_MAX, Renewal};
 pub use member::{Member, MemberChange, Members};
-pub use meta::Applied;
+pub use meta::{Applied, owner};
 pub use request::{
     AlarmAction, AlarmRequest, AlarmType, CompactionRequest, Compare, CompareResult, CompareTarget,
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,

@@ -124,6 +124,12 @@ impl Meta {
     }
 }
 
+/// Whose storage it is: the member, and its cluster. Nothing if that cannot be read.
+pub fn owner(view: &dyn View) -> Option<(NodeId, u64)> {
+    let meta = Meta::read(view).ok()?;
+    Some((meta.node, meta.cluster_id))
+}
+
 /// The format begins its row, whatever follows.
 fn check_format(row: Option<Bytes>) -> Result<(), StoreError> {
     let found = Reader::new(row.ok_or(StoreError::Missing)?).varint().map_err(damaged)?;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_kv::{
-    Founding, Initial, RedbBackend, SnapshotContents, SnapshotReader, Store, StoreError,
+    BackendError, Founding, Initial, RedbBackend, SnapshotContents, SnapshotReader, Store,
+    StoreError, View,
 };
 use quorate_net::SnapshotSource;
 use quorate_raft::SnapshotMetadata;
@@ -72,7 +73,7 @@ impl StateFile {
         if !self.room.is_running() {
             return Err(StoreError::Interrupted);
         }
-        let failed = |why: String| StoreError::Backend(quorate_kv::BackendError::Failed(why));
+        let failed = |why: String| StoreError::Backend(BackendError::Failed(why));
         let fresh = self.unfinished();
         remove(&fresh).map_err(failed)?;
         let is_in_use = Arc::new(AtomicBool::new(false));
@@ -97,6 +98,24 @@ impl StateFile {
     pub(crate) fn open(&self) -> Result<Store, String> {
         let mut progress = told_now_and_then("reading the state");
         Store::open_telling(self.backend(&self.path)?, &mut progress).map_err(text)
+    }
+
+    /// Opens the state that is there if it is that of a member of a cluster; that of another is left as it
+    /// is.
+    pub(crate) fn open_of(&self, node: NodeId, cluster: u64) -> Result<Store, String> {
+        let mut progress = told_now_and_then("reading the state");
+        let judge = |view: &dyn View| match quorate_kv::owner(view) {
+            Some((found, of)) if (found, of) != (node, cluster) => {
+                Err(BackendError::Failed(format!(
+                    "it belongs to member {found:x} of cluster {of:x}, not to member {node:x} of \
+                     cluster {cluster:x}; put the file of this member back"
+                )))
+            }
+            // What cannot be read is told when it is read.
+            Some(_) | None => Ok(()),
+        };
+        let backend = self.backend_if(&self.path, Arc::new(AtomicBool::new(true)), judge)?;
+        Store::open_telling(backend, &mut progress).map_err(text)
     }
 
     /// Restores a received snapshot in place of the state, which nobody has open, and opens it.
@@ -155,12 +174,22 @@ impl StateFile {
 
     /// `is_in_use` says from when on a full volume is waited out.
     fn backend_in(&self, path: &Path, is_in_use: Arc<AtomicBool>) -> Result<RedbBackend, String> {
+        self.backend_if(path, is_in_use, |_| Ok(()))
+    }
+
+    fn backend_if(
+        &self,
+        path: &Path,
+        is_in_use: Arc<AtomicBool>,
+        judge: impl FnOnce(&dyn View) -> Result<(), BackendError>,
+    ) -> Result<RedbBackend, String> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = self.room.open(|| options.open(path)).map_err(text)?;
         let storage = FileBackend::new(file).map_err(text)?;
         let room = Arc::clone(&self.room);
-        RedbBackend::open(Patient { storage, room, is_in_use }, self.cache_bytes).map_err(text)
+        let storage = Patient { storage, room, is_in_use };
+        RedbBackend::open_if(storage, self.cache_bytes, judge).map_err(text)
     }
 
     fn unfinished(&self) -> PathBuf {

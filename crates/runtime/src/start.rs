@@ -386,7 +386,8 @@ fn bootstrap(
     let exists = |path: &Path| path.try_exists().map_err(io_error("cannot look for", path));
     if exists(&layout.kv)? {
         // The file gets its name when it is whole: one that cannot be read has history.
-        let store = state_file.open().map_err(|why| state_error(unreadable(&why)))?;
+        let store = state_file.open_of(config.node, config.cluster);
+        let store = store.map_err(|why| state_error(unreadable(&why)))?;
         found.applied = Some(store.applied().index);
     }
     found.has_started = exists(&layout.started)?;
@@ -423,16 +424,8 @@ fn open_state(
     let state_error = |why| StartError::State { path: layout.kv.clone(), why };
     let mut found = Found { mark: Some(mark.index), has_started: true, ..Found::default() };
     if layout.kv.exists() {
-        let store = state_file.open().map_err(|why| state_error(unreadable(&why)))?;
-        let (node, cluster) = (config.node, config.cluster);
-        if (store.node(), store.cluster_id()) != (node, cluster) {
-            return Err(state_error(format!(
-                "it belongs to member {:x} of cluster {:x}, not to member {node:x} of cluster \
-                 {cluster:x}; put the file of this member back",
-                store.node(),
-                store.cluster_id(),
-            )));
-        }
+        let store = state_file.open_of(config.node, config.cluster);
+        let store = store.map_err(|why| state_error(unreadable(&why)))?;
         found.applied = Some(store.applied().index);
         if start(found) == Start::Replay {
             return Ok(store);

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderValue, Request, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use quorate_kv::KvError;
 use quorate_runtime::Histogram;
@@ -158,6 +158,7 @@ pub(crate) struct Calls {
     versions: RwLock<BTreeMap<String, [AtomicU64; 2]>>,
     unversioned: [AtomicU64; 2],
     unfinished: Unfinished,
+    message_bytes_max: usize,
 }
 
 /// What is counted about one method.
@@ -193,7 +194,8 @@ pub(crate) struct MethodFigures {
 }
 
 impl Calls {
-    pub(crate) fn new() -> Self {
+    /// A message of a request may be so long.
+    pub(crate) fn new(message_bytes_max: usize) -> Self {
         let methods = SERVICES.iter().flat_map(|(service, methods)| {
             methods.iter().map(move |(name, kind)| {
                 let method = Method {
@@ -214,6 +216,7 @@ impl Calls {
             versions: RwLock::default(),
             unversioned: Default::default(),
             unfinished: Unfinished::new(),
+            message_bytes_max,
         }
     }
 
@@ -304,10 +307,13 @@ impl Calls {
             method.started.fetch_add(1, Ordering::Relaxed);
             self.on_version(request.headers().get("client-api-version"), method.kind != UNARY);
         }
+        let ends = request.extensions().get::<Ends>().cloned();
         let waiting = || Waiting {
             unfinished: self.unfinished.clone(),
             place: None,
+            connection: ends.as_ref().map_or(0, Ends::id),
             headers_bytes: bytes_of(request.headers()),
+            message_bytes_max: self.message_bytes_max,
         };
         let counting = |method| Counting {
             method,
@@ -315,10 +321,9 @@ impl Calls {
             direction: Direction::In(waiting()),
         };
         let incoming = method.cloned().map(counting);
-        let counted = |body| Counted { body: Parts::uncut(body), counting: incoming, open: None };
+        let counted = |body| Counted::of(Parts::uncut(body), incoming, None);
         let request = request.map(counted);
         let (begun, code) = (Instant::now(), Code::Cancelled);
-        let ends = request.extensions().get::<Ends>().cloned();
         let open = method.cloned().map(|method| Open { method, code, begun, ends });
         (request, open)
     }
@@ -341,7 +346,7 @@ pub(crate) fn answered(mut response: Response<Body>, mut open: Option<Open>) -> 
             Some(drawn) => Parts::uncut(Body::new(Patient::new(body, drawn, ends, STALL_MAX))),
             None => Parts::of(body),
         };
-        Counted { body, counting, open }
+        Counted::of(body, counting, open)
     })
 }
 
@@ -395,7 +400,10 @@ enum Direction {
 struct Waiting {
     unfinished: Unfinished,
     place: Option<Place>,
+    /// On which it comes.
+    connection: usize,
     headers_bytes: usize,
+    message_bytes_max: usize,
 }
 
 impl Counting {
@@ -415,15 +423,27 @@ impl Counting {
     }
 
     /// Whether what has not come yet is waited for. The only message of a call is not handed on before the
-    /// request's end was heard, and its headers are kept beside it.
+    /// request's end was heard, and its headers are kept beside it: what has come of it counts. For one of
+    /// several the library has made room for all of it.
     fn may_wait(&mut self, waker: &Waker) -> bool {
         let Direction::In(waiting) = &mut self.direction else { return true };
         let held_bytes = match (self.method.has_one_request(), self.rest.message_bytes) {
-            (true, _) => waiting.headers_bytes + self.rest.length_bytes,
+            (true, missing) => waiting.headers_bytes + self.rest.length_bytes - missing,
             (false, 0) => 0,
             (false, _) => self.rest.length_bytes,
         };
-        waiting.unfinished.may_wait(&mut waiting.place, held_bytes, waker)
+        let (place, connection) = (&mut waiting.place, waiting.connection);
+        waiting.unfinished.may_wait(place, connection, held_bytes, waker)
+    }
+
+    /// Whether what has come is kept back until the rest of its message has: as soon as the library knows a
+    /// message's length it makes room for all of it, and a client that says so much need not send it. What
+    /// is too long is refused by its length.
+    fn is_kept_back(&self) -> bool {
+        let Direction::In(waiting) = &self.direction else { return false };
+        let is_whole = self.rest.message_bytes == 0 && self.rest.header_bytes == 0;
+        let may_come = self.rest.length_bytes <= waiting.message_bytes_max;
+        self.method.has_one_request() && !is_whole && may_come
     }
 }
 
@@ -435,8 +455,7 @@ struct Rest {
     header_bytes: usize,
     /// Of the message at hand.
     message_bytes: usize,
-    /// The length of the message at hand, or of the last one. As soon as it is known the library makes
-    /// room for all of it.
+    /// The length of the message at hand, or of the last one.
     length_bytes: usize,
 }
 
@@ -470,14 +489,47 @@ pub(crate) struct Counted {
     counting: Option<Counting>,
     /// Of an answer: the call, which ends with it.
     open: Option<Open>,
+    /// What has come of a message that is not whole.
+    kept_back: BytesMut,
+    /// What comes after that.
+    trailers: Option<Frame<Bytes>>,
 }
 
 impl Counted {
+    fn of(body: Parts, counting: Option<Counting>, open: Option<Open>) -> Counted {
+        Counted { body, counting, open, kept_back: BytesMut::new(), trailers: None }
+    }
+
     /// Waits for more, or has the call end if it may not.
     fn wait(&mut self, waker: &Waker) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match self.counting.as_mut().is_none_or(|counting| counting.may_wait(waker)) {
             true => Poll::Pending,
             false => Poll::Ready(Some(Err(status::of_kv(KvError::RequestTooManyRequests)))),
+        }
+    }
+
+    /// What is to be handed on now that this has come.
+    fn whole(&mut self, data: Bytes) -> Option<Frame<Bytes>> {
+        let Some(counting) = &mut self.counting else { return Some(Frame::data(data)) };
+        counting.on_bytes(&data);
+        match (counting.is_kept_back(), self.kept_back.is_empty()) {
+            (false, true) => Some(Frame::data(data)),
+            (is_kept_back, _) => {
+                self.kept_back.extend_from_slice(&data);
+                (!is_kept_back).then(|| self.give_back())
+            }
+        }
+    }
+
+    fn give_back(&mut self) -> Frame<Bytes> {
+        Frame::data(std::mem::take(&mut self.kept_back).freeze())
+    }
+
+    /// The body has failed. That of a request does so when its client is gone, or wants no answer any more.
+    fn failed(&self, error: Status) -> Status {
+        match self.counting.as_ref().map(|counting| &counting.direction) {
+            Some(Direction::In(_)) => Status::cancelled("context canceled"),
+            _ => error,
         }
     }
 }
@@ -491,31 +543,55 @@ impl http_body::Body for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let frame = match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Pending => return this.wait(context.waker()),
-            Poll::Ready(Some(Ok(frame))) => frame,
-            ended => return ended,
-        };
-        if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
-            open.learn(trailers);
+        if let Some(trailers) = this.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
         }
-        if let (Some(data), Some(counting)) = (frame.data_ref(), &mut this.counting) {
-            counting.on_bytes(data);
+        loop {
+            let frame = match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Pending => return this.wait(context.waker()),
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(this.failed(error)))),
+                // It is not whole, which is for the library to say.
+                Poll::Ready(None) if !this.kept_back.is_empty() => {
+                    return Poll::Ready(Some(Ok(this.give_back())));
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+            };
+            let frame = match frame.into_data() {
+                Ok(data) => match this.whole(data) {
+                    Some(frame) => frame,
+                    None => continue,
+                },
+                Err(trailers) if this.kept_back.is_empty() => trailers,
+                Err(trailers) => {
+                    this.trailers = Some(trailers);
+                    this.give_back()
+                }
+            };
+            if let (Some(trailers), Some(open)) = (frame.trailers_ref(), &mut this.open) {
+                open.learn(trailers);
+            }
+            return Poll::Ready(Some(Ok(frame)));
         }
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.kept_back.is_empty() && self.trailers.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.kept_back.is_empty() {
+            true => self.body.size_hint(),
+            false => SizeHint::default(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+    use http_body::Body as _;
+
     use super::*;
 
     #[test]
@@ -536,7 +612,7 @@ mod tests {
 
     #[test]
     fn versions_are_bounded() {
-        let calls = Calls::new();
+        let calls = Calls::new(1 << 20);
         for number in 0..100 {
             let version = HeaderValue::from_str(&format!("3.5.{number}")).unwrap();
             calls.on_version(Some(&version), number % 2 == 1);
@@ -550,7 +626,7 @@ mod tests {
 
     #[test]
     fn every_method_has_figures_from_the_start() {
-        let calls = Calls::new();
+        let calls = Calls::new(1 << 20);
         assert_eq!(calls.methods().count(), 59);
         let paths: Vec<&String> = calls.methods.keys().collect();
         assert!(paths.is_sorted());
@@ -558,7 +634,7 @@ mod tests {
 
     #[test]
     fn a_call_counts_once_by_what_ended_it() {
-        let calls = Calls::new();
+        let calls = Calls::new(1 << 20);
         let method = calls.methods.values().next().unwrap();
         let open = || Open {
             method: Arc::clone(method),
@@ -575,5 +651,61 @@ mod tests {
         drop(answered);
         let handled = method.figures().handled;
         assert_eq!((handled[1], handled[14], handled.iter().sum::<u64>()), (1, 1, 2));
+    }
+
+    /// A request of so many bytes whose client sends it in these parts, and then goes on or is gone.
+    fn request(method: &str, parts: Vec<Result<Bytes, Status>>) -> (Calls, Request<Counted>) {
+        let calls = Calls::new(1 << 20);
+        let body = futures_util::stream::iter(parts).chain(futures_util::stream::pending());
+        let body = Body::new(axum::body::Body::from_stream(body));
+        let request = Request::builder().uri(method).body(body).unwrap();
+        let (request, _) = calls.begin(request);
+        (calls, request)
+    }
+
+    fn next(request: &mut Request<Counted>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(request.body_mut()).poll_frame(&mut context)
+    }
+
+    /// The header of a message, and so much of it.
+    fn message(length: usize, sent: usize) -> Bytes {
+        let length = u32::try_from(length).unwrap().to_be_bytes();
+        [&[0][..], &length, &vec![7; sent]].concat().into()
+    }
+
+    #[test]
+    fn the_one_message_of_a_request_is_handed_on_when_it_is_whole() {
+        let whole = message(300_000, 300_000);
+        let parts = whole.chunks(16_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let (_calls, mut request) = request("/etcdserverpb.KV/Put", parts);
+        let Poll::Ready(Some(Ok(frame))) = next(&mut request) else { panic!("it is whole") };
+        assert_eq!(frame.into_data().unwrap(), whole);
+        assert!(next(&mut request).is_pending());
+    }
+
+    #[test]
+    fn what_a_client_only_announces_takes_no_room() {
+        let put = "/etcdserverpb.KV/Put";
+        let counted_bytes = |request: &Request<Counted>| {
+            let counting = request.body().counting.as_ref().unwrap();
+            let Direction::In(waiting) = &counting.direction else { panic!("it comes in") };
+            waiting.unfinished.bytes()
+        };
+        let (_calls, mut asked) = request(put, vec![Ok(message(1 << 20, 20_000))]);
+        assert!(next(&mut asked).is_pending(), "nothing is handed on");
+        assert_eq!(counted_bytes(&asked), 20_000);
+        let (_calls, mut asked) = request(put, vec![Ok(message((1 << 20) + 1, 20_000))]);
+        assert!(next(&mut asked).is_ready(), "it is for the library to refuse");
+    }
+
+    #[test]
+    fn who_is_gone_in_the_midst_of_a_request_has_canceled_it() {
+        for method in ["/etcdserverpb.KV/Put", "/etcdserverpb.Watch/Watch"] {
+            let gone = Err(Status::unknown("error reading a body from connection"));
+            let (_calls, mut request) = request(method, vec![gone]);
+            let Poll::Ready(Some(Err(status))) = next(&mut request) else { panic!("{method}") };
+            assert_eq!(status.code(), Code::Cancelled, "{method}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -21,6 +22,8 @@ use tonic::transport::server::Connected;
 use crate::authority::Filter;
 use crate::patient::STALL_MAX;
 
+/// While the kernel holds so much that it has not sent, it takes no more.
+const UNSENT_BYTES: u32 = 64 << 10;
 /// How long a client that was told the end is listened to.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,11 @@ impl Ends {
         self.inner.1.wake();
     }
 
+    /// Tells the connections apart that there are at a time.
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.inner.0.load(Ordering::Acquire)
     }
@@ -76,6 +84,9 @@ impl Connection {
         greeting_max: Duration,
     ) -> Self {
         let silence = Some(Box::pin(tokio::time::sleep(greeting_max)));
+        // Without it who reads slowly is seen to have read only once it has taken a third of what the
+        // kernel holds for it, which may be megabytes.
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         let (filter, ready) = (Filter::default(), BytesMut::new());
         let (stall, stall_max, linger, ends) = (None, STALL_MAX, None, Ends::default());
         Connection { stream, filter, ready, silence, stall, stall_max, linger, ends, _seat: seat }
@@ -268,6 +279,34 @@ mod tests {
         written.unwrap();
         assert_eq!(taken, lot);
         assert_eq!(read.read(&mut bytes).await.unwrap(), 4);
+    }
+
+    /// Long before it has read a third of what the kernel would hold for it.
+    #[tokio::test]
+    async fn who_reads_slowly_is_seen_to_read() {
+        const STEP_BYTES: usize = 4 << 10;
+        const SEEN_AFTER_BYTES_MAX: usize = 384 << 10;
+        let (mut connection, mut client) = connected(Duration::from_secs(600)).await;
+        let lot = vec![7; 1 << 20];
+        let moment = Duration::from_millis(300);
+        // Until the sockets are full.
+        while let Ok(written) = tokio::time::timeout(moment, connection.write(&lot)).await {
+            assert!(0 < written.unwrap());
+        }
+        for _ in 0..3 {
+            let mut taken = 0;
+            let reading = async {
+                let mut part = [0; STEP_BYTES];
+                while taken < SEEN_AFTER_BYTES_MAX {
+                    taken += client.read(&mut part).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::select! {
+                written = connection.write(&lot) => assert!(0 < written.unwrap()),
+                () = reading => panic!("it has read, and nobody has seen it"),
+            }
+        }
     }
 
     #[tokio::test]

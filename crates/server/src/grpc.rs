@@ -40,7 +40,12 @@ use tower_service::Service as _;
 use crate::local::Local;
 
 /// Room for the rest of a message beside the command in it, as etcd grants it.
-pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// How long a message may be where a command may be so long.
+pub(crate) fn message_bytes_max(request_bytes_max: u64) -> usize {
+    usize::try_from(request_bytes_max).unwrap_or(usize::MAX).saturating_add(MESSAGE_OVERHEAD_BYTES)
+}
 
 /// A streamed answer.
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -113,9 +118,7 @@ pub(crate) struct Services {
 impl Services {
     /// `request_bytes_max` is the limit of a command.
     pub(crate) fn new(local: &Local, request_bytes_max: u64) -> Self {
-        let message_bytes_max = usize::try_from(request_bytes_max)
-            .unwrap_or(usize::MAX)
-            .saturating_add(MESSAGE_OVERHEAD_BYTES);
+        let message_bytes_max = message_bytes_max(request_bytes_max);
         // Reads are not limited; the wire format ends here.
         let answer_bytes_max = i32::MAX as usize;
         Services {

@@ -23,6 +23,7 @@
 mod accept;
 mod authority;
 mod autopilot;
+mod boolean;
 mod calls;
 mod compaction;
 pub mod config;
@@ -42,6 +43,7 @@ mod leadership;
 mod leases;
 mod line;
 mod local;
+mod long_commands;
 mod membership;
 mod open_files;
 mod parts;
@@ -60,6 +62,7 @@ mod watching;
 mod way;
 
 pub use autopilot::AutopilotConfig;
+pub use boolean::parse_bool;
 pub use duration::parse_duration;
 pub use joining::JoinError;
 pub use open_files::raise_open_files;

@@ -289,7 +289,7 @@ impl Line {
     /// Follows who is first.
     pub(crate) async fn leaders(self) -> Result<Leaders, Status> {
         self.local.read_barrier().await?;
-        Ok(Leaders { line: self, reign: None, told: 0, next: VecDeque::new() })
+        Ok(Leaders { line: self, reign: None, told: (Bytes::new(), 0), next: VecDeque::new() })
     }
 
     /// Who is first, and the revision as of which that is known; waits for one.
@@ -375,8 +375,8 @@ pub(crate) struct Leaders {
     line: Line,
     /// Tells what becomes of the one that is first, if that is known.
     reign: Option<Stream>,
-    /// The revision of the last change that was told.
-    told: i64,
+    /// Whose change was told last, and its revision.
+    told: (Bytes, i64),
     next: VecDeque<(KeyValue, i64)>,
 }
 
@@ -392,8 +392,9 @@ impl Leaders {
                 let (first, revision) = self.line.any_leader().await?;
                 let reign = vec![from(&first.key, first.mod_revision + 1)];
                 self.reign = Some(self.line.watch(reign).await?);
-                if self.told < first.mod_revision {
-                    self.told = first.mod_revision;
+                // Whoever comes first after another may have been changed last before that one.
+                if self.told.0 != first.key || self.told.1 < first.mod_revision {
+                    self.told = (first.key.clone(), first.mod_revision);
                     self.next.push_back((first, revision));
                 }
                 continue;
@@ -406,7 +407,7 @@ impl Leaders {
                             self.reign = None;
                             break;
                         }
-                        self.told = event.kv.mod_revision;
+                        self.told = (event.kv.key.clone(), event.kv.mod_revision);
                         self.next.push_back((event.kv.clone(), revision));
                     }
                 }

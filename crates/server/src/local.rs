@@ -14,9 +14,10 @@ use tonic::Status;
 
 use crate::autopilot::Pilot;
 use crate::config::Config;
-use crate::grpc::MESSAGE_OVERHEAD_BYTES;
+use crate::grpc::message_bytes_max;
 use crate::leadership::Leadership;
 use crate::leases::{ASK_AGAIN, Leases};
+use crate::long_commands::LongCommands;
 use crate::membership::Rules;
 use crate::quota::Quota;
 use crate::reading::Reading;
@@ -66,6 +67,7 @@ struct Inner {
     reads: Arc<Reads>,
     tally: Arc<Tally>,
     reading: Reading,
+    long: LongCommands,
 }
 
 /// Reads that went other than they should.
@@ -81,8 +83,7 @@ impl Local {
     /// `stopping` becomes true when the server stops.
     pub(crate) fn new(node: Node, config: &Config, stopping: watch::Receiver<bool>) -> Self {
         // As much as a message may have that comes in.
-        let watch_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
-        let watch_bytes_max = watch_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+        let watch_bytes_max = message_bytes_max(config.request_bytes_max);
         let inner = Inner {
             leases: Arc::new(Leases::new(node.status().node)),
             known_way: KnownWay::default(),
@@ -96,6 +97,7 @@ impl Local {
                 tokio::runtime::Handle::current().metrics().num_workers(),
                 config.answer_bytes_max,
             ),
+            long: LongCommands::new(),
             election_timeout: Duration::from_millis(config.election_ms),
             store: node.store(),
             node,
@@ -142,8 +144,11 @@ impl Local {
         }
     }
 
-    /// The answer of this member's machine to a command, once it has applied it.
+    /// The answer of this member's machine to a command, once it has applied it. Long ones wait until there
+    /// are few others under way.
     pub(crate) async fn propose(&self, command: &Command) -> Result<Response, Status> {
+        let turn = self.inner.long.turn(command.encoded_len(), self.inner.request_timeout);
+        let _turn = turn.await.map_err(status::of_kv)?;
         let start = Instant::now();
         match self.inner.node.propose(command).await {
             Ok(Ok(response)) => Ok(response),

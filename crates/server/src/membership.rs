@@ -8,7 +8,7 @@ use quorate_autopilot::Lack;
 use quorate_kv::{KvError, Member, MemberChange};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
-use quorate_runtime::{ProposeError, Standing};
+use quorate_runtime::{Engine, ProposeError, Standing};
 use quorate_types::{Index, NodeId};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -24,6 +24,9 @@ const HEALTHY_AFTER_MAX: Duration = Duration::from_secs(5);
 const HEALTHY_AFTER_ELECTIONS: u32 = 5;
 /// Of the leader's log, in percent, what a learner must have to be promoted. etcd's `readyPercent`.
 const READY_PERCENT: u64 = 90;
+/// To whoever asks for other members. It is final: nobody tries it again.
+const MEMBERS_ARE_FIXED: &str = "etcdserver: the members of a cluster with the ZAB engine are fixed: those \
+                                 of --initial-cluster, as long as it lives";
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// What a client asks for.
@@ -261,6 +264,9 @@ impl Local {
         ask: Ask,
         is_passed_on: bool,
     ) -> Result<Changed, Status> {
+        if self.engine() == Engine::Zab {
+            return Err(Status::unimplemented(MEMBERS_ARE_FIXED));
+        }
         let start = Instant::now();
         let changed = async {
             loop {

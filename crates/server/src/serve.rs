@@ -32,6 +32,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::figures::Figures;
 use crate::front::Front;
+use crate::grpc::message_bytes_max;
 use crate::http::Plain;
 use crate::identity::{self, Identity, IdentityError};
 use crate::joining::{self, JoinError, Joined};
@@ -56,6 +57,9 @@ const STREAMS_MAX: u32 = 4096;
 /// Calls that one connection may have begun and given up before they were looked at. A client that gives up
 /// many at once, such as at the end of a deadline that they shared, keeps its connection.
 const RESETS_MAX: usize = 1024;
+/// What one connection may have sent that its calls have not looked at. By half of it the library bounds
+/// small messages, each as if it were of 256 bytes: some 8,000 keep-alives may come at once.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Headers of one call together, as HTTP/2 counts them. More than anybody needs, and less than etcd takes.
 const HEADERS_BYTES_MAX: u32 = 1 << 20;
 
@@ -189,7 +193,7 @@ impl Server {
             }
         });
         tasks.spawn(peer_port::serve(questions, local.clone(), stopping.clone()));
-        let calls = Arc::new(Calls::new());
+        let calls = Arc::new(Calls::new(message_bytes_max(config.request_bytes_max)));
         let figures = Arc::new(Figures::new(local.clone(), Arc::clone(&calls)));
         let plain = Plain { local, figures };
         let metrics_addresses = metrics.iter().map(|(_, _, address)| *address).collect();
@@ -392,6 +396,7 @@ where
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(asks.then_some(config.keepalive_interval))

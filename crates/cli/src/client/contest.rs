@@ -2,8 +2,10 @@
 //! those of the server's own services and of every other client.
 
 use std::ffi::OsString;
+use std::future::Future;
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
@@ -20,16 +22,18 @@ use quorate_proto::etcdserverpb::{
     RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use quorate_proto::mvccpb::event::EventType;
-use quorate_proto::tonic::transport::Channel;
-use quorate_proto::tonic::{Code, Status};
+use quorate_proto::tonic::{Response, Status};
 use quorate_proto::v3electionpb::LeaderRequest;
 use quorate_proto::v3electionpb::election_client::ElectionClient;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::error::CliError;
+use super::endpoints::Target;
+use super::error::{CliError, said_by};
 use super::flags::ClientFlags;
+use super::in_turn::InTurn;
 use super::keys::bytes;
 use super::lease::Renewing;
 use super::output::Output;
@@ -63,8 +67,7 @@ pub(crate) struct ElectArgs {
 pub(super) async fn lock(args: LockArgs, flags: &ClientFlags) -> Result<(), CliError> {
     let output = flags.output()?;
     output.refuse_table()?;
-    let channel = flags.target()?.connect().await?;
-    let mut session = Session::open(channel, args.ttl).await?;
+    let mut session = Session::open(&flags.target()?, args.ttl).await?;
     let name = bytes(&args.name);
     let outcome = session.hold(&name, Bytes::new(), async |place, pair, stop| {
         let Some((program, arguments)) = args.command.split_first() else {
@@ -103,18 +106,18 @@ pub(super) async fn lock(args: LockArgs, flags: &ClientFlags) -> Result<(), CliE
 pub(super) async fn elect(args: ElectArgs, flags: &ClientFlags) -> Result<(), CliError> {
     let output = flags.output()?;
     output.refuse_table()?;
-    let channel = flags.target()?.connect().await?;
+    let target = flags.target()?;
     if args.listen {
         if args.proposal.is_some() {
             let text = "elect takes one election name argument and an optional proposal argument";
             return Err(CliError::Arguments(text.to_owned()));
         }
-        return observe(channel, &output, bytes(&args.name)).await;
+        return observe(InTurn::begin(&target).await?, &output, bytes(&args.name)).await;
     }
     let Some(proposal) = &args.proposal else {
         return Err(CliError::Arguments("elect without --listen needs a proposal".to_owned()));
     };
-    let mut session = Session::open(channel, ELECT_TTL_SECONDS).await?;
+    let mut session = Session::open(&target, ELECT_TTL_SECONDS).await?;
     let outcome = session
         .hold(&bytes(&args.name), bytes(proposal), async |_, pair, stop| {
             output.place(pair)?;
@@ -126,18 +129,52 @@ pub(super) async fn elect(args: ElectArgs, flags: &ClientFlags) -> Result<(), Cl
     outcome
 }
 
-async fn observe(channel: Channel, output: &Output, name: Bytes) -> Result<(), CliError> {
-    let mut elections = ElectionClient::new(channel);
-    let mut leaders = elections.observe(LeaderRequest { name }).await?.into_inner();
+async fn observe(mut members: InTurn, output: &Output, name: Bytes) -> Result<(), CliError> {
     let mut stop = Stop::listen()?;
+    let mut told = None;
     loop {
-        let leader = tokio::select! {
-            leader = leaders.message() => leader?,
+        let lost = tokio::select! {
+            lost = observe_one(&mut members, output, &name, &mut told) => lost?,
             () = stop.asked() => return Ok(()),
         };
-        let Some(leader) = leader else {
-            return Err(CliError::Failed("elect: the member has ended the stream".to_owned()));
+        members.warn(&lost);
+        tokio::select! {
+            () = members.go_on() => {}
+            () = stop.asked() => return Ok(()),
+        }
+    }
+}
+
+/// Prints who leads as one member says it, until that one is lost, and says why. What was told last is not
+/// told again.
+async fn observe_one(
+    members: &mut InTurn,
+    output: &Output,
+    name: &Bytes,
+    told: &mut Option<(Bytes, i64)>,
+) -> Result<String, CliError> {
+    let mut elections = ElectionClient::new(members.channel());
+    let request = members.request(LeaderRequest { name: name.clone() });
+    let lost = |members: &InTurn, status: Status| match members.may_go_on(&status) {
+        true => Ok(said_by(&status)),
+        false => Err(status.into()),
+    };
+    let mut leaders = match elections.observe(request).await {
+        Ok(leaders) => leaders.into_inner(),
+        Err(status) => return lost(members, status),
+    };
+    loop {
+        let leader = match leaders.message().await {
+            Ok(Some(leader)) => leader,
+            Ok(None) => return Ok("the member has ended the stream".to_owned()),
+            Err(status) => return lost(members, status),
         };
+        members.on_answer();
+        let this = leader.kv.as_ref().map(|pair| (pair.key.clone(), pair.mod_revision));
+        // It says first who leads now, which the last one may have told.
+        if std::mem::replace(told, this.clone()) == this {
+            continue;
+        }
         let pair = RangeResponse {
             header: leader.header,
             kvs: leader.kv.into_iter().collect(),
@@ -155,17 +192,26 @@ struct Place {
     revision: i64,
 }
 
-/// A lease that is kept alive, and whoever stands in line with it.
+/// A lease that is kept alive, and whoever stands in line with it, at whichever member answers.
 struct Session {
-    channel: Channel,
+    members: InTurn,
     lease: i64,
+    /// Until then the lease lives without being renewed.
+    until: Instant,
+    answer_max: Duration,
+    has_expired: bool,
 }
 
 impl Session {
-    async fn open(channel: Channel, ttl: i64) -> Result<Session, CliError> {
+    async fn open(target: &Target, ttl: i64) -> Result<Session, CliError> {
         let request = LeaseGrantRequest { ttl, id: 0 };
-        let lease = LeaseClient::new(channel.clone()).lease_grant(request).await?.into_inner().id;
-        Ok(Session { channel, lease })
+        let until = Renewing::until(ttl);
+        let granted =
+            target.write(async |channel| LeaseClient::new(channel).lease_grant(request).await);
+        let lease = granted.await?.id;
+        let members = InTurn::begin(target).await?;
+        let answer_max = target.command_timeout();
+        Ok(Session { members, lease, until, answer_max, has_expired: false })
     }
 
     /// Waits to be first under a name, unless this program is asked to stop, then does what is to be done
@@ -177,43 +223,79 @@ impl Session {
         work: impl AsyncFnOnce(&Place, &RangeResponse, &mut Stop) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let mut stop = Stop::listen()?;
-        let renewing = Renewing::open(self.channel.clone(), self.lease).await?;
+        let mut renewing = Renewing::new(self.members.clone(), self.lease, self.until);
         let held = async {
-            let won = async {
-                let place = self.enter(name, value).await?;
-                self.be_first(name, &place).await?;
-                Ok::<_, CliError>(place)
-            };
             let place = tokio::select! {
-                won = won => won?,
+                won = self.win(name, value) => won?,
                 () = stop.asked() => return Err(CliError::Failed("context canceled".to_owned())),
             };
-            let pair = self.read(RangeRequest { key: place.key.clone(), ..Default::default() });
-            let pair = pair.await?;
+            let own = RangeRequest { key: place.key.clone(), ..Default::default() };
+            let pair = self.somewhere(async |session| session.read(own.clone()).await).await?;
             if pair.kvs.is_empty() {
                 return Err(CliError::Failed("session is expired".to_owned()));
             }
             work(&place, &pair, &mut stop).await
         };
-        tokio::select! {
-            outcome = held => outcome,
-            kept = renewing.keep() => Err(match kept {
-                Ok(()) => CliError::Failed("session is expired".to_owned()),
-                Err(status) => status.into(),
-            }),
+        let outcome = tokio::select! {
+            outcome = held => Ok(outcome),
+            kept = renewing.keep() => Err(kept),
+        };
+        // That one has answered last.
+        self.members = renewing.into_members();
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(Ok(())) => {
+                self.has_expired = true;
+                Err(CliError::Failed("session is expired".to_owned()))
+            }
+            Err(Err(status)) => Err(status.into()),
         }
     }
 
     /// Gives up what is held, as well as it can be.
-    async fn close(self) {
-        let request = LeaseRevokeRequest { id: self.lease };
-        let _ = LeaseClient::new(self.channel).lease_revoke(request).await;
+    async fn close(mut self) {
+        if self.has_expired {
+            return;
+        }
+        let (request, answer_max) = (LeaseRevokeRequest { id: self.lease }, self.answer_max);
+        let revoked = self.somewhere(async |session| {
+            LeaseClient::new(session.members.channel()).lease_revoke(request).await
+        });
+        let _ = timeout(answer_max, revoked).await;
     }
 
-    async fn enter(&self, name: &Bytes, value: Bytes) -> Result<Place, CliError> {
+    /// Takes a place in the line and waits to be first.
+    async fn win(&mut self, name: &Bytes, value: Bytes) -> Result<Place, CliError> {
+        let value = &value;
+        let place = self.somewhere(async |session| session.enter(name, value).await).await?;
+        self.somewhere(async |session| session.be_first(name, &place).await).await?;
+        Ok(place)
+    }
+
+    /// Does what may be done more than once at one member after the other, until it is done.
+    ///
+    /// # Errors
+    ///
+    /// What another member would not do better.
+    async fn somewhere<T>(
+        &mut self,
+        work: impl AsyncFn(&Session) -> Result<T, Status>,
+    ) -> Result<T, CliError> {
+        loop {
+            match work(self).await {
+                Ok(done) => return Ok(done),
+                Err(status) if self.members.may_go_on(&status) => self.members.go_on().await,
+                Err(status) => return Err(status.into()),
+            }
+        }
+    }
+
+    /// The key's name has the lease in it: who enters twice enters once.
+    async fn enter(&self, name: &Bytes, value: &Bytes) -> Result<Place, Status> {
         let key: Bytes = [name, format!("/{:x}", self.lease).as_bytes()].concat().into();
         let op = |request| RequestOp { request: Some(request) };
-        let put = PutRequest { key: key.clone(), value, lease: self.lease, ..Default::default() };
+        let (lease, value) = (self.lease, value.clone());
+        let put = PutRequest { key: key.clone(), value, lease, ..Default::default() };
         let get = RangeRequest { key: key.clone(), ..Default::default() };
         let txn = TxnRequest {
             compare: vec![Compare {
@@ -225,7 +307,8 @@ impl Session {
             success: vec![op(Request::RequestPut(put))],
             failure: vec![op(Request::RequestRange(get))],
         };
-        let answer = KvClient::new(self.channel.clone()).txn(txn).await?.into_inner();
+        let mut client = KvClient::new(self.members.channel());
+        let answer = self.in_time(client.txn(txn)).await?;
         let own = answer.header.map_or(0, |header| header.revision);
         let found = answer.responses.into_iter().find_map(|op| match op.response {
             Some(Op::ResponseRange(range)) => range.kvs.into_iter().next(),
@@ -235,7 +318,7 @@ impl Session {
     }
 
     /// Waits until nobody stands before a place.
-    async fn be_first(&self, name: &Bytes, place: &Place) -> Result<(), CliError> {
+    async fn be_first(&self, name: &Bytes, place: &Place) -> Result<(), Status> {
         loop {
             let before = RangeRequest {
                 key: [name, &b"/"[..]].concat().into(),
@@ -256,7 +339,7 @@ impl Session {
     }
 
     /// Waits until a key is deleted, at the revision or later.
-    async fn until_gone(&self, key: Bytes, start_revision: i64) -> Result<(), CliError> {
+    async fn until_gone(&self, key: Bytes, start_revision: i64) -> Result<(), Status> {
         let (requests, outgoing) = mpsc::channel(1);
         let create = WatchCreateRequest {
             key,
@@ -267,23 +350,35 @@ impl Session {
         let union = Some(RequestUnion::CreateRequest(create));
         // There is room for it; the sender stays, as its end would end the stream.
         let _ = requests.try_send(WatchRequest { request_union: union });
-        let mut watch = WatchClient::new(self.channel.clone());
-        let mut responses = watch.watch(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut watch = WatchClient::new(self.members.channel());
+        let asked = self.members.request(ReceiverStream::new(outgoing));
+        let mut responses = watch.watch(asked).await?.into_inner();
         while let Some(response) = responses.message().await? {
             // What is compacted is past: the key is to be read again.
             if response.canceled && response.compact_revision == 0 {
-                return Err(CliError::Failed(response.cancel_reason));
+                return Err(Status::unknown(response.cancel_reason));
             }
             let gone = |event: &quorate_proto::mvccpb::Event| event.r#type() == EventType::Delete;
             if response.canceled || response.events.iter().any(gone) {
                 return Ok(());
             }
         }
-        Err(Status::new(Code::Unavailable, "the member has ended the stream").into())
+        Err(Status::unavailable("the member has ended the stream"))
     }
 
-    async fn read(&self, range: RangeRequest) -> Result<RangeResponse, CliError> {
-        Ok(KvClient::new(self.channel.clone()).range(range).await?.into_inner())
+    async fn read(&self, range: RangeRequest) -> Result<RangeResponse, Status> {
+        self.in_time(KvClient::new(self.members.channel()).range(range)).await
+    }
+
+    /// An answer, or that the member may be lost.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        match timeout(self.answer_max, answer).await {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_) => Err(Status::unavailable(format!("no answer within {:?}", self.answer_max))),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ const ASKED_EVERY: Duration = Duration::from_secs(10);
 const SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// What a member without a vote says to most requests.
-const NOT_FOR_LEARNERS: &str = "etcdserver: rpc not supported for learner";
+pub(super) const NOT_FOR_LEARNERS: &str = "etcdserver: rpc not supported for learner";
 
 /// The endpoints that may be asked, and how long to wait for them.
 #[derive(Clone, Debug)]
@@ -80,6 +80,11 @@ impl Target {
     /// The endpoints as they were given.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| member.name.as_str())
+    }
+
+    /// How long an answer may take.
+    pub(super) fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// A connection to the first endpoint that can be reached, for what has no limit of time.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use quorate_server::parse_bool;
 
 use super::endpoints::Target;
 use super::error::CliError;
@@ -65,10 +66,7 @@ impl ClientFlags {
 
     /// How to print.
     pub(crate) fn output(&self) -> Result<Output, CliError> {
-        Ok(Output {
-            form: self.member.form()?,
-            hex: self.hex || variable("HEX").as_deref() == Some("true"),
-        })
+        Ok(Output { form: self.member.form()?, hex: self.hex || is_set("HEX", variable("HEX"))? })
     }
 }
 
@@ -112,7 +110,11 @@ const NOT_PASSED_OVER: &[(&str, &str)] = &[
 /// Refuses variables that ask for what this client does not do.
 fn refuse_unknown(variable: impl Fn(&str) -> Option<String>) -> Result<(), CliError> {
     for (name, harmless) in NOT_PASSED_OVER {
-        if variable(name).is_some_and(|value| !value.is_empty() && value != *harmless) {
+        let asks = |value: &str| match parse_bool(harmless) {
+            None => value != *harmless,
+            harmless => parse_bool(value) != harmless,
+        };
+        if variable(name).is_some_and(|value| !value.is_empty() && asks(&value)) {
             let text = "this client speaks no TLS, sends no credentials and looks up no endpoints";
             return Err(CliError::Arguments(format!("{name} is set, and {text}; unset it")));
         }
@@ -126,6 +128,14 @@ fn timeout(given: &Option<String>, name: &str, usual: &str) -> Result<Duration, 
     let flag = name.to_lowercase().replace('_', "-");
     parse_duration(text.as_deref().unwrap_or(usual))
         .map_err(|why| CliError::Arguments(format!("--{flag}: {why}")))
+}
+
+/// Whether a setting of the environment says yes, in one of the words that `etcdctl` takes.
+fn is_set(name: &str, value: Option<String>) -> Result<bool, CliError> {
+    let Some(value) = value else { return Ok(false) };
+    parse_bool(&value).ok_or_else(|| {
+        CliError::Arguments(format!("{name} in the environment is {value:?}; write true or false"))
+    })
 }
 
 /// The endpoints that were given, or those of the environment, or the usual one; one a word.
@@ -164,5 +174,26 @@ mod tests {
             assert!(refused.to_string().starts_with(name), "{refused}");
         }
         assert!(refuse_unknown(|name| (name == "ETCDCTL_API").then(|| "3".to_owned())).is_ok());
+        let skips = |value: &'static str| {
+            let name = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY";
+            refuse_unknown(move |asked| (asked == name).then(|| value.to_owned())).is_err()
+        };
+        assert_eq!(["0", "F", "False", "1", "t"].map(skips), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn switches_of_the_environment_are_read_as_etcdctl_reads_them() {
+        for (value, want) in [
+            (None, Ok(false)),
+            (Some("1"), Ok(true)),
+            (Some("T"), Ok(true)),
+            (Some("True"), Ok(true)),
+            (Some("0"), Ok(false)),
+            (Some("f"), Ok(false)),
+            (Some("yes"), Err(128)),
+        ] {
+            let read = is_set("HEX", value.map(str::to_owned));
+            assert_eq!(read.map_err(|error| error.exit_code()), want, "{value:?}");
+        }
     }
 }

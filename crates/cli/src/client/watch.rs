@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
-use std::time::Duration;
 
 use clap::Parser;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
@@ -14,17 +13,15 @@ use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
-use quorate_proto::tonic::metadata::MetadataValue;
-use quorate_proto::tonic::transport::Channel;
-use quorate_proto::tonic::{Code, Request, Status};
+use quorate_proto::tonic::Status;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ANSWER_BYTES_MAX;
 use super::answer;
-use super::endpoints::Target;
 use super::error::{CliError, said_by};
 use super::flags::ClientFlags;
+use super::in_turn::InTurn;
 use super::keys::interval;
 use super::output::Output;
 use super::words::words;
@@ -32,8 +29,6 @@ use crate::tell;
 
 /// The exit code of a watch that the server has ended.
 const INTERRUPTED: u8 = 5;
-/// When no member could go on, they are asked again after this long.
-const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct WatchArgs {
@@ -184,61 +179,20 @@ pub(super) async fn run(args: WatchArgs, flags: &ClientFlags) -> Result<(), CliE
         lines => first_of(lines).await,
     };
     let Some(first) = first else { return Ok(()) };
-    let members: Vec<Target> = target.one_by_one().collect();
-    let mut watch = Watch {
-        output,
-        watchers: Watchers::default(),
-        lines,
-        is_interactive: args.interactive,
-        needs_leader: 1 < members.len(),
-    };
+    let mut members = InTurn::begin(&target).await?;
+    let mut watch =
+        Watch { output, watchers: Watchers::default(), lines, is_interactive: args.interactive };
     watch.watchers.on_asked(&first);
     let mut requests = vec![first.0];
-    let (mut at, mut channel) = first_reached(&members).await?;
-    let mut has_warned = false;
     loop {
-        let Broken { why, was_told } = watch.follow(channel, requests).await?;
-        has_warned &= !was_told;
-        if !has_warned {
-            let (name, next) = (members[at].names().next().unwrap_or_default(), members.len());
-            let next = if next == 1 { "trying again" } else { "trying the next one" };
-            tell::etcdctl_warning(&format!("{name}: {why}; {next}"));
-        }
-        has_warned = true;
-        if !was_told {
-            tokio::time::sleep(AGAIN_AFTER).await;
-        }
-        (at, channel) = next_reached(&members, at).await;
+        let why = watch.follow(&mut members, requests).await?;
+        members.warn(&why);
+        members.go_on().await;
         requests = watch.watchers.anew();
         if requests.is_empty() {
             // Some servers say nothing before the first request.
             requests.push(request(RequestUnion::ProgressRequest(WatchProgressRequest {})));
         }
-    }
-}
-
-/// The first member that can be reached.
-async fn first_reached(members: &[Target]) -> Result<(usize, Channel), CliError> {
-    let mut unreachable = Vec::new();
-    for (at, member) in members.iter().enumerate() {
-        match member.connect_watched().await {
-            Ok(channel) => return Ok((at, channel)),
-            Err(CliError::Unreachable(why)) => unreachable.push(why),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(CliError::Unreachable(unreachable.join("; ")))
-}
-
-/// The next member after that one that can be reached, at some time.
-async fn next_reached(members: &[Target], after: usize) -> (usize, Channel) {
-    loop {
-        for at in (1..=members.len()).map(|step| (after + step) % members.len()) {
-            if let Ok(channel) = members[at].connect_watched().await {
-                return (at, channel);
-            }
-        }
-        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
@@ -248,48 +202,36 @@ struct Watch {
     watchers: Watchers,
     lines: Option<mpsc::Receiver<Vec<u8>>>,
     is_interactive: bool,
-    /// Whether a member that has lost the others should say so: there are others to ask.
-    needs_leader: bool,
-}
-
-/// A member cannot go on, and another one may.
-struct Broken {
-    why: String,
-    /// Whether it has told anything.
-    was_told: bool,
 }
 
 impl Watch {
-    /// Follows one member until it is lost.
+    /// Follows one member until it is lost, and says why.
     ///
     /// # Errors
     ///
     /// What another member would not do better.
     async fn follow(
         &mut self,
-        channel: Channel,
+        members: &mut InTurn,
         first: Vec<WatchRequest>,
-    ) -> Result<Broken, CliError> {
-        let mut was_told = false;
+    ) -> Result<String, CliError> {
         let (requests, outgoing) = mpsc::channel(first.len().max(1));
         for request in first {
             // There is room for it.
             let _ = requests.try_send(request);
         }
-        let mut asked = Request::new(ReceiverStream::new(outgoing));
-        if self.needs_leader {
-            asked.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        }
-        let mut watch = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let asked = members.request(ReceiverStream::new(outgoing));
+        let watch = WatchClient::new(members.channel());
+        let mut watch = watch.max_decoding_message_size(ANSWER_BYTES_MAX);
         let mut responses = match watch.watch(asked).await {
             Ok(responses) => responses.into_inner(),
-            Err(status) => return broken(status, was_told),
+            Err(status) => return lost(members, status),
         };
         loop {
             tokio::select! {
                 response = responses.message() => match response {
                     Ok(Some(response)) => {
-                        was_told = true;
+                        members.on_answer();
                         let command = self.watchers.on_response(&response);
                         let goes_on = tell_of(&self.output, &response, command)?;
                         // Of several watchers the others go on.
@@ -298,7 +240,7 @@ impl Watch {
                         }
                     }
                     Ok(None) => return Err(canceled()),
-                    Err(status) => return broken(status, was_told),
+                    Err(status) => return lost(members, status),
                 },
                 line = next(&mut self.lines) => match line {
                     Some(line) => if let Some(asked) = understood(&line) {
@@ -312,11 +254,10 @@ impl Watch {
     }
 }
 
-/// Whether another member may do better, as etcd's clients judge it, or this one in a while.
-fn broken(status: Status, was_told: bool) -> Result<Broken, CliError> {
-    let is_lost = std::error::Error::source(&status).is_some();
-    match is_lost || matches!(status.code(), Code::Unavailable | Code::Internal) {
-        true => Ok(Broken { why: said_by(&status), was_told }),
+/// Why the member is lost, if another one may do better.
+fn lost(members: &InTurn, status: Status) -> Result<String, CliError> {
+    match members.may_go_on(&status) {
+        true => Ok(said_by(&status)),
         false => Err(status.into()),
     }
 }

@@ -1,6 +1,8 @@
 //! Locks and elections across members, through a change of the cluster's leader; and how the commands end.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
@@ -10,7 +12,7 @@ use quorate_proto::v3electionpb::{CampaignRequest, LeaderRequest};
 use quorate_proto::v3lockpb::lock_client::LockClient;
 use quorate_proto::v3lockpb::{LockRequest, UnlockRequest};
 
-use crate::harness::{Cluster, PATIENCE, eventually, outcome, quorate, signal, start};
+use crate::harness::{Cluster, PATIENCE, end_of, eventually, outcome, quorate, signal, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_and_an_election_outlive_the_leader() {
@@ -69,19 +71,7 @@ async fn a_lock_and_an_election_outlive_the_leader() {
 async fn what_is_held_is_given_up_when_it_is_asked_for_and_what_is_waited_for_is_an_error() {
     let cluster = Cluster::start(1, &[]).await;
     let endpoint = cluster.endpoint(0);
-    let line = async |count: i64| {
-        eventually("so many stand in line", async || {
-            let range = RangeRequest {
-                key: "l/".into(),
-                range_end: "l0".into(),
-                count_only: true,
-                ..Default::default()
-            };
-            let answer = KvClient::new(cluster.channel(0)).range(range).await.ok()?.into_inner();
-            (answer.count == count).then_some(())
-        })
-        .await;
-    };
+    let line = async |count: i64| stands_in_line(&cluster, 0, count).await;
     let begin = |words: &[&str]| {
         start(quorate().arg(words[0]).args(["--endpoints", &endpoint]).args(&words[1..]))
     };
@@ -117,4 +107,109 @@ async fn what_is_held_is_given_up_when_it_is_asked_for_and_what_is_waited_for_is
     std::fs::write(&stop, "").unwrap();
     assert_eq!(outcome(lock).code, 7, "it is waited for");
     line(0).await;
+}
+
+/// Nobody else says so: the connections stay open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_rests_on_a_lease_knows_by_itself_when_it_may_have_ended() {
+    let cluster = Cluster::start(1, &[]).await;
+    let endpoint = cluster.endpoint(0);
+    let begin = |words: &[&str]| start(quorate().args(["--endpoints", &endpoint]).args(words));
+    let mut leases = LeaseClient::new(cluster.channel(0));
+    let lease = LeaseGrantRequest { ttl: 5, id: 0x77 };
+    leases.lease_grant(lease).await.unwrap();
+    let holder = begin(&["lock", "--ttl", "5", "l"]);
+    stands_in_line(&cluster, 0, 1).await;
+    let waiter = begin(&["lock", "--ttl", "5", "l"]);
+    stands_in_line(&cluster, 0, 2).await;
+    let mut renewing = begin(&["lease", "keep-alive", "77"]);
+    let mut said = BufReader::new(renewing.stdout.take().unwrap());
+    let mut first = String::new();
+    said.read_line(&mut first).unwrap();
+    assert_eq!(first, "lease 0000000000000077 keepalived with TTL(5)\n");
+    cluster.signal(0, "STOP");
+    for lock in [holder, waiter] {
+        let ended = outcome(lock);
+        assert_eq!(ended.code, 1);
+        assert!(ended.errors.ends_with("Error: session is expired\n"), "{}", ended.errors);
+    }
+    assert_eq!(outcome(renewing).code, 0);
+    let last = said.lines().last().unwrap().unwrap();
+    assert_eq!(last, "lease 0000000000000077 expired or revoked.");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_rests_on_a_lease_goes_on_at_the_next_member() {
+    let cluster = Cluster::start(3, &[]).await;
+    let all = [0, 1, 2].map(|at| cluster.endpoint(at)).join(",");
+    let place = |name: &str| cluster.directory.path().join(name);
+    let begin = |endpoints: &str, words: &[&str], output: &str| {
+        let mut command = quorate();
+        command.args(["--endpoints", endpoints]).args(words);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        command.stdout(File::create(place(output)).unwrap()).spawn().unwrap()
+    };
+    let said = |output: &str| -> Vec<String> {
+        std::fs::read_to_string(place(output)).unwrap().lines().map(str::to_owned).collect()
+    };
+    let mut leases = LeaseClient::new(cluster.channel(1));
+    let lease = LeaseGrantRequest { ttl: 15, id: 0x77 };
+    leases.lease_grant(lease).await.unwrap();
+    let mut holder = begin(&all, &["lock", "--ttl", "15", "l"], "holder");
+    stands_in_line(&cluster, 1, 1).await;
+    let mut waiter = begin(&all, &["lock", "--ttl", "15", "l"], "waiter");
+    stands_in_line(&cluster, 1, 2).await;
+    let mut renewing = begin(&all, &["lease", "keep-alive", "77"], "renewing");
+    let mut observer = begin(&all, &["elect", "--listen", "e"], "observer");
+    let mut first = begin(&cluster.endpoint(1), &["elect", "e", "one"], "first");
+    eventually("all have begun", async || {
+        let begun = ["holder", "renewing", "observer"].map(|name| !said(name).is_empty());
+        (begun == [true; 3]).then_some(())
+    })
+    .await;
+
+    cluster.signal(0, "STOP");
+    // Longer than the leases live.
+    let renewed = said("renewing").len() + 4;
+    eventually("it is renewed elsewhere", async || {
+        (renewed <= said("renewing").len()).then_some(())
+    })
+    .await;
+    stands_in_line(&cluster, 1, 2).await;
+    for process in [&mut holder, &mut waiter, &mut renewing, &mut observer] {
+        assert!(process.try_wait().unwrap().is_none(), "it goes on");
+    }
+    assert_eq!(said("waiter"), [""; 0]);
+    signal(holder.id(), "TERM");
+    assert_eq!(end_of(&mut holder).code(), Some(0));
+    eventually("the next one is told", async || (!said("waiter").is_empty()).then_some(())).await;
+    let mut second = begin(&cluster.endpoint(1), &["elect", "e", "two"], "second");
+    signal(first.id(), "TERM");
+    assert_eq!(end_of(&mut first).code(), Some(0));
+    let told = |value: &str| said("observer").iter().filter(|line| *line == value).count();
+    eventually("who is elected is told", async || (told("two") == 1).then_some(())).await;
+    assert_eq!(told("one"), 1, "once");
+    for process in [&mut second, &mut waiter] {
+        signal(process.id(), "TERM");
+        assert_eq!(end_of(process).code(), Some(0));
+    }
+    for process in [&mut renewing, &mut observer] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+/// Waits until so many stand in line for the lock, as a member says.
+async fn stands_in_line(cluster: &Cluster, at: usize, count: i64) {
+    eventually("so many stand in line", async || {
+        let range = RangeRequest {
+            key: "l/".into(),
+            range_end: "l0".into(),
+            count_only: true,
+            ..Default::default()
+        };
+        let answer = KvClient::new(cluster.channel(at)).range(range).await.ok()?.into_inner();
+        (answer.count == count).then_some(())
+    })
+    .await;
 }

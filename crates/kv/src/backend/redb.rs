@@ -72,8 +72,22 @@ impl RedbBackend {
     ///
     /// When the storage fails, is in use, is damaged, or holds something else.
     pub fn open(storage: impl StorageBackend, cache_bytes: usize) -> Result<Self, BackendError> {
+        RedbBackend::open_if(storage, cache_bytes, |_| Ok(()))
+    }
+
+    /// As [`RedbBackend::open`], unless `judge` refuses what is there: that stays as it was, too, though it
+    /// was not closed well and would be mended.
+    ///
+    /// # Errors
+    ///
+    /// As `open`, and what `judge` says.
+    pub fn open_if(
+        storage: impl StorageBackend,
+        cache_bytes: usize,
+        judge: impl FnOnce(&dyn View) -> Result<(), BackendError>,
+    ) -> Result<Self, BackendError> {
         let outer = IS_OPENING.replace(true);
-        let opened = watched(|| Self::open_checked(storage, cache_bytes));
+        let opened = watched(|| Self::open_checked(storage, cache_bytes, judge));
         IS_OPENING.set(outer);
         opened
     }
@@ -81,6 +95,7 @@ impl RedbBackend {
     fn open_checked(
         storage: impl StorageBackend,
         cache_bytes: usize,
+        judge: impl FnOnce(&dyn View) -> Result<(), BackendError>,
     ) -> Result<Self, BackendError> {
         let storage = Guarded::new(storage).map_err(failed)?;
         let (size_bytes, guard) = (storage.size_bytes(), storage.clone());
@@ -90,7 +105,6 @@ impl RedbBackend {
         if !database.check_integrity().map_err(failed)? {
             return Err(failed("the file is damaged: its pages are not as they were written"));
         }
-        guard.lift().map_err(failed)?;
         // A view opens every table, so they have to be there from the start. A database that an
         // earlier version made lacks some.
         let transaction = begin(&database)?;
@@ -113,11 +127,11 @@ impl RedbBackend {
         } else {
             transaction.commit().map_err(failed)?;
         }
-        Ok(RedbBackend {
-            database: Arc::new(database),
-            size_bytes,
-            in_use_bytes: in_use_bytes.unwrap_or(0),
-        })
+        let (database, in_use_bytes) = (Arc::new(database), in_use_bytes.unwrap_or(0));
+        let backend = RedbBackend { database, size_bytes, in_use_bytes };
+        judge(&*backend.view()?)?;
+        guard.lift().map_err(failed)?;
+        Ok(backend)
     }
 }
 

@@ -129,6 +129,25 @@ fn state_of_another_member_is_refused() {
 }
 
 #[test]
+fn state_of_another_that_was_not_closed_well_is_left_as_it_is() {
+    let (ours, theirs) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    opened(7, ours.path()).unwrap();
+    let path = ours.path().join("kv.redb");
+    let running = open(&config(8, theirs.path()), Arc::new(Room::new(Arc::default()))).unwrap();
+    fs::copy(theirs.path().join("kv.redb"), &path).unwrap();
+    drop(running);
+    let found = fs::read(&path).unwrap();
+    assert_ne!(fs::read(theirs.path().join("kv.redb")).unwrap(), found, "it was not closed");
+    let refused = opened(7, ours.path()).unwrap_err();
+    assert!(refused.to_string().contains("belongs to member 1 of cluster 8"), "{refused}");
+    assert!(fs::read(&path).unwrap() == found, "nothing was changed");
+    // Whose it is mends it.
+    fs::write(theirs.path().join("kv.redb"), &found).unwrap();
+    opened(8, theirs.path()).unwrap();
+    assert!(fs::read(theirs.path().join("kv.redb")).unwrap() != found);
+}
+
+#[test]
 fn each_log_has_a_life_of_its_own_and_keeps_it() {
     let open = |path: &Path| open(&config(7, path), Arc::new(Room::new(Arc::default()))).unwrap();
     let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::Engine;
 use crate::autopilot::AutopilotConfig;
+use crate::boolean::parse_bool;
 use crate::duration::parse_duration;
 use crate::urls::Url;
 use crate::version::QUORATE_VERSION;
@@ -187,7 +188,10 @@ impl Reader<'_> {
     }
 
     fn boolean(&mut self, flag: &'static str) -> bool {
-        self.choice(flag, "true or false", &[("false", false), ("true", true)])
+        parse_bool(self.sources.value(flag)).unwrap_or_else(|| {
+            self.not_a(flag, "true or false");
+            false
+        })
     }
 
     fn learners_max(&mut self) -> usize {
@@ -200,8 +204,9 @@ impl Reader<'_> {
 
     /// It is on by itself, but where members are fixed. What is no truth at all is said elsewhere.
     fn has_autopilot(&self) -> bool {
-        let is = |flag, word| self.sources.value(flag).trim().eq_ignore_ascii_case(word);
-        is("autopilot", "true") && (!is("engine", "zab") || self.sources.is_given("autopilot"))
+        let is_zab = self.sources.value("engine").trim().eq_ignore_ascii_case("zab");
+        let is_on = parse_bool(self.sources.value("autopilot")) == Some(true);
+        is_on && (!is_zab || self.sources.is_given("autopilot"))
     }
 
     fn autopilot(&mut self) -> AutopilotConfig {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{ConfigError, FLAGS, IGNORED};
+use crate::boolean::parse_bool;
 
 /// What our own client reads, which is none of the server's business.
 const CLIENT_VARIABLES: &[&str] =
@@ -83,7 +84,7 @@ impl Sources {
             let setting = rest.to_ascii_lowercase().replace('_', "-");
             let Some(flag) = known(&setting) else {
                 let without = NOT_PASSED_OVER.iter().find(|(other, _)| *other == setting);
-                if without.is_some_and(|(_, harmless)| value != *harmless) {
+                if without.is_some_and(|(_, harmless)| !says(&value, harmless)) {
                     self.problems.push(unknown("environment".to_owned(), name));
                 } else if !CLIENT_VARIABLES.contains(&name) {
                     let text = format!("{name} is set and has no meaning here");
@@ -189,6 +190,12 @@ impl Sources {
             self.given.insert(name, (origin, value));
         }
     }
+}
+
+/// Whether a variable says what is said here: yes and no are said in several words.
+fn says(value: &OsString, word: &str) -> bool {
+    let same = |value: &str| parse_bool(value).is_some() && parse_bool(value) == parse_bool(word);
+    value == word || value.to_str().is_some_and(same)
 }
 
 fn known(name: &str) -> Option<&'static str> {

@@ -153,7 +153,15 @@ fn what_is_on_or_off_is_said_in_words() {
     let config = Sources::default().config().unwrap();
     assert!(config.is_reconfig_strict && !config.force_new_cluster);
     assert_eq!(config.learners_max, 64);
-    for (text, want) in [("true", Some(true)), ("FALSE", Some(false)), ("1", None), ("", None)] {
+    for (text, want) in [
+        ("true", Some(true)),
+        ("FALSE", Some(false)),
+        ("1", Some(true)),
+        ("f", Some(false)),
+        ("tRUE", None),
+        ("yes", None),
+        ("", None),
+    ] {
         let config = given(&[("strict-reconfig-check", text)]).config();
         assert_eq!(config.ok().map(|config| config.is_reconfig_strict), want, "{text:?}");
     }
@@ -343,7 +351,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("member-version", "1\n0", "is not a version such as 1.2.0"),
     ("member-tags", "zone", "\"zone\" is not KEY=VALUE; write zone=a,rack=7"),
     ("member-tags", "zone=a,zone=b", "\"zone=b\" is a second value of one tag"),
-    ("force-new-cluster", "1", "\"1\" is not true or false"),
+    ("force-new-cluster", "2", "\"2\" is not true or false"),
     ("initial-cluster-state", "old", "\"old\" is not new or existing"),
     ("log-level", "loud", "\"loud\" is not trace, debug, info, warn or error"),
     ("log-format", "xml", "\"xml\" is not json or text"),
@@ -586,7 +594,10 @@ fn flags_of_etcd_that_change_nothing_are_taken_and_told() {
         let refused = sources.config().unwrap_err().to_string();
         assert!(refused.contains(&variable), "{refused}");
     }
-    let mut sources = Sources::default();
-    sources.environment([("ETCD_CLIENT_CERT_AUTH".into(), "false".into())]);
-    sources.config().unwrap();
+    for (word, is_taken) in [("false", true), ("0", true), ("F", true), ("1", false), ("no", false)]
+    {
+        let mut sources = Sources::default();
+        sources.environment([("ETCD_CLIENT_CERT_AUTH".into(), word.into())]);
+        assert_eq!(sources.config().is_ok(), is_taken, "{word}");
+    }
 }

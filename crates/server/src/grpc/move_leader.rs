@@ -2,11 +2,16 @@
 
 use quorate_kv::KvError;
 use quorate_proto::etcdserverpb::{MoveLeaderRequest, MoveLeaderResponse};
+use quorate_runtime::Engine;
 use quorate_types::NodeId;
 use tonic::Status;
 
 use crate::local::Local;
 use crate::status;
+
+/// To whoever asks for it. It is final: nobody tries it again.
+const NOT_MOVED: &str =
+    "etcdserver: a cluster with the ZAB engine elects its leader, and nobody else moves it";
 
 /// Hands leadership over and waits until the other member has it.
 ///
@@ -15,6 +20,9 @@ pub(super) async fn move_leader(
     local: &Local,
     request: MoveLeaderRequest,
 ) -> Result<MoveLeaderResponse, Status> {
+    if local.engine() == Engine::Zab {
+        return Err(Status::unimplemented(NOT_MOVED));
+    }
     let target = NodeId(request.target_id);
     let own = local.status();
     if own.leader != Some(own.node) {

@@ -281,6 +281,10 @@ async fn an_election_is_observed_through_its_leaders() {
     elections.resign(ResignRequest { leader: Some(stale) }).await.unwrap();
     assert!(!waiting.is_finished());
 
+    // Changed later than the next one's, whose turn is told all the same.
+    let request = ProclaimRequest { leader: Some(leader.clone()), value: "c".into() };
+    elections.proclaim(request).await.unwrap();
+    assert_eq!(value(within(observed.message()).await.unwrap().unwrap()), "c");
     elections.resign(ResignRequest { leader: Some(leader) }).await.unwrap();
     let next = ended(waiting).await.unwrap().leader.unwrap();
     assert_eq!(next.key, key("e", second));

@@ -446,3 +446,31 @@ async fn the_peer_port_says_who_the_members_are() {
     assert_eq!(grant.unwrap_err().code(), Code::Unimplemented, "of Lease, only what is passed on");
     alone.server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_members_of_a_zab_cluster_are_fixed_and_whoever_asks_for_others_hears_so_for_good() {
+    let directory = TempDir::new().unwrap();
+    let server = node::ready(&directory, &[("engine", "zab")]).await;
+    let channel = connect(&server).await;
+    let mut cluster = ClusterClient::new(channel.clone());
+    let list = cluster.member_list(MemberListRequest { linearizable: true }).await.unwrap();
+    let (own, url) = (list.into_inner().members[0].id, free_peer_url());
+    let add = MemberAddRequest { peer_urls: vec![url.clone()], is_learner: false };
+    let update = MemberUpdateRequest { id: own, peer_urls: vec![url] };
+    let refused = [
+        cluster.member_add(add).await.map(drop),
+        cluster.member_update(update).await.map(drop),
+        cluster.member_promote(MemberPromoteRequest { id: own }).await.map(drop),
+        cluster.member_remove(MemberRemoveRequest { id: own }).await.map(drop),
+    ];
+    for refused in refused {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains("ZAB engine are fixed"), "{status}");
+    }
+    let moved = MoveLeaderRequest { target_id: own };
+    let moved = MaintenanceClient::new(channel).move_leader(moved).await.unwrap_err();
+    assert_eq!(moved.code(), Code::Unimplemented);
+    assert!(moved.message().contains("elects its leader"), "{moved}");
+    server.shutdown().await;
+}

@@ -370,22 +370,31 @@ async fn requests_that_never_end_are_given_up_once_they_hold_too_much() {
     }
 }
 
-async fn begin_requests_that_never_end(method: &str) {
-    const MESSAGE_BYTES: u32 = 2 << 20;
-    const HELD_MAX: usize = 128;
-    let alone = Alone::start().await;
+/// As long as a message may be.
+const MESSAGE_BYTES: u32 = 2 << 20;
+
+/// The beginning of a request with so much of its message.
+fn begun(method: &str, sent_bytes: usize) -> Vec<u8> {
     let head = format!(
         "POST /etcdserverpb.{method} HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: close\r\n\
          content-type: application/grpc\r\ncontent-length: {}\r\n\r\n",
         MESSAGE_BYTES + 5
     );
-    let begun = [head.as_bytes(), &[0], &MESSAGE_BYTES.to_be_bytes(), b"\n\x01k"].concat();
+    [head.as_bytes(), &[0], &MESSAGE_BYTES.to_be_bytes(), &vec![b'v'; sent_bytes]].concat()
+}
+
+async fn begin_requests_that_never_end(method: &str) {
+    const HELD_MAX: usize = 256;
+    let alone = Alone::start().await;
+    let begun = begun(method, MESSAGE_BYTES as usize - 1);
     let mut waiting = tokio::task::JoinSet::new();
     let too_many = 12;
     for _ in 0..HELD_MAX + too_many {
         let mut stream = TcpStream::connect(alone.server.client_addresses()[0]).await.unwrap();
-        stream.write_all(&begun).await.unwrap();
+        let begun = begun.clone();
         waiting.spawn(async move {
+            // It may be given up before all is sent.
+            let _ = stream.write_all(&begun).await;
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await.unwrap();
             String::from_utf8_lossy(&answer).to_lowercase().replace("%20", " ")
@@ -404,6 +413,111 @@ async fn begin_requests_that_never_end(method: &str) {
     }
     let given_up = std::iter::from_fn(|| waiting.try_join_next()).count();
     assert!(given_up <= 20, "{given_up} more were given up, for requests of 10 MiB in all");
+    alone.server.shutdown().await;
+}
+
+/// What clients only say that they will send takes nothing from others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcing_long_requests_makes_no_others_fail() {
+    let alone = Alone::start().await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..400 {
+        let mut stream = TcpStream::connect(alone.server.client_addresses()[0]).await.unwrap();
+        stream.write_all(&begun("KV/Put", 9000)).await.unwrap();
+        waiting.spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+    }
+    let kv = alone.kv().await;
+    let puts = (0..40).map(|number| {
+        let mut kv = kv.clone();
+        async move { kv.put(put(format!("k{number}"), 1 << 20)).await }
+    });
+    for outcome in join_all(puts).await {
+        outcome.unwrap();
+    }
+    assert!(waiting.try_join_next().is_none(), "nor do they fail themselves");
+    alone.server.shutdown().await;
+}
+
+/// More than may be proposed and not committed, and more than fits into the sockets between: they wait for
+/// each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_long_puts_at_the_same_time_are_all_done() {
+    // What waits, waits for as long as a request may take.
+    let timers = [("heartbeat-interval", "500"), ("election-timeout", "10000")];
+    let alone = Alone::start_with(&timers).await;
+    let mut puts = Vec::new();
+    for client in 0..3 {
+        let kv = alone.kv().await;
+        puts.extend((0..100).map(|number| {
+            let mut kv = kv.clone();
+            async move { kv.put(put(format!("k{client}/{number}"), 1 << 20)).await }
+        }));
+    }
+    for outcome in join_all(puts).await {
+        outcome.unwrap();
+    }
+    alone.server.shutdown().await;
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Each message in a frame of its own, as clients send them that renew many leases.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_renewals_at_once_are_all_answered() {
+    const RENEWALS: usize = 5000;
+    let alone = Alone::start().await;
+    let field = |name: &str, value: &str| -> Vec<u8> {
+        let length = |text: &str| u8::try_from(text.len()).unwrap();
+        [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+    };
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/etcdserverpb.Lease/LeaseKeepAlive"),
+        (":authority", "h"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ];
+    let headers = fields.map(|(name, value)| field(name, value)).concat();
+    let wide = (1_u32 << 24).to_be_bytes();
+    let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    all.extend(frame(4, 0, 0, &[&[0, 4], &wide[..]].concat()));
+    all.extend(frame(8, 0, 0, &wide));
+    all.extend(frame(1, 4, 1, &headers));
+    for number in 1..=RENEWALS {
+        let is_last = u8::from(number == RENEWALS);
+        all.extend(frame(0, is_last, 1, &[0, 0, 0, 0, 2, 8, 1]));
+    }
+    let stream = TcpStream::connect(alone.server.client_addresses()[0]).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    write.write_all(&all).await.unwrap();
+    let answers = async {
+        let mut answers = Vec::new();
+        loop {
+            let mut head = [0; 9];
+            read.read_exact(&mut head).await.expect("the connection is not ended");
+            let [high, middle, low, kind, flags, ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+            read.read_exact(&mut payload).await.unwrap();
+            match kind {
+                0 => answers.extend(payload),
+                1 if flags & 1 == 1 => return answers,
+                _ => {}
+            }
+        }
+    };
+    let answers = tokio::time::timeout(PATIENCE, answers).await.expect("they are answered");
+    let (mut left, mut count) = (&answers[..], 0);
+    while let Some((head, rest)) = left.split_first_chunk::<5>() {
+        let [_, length @ ..] = *head;
+        left = &rest[u32::from_be_bytes(length) as usize..];
+        count += 1;
+    }
+    assert_eq!(count, RENEWALS);
     alone.server.shutdown().await;
 }
 
