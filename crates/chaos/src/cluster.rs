@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::changes::Change;
 use crate::disk::Volume;
+use crate::plan::Engine;
 use crate::proxy::{self, Lines};
 use crate::syncs::{Library, Syncs, VARIABLE};
 
@@ -92,11 +93,18 @@ pub(crate) struct Cluster {
     pub(crate) client_lines: Option<Lines>,
     /// The member that was asked last who the members are.
     pub(crate) asked: usize,
-    program: PathBuf,
+    run: Run,
     folder: PathBuf,
     peers: Vec<SocketAddr>,
     library: Option<Library>,
-    snapshot_count: u64,
+}
+
+/// What every member runs, and how.
+pub(crate) struct Run {
+    pub(crate) program: PathBuf,
+    pub(crate) engine: Engine,
+    /// Entries between two snapshots.
+    pub(crate) snapshot_count: u64,
 }
 
 /// A member that ended though nobody had killed it.
@@ -109,10 +117,9 @@ pub(crate) struct Ended {
 impl Cluster {
     /// Chooses ports and opens the lines; starts nothing.
     pub(crate) async fn prepare(
-        program: &Path,
+        run: Run,
         folder: &Path,
         count: usize,
-        snapshot_count: u64,
         library: Option<Library>,
         cuts_clients: bool,
     ) -> Result<Cluster, ClusterError> {
@@ -160,20 +167,10 @@ impl Cluster {
                 joins: None,
             });
         }
-        let (program, folder) = (program.to_owned(), folder.to_owned());
+        let folder = folder.to_owned();
         let lines = Lines::open(doors);
         let client_lines = cuts_clients.then(|| Lines::for_clients(client_doors));
-        Ok(Cluster {
-            members,
-            lines,
-            client_lines,
-            asked: 0,
-            program,
-            folder,
-            peers,
-            library,
-            snapshot_count,
-        })
+        Ok(Cluster { members, lines, client_lines, asked: 0, run, folder, peers, library })
     }
 
     /// Where others reach a member.
@@ -201,7 +198,7 @@ impl Cluster {
         // Before it can answer: whoever asked in its former life must not take it for that one.
         member.life += 1;
         member.is_excused = 0 < member.full || 0 < member.unsynced;
-        let process = command.spawn().map_err(failed("start", &self.program))?;
+        let process = command.spawn().map_err(failed("start", &self.run.program))?;
         self.lines.set_process(at, process.id());
         member.process = Some(process);
         member.ended_at = None;
@@ -218,7 +215,7 @@ impl Cluster {
             Some(members) => ("existing", members.clone()),
             None => ("new", founders.join(",")),
         };
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.run.program);
         // A setting of whoever runs this would reach all members and make a seed another one.
         for (name, _) in std::env::vars_os() {
             if ["ETCD", "QUORATE"].iter().any(|it| name.to_string_lossy().starts_with(it)) {
@@ -239,9 +236,10 @@ impl Cluster {
             ("--initial-advertise-peer-urls", self.peer_url(at)),
             ("--initial-cluster", everybody),
             ("--initial-cluster-state", state.to_owned()),
+            ("--engine", self.run.engine.name().to_owned()),
             ("--heartbeat-interval", HEARTBEAT_MS.to_owned()),
             ("--election-timeout", ELECTION_MS.to_owned()),
-            ("--snapshot-count", self.snapshot_count.to_string()),
+            ("--snapshot-count", self.run.snapshot_count.to_string()),
         ] {
             command.arg(flag).arg(value);
         }

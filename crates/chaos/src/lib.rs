@@ -24,6 +24,6 @@ mod wire;
 
 pub use cluster::ClusterError;
 pub use disk::Volume;
-pub use plan::{Fault, Kind, Plan, Strike, Whom};
+pub use plan::{Engine, Fault, Kind, Plan, Strike, Whom};
 pub use report::{Counts, Report, judge};
 pub use round::{Round, Settings};

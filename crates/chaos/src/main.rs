@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_chaos::{Kind, Plan, Report, Round, Settings, judge};
+use quorate_chaos::{Engine, Kind, Plan, Report, Round, Settings, judge};
 use quorate_history::History;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,6 +37,9 @@ struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 45,
           value_parser = clap::value_parser!(u64).range(5..=3600))]
     round: u64,
+    /// What orders the clusters' commands
+    #[arg(long, value_enum, default_value = "raft")]
+    engine: Engine,
     /// Only these kinds of faults, all of them in every round [default: some of all]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     faults: Vec<Kind>,
@@ -95,6 +98,9 @@ fn check(file: &Path) -> Result<bool, String> {
 }
 
 fn rounds(args: &Args) -> Result<bool, String> {
+    if let Some(kind) = args.faults.iter().find(|kind| !args.engine.kinds().contains(kind)) {
+        return Err(format!("{kind} is not for {}", args.engine.name()));
+    }
     if args.plan {
         println!("{:#?}", plan(args, args.seed));
         return Ok(true);
@@ -102,6 +108,7 @@ fn rounds(args: &Args) -> Result<bool, String> {
     let settings = Settings {
         program: program(args)?,
         parent: args.folder.clone().unwrap_or_else(std::env::temp_dir),
+        engine: args.engine,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -174,7 +181,7 @@ fn bar(length: Duration) -> ProgressBar {
 fn plan(args: &Args, seed: u64) -> Plan {
     let length = Duration::from_secs(args.round);
     match args.faults.is_empty() {
-        true => Plan::draw(seed, length, &Kind::ALL),
+        true => Plan::draw(seed, length, &args.engine.kinds()),
         false => Plan::with(seed, length, args.faults.clone()),
     }
 }

@@ -5,6 +5,33 @@ use std::time::Duration;
 
 use crate::chance::Chance;
 
+/// What orders a cluster's commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// Raft.
+    #[default]
+    Raft,
+    /// ZAB, whose members are fixed and whose leaders hand over to nobody in particular.
+    Zab,
+}
+
+impl Engine {
+    /// Its name, as `quorate serve` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Raft => "raft",
+            Engine::Zab => "zab",
+        }
+    }
+
+    /// The kinds of faults that mean something to it.
+    pub fn kinds(self) -> Vec<Kind> {
+        let is_known =
+            |kind: &Kind| self == Engine::Raft || !matches!(kind, Kind::Transfer | Kind::Replace);
+        Kind::ALL.into_iter().filter(is_known).collect()
+    }
+}
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {

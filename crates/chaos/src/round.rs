@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::chance::Chance;
 use crate::clients::{Client, OBSERVER, PROBE, Recorder};
-use crate::cluster::{Cluster, ClusterError, Member, failed};
+use crate::cluster::{Cluster, ClusterError, Member, Run, failed};
 use crate::disk::Volume;
-use crate::plan::{Fault, Kind, Plan, Strike, Whom};
+use crate::plan::{Engine, Fault, Kind, Plan, Strike, Whom};
 use crate::proxy::{Lines, Way};
 use crate::report::{Report, judge};
 use crate::syncs::{Library, Syncs};
@@ -39,6 +39,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// Where folders for the members are made.
     pub parent: PathBuf,
+    /// What the members run.
+    pub engine: Engine,
 }
 
 /// A round under way.
@@ -121,10 +123,9 @@ impl Round {
         }
         let (needs_volumes, cuts_clients) = (needs(&[Kind::FullDisk]), needs(&[Kind::CutClients]));
         let Plan { members, snapshot_count, .. } = plan;
-        let program = &settings.program;
-        let mut cluster =
-            Cluster::prepare(program, folder, members, snapshot_count, library, cuts_clients)
-                .await?;
+        let run =
+            Run { program: settings.program.clone(), engine: settings.engine, snapshot_count };
+        let mut cluster = Cluster::prepare(run, folder, members, library, cuts_clients).await?;
         for at in 0..plan.members {
             if needs_volumes {
                 match Volume::mount(&cluster.data_folder(at), VOLUME_MIB) {
@@ -593,7 +594,11 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_that_cannot_form_is_not_well_and_has_tested_nothing() {
         let parent = TempDir::new().unwrap();
-        let settings = Settings { program: "/bin/false".into(), parent: parent.path().to_owned() };
+        let settings = Settings {
+            program: "/bin/false".into(),
+            parent: parent.path().to_owned(),
+            engine: Engine::Raft,
+        };
         let plan = Plan::with(1, Duration::from_secs(5), vec![Kind::Kill]);
         let report = Round::run(&settings, plan, |_| ()).await.unwrap();
         let first = report.failures.first().map(String::as_str).unwrap_or_default();
@@ -605,7 +610,11 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_is_not_there_is_told() {
         let parent = TempDir::new().unwrap();
-        let settings = Settings { program: "/nowhere/it".into(), parent: parent.path().to_owned() };
+        let settings = Settings {
+            program: "/nowhere/it".into(),
+            parent: parent.path().to_owned(),
+            engine: Engine::Raft,
+        };
         let plan = Plan::with(1, Duration::from_secs(5), vec![]);
         let error = Round::run(&settings, plan, |_| ()).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot start /nowhere/it: "), "{error}");
