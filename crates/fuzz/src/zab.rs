@@ -47,6 +47,7 @@ pub(crate) fn step(bytes: &[u8]) {
         allow_gometa_voters: options & 2 != 0,
         custom_requests: options & 4 != 0,
         allow_broadcast: options & 8 != 0,
+        barrier_key: (options & 16 != 0).then(|| "barrier".into()),
         ..Config::new(member(own), (1..=3).map(member).collect())
     };
     let storage = MemoryStorage::new();
