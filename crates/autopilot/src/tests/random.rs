@@ -122,40 +122,6 @@ proptest! {
         prop_assert_eq!(model.changes(), want);
     }
 
-    /// Also while a migration waits, or votes go over and cannot for now.
-    #[test]
-    fn a_voter_that_misses_a_look_moves_no_votes(
-        draws in servers(),
-        policy in policies(),
-        is_strict in any::<bool>(),
-        min_quorum in 0..4u64,
-        which in any::<proptest::sample::Index>(),
-    ) {
-        let mut model = cluster(&draws, Some(&policy), min_quorum);
-        if is_strict {
-            (model.strictness, model.can_replace) = (hasty(), true);
-        }
-        for _ in 0..8 {
-            model.elect();
-            model.wait(20);
-            let _ = model.round();
-        }
-        let at_rest = model.round().is_ok_and(|round| round.actions.is_empty());
-        // A replica is to lose its vote in any case, and may when it is the one that fails.
-        let is_well = |id: &&ServerId| {
-            let is_other = model.leader.as_ref() != Some(*id)
-                && model.state.servers[*id].server.node_type != NodeType::ReadReplica;
-            is_other && model.state.servers[*id].health.healthy
-        };
-        let well: Vec<ServerId> = model.state.voters.iter().filter(is_well).cloned().collect();
-        prop_assume!(at_rest && !well.is_empty());
-        let suspect = which.get(&well).clone();
-        model.peer(suspect.as_str()).is_well = false;
-        model.wait(2);
-        let round = model.round().map(|round| round.actions);
-        prop_assert_eq!(round, Ok(Vec::new()), "{} misses a look", suspect);
-    }
-
     #[test]
     fn no_plan_of_a_policy_costs_the_quorum(
         draws in servers(), policy in policies(), min_quorum in 0..5u64
