@@ -20,9 +20,6 @@ pub(super) async fn move_leader(
     local: &Local,
     request: MoveLeaderRequest,
 ) -> Result<MoveLeaderResponse, Status> {
-    if local.engine() == Engine::Zab {
-        return Err(Status::unimplemented(NOT_MOVED));
-    }
     let target = NodeId(request.target_id);
     let own = local.status();
     if own.leader != Some(own.node) {
@@ -31,6 +28,9 @@ pub(super) async fn move_leader(
     let members = local.store().members();
     if !members.iter().any(|member| member.id == target.0 && !member.is_learner) {
         return Err(status::of_kv(KvError::BadLeaderTransferee));
+    }
+    if local.engine() == Engine::Zab {
+        return Err(Status::unimplemented(NOT_MOVED));
     }
     let mut leader = local.node().leader();
     let moved = async {
