@@ -318,6 +318,7 @@ impl Calls {
         let counting = |method| Counting {
             method,
             rest: Rest::default(),
+            messages: 0,
             direction: Direction::In(waiting()),
         };
         let incoming = method.cloned().map(counting);
@@ -339,6 +340,7 @@ pub(crate) fn answered(mut response: Response<Body>, mut open: Option<Open>) -> 
     let counting = open.as_ref().map(|open| Counting {
         method: Arc::clone(&open.method),
         rest: Rest::default(),
+        messages: 0,
         direction: Direction::Out,
     });
     response.map(|body| {
@@ -388,6 +390,8 @@ fn bytes_of(headers: &HeaderMap) -> usize {
 struct Counting {
     method: Arc<Method>,
     rest: Rest,
+    /// How many have begun.
+    messages: u64,
     direction: Direction,
 }
 
@@ -413,7 +417,9 @@ impl Counting {
             Direction::Out => &self.method.sent,
         };
         flow.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        flow.messages.fetch_add(self.rest.feed(bytes), Ordering::Relaxed);
+        let begun = self.rest.feed(bytes);
+        self.messages += begun;
+        flow.messages.fetch_add(begun, Ordering::Relaxed);
         let is_whole = !self.method.has_one_request() && self.rest.message_bytes == 0;
         if let Direction::In(waiting) = &mut self.direction
             && is_whole
@@ -422,16 +428,26 @@ impl Counting {
         }
     }
 
+    /// Whether the message at hand is the only one of its call. What comes behind that one, where there is to be
+    /// nothing, is the library's to throw away.
+    fn is_only_one(&self) -> bool {
+        let has_second = 1 < self.messages || (self.messages == 1 && 0 < self.rest.header_bytes);
+        self.method.has_one_request() && !has_second
+    }
+
     /// Whether what has not come yet is waited for. The only message of a call is not handed on before the
     /// request's end was heard, and its headers are kept beside it: what has come of it counts. For one of
     /// several the library has made room for all of it.
     fn may_wait(&mut self, waker: &Waker) -> bool {
+        let is_only_one = self.is_only_one();
         let Direction::In(waiting) = &mut self.direction else { return true };
-        let held_bytes = match (self.method.has_one_request(), self.rest.message_bytes) {
-            (true, missing) => waiting.headers_bytes + self.rest.length_bytes - missing,
+        let headers_bytes = if self.method.has_one_request() { waiting.headers_bytes } else { 0 };
+        let message_bytes = match (is_only_one, self.rest.message_bytes) {
+            (true, missing) => self.rest.length_bytes - missing,
             (false, 0) => 0,
             (false, _) => self.rest.length_bytes,
         };
+        let held_bytes = headers_bytes + message_bytes;
         let (place, connection) = (&mut waiting.place, waiting.connection);
         waiting.unfinished.may_wait(place, connection, held_bytes, waker)
     }
@@ -443,7 +459,7 @@ impl Counting {
         let Direction::In(waiting) = &self.direction else { return false };
         let is_whole = self.rest.message_bytes == 0 && self.rest.header_bytes == 0;
         let may_come = self.rest.length_bytes <= waiting.message_bytes_max;
-        self.method.has_one_request() && !is_whole && may_come
+        self.is_only_one() && !is_whole && may_come
     }
 }
 
@@ -697,6 +713,20 @@ mod tests {
         assert_eq!(counted_bytes(&asked), 20_000);
         let (_calls, mut asked) = request(put, vec![Ok(message((1 << 20) + 1, 20_000))]);
         assert!(next(&mut asked).is_ready(), "it is for the library to refuse");
+    }
+
+    /// There is to be one; the library throws further ones away.
+    #[test]
+    fn what_comes_behind_the_one_message_of_a_request_is_not_kept() {
+        // Each part ends in the header of a message.
+        let parts = std::iter::once(message(0, 0)).chain((0..1000).map(|_| vec![0; 16_384].into()));
+        let (_calls, mut asked) = request("/etcdserverpb.KV/Put", parts.map(Ok).collect());
+        let mut handed_on = 0;
+        while let Poll::Ready(Some(Ok(frame))) = next(&mut asked) {
+            handed_on += frame.into_data().unwrap().len();
+            assert!(asked.body().kept_back.is_empty());
+        }
+        assert_eq!(handed_on, MESSAGE_HEADER_BYTES + 1000 * 16_384);
     }
 
     #[test]

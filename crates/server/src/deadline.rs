@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Response};
 use quorate_kv::KvError;
+use tokio::time::Instant;
 use tonic::body::Body;
 
 use crate::status;
@@ -15,13 +16,16 @@ use crate::status;
 /// Timers are about as exact as this; by so much this one is ahead of the library's.
 const AHEAD: Duration = Duration::from_millis(3);
 
-/// Ends a call when its client has stopped to wait for it, after `limit`.
+/// Ends a call that came at `begun` when its client has stopped to wait for it, after `limit`.
 pub(crate) async fn kept(
+    begun: Instant,
     limit: Option<Duration>,
     answer: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
     let Some(limit) = limit else { return answer.await };
-    match tokio::time::timeout(limit.saturating_sub(AHEAD), answer).await {
+    let until = begun.checked_add(limit.saturating_sub(AHEAD));
+    let Some(until) = until else { return answer.await };
+    match tokio::time::timeout_at(until, answer).await {
         Ok(response) => response,
         Err(_) => status::of_kv(KvError::DeadlineExceeded).into_http(),
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::http::{Request, Response};
 use quorate_kv::KvError;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -52,10 +53,11 @@ impl Service<Request<Body>> for Front {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let inner = Arc::clone(&self.inner);
+        // The library's measure of a call's time begins here as well.
+        let (inner, begun) = (Arc::clone(&self.inner), Instant::now());
         Box::pin(async move {
             Ok(match Api::of(request.uri().path()) {
-                Some(api) => inner.answer(api, request).await,
+                Some(api) => inner.answer(api, request, begun).await,
                 None => inner.answer_plainly(request).await?,
             })
         })
@@ -63,14 +65,15 @@ impl Service<Request<Body>> for Front {
 }
 
 impl Inner {
-    async fn answer(&self, api: Api, request: Request<Body>) -> Response<Counted> {
+    async fn answer(&self, api: Api, request: Request<Body>, begun: Instant) -> Response<Counted> {
         let (request, open) = self.calls.begin(request);
         let response = match self.refusal(api, &request) {
             Some(error) => status::of_kv(error).into_http(),
             None => {
                 let limit = deadline::limit(request.headers());
                 let unknown = open.is_none().then(|| request.uri().path().to_owned());
-                let response = deadline::kept(limit, self.services.call(api, request)).await;
+                let answer = self.services.call(api, request);
+                let response = deadline::kept(begun, limit, answer).await;
                 in_etcds_words(response, unknown.as_deref())
             }
         };

@@ -185,9 +185,12 @@ impl Local {
 
     async fn renew_there(&self, id: i64) -> Result<i64, Status> {
         let answer = self.ask_leader(async |way| {
-            let request = way.call(tokio_stream::once(LeaseKeepAliveRequest { id }));
-            let mut answers = client(way).lease_keep_alive(request).await?.into_inner();
-            let answer = answers.message().await?;
+            let asked = async {
+                let request = way.call(tokio_stream::once(LeaseKeepAliveRequest { id }));
+                client(way).lease_keep_alive(request).await?.into_inner().message().await
+            };
+            // To be renewed twice harms no lease.
+            let answer = self.while_it_leads(way.leader(), asked).await?;
             let answer = answer.ok_or_else(|| status::of_kv(KvError::LeaderChanged))?;
             way.check_is_from(answer.header.as_ref()).map(|()| answer.ttl)
         });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_kv::{Command, KvError, Response, Store};
 use quorate_proto::etcdserverpb::ResponseHeader;
-use quorate_runtime::{Engine, Metrics, Node, NodeStatus, PeerStatus};
+use quorate_runtime::{Engine, Metrics, Node, NodeStatus, PeerStatus, ProposeError};
 use quorate_types::{Index, Life, NodeId};
 use tokio::sync::watch;
 use tonic::Status;
@@ -148,9 +148,21 @@ impl Local {
     /// are few others under way.
     pub(crate) async fn propose(&self, command: &Command) -> Result<Response, Status> {
         let turn = self.inner.long.turn(command.encoded_len(), self.inner.request_timeout);
-        let _turn = turn.await.map_err(status::of_kv)?;
+        let turn = turn.await.map_err(status::of_kv)?;
         let start = Instant::now();
-        match self.inner.node.propose(command).await {
+        let outcome = match turn {
+            None => self.inner.node.propose(command).await,
+            // It is under way until it is done, and has its turn until then, whether or not its caller waits.
+            Some(turn) => {
+                let (node, command) = (self.inner.node.clone(), command.clone());
+                let proposed = tokio::spawn(async move {
+                    let _turn = turn;
+                    node.propose(&command).await
+                });
+                proposed.await.unwrap_or(Err(ProposeError::Stopped))
+            }
+        };
+        match outcome {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(status::of_kv(error)),
             Err(error) => Err(status::of_propose(&error, self.inner.leadership.timeout(start))),
@@ -303,6 +315,11 @@ impl Local {
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.inner.node.status().leader
+    }
+
+    /// Who leads, as far as is known; no member while nobody does.
+    pub(crate) fn follow_leader(&self) -> watch::Receiver<NodeId> {
+        self.inner.node.leader()
     }
 
     pub(crate) fn leases(&self) -> &Leases {

@@ -5,17 +5,18 @@
 //! a moment. So each member keeps to its part of that room: the next long command waits until one before
 //! it has its answer, in the order in which they came. Those that wait are bounded in turn.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate_kv::KvError;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A command of that length is a long one.
 const LONG_BYTES: usize = 64 << 10;
-/// Of long ones under way at a time: less than may wait for a leader, and for five members less than may
-/// be appended and not committed.
-const ROOM_BYTES: usize = 12 << 20;
+/// Of long ones under way at a time: for five members half of what a leader may have appended and not applied.
+/// What it has not applied yet of those that others have is the other half.
+const ROOM_BYTES: usize = 6 << 20;
 /// Of long ones that wait for their turn. More are refused.
 const WAITING_BYTES_MAX: usize = 512 << 20;
 /// Room is given in pieces of this size.
@@ -23,7 +24,7 @@ const PIECE_BYTES: usize = 1 << 10;
 
 #[derive(Debug)]
 pub(crate) struct LongCommands {
-    room: Semaphore,
+    room: Arc<Semaphore>,
     room_pieces: usize,
     waiting_bytes: AtomicUsize,
     waiting_bytes_max: usize,
@@ -31,8 +32,8 @@ pub(crate) struct LongCommands {
 
 /// A command's turn, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    _room: Option<SemaphorePermit<'a>>,
+pub(crate) struct Turn {
+    _room: OwnedSemaphorePermit,
 }
 
 impl LongCommands {
@@ -42,25 +43,30 @@ impl LongCommands {
 
     fn with(room_bytes: usize, waiting_bytes_max: usize) -> Self {
         let room_pieces = room_bytes / PIECE_BYTES;
-        let (room, waiting_bytes) = (Semaphore::new(room_pieces), AtomicUsize::new(0));
+        let (room, waiting_bytes) = (Arc::new(Semaphore::new(room_pieces)), AtomicUsize::new(0));
         LongCommands { room, room_pieces, waiting_bytes, waiting_bytes_max }
     }
 
-    /// Waits for the turn of a command of that length.
+    /// Waits for the turn of a command of that length. Short ones need none.
     ///
     /// # Errors
     ///
     /// `RequestTooManyRequests` if too much waits already, or it has not come in that time: nothing was
     /// done.
-    pub(crate) async fn turn(&self, bytes: usize, wait_max: Duration) -> Result<Turn<'_>, KvError> {
+    pub(crate) async fn turn(
+        &self,
+        bytes: usize,
+        wait_max: Duration,
+    ) -> Result<Option<Turn>, KvError> {
         if bytes < LONG_BYTES {
-            return Ok(Turn { _room: None });
+            return Ok(None);
         }
         let pieces = bytes.div_ceil(PIECE_BYTES).min(self.room_pieces);
         let _waiting = self.enter(bytes).ok_or(KvError::RequestTooManyRequests)?;
-        let room = self.room.acquire_many(u32::try_from(pieces).unwrap_or(u32::MAX));
+        let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(pieces);
         match tokio::time::timeout(wait_max, room).await {
-            Ok(room) => Ok(Turn { _room: Some(room.expect("nobody closes it")) }),
+            Ok(room) => Ok(Some(Turn { _room: room.expect("nobody closes it") })),
             Err(_) => Err(KvError::RequestTooManyRequests),
         }
     }

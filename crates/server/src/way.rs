@@ -45,7 +45,27 @@ pub(crate) struct Way {
     since: Instant,
 }
 
+/// Forgets a way when whoever asks over it goes before there is an answer.
+struct Unanswered<'a> {
+    known: &'a KnownWay,
+    /// When it was found, until there is an answer.
+    since: Option<Instant>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        // Who has it looks for another one.
+        if let (Some(since), Ok(mut way)) = (self.since, self.known.0.try_lock()) {
+            way.take_if(|known| known.since == since);
+        }
+    }
+}
+
 impl Way {
+    pub(crate) fn leader(&self) -> NodeId {
+        self.leader
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -103,7 +123,9 @@ impl Local {
         ask: impl AsyncFnOnce(&Way) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let way = self.way_to_leader().await?;
+        let mut unanswered = Unanswered { known: self.known_way(), since: Some(way.since) };
         let answer = ask(&way).await;
+        unanswered.since = None;
         let is_lost = |error: &Status| {
             !status::is_said(error) || error.message() == KvError::NotLeader.message()
         };
@@ -115,8 +137,9 @@ impl Local {
 
     /// The way of before, as long as it may lead there, or a new one.
     async fn way_to_leader(&self) -> Result<Way, Status> {
-        let (leader, peer_urls) = self.leaders_urls()?;
         let mut way = self.known_way().0.lock().await;
+        // Only now: while others looked for one, the leader may have changed.
+        let (leader, peer_urls) = self.leaders_urls()?;
         let is_usable = |known: &&Way| {
             known.leader == leader
                 && known.peer_urls == peer_urls
@@ -150,9 +173,29 @@ impl Local {
     async fn find_way(&self, leader: NodeId, peer_urls: Vec<String>) -> Result<Way, Status> {
         // Any one will do, and some may lead nowhere from here.
         let all = peer_urls.iter().map(|url| Box::pin(self.reach(leader, url)));
-        let (channel, _) = select_ok(all).await?;
+        let (channel, _) = self.while_it_leads(leader, select_ok(all)).await?;
         let (cluster, since) = (self.status().cluster, Instant::now());
         Ok(Way { cluster, leader, peer_urls, channel, since })
+    }
+
+    /// Waits no longer than that member leads, as far as is known here.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when it leads no more, besides those of `work`: its effects may come all the same.
+    pub(crate) async fn while_it_leads<T>(
+        &self,
+        leader: NodeId,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut known = self.follow_leader();
+        tokio::select! {
+            biased;
+            done = work => done,
+            _ = known.wait_for(|known| *known != leader) => {
+                Err(Status::unavailable("the member that was asked leads no more"))
+            }
+        }
     }
 
     /// Connects to a peer URL of a member, if it is that member's.
