@@ -90,7 +90,7 @@ struct Ballot {
     heard: BTreeSet<Address>,
     /// Who last said of itself that it leads.
     claim: Option<Claim>,
-    /// From then on that is enough. Whoever follows in vain looks again by then.
+    /// From then on that is enough.
     content_at_ms: u64,
     /// Until then this node, which stands back, waits for a vote that is not for itself. Once it has said
     /// anything it is not silent any more: the others count on what they last heard.

@@ -220,7 +220,8 @@ pub enum ReadFailure {
     /// Too many reads wait already.
     #[error("too many reads wait; try again later")]
     Busy,
-    /// The leader, or too many voters, are gometa processes, which know no such reads, and there is no
+    /// The leader, or too many voters, are gometa processes, which know no such reads, or the leader takes
+    /// such voters and this node does not lead; and there is no
     /// [`barrier_key`](crate::Config::barrier_key).
     #[error("too few members can confirm a read")]
     Unsupported,
