@@ -1,6 +1,7 @@
 //! `lock` and `elect`: holds a lock, or leads, as long as a command or this program runs. The keys are
 //! those of the server's own services and of every other client.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::future::Future;
 use std::os::unix::ffi::OsStringExt;
@@ -18,11 +19,12 @@ use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::watch_create_request::FilterType;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
-    Compare, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RangeResponse,
-    RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+    Compare, LeaseGrantRequest, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, RangeRequest,
+    RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use quorate_proto::mvccpb::event::EventType;
-use quorate_proto::tonic::{Response, Status};
+use quorate_proto::tonic::transport::Channel;
+use quorate_proto::tonic::{Code, Response, Status};
 use quorate_proto::v3electionpb::LeaderRequest;
 use quorate_proto::v3electionpb::election_client::ElectionClient;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +39,7 @@ use super::in_turn::InTurn;
 use super::keys::bytes;
 use super::lease::Renewing;
 use super::output::Output;
+use crate::tell;
 
 const ELECT_TTL_SECONDS: i64 = 60;
 
@@ -204,14 +207,22 @@ struct Session {
 
 impl Session {
     async fn open(target: &Target, ttl: i64) -> Result<Session, CliError> {
+        let mut session = Session {
+            members: InTurn::begin(target).await?,
+            lease: 0,
+            until: Instant::now(),
+            answer_max: target.command_timeout(),
+            has_expired: false,
+        };
         let request = LeaseGrantRequest { ttl, id: 0 };
-        let until = Renewing::until(ttl);
-        let granted =
-            target.write(async |channel| LeaseClient::new(channel).lease_grant(request).await);
-        let lease = granted.await?.id;
-        let members = InTurn::begin(target).await?;
-        let answer_max = target.command_timeout();
-        Ok(Session { members, lease, until, answer_max, has_expired: false })
+        // A lease that is granted by whoever answers too late rests unused until it ends.
+        let grant = async |channel| {
+            let until = Renewing::until(ttl);
+            let granted = LeaseClient::new(channel).lease_grant(request).await?;
+            Ok(granted.map(|granted| (granted.id, until)))
+        };
+        (session.lease, session.until) = session.somewhere_in_time(grant).await?;
+        Ok(session)
     }
 
     /// Waits to be first under a name, unless this program is asked to stop, then does what is to be done
@@ -224,6 +235,7 @@ impl Session {
     ) -> Result<(), CliError> {
         let mut stop = Stop::listen()?;
         let mut renewing = Renewing::new(self.members.clone(), self.lease, self.until);
+        let until = renewing.until_now();
         let held = async {
             let place = tokio::select! {
                 won = self.win(name, value) => won?,
@@ -231,14 +243,16 @@ impl Session {
             };
             let own = RangeRequest { key: place.key.clone(), ..Default::default() };
             let pair = self.somewhere(async |session| session.read(own.clone()).await).await?;
-            if pair.kvs.is_empty() {
+            // This program may have stood still since it was answered.
+            if pair.kvs.is_empty() || until.get() <= Instant::now() {
                 return Err(CliError::Failed("session is expired".to_owned()));
             }
             work(&place, &pair, &mut stop).await
         };
         let outcome = tokio::select! {
-            outcome = held => Ok(outcome),
+            biased;
             kept = renewing.keep() => Err(kept),
+            outcome = held => Ok(outcome),
         };
         // That one has answered last.
         self.members = renewing.into_members();
@@ -252,16 +266,25 @@ impl Session {
         }
     }
 
-    /// Gives up what is held, as well as it can be.
+    /// Gives up what is held, as well as it can be, and says so where it cannot.
     async fn close(mut self) {
         if self.has_expired {
             return;
         }
-        let (request, answer_max) = (LeaseRevokeRequest { id: self.lease }, self.answer_max);
-        let revoked = self.somewhere(async |session| {
-            LeaseClient::new(session.members.channel()).lease_revoke(request).await
-        });
-        let _ = timeout(answer_max, revoked).await;
+        let request = LeaseRevokeRequest { id: self.lease };
+        let revoke = async |channel| match LeaseClient::new(channel).lease_revoke(request).await {
+            // It has ended, or a member that was asked before has revoked it.
+            Err(status) if status.code() == Code::NotFound => {
+                Ok(Response::new(LeaseRevokeResponse::default()))
+            }
+            revoked => revoked,
+        };
+        if let Err(why) = self.somewhere_in_time(revoke).await {
+            let lease = self.lease;
+            tell::etcdctl_warning(&format!(
+                "lease {lease:016x} was perhaps not revoked: {why}; its key stays until it ends"
+            ));
+        }
     }
 
     /// Takes a place in the line and waits to be first.
@@ -286,6 +309,34 @@ impl Session {
                 Ok(done) => return Ok(done),
                 Err(status) if self.members.may_go_on(&status) => self.members.go_on().await,
                 Err(status) => return Err(status.into()),
+            }
+        }
+    }
+
+    /// The same within the time for one answer, of which each member has its part: one that takes
+    /// connections and says nothing leaves time for the others.
+    ///
+    /// # Errors
+    ///
+    /// What another member would not do better, or that none has answered in time.
+    async fn somewhere_in_time<T>(
+        &mut self,
+        ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, CliError> {
+        let answer_max = self.answer_max;
+        let part = answer_max / self.members.count();
+        let refused = Cell::new(None);
+        let answered = self.somewhere(async |session| {
+            let answer = within(part, ask(session.members.channel())).await;
+            answer.inspect_err(|status| refused.set(Some(said_by(status))))
+        });
+        match timeout(answer_max, answered).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let why = refused.take().map_or_else(String::new, |why| format!("; last: {why}"));
+                let text =
+                    format!("context deadline exceeded: no answer within {answer_max:?}{why}");
+                Err(CliError::Failed(text))
             }
         }
     }
@@ -370,15 +421,22 @@ impl Session {
         self.in_time(KvClient::new(self.members.channel()).range(range)).await
     }
 
-    /// An answer, or that the member may be lost.
     async fn in_time<T>(
         &self,
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Status> {
-        match timeout(self.answer_max, answer).await {
-            Ok(answer) => answer.map(Response::into_inner),
-            Err(_) => Err(Status::unavailable(format!("no answer within {:?}", self.answer_max))),
-        }
+        within(self.answer_max, answer).await
+    }
+}
+
+/// An answer, or that the member may be lost.
+async fn within<T>(
+    answer_max: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match timeout(answer_max, answer).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::unavailable(format!("no answer within {answer_max:?}"))),
     }
 }
 

@@ -66,7 +66,7 @@ impl ClientFlags {
 
     /// How to print.
     pub(crate) fn output(&self) -> Result<Output, CliError> {
-        Ok(Output { form: self.member.form()?, hex: self.hex || is_set("HEX", variable("HEX"))? })
+        Ok(Output { form: self.member.form()?, hex: self.hex || is_set(named_variable("HEX"))? })
     }
 }
 
@@ -131,8 +131,8 @@ fn timeout(given: &Option<String>, name: &str, usual: &str) -> Result<Duration, 
 }
 
 /// Whether a setting of the environment says yes, in one of the words that `etcdctl` takes.
-fn is_set(name: &str, value: Option<String>) -> Result<bool, CliError> {
-    let Some(value) = value else { return Ok(false) };
+fn is_set(setting: Option<(String, String)>) -> Result<bool, CliError> {
+    let Some((name, value)) = setting else { return Ok(false) };
     parse_bool(&value).ok_or_else(|| {
         CliError::Arguments(format!("{name} in the environment is {value:?}; write true or false"))
     })
@@ -149,10 +149,16 @@ fn endpoint_words(given: &[String]) -> Vec<String> {
 
 /// A setting of the environment: ours, or the one that `etcdctl` reads.
 fn variable(name: &str) -> Option<String> {
+    named_variable(name).map(|(_, value)| value)
+}
+
+/// The same, behind the whole name of the variable.
+fn named_variable(name: &str) -> Option<(String, String)> {
     ["QUORATE_", "ETCDCTL_"]
         .iter()
-        .filter_map(|prefix| std::env::var(format!("{prefix}{name}")).ok())
-        .find(|value| !value.is_empty())
+        .map(|prefix| format!("{prefix}{name}"))
+        .filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)))
+        .find(|(_, value)| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -192,7 +198,7 @@ mod tests {
             (Some("f"), Ok(false)),
             (Some("yes"), Err(128)),
         ] {
-            let read = is_set("HEX", value.map(str::to_owned));
+            let read = is_set(value.map(|value| ("ETCDCTL_HEX".to_owned(), value.to_owned())));
             assert_eq!(read.map_err(|error| error.exit_code()), want, "{value:?}");
         }
     }

@@ -48,6 +48,11 @@ impl InTurn {
         Err(CliError::Unreachable(unreachable.join("; ")))
     }
 
+    /// How many members there are to ask; at least one.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap_or(u32::MAX).max(1)
+    }
+
     /// The connection to the member whose turn it is.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()

@@ -1,5 +1,7 @@
 //! `lease`: grants, renews, shows and revokes leases.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
@@ -201,18 +203,23 @@ pub(super) struct Renewing {
     members: InTurn,
     renewals: Option<Renewals>,
     /// The lease lives until then: the renewal that was answered last was asked for its time to live before.
-    until: Instant,
+    until: Rc<Cell<Instant>>,
 }
 
 impl Renewing {
     /// Begins with the member whose turn it is, with a lease that lives until then.
     pub(super) fn new(members: InTurn, id: i64, until: Instant) -> Renewing {
-        Renewing { id, members, renewals: None, until }
+        Renewing { id, members, renewals: None, until: Rc::new(Cell::new(until)) }
     }
 
     /// When a lease ends of which so many seconds were asked for now.
     pub(super) fn until(ttl_seconds: i64) -> Instant {
         Instant::now() + seconds(ttl_seconds)
+    }
+
+    /// When the lease ends, as far as is known at each time it is looked at, also while it is renewed.
+    pub(super) fn until_now(&self) -> Rc<Cell<Instant>> {
+        Rc::clone(&self.until)
     }
 
     /// Renews the lease and says for how long, 0 if it has ended; nothing if nobody has said so in time:
@@ -223,10 +230,11 @@ impl Renewing {
     /// What another member would not do better.
     pub(super) async fn renew(&mut self) -> Result<Option<LeaseKeepAliveResponse>, Status> {
         // Whoever was not run for long must not begin.
-        if self.until <= Instant::now() {
+        let until = self.until.get();
+        if until <= Instant::now() {
             return Ok(None);
         }
-        match timeout_at(self.until, self.renew_somewhere()).await {
+        match timeout_at(until, self.renew_somewhere()).await {
             Ok(answer) => answer.map(Some),
             Err(_) => Ok(None),
         }
@@ -235,10 +243,10 @@ impl Renewing {
     async fn renew_somewhere(&mut self) -> Result<LeaseKeepAliveResponse, Status> {
         loop {
             let asked = Instant::now();
-            let patience = self.until.saturating_duration_since(asked) / MEMBERS_IN_TIME;
+            let patience = self.until.get().saturating_duration_since(asked) / MEMBERS_IN_TIME;
             let why = match timeout(patience, self.ask()).await {
                 Ok(Ok(answer)) => {
-                    self.until = asked + seconds(answer.ttl);
+                    self.until.set(asked + seconds(answer.ttl));
                     self.members.on_answer();
                     return Ok(answer);
                 }

@@ -71,6 +71,15 @@ fn flags_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn a_setting_of_the_environment_that_is_refused_is_named_whole() {
+    for name in ["QUORATE_HEX", "ETCDCTL_HEX"] {
+        let mut command = quorate();
+        command.args(["get", "a"]).env(name, "yes");
+        assert_refused(command, &[&format!("Error: {name} in the environment is \"yes\"")]);
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let cluster = Cluster::prepare(1, &[]);
     for port in [cluster.members[0].client_port, cluster.members[0].peer_port] {

@@ -199,17 +199,55 @@ async fn what_rests_on_a_lease_goes_on_at_the_next_member() {
     }
 }
 
+/// It takes connections, and says nothing any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_hangs_keeps_nobody_from_beginning_or_from_giving_up() {
+    let cluster = Cluster::start(3, &[]).await;
+    let leader = cluster.leader().await;
+    let (hanging, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let all = [hanging, other, leader].map(|at| cluster.endpoint(at)).join(",");
+    let begin = |endpoints: &str, patience: &str, words: &[&str]| {
+        let flags = ["--endpoints", endpoints, "--command-timeout", patience];
+        start(quorate().arg(words[0]).args(flags).args(&words[1..]))
+    };
+    let mut holder = begin(&all, "15s", &["elect", "l", "one"]);
+    let mut said = BufReader::new(holder.stdout.take().unwrap());
+    assert!(0 < said.read_line(&mut String::new()).unwrap(), "it says what it holds");
+    let alone = begin(&cluster.endpoint(hanging), "5s", &["elect", "l", "two"]);
+    stands_in_line(&cluster, other, 2).await;
+
+    cluster.signal(hanging, "STOP");
+    signal(holder.id(), "INT");
+    let ended = outcome(holder);
+    assert_eq!((ended.code, ended.errors.as_str()), (0, ""));
+    // Long before the leases end, and at once.
+    assert_eq!(in_line(&cluster, other).await, Some(1), "what is given up is gone");
+
+    signal(alone.id(), "INT");
+    let ended = outcome(alone);
+    assert_eq!(ended.code, 1);
+    let told = ended.errors.lines().next().unwrap();
+    assert!(told.starts_with("Warning: lease ") && told.contains("perhaps not revoked"), "{told}");
+
+    let lock = outcome(begin(&all, "15s", &["lock", "other", "true"]));
+    assert_eq!((lock.code, lock.errors.as_str()), (0, ""));
+}
+
 /// Waits until so many stand in line for the lock, as a member says.
 async fn stands_in_line(cluster: &Cluster, at: usize, count: i64) {
     eventually("so many stand in line", async || {
-        let range = RangeRequest {
-            key: "l/".into(),
-            range_end: "l0".into(),
-            count_only: true,
-            ..Default::default()
-        };
-        let answer = KvClient::new(cluster.channel(at)).range(range).await.ok()?.into_inner();
-        (answer.count == count).then_some(())
+        (in_line(cluster, at).await? == count).then_some(())
     })
     .await;
+}
+
+/// How many stand in line for the lock, as a member says; nothing when it does not answer.
+async fn in_line(cluster: &Cluster, at: usize) -> Option<i64> {
+    let range = RangeRequest {
+        key: "l/".into(),
+        range_end: "l0".into(),
+        count_only: true,
+        ..Default::default()
+    };
+    Some(KvClient::new(cluster.channel(at)).range(range).await.ok()?.into_inner().count)
 }
