@@ -221,13 +221,13 @@ impl Election {
         self.stands_back_until_ms = 0;
     }
 
-    /// For a while, others that have as much go before this node.
-    pub(crate) fn stand_back(&mut self, now_ms: u64) {
-        self.stands_back_until_ms = now_ms.saturating_add(self.pass_over_ms);
-        // A ballot may have begun while it could not say anything.
-        if let Some(ballot) = &mut self.ballot {
-            ballot.silent_until_ms = now_ms.saturating_add(self.base_ms_max);
-        }
+    /// For a while, others that have as much go before this node. A ballot that began before that begins
+    /// anew: what was heard in it may be long past. Names the winner if that is all it takes.
+    pub(crate) fn stand_back(&mut self, context: &mut Context<'_>) -> Option<Address> {
+        self.stands_back_until_ms = context.now_ms.saturating_add(self.pass_over_ms);
+        let ballot = self.ballot.take()?;
+        self.last_round = ballot.round;
+        self.start(context)
     }
 
     /// The epoch that answers show. Without a winner there are no answers, and nothing to show.
@@ -266,6 +266,8 @@ impl Election {
             self.answer(from, &vote, context);
             return Ok(None);
         };
+        let is_claim = vote.status == PeerStatus::Leading && vote.candidate == *from;
+        ballot.claim.take_if(|claim| claim.choice.candidate == *from && !is_claim);
         // News: others may wait for an answer. But not for ever, or a busy neighbour would keep a
         // node mute.
         ballot.resend_wait_ms = self.base_ms;

@@ -257,7 +257,8 @@ impl<S: Storage> Zab<S> {
             Event::Stalled(is_stalled) => core.is_stalled = is_stalled,
             Event::StandBack { now_ms } => {
                 core.now_ms = core.now_ms.max(now_ms);
-                core.election.stand_back(core.now_ms);
+                let winner = core.with_election(|election, context| election.stand_back(context));
+                return Ok(looking::on_winner(core, winner));
             }
         }
         Ok(Next::Stay)

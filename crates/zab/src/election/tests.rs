@@ -51,6 +51,10 @@ impl Site {
         self.with(Election::start)
     }
 
+    fn stand_back(&mut self) -> Option<Address> {
+        self.with(Election::stand_back)
+    }
+
     fn hear(&mut self, from: u64, vote: Vote) -> Option<Address> {
         self.try_hear(from, vote).unwrap()
     }
@@ -505,17 +509,18 @@ fn a_node_that_stands_back_votes_for_whoever_has_as_much() {
     ] {
         let mut site = Site::new(3, 3);
         (site.standing.logged, site.standing.committed) = (id(3, 5), id(3, 5));
-        site.election.stand_back(site.now_ms);
+        site.stand_back();
         site.now_ms += wait_ms;
         site.start();
         if begins_before {
             site.sent();
-            site.election.stand_back(site.now_ms);
+            site.stand_back();
             site.pass(100);
         }
         let is_silent = site.sent().is_empty();
         assert_eq!(is_silent, wait_ms == 0 || begins_before, "it says nothing for itself");
-        site.hear(1, Vote { logged, committed, ..electing(1, 1, 0) });
+        let round = site.election.round();
+        site.hear(1, Vote { logged, committed, ..electing(round, 1, 0) });
         let sent = site.sent();
         assert!(!sent.is_empty());
         assert!(sent.iter().all(|(_, vote)| vote.candidate == address(want)), "{want}: {sent:?}");
@@ -523,9 +528,31 @@ fn a_node_that_stands_back_votes_for_whoever_has_as_much() {
 }
 
 #[test]
+fn a_node_that_stands_back_does_not_win_by_what_it_heard_before() {
+    let mut site = Site::new(3, 3);
+    site.start();
+    assert_eq!(site.hear(1, electing(1, 3, 0)), None, "a quorum, and the wait begins");
+    site.now_ms += 60_000; // mute
+    assert_eq!(site.stand_back(), None);
+    assert_eq!(site.pass(1_000), None);
+}
+
+#[test]
+fn a_leader_that_looks_again_is_not_taken_at_its_former_word() {
+    let mut site = Site::new(2, 5);
+    site.start();
+    for _ in 0..99 {
+        site.hear(5, active(1, 5, 4, Leading));
+        site.pass(100);
+    }
+    site.hear(5, electing(2, 5, 4));
+    assert_eq!(site.pass(200), None);
+}
+
+#[test]
 fn a_node_stands_back_in_a_later_round_too_and_not_for_ever() {
     let mut site = Site::new(3, 3);
-    site.election.stand_back(0);
+    site.stand_back();
     site.start();
     assert_eq!(site.hear(1, electing(7, 1, 0)), None);
     assert_eq!(site.hear(2, electing(7, 1, 0)), Some(address(1)), "all agree");
@@ -538,7 +565,7 @@ fn a_node_stands_back_in_a_later_round_too_and_not_for_ever() {
 
     // Nobody else is there to be voted for.
     let mut site = Site::new(3, 3);
-    site.election.stand_back(0);
+    site.stand_back();
     site.start();
     while site.sent().is_empty() {
         site.pass(10);
@@ -550,7 +577,7 @@ fn a_node_stands_back_in_a_later_round_too_and_not_for_ever() {
 fn where_all_stand_back_one_of_them_wins_soon() {
     let mut sites: Vec<Site> = (1..=3).map(|own| Site::new(own, 3)).collect();
     for site in &mut sites {
-        site.election.stand_back(0);
+        site.stand_back();
         assert_eq!(site.start(), None);
     }
     let mut winners = vec![None; 3];
