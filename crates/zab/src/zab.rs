@@ -6,6 +6,7 @@
 
 use crate::back_off::BackOff;
 use crate::core::Core;
+use crate::election::Election;
 use crate::event::{Fatal, refusal};
 use crate::leading::Leading;
 use crate::learner::Learner;
@@ -257,7 +258,7 @@ impl<S: Storage> Zab<S> {
             Event::Stalled(is_stalled) => core.is_stalled = is_stalled,
             Event::StandBack { now_ms } => {
                 core.now_ms = core.now_ms.max(now_ms);
-                let winner = core.with_election(|election, context| election.stand_back(context));
+                let winner = core.with_election(Election::stand_back);
                 return Ok(looking::on_winner(core, winner));
             }
         }
