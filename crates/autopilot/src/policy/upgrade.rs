@@ -143,6 +143,11 @@ impl<'a> Versions<'a> {
         self.compare(id).is_eq()
     }
 
+    fn are_different(&self, id: &ServerId, other: &ServerId) -> bool {
+        let versions = self.of.get(id).zip(self.of.get(other));
+        versions.is_some_and(|(version, other)| version.cmp_precedence(other).is_ne())
+    }
+
     fn is_lower(&self, id: &ServerId) -> bool {
         self.compare(id).is_lt()
     }
@@ -278,7 +283,7 @@ impl<'a> Upgrade<'a> {
         view.eligible_voters().filter(is_dead).last()
     }
 
-    /// Whether a voter stays beside one of the other version in its zone: while a migration waits, the votes that
+    /// Whether a voter stays beside one of another version in its zone: while a migration waits, the votes that
     /// have gone over there are not given back, for it may go on in a moment.
     pub(super) fn is_halfway(&self, view: &View<'_>, id: &ServerId) -> bool {
         let (UpgradeStatus::AwaitNewVoters, Some(versions), Some(zone)) =
@@ -288,7 +293,7 @@ impl<'a> Upgrade<'a> {
         };
         let is_sound = |id: &ServerId| !view.is_failed_voter(id);
         let is_other = |other: &ServerId| {
-            view.zone(other) == Some(zone) && versions.is_target(other) != versions.is_target(id)
+            view.zone(other) == Some(zone) && versions.are_different(other, id)
         };
         is_sound(id) && view.eligible_voters().any(|other| is_sound(other) && is_other(other))
     }
