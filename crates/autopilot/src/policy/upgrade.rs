@@ -215,9 +215,10 @@ impl<'a> Upgrade<'a> {
             }
         } else {
             upgrade.ready += upgrade.new_candidates.len();
-            // Where the floor is above the number of zones, some of them have more than one.
+            // Where the floor is above the number of zones that are left, some of them have more than one.
             let missing = upgrade.baseline.saturating_sub(upgrade.ready);
-            let beside = floor.saturating_sub(most).min(missing);
+            let living = view.living_voters_max().unwrap_or(usize::MAX);
+            let beside = floor.saturating_sub(living).min(missing);
             upgrade.ready += upgrade.new_spares.len().min(beside);
             match upgrade.baseline <= upgrade.ready && is_redundant {
                 true => UpgradeStatus::Promoting,
@@ -292,9 +293,8 @@ impl<'a> Upgrade<'a> {
             return false;
         };
         let is_sound = |id: &ServerId| !view.is_failed_voter(id);
-        let is_other = |other: &ServerId| {
-            view.zone(other) == Some(zone) && versions.are_different(other, id)
-        };
+        let is_other =
+            |other: &ServerId| view.zone(other) == Some(zone) && versions.are_different(other, id);
         is_sound(id) && view.eligible_voters().any(|other| is_sound(other) && is_other(other))
     }
 
