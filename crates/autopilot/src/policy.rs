@@ -87,7 +87,9 @@ pub fn plan(
             Draft { leader: upgrade.new_leader(&view), ..Draft::default() }
         }
         UpgradeStatus::Promoting => {
-            Draft { promotions: upgrade.promotions(&view), ..Draft::default() }
+            let promotions = upgrade.promotions(&view);
+            let demotions = replaced(&view, promotions.len());
+            Draft { promotions, demotions, ..Draft::default() }
         }
         UpgradeStatus::Disabled
         | UpgradeStatus::Idle
@@ -132,6 +134,14 @@ pub fn plan(
         memory,
         target_servers: upgrade.target_servers(),
     })
+}
+
+/// The failed voters in whose place new ones come, as many at most as do: a new one beside a failed one might be
+/// needed at once.
+fn replaced(view: &View<'_>, count: usize) -> Vec<ServerId> {
+    let leads = |id: &ServerId| view.state.leader.as_ref() == Some(id);
+    let failed = view.eligible_voters().filter(|id| view.is_failed_voter(id) && !leads(id));
+    failed.take(count).cloned().collect()
 }
 
 /// The policy of zones, or of a number of voters, on whoever takes part; and replicas go.

@@ -143,6 +143,11 @@ impl<'a> Versions<'a> {
         self.compare(id).is_eq()
     }
 
+    fn are_different(&self, id: &ServerId, other: &ServerId) -> bool {
+        let versions = self.of.get(id).zip(self.of.get(other));
+        versions.is_some_and(|(version, other)| version.cmp_precedence(other).is_ne())
+    }
+
     fn is_lower(&self, id: &ServerId) -> bool {
         self.compare(id).is_lt()
     }
@@ -210,9 +215,10 @@ impl<'a> Upgrade<'a> {
             }
         } else {
             upgrade.ready += upgrade.new_candidates.len();
-            // Where the floor is above the number of zones, some of them have more than one.
+            // Where the floor is above the number of zones that are left, some of them have more than one.
             let missing = upgrade.baseline.saturating_sub(upgrade.ready);
-            let beside = floor.saturating_sub(most).min(missing);
+            let living = view.living_voters_max().unwrap_or(usize::MAX);
+            let beside = floor.saturating_sub(living).min(missing);
             upgrade.ready += upgrade.new_spares.len().min(beside);
             match upgrade.baseline <= upgrade.ready && is_redundant {
                 true => UpgradeStatus::Promoting,
@@ -278,7 +284,7 @@ impl<'a> Upgrade<'a> {
         view.eligible_voters().filter(is_dead).last()
     }
 
-    /// Whether a voter stays beside one of the other version in its zone: while a migration waits, the votes that
+    /// Whether a voter stays beside one of another version in its zone: while a migration waits, the votes that
     /// have gone over there are not given back, for it may go on in a moment.
     pub(super) fn is_halfway(&self, view: &View<'_>, id: &ServerId) -> bool {
         let (UpgradeStatus::AwaitNewVoters, Some(versions), Some(zone)) =
@@ -287,9 +293,8 @@ impl<'a> Upgrade<'a> {
             return false;
         };
         let is_sound = |id: &ServerId| !view.is_failed_voter(id);
-        let is_other = |other: &ServerId| {
-            view.zone(other) == Some(zone) && versions.is_target(other) != versions.is_target(id)
-        };
+        let is_other =
+            |other: &ServerId| view.zone(other) == Some(zone) && versions.are_different(other, id);
         is_sound(id) && view.eligible_voters().any(|other| is_sound(other) && is_other(other))
     }
 

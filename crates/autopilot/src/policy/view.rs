@@ -59,11 +59,22 @@ impl<'a> View<'a> {
 
     /// How many are to vote, if that is limited: as many as were set, or one a zone beside those without a zone.
     pub(super) fn voters_max(&self) -> Option<usize> {
+        self.voters_max_of(|_| true)
+    }
+
+    /// The same, where zones of which nobody is left count for nothing: of those that are dead or held without a vote.
+    pub(super) fn living_voters_max(&self) -> Option<usize> {
+        let can_vote = |id: &ServerId| self.is_alive(id) && !self.is_held(id);
+        self.voters_max_of(|id| can_vote(id) || self.server(id).has_voting_rights())
+    }
+
+    fn voters_max_of(&self, counts: impl Fn(&ServerId) -> bool) -> Option<usize> {
         if !self.settings.has_zones() {
             return self.settings.voters_max();
         }
-        let zones: BTreeSet<&str> = self.eligible.iter().filter_map(|id| self.zone(id)).collect();
-        let without = self.eligible.iter().filter(|id| self.zone(id).is_none()).count();
+        let counted = || self.eligible.iter().filter(|id| counts(id));
+        let zones: BTreeSet<&str> = counted().filter_map(|id| self.zone(id)).collect();
+        let without = counted().filter(|id| self.zone(id).is_none()).count();
         Some(zones.len() + without)
     }
 
