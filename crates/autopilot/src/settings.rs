@@ -94,13 +94,23 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// As [`Settings::with`], but that fewer voters than the floor are taken: what is set may be of a build that took
-    /// them, and whoever cannot read it could not mend it either. A text that is no object has no field to name.
+    /// As [`Settings::from_object`]. A text that is no object has no field to name.
     pub fn from_json(json: &[u8]) -> Result<Settings, ConfigError> {
-        Settings::default().changed(&read_object(json)?)
+        Settings::from_object(&read_object(json)?)
     }
 
-    /// These settings with some of them changed, checked together.
+    /// The settings in `object`; those that are missing have their defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::with`], but that fewer voters than the floor are taken: what is set, or a member is told to
+    /// begin with, may be of a build that took them.
+    pub fn from_object(object: &Map<String, Value>) -> Result<Settings, ConfigError> {
+        Settings::default().changed(object)
+    }
+
+    /// These settings with some of them changed, checked together. Fewer voters than the floor are refused to
+    /// whoever changes one of the two: any other change has nothing to do with it.
     ///
     /// # Errors
     ///
@@ -108,7 +118,9 @@ impl Settings {
     pub fn with(&self, changes: &Map<String, Value>) -> Result<Settings, ConfigError> {
         let changed = self.changed(changes)?;
         let (target, floor) = (changed.policy.target_voters, changed.config.min_quorum);
-        if 0 < target && target < floor {
+        let names = |name: &str| changes.contains_key(name);
+        let names_one = names("target_voters") || names("min_quorum");
+        if names_one && 0 < target && target < floor {
             let why = format!(
                 "is {target}, and min_quorum is {floor}, below which no voter goes: set target_voters to at \
                  least {floor}, or min_quorum to no more than {target}"
@@ -255,8 +267,8 @@ impl Settings {
         }
         if 0 < target && target < floor {
             warnings.push(format!(
-                "target_voters: {target} are less than min_quorum, {floor}: a build before this one took that; set \
-                 one of them anew"
+                "target_voters: {target} are less than min_quorum, {floor}, below which no voter goes: set one of \
+                 them anew"
             ));
         }
         let dead = self.dead_server_threshold;
@@ -508,13 +520,16 @@ mod tests {
             (&Settings::default(), &["target-voters=2"][..]),
             (&Settings::default(), &["target-voters=4", "min-quorum=5"]),
             (&change(&Settings::default(), &["target-voters=3"]).unwrap(), &["min-quorum=4"]),
-            (&of_old, &["paused=true"]),
+            (&of_old, &["min-quorum=4"]),
+            (&of_old, &["target-voters=4", "paused=true"]),
         ] {
             let error = change(settings, texts).unwrap_err();
             assert_eq!(error.field, "target_voters", "{texts:?}");
             assert!(error.why.contains("min_quorum"), "{error}");
         }
-        for texts in [&["min-quorum=3"][..], &["target-voters=5"], &["target-voters=0"]] {
+        for texts in
+            [&["min-quorum=3"][..], &["target-voters=5"], &["target-voters=0"], &["paused=true"]]
+        {
             assert!(change(&of_old, texts).is_ok(), "{texts:?}");
         }
         assert!(of_old.with_held(&"7".into(), true).is_ok(), "a hold has nothing to do with it");

@@ -224,18 +224,18 @@ impl Reader<'_> {
         self.duration(flag, AUTOPILOT_INTERVAL_MIN, "a duration of 10ms or more, such as 2s")
     }
 
-    /// What a new cluster begins with, unless told otherwise.
+    /// What a new cluster begins with, unless told otherwise. Where anything is set it means nothing: what may be
+    /// a mistake only is taken, with a warning.
     fn autopilot_settings(&mut self) -> Settings {
         let flag = "autopilot-config";
-        let settings = Settings::default();
         let parts = self.sources.value(flag).split(',').filter(|part| !part.trim().is_empty());
         let changes = Settings::changes_of(parts.map(str::trim));
-        match changes.and_then(|changes| settings.with(&changes)) {
+        match changes.and_then(|changes| Settings::from_object(&changes)) {
             Ok(settings) => settings,
             Err(error) => {
                 let (origin, why) = (self.origin(flag), error.to_string());
                 self.problems.push(ConfigError::Part { origin, why });
-                settings
+                Settings::default()
             }
         }
     }

@@ -76,6 +76,12 @@ fn autopilot_is_on_and_its_settings_begin_as_the_flags_say() {
     let tags = [("rack", "7"), ("zone", "a")].map(|(key, tag)| (key.to_owned(), tag.to_owned()));
     assert_eq!(config.member_tags, tags.into());
 
+    // No reason not to start: where anything is set it means nothing.
+    let config = given(&[("autopilot-config", "min-quorum=5,target-voters=3")]).config().unwrap();
+    assert_eq!(config.autopilot.settings.policy.target_voters, 3);
+    let is_told = |warning: &String| warning.contains("target_voters: 3 are less than");
+    assert!(config.warnings.iter().any(is_told), "{:?}", config.warnings);
+
     for (flags, is_on, learners_max) in [
         (&[("autopilot", "true")][..], true, 64),
         (&[("autopilot", "true"), ("max-learners", "5")], true, 5),
