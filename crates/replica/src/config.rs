@@ -22,7 +22,8 @@ pub struct Config {
     pub heartbeat_ticks: u32,
     /// A command longer than this is refused.
     pub command_bytes_max: u64,
-    /// Commands appended by a leader and not yet applied.
+    /// Commands appended by a leader that are not committed yet, or not durable here. One more batch is
+    /// taken while they are fewer. With ZAB: what is proposed and not yet committed.
     pub uncommitted_bytes_max: u64,
     /// Entries in one append message.
     pub message_bytes_max: u64,

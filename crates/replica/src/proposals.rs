@@ -31,8 +31,8 @@ pub(crate) struct Proposals {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) request: RequestId,
-    /// How many came before it. Requests come in another order than that of their ids, where several
-    /// threads draw those.
+    /// Its place in the order in which they came, from 1. That is another order than that of their ids,
+    /// where several threads draw those.
     pub(crate) number: u64,
     /// When it came.
     pub(crate) since_ticks: u64,

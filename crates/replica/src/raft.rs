@@ -9,7 +9,7 @@ use quorate_codec as codec;
 use quorate_raft::{
     AnyConfChange, AppliedChange, Body, ConfState, DropReason, Entries, Entry, EntryType, Error,
     Message, Note, ProgressState, RawNode, ReadOnlyOption, Ready, Role, SnapshotStatus, SoftState,
-    TransferOutcome, decode_conf_change,
+    TransferOutcome, decode_conf_change, payload_size,
 };
 use quorate_types::{EntryId, Index, NodeId, Term, bug};
 
@@ -34,6 +34,10 @@ pub(crate) struct OnRaft {
     /// Writes handed out and not yet durable, oldest first.
     pub(crate) writes: VecDeque<PendingWrite<Vec<Message>>>,
     last_write: WriteId,
+    /// Payload of their entries.
+    unwritten_bytes: u64,
+    /// Payload appended here as leader since the last Ready.
+    taken_bytes: u64,
     /// Committed entries handed to the machine and not yet applied, oldest first.
     pub(crate) applies: VecDeque<PendingApply>,
     /// Proposals wait, by what the engine knew at the last round.
@@ -62,6 +66,8 @@ impl OnRaft {
             ready: Ready::default(),
             writes: VecDeque::new(),
             last_write: WriteId(0),
+            unwritten_bytes: 0,
+            taken_bytes: 0,
             applies: VecDeque::new(),
             lays_aside: false,
             passes_on_in: Term(0),
@@ -143,6 +149,7 @@ impl OnRaft {
         }
         let mut ready = std::mem::take(&mut self.ready);
         self.raft.ready_into(&mut ready);
+        self.taken_bytes = 0;
         if let Some(fatal) = self.raft.fatal() {
             return Err(Fatal(fatal.to_string()));
         }
@@ -255,19 +262,31 @@ impl OnRaft {
             }
             _ => false,
         };
-        if matches!(message.body, Body::Propose { .. }) {
+        if is_lost {
+            return Ok(());
+        }
+        if let Body::Propose { entries } = &message.body {
+            self.count_taken(entries);
             message.term = Term(0);
         }
-        if is_lost { Ok(()) } else { self.step(message) }
+        self.step(message)
     }
 
-    /// Whether a leader may append more than what is not committed yet. The engine counts what was
-    /// appended in this reign alone: one after the other, leaders that commit nothing would each add
-    /// their part.
+    /// Whether a leader may append more than what is neither committed nor on its way to be. The engine
+    /// has a bound of its own, of what was appended in this reign and is not applied yet: one after the
+    /// other, leaders that commit nothing would each add their part, and one whose machine is slower
+    /// than the others' would lose what they pass on, without a word.
     fn has_room(&self, core: &Core) -> bool {
         let storage = self.raft.storage();
         let committed = storage.bytes_through(self.raft.basic_status().hard_state.commit);
-        storage.bytes().saturating_sub(committed) < core.config.uncommitted_bytes_max
+        let written = storage.bytes().saturating_sub(committed);
+        written + self.unwritten_bytes + self.taken_bytes < core.config.uncommitted_bytes_max
+    }
+
+    fn count_taken(&mut self, entries: &[Entry]) {
+        if self.raft.basic_status().soft_state.role == Role::Leader {
+            self.taken_bytes += payload_size(entries);
+        }
     }
 
     /// Whether a proposal that was passed on is for the term in which this node leads. One of a build
@@ -322,6 +341,7 @@ impl OnRaft {
             core.proposals.park_again(&batch, &entries, core.now_ticks);
         }
         let term = status.hard_state.term;
+        self.count_taken(&entries);
         let passed_on = if leads { Vec::new() } else { entries.clone() };
         let message = Message {
             from: core.config.node,
@@ -500,6 +520,7 @@ impl OnRaft {
     /// Asks for a write; the responses are given when it is durable.
     fn hand_out(&mut self, core: &mut Core, write: Write, responses: Vec<Message>) {
         core.effects.writes.push(write.clone());
+        self.unwritten_bytes += write.entries.payload_size();
         let since_ticks = core.now_ticks;
         self.writes.push_back(PendingWrite { write, responses, since_ticks });
     }
@@ -509,6 +530,7 @@ impl OnRaft {
             let Some(PendingWrite { write, responses, .. }) = self.writes.pop_front() else {
                 break;
             };
+            self.unwritten_bytes -= write.entries.payload_size();
             let storage = self.raft.storage_mut();
             if let Some(snapshot) = &write.install {
                 storage.install(snapshot);
@@ -564,7 +586,8 @@ fn engine_config(config: &Config, applied: Index) -> quorate_raft::Config {
         id: config.node,
         election_tick: config.election_ticks,
         heartbeat_tick: config.heartbeat_ticks,
-        max_uncommitted_entries_size: config.uncommitted_bytes_max,
+        // Bounded by `OnRaft::has_room`.
+        max_uncommitted_entries_size: 0,
         max_committed_size_per_ready: config.applying_bytes_max,
         max_inflight_msgs: config.inflight_count_max as usize,
         max_inflight_bytes: config.inflight_bytes_max,

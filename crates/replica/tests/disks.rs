@@ -29,6 +29,8 @@ struct Member {
     replica: Replica,
     /// Nothing becomes durable here for now.
     stands_still: bool,
+    /// Its machine takes commands and is never done with them.
+    applies_nothing: bool,
     /// Nothing reaches it for now.
     is_away: bool,
     last_write: WriteId,
@@ -72,6 +74,7 @@ impl Group {
             Member {
                 replica: Replica::new(config, initial).unwrap(),
                 stands_still: false,
+                applies_nothing: false,
                 is_away: false,
                 last_write: WriteId(0),
                 commit_synced: Index(0),
@@ -149,7 +152,8 @@ impl Group {
                             _ => None,
                         },
                     ));
-                    if let Some(applying) = effects.apply.last() {
+                    if let Some(applying) = effects.apply.last().filter(|_| !member.applies_nothing)
+                    {
                         member.replica.handle(Event::Applied(applying.index())).unwrap();
                     }
                     if effects.flush {
@@ -397,6 +401,54 @@ fn what_no_reign_commits_is_bounded_over_all_of_them() {
     let before = group.members[leader].applied.len();
     group.propose_at(leader);
     assert_eq!(group.members[leader].applied.len(), before + 1, "and goes on");
+}
+
+#[test]
+fn a_leader_with_a_slow_machine_takes_what_others_can_commit() {
+    let mut group = Group::limited(1000, 400);
+    group.members[0].applies_nothing = true;
+    for _ in 0..30 {
+        group.propose_at(1);
+    }
+    assert_eq!(group.members[1].applied.len(), 30, "several times as much as may be uncommitted");
+    assert_eq!(group.members[1].refused, []);
+    group.propose_at(0);
+    assert_eq!(group.members[0].refused, [], "of its own clients as well");
+    assert_eq!(group.members[1].applied.len(), 31);
+}
+
+#[test]
+fn what_is_not_committed_is_bounded_within_a_turn() {
+    let bytes_max = 400;
+    for is_passed_on in [false, true] {
+        let mut group = Group::limited(1000, bytes_max);
+        let before = group.last(0);
+        group.loses_appends = true;
+        // Neither on its disk nor handed to it.
+        group.members[0].stands_still = true;
+        for _ in 0..2 {
+            for _ in 0..20 {
+                let Event::Propose { request, entry } = group.proposal() else { unreachable!() };
+                let event = if is_passed_on {
+                    let entries = vec![Entry { data: Some(entry), ..Entry::default() }];
+                    let proposal = RaftMessage {
+                        from: NodeId(2),
+                        term: Term(2),
+                        ..RaftMessage::new(NodeId(1), Body::Propose { entries })
+                    };
+                    Event::Message(proposal.into())
+                } else {
+                    Event::Propose { request, entry }
+                };
+                group.members[0].replica.handle(event).unwrap();
+            }
+            group.settle();
+        }
+        let taken = group.last(0).0 - before.0;
+        assert_eq!(taken, bytes_max.div_ceil(59), "passed on: {is_passed_on}");
+        let refused = if is_passed_on { 0 } else { 40 - taken as usize };
+        assert_eq!(group.members[0].refused.len(), refused);
+    }
 }
 
 #[test]

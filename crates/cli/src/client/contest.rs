@@ -158,19 +158,15 @@ async fn observe_one(
 ) -> Result<String, CliError> {
     let mut elections = ElectionClient::new(members.channel());
     let request = members.request(LeaderRequest { name: name.clone() });
-    let lost = |members: &InTurn, status: Status| match members.may_go_on(&status) {
-        true => Ok(said_by(&status)),
-        false => Err(status.into()),
-    };
     let mut leaders = match elections.observe(request).await {
         Ok(leaders) => leaders.into_inner(),
-        Err(status) => return lost(members, status),
+        Err(status) => return members.lost(status),
     };
     loop {
         let leader = match leaders.message().await {
             Ok(Some(leader)) => leader,
             Ok(None) => return Ok("the member has ended the stream".to_owned()),
-            Err(status) => return lost(members, status),
+            Err(status) => return members.lost(status),
         };
         members.on_answer();
         let this = leader.kv.as_ref().map(|pair| (pair.key.clone(), pair.mod_revision));

@@ -8,7 +8,7 @@ use quorate_proto::tonic::transport::Channel;
 use quorate_proto::tonic::{Code, Request, Status};
 
 use super::endpoints::{NOT_FOR_LEARNERS, Target};
-use super::error::CliError;
+use super::error::{CliError, said_by};
 use crate::tell;
 
 /// When no member could go on, they are asked again after this long.
@@ -72,6 +72,18 @@ impl InTurn {
         let is_lost = std::error::Error::source(status).is_some();
         let has_no_vote = status.message() == NOT_FOR_LEARNERS && 1 < self.members.len();
         is_lost || has_no_vote || matches!(status.code(), Code::Unavailable | Code::Internal)
+    }
+
+    /// Why the member is lost, if another one may do better.
+    ///
+    /// # Errors
+    ///
+    /// What no other one would do better.
+    pub(super) fn lost(&self, status: Status) -> Result<String, CliError> {
+        match self.may_go_on(&status) {
+            true => Ok(said_by(&status)),
+            false => Err(status.into()),
+        }
     }
 
     /// The member has told something.

@@ -13,13 +13,12 @@ use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
-use quorate_proto::tonic::Status;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ANSWER_BYTES_MAX;
 use super::answer;
-use super::error::{CliError, said_by};
+use super::error::CliError;
 use super::flags::ClientFlags;
 use super::in_turn::InTurn;
 use super::keys::interval;
@@ -225,7 +224,7 @@ impl Watch {
         let mut watch = watch.max_decoding_message_size(ANSWER_BYTES_MAX);
         let mut responses = match watch.watch(asked).await {
             Ok(responses) => responses.into_inner(),
-            Err(status) => return lost(members, status),
+            Err(status) => return members.lost(status),
         };
         loop {
             tokio::select! {
@@ -240,7 +239,7 @@ impl Watch {
                         }
                     }
                     Ok(None) => return Err(canceled()),
-                    Err(status) => return lost(members, status),
+                    Err(status) => return members.lost(status),
                 },
                 line = next(&mut self.lines) => match line {
                     Some(line) => if let Some(asked) = understood(&line) {
@@ -251,14 +250,6 @@ impl Watch {
                 },
             }
         }
-    }
-}
-
-/// Why the member is lost, if another one may do better.
-fn lost(members: &InTurn, status: Status) -> Result<String, CliError> {
-    match members.may_go_on(&status) {
-        true => Ok(said_by(&status)),
-        false => Err(status.into()),
     }
 }
 
