@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower_service::Service;
 
-use crate::calls::{Calls, Counted, answered};
+use crate::calls::{Calls, Outgoing, answered};
 use crate::grpc::{Api, Services, check_headers, learner};
 use crate::http::{self, Plain};
 use crate::local::Local;
@@ -44,9 +44,9 @@ impl Front {
 }
 
 impl Service<Request<Body>> for Front {
-    type Response = Response<Counted>;
+    type Response = Response<Outgoing>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Counted>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -65,7 +65,7 @@ impl Service<Request<Body>> for Front {
 }
 
 impl Inner {
-    async fn answer(&self, api: Api, request: Request<Body>, begun: Instant) -> Response<Counted> {
+    async fn answer(&self, api: Api, request: Request<Body>, begun: Instant) -> Response<Outgoing> {
         let (request, open) = self.calls.begin(request);
         let response = match self.refusal(api, &request) {
             Some(error) => status::of_kv(error).into_http(),
@@ -95,7 +95,7 @@ impl Inner {
     async fn answer_plainly(
         &self,
         request: Request<Body>,
-    ) -> Result<Response<Counted>, Infallible> {
+    ) -> Result<Response<Outgoing>, Infallible> {
         let response = self.plain.clone().call(request).await?;
         Ok(answered(response.map(Body::new), None))
     }

@@ -29,7 +29,7 @@ impl Parts {
         Parts { body, rest: Bytes::new(), is_cut: true }
     }
 
-    /// The body as it comes.
+    /// The body as it comes, which is in parts already.
     pub(crate) fn uncut(body: Body) -> Parts {
         Parts { is_cut: false, ..Parts::of(body) }
     }
