@@ -544,13 +544,7 @@ fn a_read_among_gometa_voters_waits_for_a_transaction_of_its_own() {
     assert!(hand.sent(conn).iter().any(barrier), "for all who came meanwhile");
     hand.hear(conn, accept(1, id(1, 2)));
     assert_eq!(hand.reads[1..], [(ReadId(2), Ok(2.into()))]);
-    hand.zab.read(ReadId(3));
-    hand.zab.read(ReadId(4));
-    hand.drive();
-    hand.handle(Event::Closed { conn });
-    let lost = Err(ReadFailure::NoLeader);
-    assert_eq!(hand.reads[2..], [(ReadId(4), lost), (ReadId(3), lost)]);
-    assert_eq!(hand.answers, [], "nobody asked for a transaction");
+    loses_its_reads(&mut hand, conn);
 
     let (mut hand, _) = leading_gometa(None);
     hand.zab.read(ReadId(1));
@@ -558,8 +552,20 @@ fn a_read_among_gometa_voters_waits_for_a_transaction_of_its_own() {
     assert_eq!(hand.reads, [(ReadId(1), Err(ReadFailure::Unsupported))]);
 }
 
-#[test]
-fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
+/// With a connection it loses a read whose transaction is under way, and one that waits for the next.
+fn loses_its_reads(hand: &mut Hand, conn: ConnId) {
+    hand.reads.clear();
+    hand.zab.read(ReadId(3));
+    hand.zab.read(ReadId(4));
+    hand.drive();
+    hand.handle(Event::Closed { conn });
+    let lost = Err(ReadFailure::NoLeader);
+    assert_eq!(hand.reads, [(ReadId(4), lost), (ReadId(3), lost)]);
+    assert_eq!(hand.answers, [], "nobody asked for a transaction");
+}
+
+/// Node 1 of three follows 3, which is gometa's, in epoch 1.
+fn following_gometa() -> (Hand, ConnId) {
     let barrier_key = Some("barrier".into());
     let config = Config { allow_gometa_voters: true, barrier_key, ..config(1, 3) };
     let mut hand = Hand::new(config, &Past::default());
@@ -568,36 +574,40 @@ fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
         hand.hear(conn, message);
     }
     hand.sent(conn);
-    hand.zab.read(ReadId(1));
+    (hand, conn)
+}
+
+/// A follower has something to read; the transaction that it asks its leader for.
+fn asks_for_barrier(hand: &mut Hand, conn: ConnId, read: ReadId) -> Request {
+    hand.zab.read(read);
     hand.drive();
     let sent = hand.sent(conn);
     let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
         panic!("the leader was not asked");
     };
-    let fid = member(1).message;
-    let command = request.command.clone();
-    let proposal = Proposal { zxid: id(1, 1), fid, request: request.id, command };
-    hand.hear(conn, Message::Proposal(proposal));
+    request
+}
+
+/// As its leader proposes what node 1 has asked for.
+fn proposal_of(zxid: Zxid, request: &Request) -> Message {
+    let (fid, command) = (member(1).message, request.command.clone());
+    Message::Proposal(Proposal { zxid, fid, request: request.id, command })
+}
+
+#[test]
+fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
+    let (mut hand, conn) = following_gometa();
+    let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+    hand.hear(conn, proposal_of(id(1, 1), &request));
     assert_eq!(hand.reads, []);
     hand.hear(conn, commit(id(1, 1)));
     assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
 
-    hand.zab.read(ReadId(2));
-    hand.drive();
-    let sent = hand.sent(conn);
-    let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
-        panic!("the leader was not asked");
-    };
+    let request = asks_for_barrier(&mut hand, conn, ReadId(2)).id;
     let fid = member(1).message;
-    hand.hear(conn, Message::Abort { request: request.id, fid, error: "full".to_owned() });
+    hand.hear(conn, Message::Abort { request, fid, error: "full".to_owned() });
     assert_eq!(hand.reads[1..], [(ReadId(2), Err(ReadFailure::Busy))]);
-    hand.zab.read(ReadId(3));
-    hand.zab.read(ReadId(4));
-    hand.drive();
-    hand.handle(Event::Closed { conn });
-    let lost = Err(ReadFailure::NoLeader);
-    assert_eq!(hand.reads[2..], [(ReadId(4), lost), (ReadId(3), lost)]);
-    assert_eq!(hand.answers, [], "nobody asked for a transaction");
+    loses_its_reads(&mut hand, conn);
 }
 
 #[test]
