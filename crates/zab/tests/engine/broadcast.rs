@@ -611,6 +611,53 @@ fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
 }
 
 #[test]
+fn a_leader_that_gets_nothing_committed_for_reads_is_given_up() {
+    let gave_up = Note::Left { why: LeaveReason::TimedOut };
+    // (how long it leads before the read, how long it then has)
+    for (after_ms, patience_ms) in [(0, 15_000), (30_000, 5_000)] {
+        for is_proposed in [false, true] {
+            let (mut hand, conn) = following_gometa();
+            hand.pass(after_ms);
+            let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+            hand.zab.read(ReadId(2));
+            if is_proposed {
+                hand.hear(conn, proposal_of(id(1, 1), &request));
+            }
+            hand.pass(patience_ms);
+            assert!(!hand.notes.contains(&gave_up), "after {after_ms}, {is_proposed}");
+            assert_eq!(hand.reads, []);
+            hand.pass(50);
+            assert!(hand.notes.contains(&gave_up), "after {after_ms}, {is_proposed}");
+            let lost = Err(ReadFailure::NoLeader);
+            assert_eq!(hand.reads, [(ReadId(2), lost), (ReadId(1), lost)]);
+        }
+    }
+}
+
+#[test]
+fn a_leader_is_not_given_up_while_reads_wait_for_this_node_alone() {
+    let gave_up = Note::Left { why: LeaveReason::TimedOut };
+    let (mut hand, conn) = following_gometa();
+    hand.pass(30_000);
+    let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+    hand.is_disk_held = true;
+    hand.hear(conn, proposal_of(id(1, 1), &request));
+    hand.pass(30_000);
+    hand.is_disk_held = false;
+    hand.sync_and_drive();
+    assert!(hand.sent(conn).contains(&accept(1, id(1, 1))), "only now can its leader go on");
+    hand.pass(4_900);
+    // Committed, it is for the application, which takes its time.
+    hand.zab.handle(Event::Received { conn, message: commit(id(1, 1)) }).unwrap();
+    let committed = hand.zab.ready().unwrap().committed;
+    assert_eq!(committed.len(), 1);
+    hand.pass(30_000);
+    assert_eq!((hand.reads.len(), hand.notes.contains(&gave_up)), (0, false));
+    hand.handle(Event::Applied(1.into()));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+}
+
+#[test]
 fn a_lone_leader_confirms_its_reads_itself() {
     let mut hand = Hand::new(config(1, 1), &Past::default());
     hand.pass(10);
