@@ -2,8 +2,9 @@
 
 use quorate_types::Index;
 use quorate_zab::{
-    Address, CloseReason, Config, ConnId, Event, FollowerInfo, KEEP_ALIVE_FID, LeaveReason,
-    Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Storage, Zxid, caps,
+    Address, CloseReason, Config, ConnId, Epoch, Event, FollowerInfo, KEEP_ALIVE_FID, LeaderInfo,
+    LeaveReason, Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Storage,
+    Zxid, caps,
 };
 
 use crate::hand::{
@@ -566,10 +567,17 @@ fn loses_its_reads(hand: &mut Hand, conn: ConnId) {
 
 /// Node 1 of three follows 3, which is gometa's, in epoch 1.
 fn following_gometa() -> (Hand, ConnId) {
-    let barrier_key = Some("barrier".into());
+    following(None, Some("barrier"))
+}
+
+/// Node 1 of three follows 3 in epoch 1, which offers `caps`.
+fn following(caps: Option<u64>, barrier_key: Option<&str>) -> (Hand, ConnId) {
+    let barrier_key = barrier_key.map(Into::into);
     let config = Config { allow_gometa_voters: true, barrier_key, ..config(1, 3) };
     let mut hand = Hand::new(config, &Past::default());
-    let conn = hand.follow(3, 1, false);
+    hand.elect(3, 3);
+    let conn = hand.connect_to(3);
+    hand.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(1), caps }));
     for message in [begin(Zxid::ZERO, Zxid::ZERO), end(Zxid::ZERO), new_leader(1)] {
         hand.hear(conn, message);
     }
@@ -608,6 +616,40 @@ fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
     hand.hear(conn, Message::Abort { request, fid, error: "full".to_owned() });
     assert_eq!(hand.reads[1..], [(ReadId(2), Err(ReadFailure::Busy))]);
     loses_its_reads(&mut hand, conn);
+}
+
+#[test]
+fn no_read_goes_by_the_place_that_another_names_among_gometa_voters() {
+    // One that was offered no reads asks for some all the same, and a quorum would confirm them.
+    let config = Config { allow_gometa_voters: true, ..config(3, 3) };
+    let mut hand = Hand::new(config, &Past::default());
+    hand.elect(3, 3);
+    let (conn, _) = hand.join(1, &Past::default());
+    hand.sent(conn);
+    hand.hear(conn, Message::ReadIndex { id: 7 });
+    hand.hear(conn, Message::Pong { number: 1 });
+    hand.hear(conn, Message::Pong { number: 2 });
+    let sent = hand.sent(conn);
+    let is_answer = |message: &&Message| matches!(message, Message::ReadIndexReply { .. });
+    let answers: Vec<&Message> = sent.iter().filter(is_answer).collect();
+    assert_eq!(answers, [&Message::ReadIndexReply { id: 7, index: None }]);
+
+    // Nor does one ask a leader of ours that does not offer it, or believe it.
+    let offered = Some(caps::ALL & !caps::READ);
+    let (mut hand, conn) = following(offered, Some("barrier"));
+    let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+    hand.hear(conn, Message::ReadIndexReply { id: 1, index: Some(0.into()) });
+    hand.hear(conn, proposal(id(1, 1)));
+    hand.hear(conn, commit(id(1, 1)));
+    assert_eq!(hand.reads, [], "its own transaction is not there yet");
+    hand.hear(conn, proposal_of(id(1, 2), &request));
+    hand.hear(conn, commit(id(1, 2)));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(2.into()))]);
+    let (mut hand, conn) = following(offered, None);
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    assert_eq!(hand.sent(conn), []);
+    assert_eq!(hand.reads, [(ReadId(1), Err(ReadFailure::Unsupported))]);
 }
 
 #[test]

@@ -272,6 +272,23 @@ fn gometa_voters_are_refused_unless_allowed() {
 }
 
 #[test]
+fn who_takes_gometa_voters_does_not_offer_to_answer_reads() {
+    for (allow_gometa_voters, want) in [(false, caps::ALL), (true, caps::ALL & !caps::READ)] {
+        let config = Config { allow_gometa_voters, ..config(3, 3) };
+        let mut hand = Hand::new(config, &Past::default());
+        hand.elect(3, 3);
+        // Whoever comes, and whether or not one of gometa's is there yet.
+        let watcher = FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(9, 0) };
+        for learner in [info(1, 0), watcher] {
+            let conn = hand.meet(learner);
+            let offer = LeaderInfo { epoch: Epoch(1), caps: Some(want) };
+            let sent = hand.sent(conn);
+            assert_eq!(sent, [Message::LeaderInfo(offer)], "allowed: {allow_gometa_voters}");
+        }
+    }
+}
+
+#[test]
 fn watchers_wait_for_each_quorum_and_are_in_none() {
     let mut hand = Hand::of_three(3, &Past::default());
     hand.elect(3, 3);
