@@ -70,7 +70,8 @@ pub struct Config {
     pub keepalive_ms: u64,
     /// A peer that is silent for so long is given up. gometa never does that.
     pub peer_silence_ms: u64,
-    /// A voter that leaves a proposal unanswered for so long is given up. gometa never does that.
+    /// A voter that leaves a proposal unanswered for so long is given up, and so is an established leader
+    /// that does not get committed what reads wait for. gometa never does that.
     pub accept_timeout_ms: u64,
     /// A leader that refuses a voter because it promised to a later epoch resigns, once it has led
     /// for so long, so that the voter can come back.

@@ -5,7 +5,7 @@
 //! was elected; a quorum of such answers, the leader's among them, lets a node join without an
 //! election. A node that finds neither for long, because it does not reach enough of the others, goes by
 //! the word of a leader alone. Votes prove nothing: a winner leads only once it has its three quorums
-//! (`consent.rs`), and who follows one that does not lead is heard to have failed.
+//! (`consent.rs`), and whoever follows one that never leads gives it up.
 //!
 //! A *round* numbers the ballots of a node since it started. Rounds, votes and winners die with
 //! the process.
@@ -266,8 +266,6 @@ impl Election {
             self.answer(from, &vote, context);
             return Ok(None);
         };
-        let is_claim = vote.status == PeerStatus::Leading && vote.candidate == *from;
-        ballot.claim.take_if(|claim| claim.choice.candidate == *from && !is_claim);
         // News: others may wait for an answer. But not for ever, or a busy neighbour would keep a
         // node mute.
         ballot.resend_wait_ms = self.base_ms;
@@ -285,13 +283,11 @@ impl Election {
             candidate: vote.candidate,
         };
         let heard = Heard { round, status, choice };
+        self.on_claim(from, &heard, context.now_ms);
         let is_changed = match status {
             PeerStatus::Electing if self.solicit_only => false,
             PeerStatus::Electing => self.on_electing(from, heard, context),
-            PeerStatus::Leading | PeerStatus::Following => {
-                self.on_claim(from, &heard, context.now_ms);
-                self.on_active(from, heard)
-            }
+            PeerStatus::Leading | PeerStatus::Following => self.on_active(from, heard),
             PeerStatus::Watching => false,
         };
         Ok(self.settle(context, is_changed))
@@ -402,17 +398,22 @@ impl Election {
         self.send_to_all(context);
     }
 
-    /// Remembers who says that it leads; of several, who does so for the latest epoch.
+    /// Remembers who says that it leads, for as long as it says nothing else; of several, who does so for
+    /// the latest epoch.
     fn on_claim(&mut self, from: &Address, heard: &Heard, now_ms: u64) {
         let Some(ballot) = &mut self.ballot else { return };
-        let Heard { round, status, choice } = heard.clone();
+        let Heard { round, status, choice } = heard;
+        if *status != PeerStatus::Leading || choice.candidate != *from {
+            ballot.claim.take_if(|claim| claim.choice.candidate == *from);
+            return;
+        }
         let is_later = ballot
             .claim
             .as_ref()
             .is_none_or(|claim| claim.good_until_ms < now_ms || claim.choice.epoch <= choice.epoch);
-        if status == PeerStatus::Leading && choice.candidate == *from && is_later {
+        if is_later {
             let good_until_ms = now_ms.saturating_add(2 * self.base_ms_max);
-            ballot.claim = Some(Claim { round, choice, good_until_ms });
+            ballot.claim = Some(Claim { round: *round, choice: choice.clone(), good_until_ms });
         }
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Learner {
     is_unordered: bool,
     stream_last: Zxid,
     starts_at_zero: bool,
+    /// By then its leader is established, or has given up.
+    established_by_ms: u64,
     /// When a gometa leader was last asked whether it is there.
     asked_ms: u64,
     is_silent_port_noted: bool,
@@ -93,6 +95,7 @@ impl Learner {
             is_unordered: false,
             stream_last: Zxid::ZERO,
             starts_at_zero: false,
+            established_by_ms: 0,
             asked_ms: core.now_ms,
             is_silent_port_noted: false,
         }
@@ -527,6 +530,7 @@ impl Learner {
         core.enter_epoch(epoch);
         core.send_held(conn, Message::NewLeaderAck);
         self.stage = FollowerStage::Done;
+        self.established_by_ms = core.now_ms.saturating_add(core.config.establish_timeout_ms);
         self.asked_ms = core.now_ms;
         core.wants_all = false;
         if let Some(index) = core.history.place_at_most(self.stream_committed)? {
@@ -691,6 +695,10 @@ impl Learner {
                 false => Next::Stay,
             };
         }
+        core.excuse_leader();
+        if self.barrier_by_ms(core) <= now_ms {
+            return Next::Look(LeaveReason::TimedOut);
+        }
         let Some(conn) = self.conn else { return Next::Stay };
         let Some(own) = core.conns.get(&conn) else { return Next::Stay };
         let (heard_ms, sent_ms) = (own.heard_ms, own.sent_ms);
@@ -731,15 +739,24 @@ impl Learner {
             return past(self.progress_ms, config.sync_timeout_ms);
         }
         let Some(own) = self.conn.and_then(|conn| core.conns.get(&conn)) else { return u64::MAX };
+        let barrier_ms = self.barrier_by_ms(core);
         if self.is_native() {
-            return past(own.heard_ms.max(self.progress_ms), config.peer_silence_ms);
+            let silent_ms = past(own.heard_ms.max(self.progress_ms), config.peer_silence_ms);
+            return silent_ms.min(barrier_ms);
         }
         let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
         let shown_ms = own.sent_ms.saturating_add(config.keepalive_ms.saturating_mul(factor));
         let shown_ms = if own.is_holding() { u64::MAX } else { shown_ms };
         let asked_ms = self.asked_ms.saturating_add(config.keepalive_ms);
         let silent_ms = silent_at_ms(core, own, &self.leader, self.is_silent_port_noted);
-        asked_ms.min(shown_ms).min(silent_ms)
+        asked_ms.min(shown_ms).min(silent_ms).min(barrier_ms)
+    }
+
+    /// When its leader is given up if it has not committed what reads of this node wait for.
+    fn barrier_by_ms<S>(&self, core: &Core<S>) -> u64 {
+        core.barriers.since_ms().map_or(u64::MAX, |since_ms| {
+            past(since_ms.max(self.established_by_ms), core.config.accept_timeout_ms)
+        })
     }
 }
 

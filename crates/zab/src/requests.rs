@@ -32,6 +32,14 @@ impl Requests {
         self.known.contains(&id)
     }
 
+    /// Where a request stands in the history; nothing while it is only asked.
+    pub(crate) fn place_of(&self, id: u64) -> Option<Index> {
+        if self.asked.contains(&id) {
+            return None;
+        }
+        self.placed.iter().find(|(_, (placed, _))| *placed == id).map(|(index, _)| *index)
+    }
+
     pub(crate) fn ask(&mut self, id: u64) {
         self.known.insert(id);
         self.asked.insert(id);

@@ -393,7 +393,7 @@ impl<S: Storage> Zab<S> {
         if let RoleState::Leading(leading) = &mut self.role {
             leading.lose_reads(core);
         }
-        if let RoleState::Following(learner) = &self.role
+        if let RoleState::Following(learner) | RoleState::Observing(learner) = &self.role
             && learner.stage() != FollowerStage::Done
         {
             core.election.on_failed(&learner.leader().election, core.now_ms);

@@ -61,7 +61,12 @@ impl Reads {
         id: u64,
         is_established: bool,
     ) {
-        self.add(core, Asker::Peer(conn, id), is_established);
+        let asker = Asker::Peer(conn, id);
+        match core.config.allow_gometa_voters {
+            // It was not offered this: the same place may be another transaction's in its history.
+            true => tell(core, asker, Err(ReadFailure::Unsupported)),
+            false => self.add(core, asker, is_established),
+        }
     }
 
     fn add<S: Storage>(&mut self, core: &mut Core<S>, asker: Asker, is_established: bool) {

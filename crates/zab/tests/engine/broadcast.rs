@@ -2,8 +2,9 @@
 
 use quorate_types::Index;
 use quorate_zab::{
-    Address, CloseReason, Config, ConnId, Event, FollowerInfo, KEEP_ALIVE_FID, LeaveReason,
-    Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Storage, Zxid, caps,
+    Address, CloseReason, Config, ConnId, Epoch, Event, FollowerInfo, KEEP_ALIVE_FID, LeaderInfo,
+    LeaveReason, Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Storage,
+    Zxid, caps,
 };
 
 use crate::hand::{
@@ -544,13 +545,7 @@ fn a_read_among_gometa_voters_waits_for_a_transaction_of_its_own() {
     assert!(hand.sent(conn).iter().any(barrier), "for all who came meanwhile");
     hand.hear(conn, accept(1, id(1, 2)));
     assert_eq!(hand.reads[1..], [(ReadId(2), Ok(2.into()))]);
-    hand.zab.read(ReadId(3));
-    hand.zab.read(ReadId(4));
-    hand.drive();
-    hand.handle(Event::Closed { conn });
-    let lost = Err(ReadFailure::NoLeader);
-    assert_eq!(hand.reads[2..], [(ReadId(4), lost), (ReadId(3), lost)]);
-    assert_eq!(hand.answers, [], "nobody asked for a transaction");
+    loses_its_reads(&mut hand, conn);
 
     let (mut hand, _) = leading_gometa(None);
     hand.zab.read(ReadId(1));
@@ -558,46 +553,150 @@ fn a_read_among_gometa_voters_waits_for_a_transaction_of_its_own() {
     assert_eq!(hand.reads, [(ReadId(1), Err(ReadFailure::Unsupported))]);
 }
 
-#[test]
-fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
-    let barrier_key = Some("barrier".into());
-    let config = Config { allow_gometa_voters: true, barrier_key, ..config(1, 3) };
-    let mut hand = Hand::new(config, &Past::default());
-    let conn = hand.follow(3, 1, false);
-    for message in [begin(Zxid::ZERO, Zxid::ZERO), end(Zxid::ZERO), new_leader(1)] {
-        hand.hear(conn, message);
-    }
-    hand.sent(conn);
-    hand.zab.read(ReadId(1));
-    hand.drive();
-    let sent = hand.sent(conn);
-    let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
-        panic!("the leader was not asked");
-    };
-    let fid = member(1).message;
-    let command = request.command.clone();
-    let proposal = Proposal { zxid: id(1, 1), fid, request: request.id, command };
-    hand.hear(conn, Message::Proposal(proposal));
-    assert_eq!(hand.reads, []);
-    hand.hear(conn, commit(id(1, 1)));
-    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
-
-    hand.zab.read(ReadId(2));
-    hand.drive();
-    let sent = hand.sent(conn);
-    let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
-        panic!("the leader was not asked");
-    };
-    let fid = member(1).message;
-    hand.hear(conn, Message::Abort { request: request.id, fid, error: "full".to_owned() });
-    assert_eq!(hand.reads[1..], [(ReadId(2), Err(ReadFailure::Busy))]);
+/// With a connection it loses a read whose transaction is under way, and one that waits for the next.
+fn loses_its_reads(hand: &mut Hand, conn: ConnId) {
+    hand.reads.clear();
     hand.zab.read(ReadId(3));
     hand.zab.read(ReadId(4));
     hand.drive();
     hand.handle(Event::Closed { conn });
     let lost = Err(ReadFailure::NoLeader);
-    assert_eq!(hand.reads[2..], [(ReadId(4), lost), (ReadId(3), lost)]);
+    assert_eq!(hand.reads, [(ReadId(4), lost), (ReadId(3), lost)]);
     assert_eq!(hand.answers, [], "nobody asked for a transaction");
+}
+
+/// Node 1 of three follows 3, which is gometa's, in epoch 1.
+fn following_gometa() -> (Hand, ConnId) {
+    following(None, Some("barrier"))
+}
+
+/// Node 1 of three follows 3 in epoch 1, which offers `caps`.
+fn following(caps: Option<u64>, barrier_key: Option<&str>) -> (Hand, ConnId) {
+    let barrier_key = barrier_key.map(Into::into);
+    let config = Config { allow_gometa_voters: true, barrier_key, ..config(1, 3) };
+    let mut hand = Hand::new(config, &Past::default());
+    hand.elect(3, 3);
+    let conn = hand.connect_to(3);
+    hand.hear(conn, Message::LeaderInfo(LeaderInfo { epoch: Epoch(1), caps }));
+    for message in [begin(Zxid::ZERO, Zxid::ZERO), end(Zxid::ZERO), new_leader(1)] {
+        hand.hear(conn, message);
+    }
+    hand.sent(conn);
+    (hand, conn)
+}
+
+/// A follower has something to read; the transaction that it asks its leader for.
+fn asks_for_barrier(hand: &mut Hand, conn: ConnId, read: ReadId) -> Request {
+    hand.zab.read(read);
+    hand.drive();
+    let sent = hand.sent(conn);
+    let Some(Message::Request(request)) = sent.into_iter().find(barrier) else {
+        panic!("the leader was not asked");
+    };
+    request
+}
+
+/// As its leader proposes what node 1 has asked for.
+fn proposal_of(zxid: Zxid, request: &Request) -> Message {
+    let (fid, command) = (member(1).message, request.command.clone());
+    Message::Proposal(Proposal { zxid, fid, request: request.id, command })
+}
+
+#[test]
+fn a_follower_of_gometa_has_a_transaction_committed_for_its_reads() {
+    let (mut hand, conn) = following_gometa();
+    let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+    hand.hear(conn, proposal_of(id(1, 1), &request));
+    assert_eq!(hand.reads, []);
+    hand.hear(conn, commit(id(1, 1)));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
+
+    let request = asks_for_barrier(&mut hand, conn, ReadId(2)).id;
+    let fid = member(1).message;
+    hand.hear(conn, Message::Abort { request, fid, error: "full".to_owned() });
+    assert_eq!(hand.reads[1..], [(ReadId(2), Err(ReadFailure::Busy))]);
+    loses_its_reads(&mut hand, conn);
+}
+
+#[test]
+fn no_read_goes_by_the_place_that_another_names_among_gometa_voters() {
+    // One that was offered no reads asks for some all the same, and a quorum would confirm them.
+    let config = Config { allow_gometa_voters: true, ..config(3, 3) };
+    let mut hand = Hand::new(config, &Past::default());
+    hand.elect(3, 3);
+    let (conn, _) = hand.join(1, &Past::default());
+    hand.sent(conn);
+    hand.hear(conn, Message::ReadIndex { id: 7 });
+    hand.hear(conn, Message::Pong { number: 1 });
+    hand.hear(conn, Message::Pong { number: 2 });
+    let sent = hand.sent(conn);
+    let is_answer = |message: &&Message| matches!(message, Message::ReadIndexReply { .. });
+    let answers: Vec<&Message> = sent.iter().filter(is_answer).collect();
+    assert_eq!(answers, [&Message::ReadIndexReply { id: 7, index: None }]);
+
+    // Nor does one ask a leader of ours that does not offer it, or believe it.
+    let offered = Some(caps::ALL & !caps::READ);
+    let (mut hand, conn) = following(offered, Some("barrier"));
+    let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+    hand.hear(conn, Message::ReadIndexReply { id: 1, index: Some(0.into()) });
+    hand.hear(conn, proposal(id(1, 1)));
+    hand.hear(conn, commit(id(1, 1)));
+    assert_eq!(hand.reads, [], "its own transaction is not there yet");
+    hand.hear(conn, proposal_of(id(1, 2), &request));
+    hand.hear(conn, commit(id(1, 2)));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(2.into()))]);
+    let (mut hand, conn) = following(offered, None);
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    assert_eq!(hand.sent(conn), []);
+    assert_eq!(hand.reads, [(ReadId(1), Err(ReadFailure::Unsupported))]);
+}
+
+#[test]
+fn a_leader_that_gets_nothing_committed_for_reads_is_given_up() {
+    let gave_up = Note::Left { why: LeaveReason::TimedOut };
+    // (how long it leads before the read, how long it then has)
+    for (after_ms, patience_ms) in [(0, 15_000), (30_000, 5_000)] {
+        for is_proposed in [false, true] {
+            let (mut hand, conn) = following_gometa();
+            hand.pass(after_ms);
+            let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+            hand.zab.read(ReadId(2));
+            if is_proposed {
+                hand.hear(conn, proposal_of(id(1, 1), &request));
+            }
+            hand.pass(patience_ms);
+            assert!(!hand.notes.contains(&gave_up), "after {after_ms}, {is_proposed}");
+            assert_eq!(hand.reads, []);
+            hand.pass(50);
+            assert!(hand.notes.contains(&gave_up), "after {after_ms}, {is_proposed}");
+            let lost = Err(ReadFailure::NoLeader);
+            assert_eq!(hand.reads, [(ReadId(2), lost), (ReadId(1), lost)]);
+        }
+    }
+}
+
+#[test]
+fn a_leader_is_not_given_up_while_reads_wait_for_this_node_alone() {
+    let gave_up = Note::Left { why: LeaveReason::TimedOut };
+    let (mut hand, conn) = following_gometa();
+    hand.pass(30_000);
+    let request = asks_for_barrier(&mut hand, conn, ReadId(1));
+    hand.is_disk_held = true;
+    hand.hear(conn, proposal_of(id(1, 1), &request));
+    hand.pass(30_000);
+    hand.is_disk_held = false;
+    hand.sync_and_drive();
+    assert!(hand.sent(conn).contains(&accept(1, id(1, 1))), "only now can its leader go on");
+    hand.pass(4_900);
+    // Committed, it is for the application, which takes its time.
+    hand.zab.handle(Event::Received { conn, message: commit(id(1, 1)) }).unwrap();
+    let committed = hand.zab.ready().unwrap().committed;
+    assert_eq!(committed.len(), 1);
+    hand.pass(30_000);
+    assert_eq!((hand.reads.len(), hand.notes.contains(&gave_up)), (0, false));
+    hand.handle(Event::Applied(1.into()));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(1.into()))]);
 }
 
 #[test]

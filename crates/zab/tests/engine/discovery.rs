@@ -104,6 +104,35 @@ fn watchers_promise_nothing_and_follow_no_leader_of_the_past() {
     }
 }
 
+#[test]
+fn a_watcher_passes_over_a_leader_that_it_followed_in_vain() {
+    let soon = Config { backoff_ms: 100, backoff_ms_max: 100, ..config(4, 3) };
+    let mut hand = Hand::new(soon, &Past::default());
+    let mut tried_ms = Vec::new();
+    while hand.now_ms < 120_000 {
+        // It is all that the watcher reaches, and only on its election port.
+        hand.hear_vote(3, answer(3, 5));
+        hand.pass(100);
+        for to in std::mem::take(&mut hand.connect) {
+            tried_ms.push(hand.now_ms);
+            hand.handle(Event::ConnectFailed { to });
+        }
+    }
+    let waits_ms: Vec<u64> = tried_ms.windows(2).map(|two| two[1] - two[0]).collect();
+    let [once, twice, thrice, ..] = waits_ms[..] else { panic!("it never gives up: {tried_ms:?}") };
+    assert!((10_000..11_000).contains(&once), "one failure may be chance: {waits_ms:?}");
+    assert!((20_000..21_000).contains(&twice), "{waits_ms:?}");
+    assert!((40_000..41_000).contains(&thrice), "{waits_ms:?}");
+    // Another that leads meanwhile it follows as soon as ever.
+    let until_ms = hand.now_ms + 11_000;
+    while hand.connect.is_empty() && hand.now_ms < until_ms {
+        let candidate = member(2).election;
+        hand.hear_vote(2, quorate_zab::Vote { candidate, ..answer(3, 6) });
+        hand.pass(100);
+    }
+    assert_eq!(hand.connect, [member(2).message]);
+}
+
 fn answer(from: u64, epoch: u32) -> quorate_zab::Vote {
     use quorate_zab::PeerStatus::{Following, Leading};
     quorate_zab::Vote {
@@ -269,6 +298,23 @@ fn gometa_voters_are_refused_unless_allowed() {
     let mut hand = Hand::new(mixed(1), &Past::default());
     let conn = hand.follow(3, 1, false);
     assert!(hand.is_open(conn));
+}
+
+#[test]
+fn who_takes_gometa_voters_does_not_offer_to_answer_reads() {
+    for (allow_gometa_voters, want) in [(false, caps::ALL), (true, caps::ALL & !caps::READ)] {
+        let config = Config { allow_gometa_voters, ..config(3, 3) };
+        let mut hand = Hand::new(config, &Past::default());
+        hand.elect(3, 3);
+        // Whoever comes, and whether or not one of gometa's is there yet.
+        let watcher = FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(9, 0) };
+        for learner in [info(1, 0), watcher] {
+            let conn = hand.meet(learner);
+            let offer = LeaderInfo { epoch: Epoch(1), caps: Some(want) };
+            let sent = hand.sent(conn);
+            assert_eq!(sent, [Message::LeaderInfo(offer)], "allowed: {allow_gometa_voters}");
+        }
+    }
 }
 
 #[test]

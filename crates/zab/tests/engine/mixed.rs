@@ -90,12 +90,14 @@ pub(crate) struct Ensemble {
     is_refused: bool,
     /// One of ours has met a history that it cannot be reconciled with.
     is_diverged: bool,
-    /// Reads that were asked of ours, each with the last that any of ours had committed then.
+    /// Reads of ours without an answer, by who was asked, each with the greatest id that any of ours had
+    /// applied when it was asked: it must see that. Who crashes forgets them.
     asked: BTreeMap<(u64, ReadId), Zxid>,
-    /// The same, of those that may be served once so much is applied.
+    /// Those that were confirmed, each with whose it is, what is to be applied there before it is served, and
+    /// what it must see.
     confirmed: Vec<(u64, Index, Zxid)>,
     has_reads: bool,
-    /// How many of them were answered.
+    /// How many were served.
     reads: usize,
     leaders: BTreeMap<Epoch, u64>,
     pub(crate) has_writes: bool,
@@ -497,7 +499,7 @@ impl Ensemble {
         self.drive(id);
     }
 
-    /// A read sees all that was committed when it was asked.
+    /// One that failed need not see anything.
     fn on_read(&mut self, id: u64, read: ReadId, answer: Result<Index, ReadFailure>) {
         let asked = self.asked.remove(&(id, read));
         if let (Ok(index), Some(asked)) = (answer, asked) {
@@ -505,6 +507,7 @@ impl Ensemble {
         }
     }
 
+    /// A read sees all that ours had applied when it was asked.
     fn serve_reads(&mut self) {
         for (id, index, asked) in std::mem::take(&mut self.confirmed) {
             let applied = &self.nodes[&id].applied;
