@@ -51,12 +51,14 @@ impl Runs {
         self.runs.iter().map(|run| run.entries.payload_size()).sum()
     }
 
-    /// Bytes of data in those up to and including `index`. Costs a step for each batch.
-    pub fn payload_size_through(&self, index: Index) -> u64 {
-        let within = self.runs.iter().take_while(|run| run.first <= index);
-        let bytes = within.map(|run| match run.end() <= index.next() {
+    /// Bytes of data in those after `index`. Costs a step for each of their batches.
+    pub fn payload_size_after(&self, index: Index) -> u64 {
+        let after = self.runs.iter().rev().take_while(|run| index.next() < run.end());
+        let bytes = after.map(|run| match index < run.first {
             true => run.entries.payload_size(),
-            false => run.entries.part(0..place(index.next() - run.first)).payload_size(),
+            false => {
+                run.entries.part(place(index.next() - run.first)..run.entries.len()).payload_size()
+            }
         });
         bytes.sum()
     }

@@ -277,9 +277,8 @@ impl OnRaft {
     /// other, leaders that commit nothing would each add their part, and one whose machine is slower
     /// than the others' would lose what they pass on, without a word.
     fn has_room(&self, core: &Core) -> bool {
-        let storage = self.raft.storage();
-        let committed = storage.bytes_through(self.raft.basic_status().hard_state.commit);
-        let written = storage.bytes().saturating_sub(committed);
+        let commit = self.raft.basic_status().hard_state.commit;
+        let written = self.raft.storage().bytes_after(commit);
         written + self.unwritten_bytes + self.taken_bytes < core.config.uncommitted_bytes_max
     }
 

@@ -87,9 +87,14 @@ impl LogInMemory {
         self.bytes
     }
 
+    /// Payload bytes after `index`.
+    pub(crate) fn bytes_after(&self, index: Index) -> u64 {
+        self.entries.payload_size_after(index)
+    }
+
     /// Payload bytes after the mark up to and with `index`.
     pub(crate) fn bytes_through(&self, index: Index) -> u64 {
-        self.entries.payload_size_through(index)
+        self.bytes - self.bytes_after(index)
     }
 
     /// Term of the entry at `index`, if it is known here.
@@ -269,6 +274,21 @@ mod tests {
             assert!(log.append(gap.into()).is_err(), "a gap is refused");
         }
         assert_eq!((log.bytes(), log.bytes_through(Index(5))), (30, 10));
+    }
+
+    #[test]
+    fn bytes_are_known_on_both_sides_of_every_place() {
+        let mut log = log(&[(5, 1), (6, 1), (7, 1)]);
+        // Batches of one, of several, and of which only a part is left.
+        for batch in [&[(8, 1)][..], &[(9, 2), (10, 2), (11, 2)], &[(11, 3)]] {
+            let batch: Vec<Entry> = batch.iter().map(|&(index, term)| entry(index, term)).collect();
+            log.append(batch.into()).unwrap();
+        }
+        for index in 0..14_u64 {
+            let after = 10 * 11_u64.saturating_sub(index.max(4));
+            assert_eq!(log.bytes_after(Index(index)), after, "after {index}");
+            assert_eq!(log.bytes_through(Index(index)), 70 - after, "through {index}");
+        }
     }
 
     #[test]
