@@ -38,7 +38,8 @@ pub(crate) struct Ledger {
     /// Where the stamp changes behind the mark: first index, stamp.
     runs: VecDeque<(Index, u64)>,
     /// Entries up to here, behind the mark, were in segments that are gone. Only while a log is
-    /// read: its later records must take them all away. Their stamps in `runs` are lower bounds.
+    /// read: its later records must take them all away. Their stamps in `runs` are lower bounds, but for
+    /// that of the last one.
     missing_to: Index,
     segments: VecDeque<Segment>,
 }
@@ -48,10 +49,10 @@ impl Ledger {
     pub(crate) fn new(mark: Mark, last: Index, last_stamp: u64) -> Self {
         let mut runs = VecDeque::new();
         if mark.index < last {
-            runs.push_back((mark.index.next(), mark.stamp));
             if mark.index.next() < last {
-                runs.push_back((last, last_stamp));
+                runs.push_back((mark.index.next(), mark.stamp));
             }
+            runs.push_back((last, last_stamp));
         }
         let missing_to = if mark.index < last { last } else { Index(0) };
         Ledger { mark, last, runs, missing_to, segments: VecDeque::new() }

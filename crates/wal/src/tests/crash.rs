@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::{Index, Mark};
 
-use super::{DIR, List, SMALL, create, entry, inspect, open, write};
+use super::{DIR, List, SMALL, create, entry, fresh, inspect, mark, open, segments, write};
 use crate::testing::{Fault, SimDisk};
 use crate::{Wal, WalError, Write};
 
@@ -219,6 +219,42 @@ fn an_error_at_every_operation() {
             assert_eq!(List::from(&again), found, "{when}");
             goes_on(&disk, &mut wal, found, op);
         }
+    }
+}
+
+/// The one entry behind the mark is overwritten segments later, and power goes while those before are
+/// removed: what is left begins with several that name an entry none of them holds.
+#[test]
+fn power_loss_while_segments_of_an_overwritten_entry_are_removed() {
+    for entries in 1..4 {
+        let (disk, mut wal, mut list) = fresh();
+        let mut append = |wal: &mut Wal, write: Write| {
+            wal.append(std::slice::from_ref(&write)).unwrap();
+            list.write(&write);
+        };
+        append(&mut wal, write(1, entries, 4));
+        while wal.segment_count() < 5 {
+            append(&mut wal, write(1, 0, 4));
+        }
+        append(&mut wal, write(1, 1, 5));
+        drop(wal);
+        let mut left_in_part = 0;
+        for op in 0.. {
+            let disk = disk.fork();
+            disk.fail_in(op, Fault::PowerLoss);
+            // Whoever opens a log removes what is dead.
+            if open(&disk).is_ok() {
+                disk.clear_faults();
+                assert_eq!(segments(&disk).len(), 1);
+                break;
+            }
+            disk.restart(op);
+            left_in_part += usize::from((2..5).contains(&segments(&disk).len()));
+            let found =
+                inspect(&disk).unwrap_or_else(|e| panic!("{entries} entries, op {op}: {e}"));
+            assert_eq!(List::from(&found), list);
+        }
+        assert!(1 < left_in_part);
     }
 }
 
