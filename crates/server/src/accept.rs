@@ -5,7 +5,6 @@
 //! finds none is closed at once, and those that have one go on.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,7 +84,7 @@ impl Accepting {
 }
 
 impl Stream for Accepting {
-    type Item = io::Result<Connection>;
+    type Item = Connection;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -99,7 +98,7 @@ impl Stream for Accepting {
                     // Answers are small and somebody waits for each.
                     let _ = stream.set_nodelay(true);
                     let connection = Connection::new(stream, seat, GREETING_MAX);
-                    return Poll::Ready(Some(Ok(connection)));
+                    return Poll::Ready(Some(connection));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a client's connection was not accepted");
@@ -112,6 +111,8 @@ impl Stream for Accepting {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio_stream::StreamExt;
@@ -130,7 +131,7 @@ mod tests {
         let mut held = Vec::new();
         for (address, accepting) in &mut listeners {
             let client = TcpStream::connect(*address).await.unwrap();
-            held.push((client, accepting.next().await.unwrap().unwrap()));
+            held.push((client, accepting.next().await.unwrap()));
         }
         let (address, accepting) = &mut listeners[0];
         let mut late = TcpStream::connect(*address).await.unwrap();
@@ -145,7 +146,7 @@ mod tests {
         assert_eq!(held[0].1.read(&mut byte).await.unwrap(), 1);
         held.pop();
         let _next = TcpStream::connect(*address).await.unwrap();
-        accepting.next().await.unwrap().unwrap();
+        accepting.next().await.unwrap();
     }
 
     #[tokio::test]

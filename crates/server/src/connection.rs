@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tonic::transport::server::Connected;
 
 use crate::authority::Filter;
 use crate::patient::STALL_MAX;
@@ -90,6 +89,11 @@ impl Connection {
         let (filter, ready) = (Filter::default(), BytesMut::new());
         let (stall, stall_max, linger, ends) = (None, STALL_MAX, None, Ends::default());
         Connection { stream, filter, ready, silence, stall, stall_max, linger, ends, _seat: seat }
+    }
+
+    /// What ends it from elsewhere.
+    pub(crate) fn ends(&self) -> Ends {
+        self.ends.clone()
     }
 
     /// Reads what the client still says, until it has nothing more to say or has been waited for. A socket
@@ -212,14 +216,6 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Ends;
-
-    fn connect_info(&self) -> Ends {
-        self.ends.clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -312,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_ended_from_elsewhere() {
         let (mut connection, _client) = connected(Duration::from_secs(600)).await;
-        let ends = connection.connect_info();
+        let ends = connection.ends();
         let mut bytes = [0; 64];
         let begun = Instant::now();
         let (read, ()) = tokio::join!(connection.read(&mut bytes), async { ends.end() });

@@ -1,7 +1,6 @@
 //! Deadlines of calls: a client says how long it waits, and after that the call is over here as well.
 //! What it has put into the log by then takes effect nevertheless.
 //!
-//! The gRPC library ends such calls, too, but says that they were cancelled; so this comes first.
 //! Only the time until an answer begins is measured: a stream goes on as long as its client listens.
 
 use std::time::Duration;
@@ -13,9 +12,6 @@ use tonic::body::Body;
 
 use crate::status;
 
-/// Timers are about as exact as this; by so much this one is ahead of the library's.
-const AHEAD: Duration = Duration::from_millis(3);
-
 /// Ends a call that came at `begun` when its client has stopped to wait for it, after `limit`.
 pub(crate) async fn kept(
     begun: Instant,
@@ -23,7 +19,7 @@ pub(crate) async fn kept(
     answer: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
     let Some(limit) = limit else { return answer.await };
-    let until = begun.checked_add(limit.saturating_sub(AHEAD));
+    let until = begun.checked_add(limit);
     let Some(until) = until else { return answer.await };
     match tokio::time::timeout_at(until, answer).await {
         Ok(response) => response,
@@ -31,7 +27,7 @@ pub(crate) async fn kept(
     }
 }
 
-/// How long the client waits. One that cannot be read is none, as to the library.
+/// How long the client waits. One that cannot be read is none.
 pub(crate) fn limit(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -53,7 +53,7 @@ impl Service<Request<Body>> for Front {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The library's measure of a call's time begins here as well.
+        // A call's time begins here.
         let (inner, begun) = (Arc::clone(&self.inner), Instant::now());
         Box::pin(async move {
             Ok(match Api::of(request.uri().path()) {

@@ -49,6 +49,7 @@ mod open_files;
 mod parts;
 mod patient;
 mod peer_port;
+mod protocol;
 mod quota;
 mod reading;
 mod serve;

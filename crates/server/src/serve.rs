@@ -10,22 +10,18 @@
 //!         client connections            closed after what was answered is sent
 //! ```
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, Response};
 use bytes::Bytes;
 use quorate_kv::{Command, Member};
 use quorate_runtime::{Node, NodeConfig, StartError};
 use quorate_types::Life;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tonic::body::Body;
 use tonic::service::Routes;
-use tower_service::Service;
 
 use crate::accept::{Accepting, Seats};
 use crate::calls::Calls;
@@ -38,6 +34,7 @@ use crate::identity::{self, Identity, IdentityError};
 use crate::joining::{self, JoinError, Joined};
 use crate::local::Local;
 use crate::open_files::Shares;
+use crate::protocol::{Answers, Protocol};
 use crate::urls::{Url, UrlError};
 use crate::version::{ETCD_VERSION, QUORATE_VERSION};
 use crate::{http, peer_port};
@@ -52,16 +49,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Questions at the peer port that wait to be heard. More are refused.
 const QUESTIONS_MAX: usize = 16;
-/// Calls that one connection may have open. More wait in the client.
-const STREAMS_MAX: u32 = 4096;
-/// Calls that one connection may have begun and given up before they were looked at. A client that gives up
-/// many at once, such as at the end of a deadline that they shared, keeps its connection.
-const RESETS_MAX: usize = 1024;
-/// What one connection may have sent that its calls have not looked at. By half of it the library bounds
-/// small messages, each as if it were of 256 bytes: some 8,000 keep-alives may come at once.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Headers of one call together, as HTTP/2 counts them. More than anybody needs, and less than etcd takes.
-const HEADERS_BYTES_MAX: u32 = 1 << 20;
 
 /// A running server.
 #[derive(Debug)]
@@ -375,39 +362,24 @@ fn serve_on<S, B>(
     stopping: &watch::Receiver<bool>,
 ) -> bool
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Answers<B>,
     S::Future: Send,
     B: http_body::Body<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Send + 'static,
 {
     let listener =
         listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
-    let incoming = match listener {
-        Ok(listener) => Accepting::new(listener, seats.clone()),
+    match listener {
+        Ok(listener) => {
+            let accepting = Accepting::new(listener, seats.clone());
+            let protocol = Protocol::new(config.keepalive_interval, config.keepalive_timeout);
+            serving.spawn(protocol.speak(accepting, service, stopping.clone()));
+            true
+        }
         Err(error) => {
             tracing::error!(%url, %error, "cannot serve on this listener");
-            return false;
+            false
         }
-    };
-    let mut stopping = stopping.clone();
-    let stopped = async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
-    let asks = !config.keepalive_interval.is_zero() && !config.keepalive_timeout.is_zero();
-    let server = tonic::transport::Server::builder()
-        .accept_http1(true)
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_header_list_size(HEADERS_BYTES_MAX)
-        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .http2_keepalive_interval(asks.then_some(config.keepalive_interval))
-        .http2_keepalive_timeout(asks.then_some(config.keepalive_timeout))
-        .serve_with_incoming_shutdown(service, incoming, stopped);
-    serving.spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%url, %error, "no longer serving on this listener");
-        }
-    });
-    true
+    }
 }
 
 /// Tells the cluster this member's name and where clients reach it, until the cluster knows.
