@@ -371,14 +371,24 @@ impl Drop for Open {
     }
 }
 
-/// What headers take, about.
+/// What headers take, about: each of them has an entry of its own in their table, however short it is.
 fn bytes_of(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    const ENTRY_BYTES: usize = 96;
+    headers.iter().map(|(name, value)| ENTRY_BYTES + name.as_str().len() + value.len()).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_count_as_what_they_take_however_short_they_are() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..1000 {
+            headers.append("x", HeaderValue::from_static(""));
+        }
+        assert!(1000 * size_of::<HeaderValue>() < bytes_of(&headers));
+    }
 
     #[test]
     fn versions_are_bounded() {

@@ -12,6 +12,9 @@ use tonic::body::Body;
 
 use crate::status;
 
+/// Timers are about as exact as this; by so much this one is ahead of the client's, which may have less to say.
+const AHEAD: Duration = Duration::from_millis(3);
+
 /// Ends a call that came at `begun` when its client has stopped to wait for it, after `limit`.
 pub(crate) async fn kept(
     begun: Instant,
@@ -19,7 +22,7 @@ pub(crate) async fn kept(
     answer: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
     let Some(limit) = limit else { return answer.await };
-    let until = begun.checked_add(limit);
+    let until = begun.checked_add(limit.saturating_sub(AHEAD));
     let Some(until) = until else { return answer.await };
     match tokio::time::timeout_at(until, answer).await {
         Ok(response) => response,

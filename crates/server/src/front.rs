@@ -56,7 +56,8 @@ impl Service<Request<Body>> for Front {
         // A call's time begins here.
         let (inner, begun) = (Arc::clone(&self.inner), Instant::now());
         Box::pin(async move {
-            Ok(match Api::of(request.uri().path()) {
+            let api = Api::of(request.uri().path()).filter(|_| http::is_grpc(request.headers()));
+            Ok(match api {
                 Some(api) => inner.answer(api, request, begun).await,
                 None => inner.answer_plainly(request).await?,
             })

@@ -21,7 +21,7 @@ use tonic::service::Routes;
 
 use crate::grpc;
 use crate::grpc::cluster::Service;
-use crate::http::{unknown, version};
+use crate::http::{is_grpc, unknown, version};
 use crate::local::Local;
 
 /// Serves the connections that come, until the server stops.
@@ -64,7 +64,7 @@ async fn only_for_peers(State(local): State<Local>, request: Request, next: Next
             Some(("Lease", method)) => matches!(method, "LeaseKeepAlive" | "LeaseTimeToLive"),
             _ => true,
         };
-    if !is_for_peers {
+    if !is_for_peers || !is_grpc(request.headers()) {
         return unknown(request).await;
     }
     if let Err(refused) = local.check_is_meant(request.headers()) {

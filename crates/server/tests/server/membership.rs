@@ -417,15 +417,15 @@ async fn urls_without_end_are_refused() {
 async fn the_peer_port_says_who_the_members_are() {
     let alone = Running::alone(&[]).await;
     let address = alone.peer.strip_prefix("http://").unwrap();
-    let ask = async |path: &str| {
+    let ask = async |asked: &str| {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        let request = format!("{asked} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    let members = ask("/members").await;
+    let members = ask("GET /members").await;
     let cluster = format!("x-etcd-cluster-id: {:x}\r\n", alone.server.identity().cluster);
     assert!(members.contains(&cluster), "{members}");
     let (_, body) = members.split_once("\r\n\r\n").unwrap();
@@ -437,8 +437,10 @@ async fn the_peer_port_says_who_the_members_are() {
         "clientURLs": ["http://node:2379"],
     }]);
     assert_eq!(body, own);
-    assert!(ask("/version").await.contains("\"etcdserver\""));
-    assert!(ask("/v3/kv/put").await.starts_with("HTTP/1.1 404"), "and nothing else");
+    assert!(ask("GET /version").await.contains("\"etcdserver\""));
+    assert!(ask("GET /v3/kv/put").await.starts_with("HTTP/1.1 404"), "and nothing else");
+    let page = ask("POST /etcdserverpb.Cluster/MemberList").await;
+    assert!(page.starts_with("HTTP/1.1 404"), "what a web page may send is no call: {page}");
     let channel = Channel::from_shared(alone.peer.clone()).unwrap().connect().await.unwrap();
     let put = KvClient::new(channel.clone()).put(PutRequest::default()).await.unwrap_err();
     assert_eq!(put.code(), Code::Unimplemented);

@@ -374,6 +374,37 @@ async fn health_is_told_in_every_language() {
     tokio::time::timeout(Duration::from_secs(10), alone.server.shutdown()).await.unwrap();
 }
 
+/// A browser sends such requests for any page, without asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_web_page_may_send_is_no_call() {
+    let alone = Alone::start().await;
+    let message = quorate_proto::prost::Message::encode_to_vec(&put("greeting", "hello"));
+    let body = [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], &message[..]].concat();
+    let post = async |content: &str| {
+        let address = alone.server.client_addresses()[0];
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /etcdserverpb.KV/Put HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{content}\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let pages = ["", "content-type: text/plain\r\n", "content-type: multipart/form-data\r\n"];
+    for content in pages {
+        let answer = post(content).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{content}: {answer}");
+    }
+    let mut kv = alone.kv().await;
+    assert_eq!(kv.range(range("greeting")).await.unwrap().into_inner().count, 0);
+    assert!(post("content-type: application/grpc\r\n").await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(kv.range(range("greeting")).await.unwrap().into_inner().count, 1);
+    alone.server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_are_granted_renewed_and_revoked() {
     let alone = Alone::start().await;
