@@ -45,8 +45,9 @@ struct Member {
     /// As `durable` was before each of the last syncs, as long as the disk lied about every one of
     /// them: the first that it did not lie about has a record that shows that those before it are lost.
     before_lies: Vec<Shadow>,
-    /// As `durable` was before the disk was lost: what was acknowledged by it may still count.
-    before_wipe: Option<Shadow>,
+    /// As `durable` was whenever a disk was lost, or what one had lied about: what was acknowledged by it
+    /// may still count.
+    lost: Vec<Shadow>,
     conf_state: ConfState,
     engine: Engine,
     has_started: bool,
@@ -195,7 +196,7 @@ impl Logs {
         let member = self.members.entry(node).or_default();
         if is_wiped && !member.is_wiped {
             member.is_wiped = true;
-            member.before_wipe = Some(std::mem::take(&mut member.durable));
+            member.lost.push(std::mem::take(&mut member.durable));
             member.has_started = false;
         }
         let found = Shadow {
@@ -213,6 +214,7 @@ impl Logs {
             }
             if !agrees && member.before_lies.iter().any(|before| before.agrees(&found)) {
                 finding = Err(Lost::LastGroups);
+                member.lost.push(member.durable.clone());
             } else if !agrees {
                 finding = Err(Lost::Broken(format!(
                     "recovery: {node} reads a log from {} to {} with {:?}; what was durable goes \
@@ -383,7 +385,7 @@ impl Logs {
         let holds = |voter: &NodeId| {
             self.members.get(voter).is_some_and(|member| {
                 let holds = |log: &Shadow| commit < log.mark.0 || log.term(commit) == Some(term);
-                holds(&member.durable) || member.before_wipe.as_ref().is_some_and(holds)
+                holds(&member.durable) || member.lost.iter().any(holds)
             })
         };
         let majority = |voters: &[NodeId]| {
@@ -499,40 +501,71 @@ mod tests {
         }
     }
 
+    /// The last member of the majority reads what it has synced, or its disk has lied about that.
+    #[test]
+    fn what_was_acknowledged_by_a_disk_that_lied_may_be_committed() {
+        for (lies, is_wiped) in [(true, false), (true, true), (false, false)] {
+            let mut logs = elected_with(1);
+            let node = NodeId(2);
+            let last = initial(3).entries;
+            let write = Write { entries: last.into(), id: WriteId(1), ..synced() };
+            logs.on_write(node, &write).unwrap();
+            logs.on_durable(node, write.id, true, lies);
+            let found = logs.on_start(node, &zab(1), false, false);
+            assert_eq!(matches!(found, Err(Lost::LastGroups)), lies);
+            if is_wiped {
+                logs.on_start(node, &zab(1), true, false).unwrap();
+            }
+            assert_eq!(commits(&mut logs).is_ok(), lies);
+        }
+    }
+
+    fn zab(last: u64) -> Initial {
+        let voters = [1, 2, 3].map(NodeId).to_vec();
+        Initial {
+            hard_state: HardState::Zab(quorate_zab::HardState::default()),
+            conf_state: ConfState { voters, ..ConfState::default() },
+            ..initial(last)
+        }
+    }
+
+    /// Three members: one that has entries up to 3, one up to `held`, and one without any.
+    fn elected_with(held: u64) -> Logs {
+        let mut logs = Logs::default();
+        for (node, last) in [(1, 3), (2, held), (3, 1)] {
+            logs.on_start(NodeId(node), &zab(last), false, false).unwrap();
+        }
+        logs
+    }
+
+    /// The first of them leads, and commits all that it has.
+    fn commits(logs: &mut Logs) -> Finding {
+        let status = || Status {
+            node: NodeId(1),
+            engine: Engine::Zab,
+            leader: Some(NodeId(1)),
+            role: Role::Leader,
+            term: Term(2),
+            commit: Index(3),
+            applied: Index(1),
+            flushed: Index(1),
+            first: Index(2),
+            last: Index(3),
+            log_bytes: 0,
+            conf_state: zab(1).conf_state,
+            parked_count: 0,
+            reads_count: 0,
+            writes_count: 0,
+            applies_count: 0,
+        };
+        let before = glance(Role::Candidate, 1, 1);
+        let now = glance(Role::Leader, 2, 3);
+        logs.on_glance(NodeId(1), 1, Some(before), now, &Applied::default(), status)
+    }
+
     #[test]
     fn what_a_leader_of_zab_was_elected_with_is_committed_once_a_majority_has_it() {
-        let conf_state =
-            ConfState { voters: [1, 2, 3].map(NodeId).to_vec(), ..ConfState::default() };
-        for (held, is_right) in [(3, true), (2, false)] {
-            let (mut logs, applied) = (Logs::default(), Applied::default());
-            for (node, last) in [(1, 3), (2, held), (3, 1)] {
-                let hard_state = HardState::Zab(quorate_zab::HardState::default());
-                let conf_state = conf_state.clone();
-                let initial = Initial { hard_state, conf_state, ..initial(last) };
-                logs.on_start(NodeId(node), &initial, false, false).unwrap();
-            }
-            let status = || Status {
-                node: NodeId(1),
-                engine: Engine::Zab,
-                leader: Some(NodeId(1)),
-                role: Role::Leader,
-                term: Term(2),
-                commit: Index(3),
-                applied: Index(1),
-                flushed: Index(1),
-                first: Index(2),
-                last: Index(3),
-                log_bytes: 0,
-                conf_state: conf_state.clone(),
-                parked_count: 0,
-                reads_count: 0,
-                writes_count: 0,
-                applies_count: 0,
-            };
-            let before = glance(Role::Candidate, 1, 1);
-            let now = glance(Role::Leader, 2, 3);
-            let finding = logs.on_glance(NodeId(1), 1, Some(before), now, &applied, status);
-            assert_eq!(finding.is_ok(), is_right, "{finding:?}");
-        }
+        assert_eq!(commits(&mut elected_with(3)), Ok(()));
+        assert!(commits(&mut elected_with(2)).is_err());
     }
 }
