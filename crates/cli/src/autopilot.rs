@@ -19,13 +19,13 @@ pub(crate) enum AutopilotCommand {
     /// is that of raft-autopilot's golden files.
     Evaluate,
     #[command(flatten)]
-    Live(client::LiveCommand),
+    Live(Box<client::LiveCommand>),
 }
 
 pub(crate) fn run(command: AutopilotCommand) -> ExitCode {
     match command {
         AutopilotCommand::Evaluate => evaluate(),
-        AutopilotCommand::Live(command) => client::run_live(command),
+        AutopilotCommand::Live(command) => client::run_live(*command),
     }
 }
 

@@ -47,7 +47,8 @@ fn words_of(flags: &Command, word: &str) -> Option<usize> {
         }
     };
     let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
-    Some(if is_switch || has_value { 1 } else { 2 })
+    let is_one_word = is_switch || has_value || argument.is_require_equals_set();
+    Some(if is_one_word { 1 } else { 2 })
 }
 
 #[cfg(test)]
@@ -65,6 +66,11 @@ mod tests {
             ("--endpoints=a:1,b:2 get k -w json", "get --endpoints=a:1,b:2 k -w json"),
             ("-w json --hex get k", "get -w json --hex k"),
             ("-wjson get k", "get -wjson k"),
+            ("--hex=true get k", "get --hex=true k"),
+            ("--user root get k", "get --user root k"),
+            ("--insecure-transport get k", "get --insecure-transport k"),
+            ("--insecure-transport=false get k", "get --insecure-transport=false k"),
+            ("-d a.b get k", "get -d a.b k"),
             ("--endpoints a:1 member list", "member list --endpoints a:1"),
             ("--command-timeout 1s autopilot state", "autopilot state --command-timeout 1s"),
             (

@@ -11,6 +11,7 @@ mod script;
 mod serve;
 mod sim;
 mod supervisor;
+mod switches;
 mod tell;
 
 use std::ffi::OsString;
@@ -61,7 +62,7 @@ enum Program {
 
 fn main() -> ExitCode {
     let arguments = as_understood(std::env::args_os());
-    let program = match Quorate::try_parse_from(&arguments) {
+    let program = match switches::parse::<Quorate>(&arguments) {
         Ok(quorate) => quorate.program,
         Err(error) => {
             // Whoever read it may be gone; the exit code is left all the same.
@@ -118,7 +119,7 @@ mod tests {
     fn code(line: &str) -> Option<u8> {
         let words = ["quorate"].into_iter().chain(line.split_whitespace());
         let arguments = as_understood(words.map(OsString::from));
-        let refused = Quorate::try_parse_from(&arguments).err();
+        let refused = switches::parse::<Quorate>(&arguments).err();
         refused.map(|error| refusal_code(&arguments, &error))
     }
 
@@ -174,6 +175,9 @@ mod tests {
             ("get a --rev x", 128),
             ("get a --order", 128),
             ("get a --prefix=yes", 128),
+            ("--hex=yes get a", 128),
+            ("member add x --peer-urls=http://a:1 --learner=", 128),
+            ("bench put --sequential=2", 128),
             ("del", 128),
             ("del a b c", 128),
             ("txn stray", 128),
@@ -201,7 +205,17 @@ mod tests {
         ] {
             assert_eq!(code(line), Some(want), "quorate {line}");
         }
-        for line in ["serve", "playground", "put a b", "get a --order ascend", "bench put"] {
+        for line in [
+            "serve",
+            "playground",
+            "put a b",
+            "get a --order ascend",
+            "get --prefix=true a",
+            "--hex=false get a --keys-only=F",
+            "compaction 5 --physical=1",
+            "endpoint health --cluster=TRUE",
+            "bench put",
+        ] {
             assert_eq!(code(line), None, "quorate {line}");
         }
     }

@@ -275,7 +275,7 @@ impl Answer for AlarmResponse {
         fields::header(out, self.header.as_ref())?;
         for alarm in &self.alarms {
             field(out, "MemberID", alarm.member_id)?;
-            field(out, "AlarmType", alarm.alarm)?;
+            field(out, "AlarmType", alarm.alarm().as_str_name())?;
             writeln!(out)?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::future::Future;
 use std::os::unix::ffi::OsStringExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,18 +41,19 @@ use super::lease::Renewing;
 use super::output::Output;
 use crate::tell;
 
-const ELECT_TTL_SECONDS: i64 = 60;
+/// Of an election, and of a lock with a TTL that is none.
+const USUAL_TTL_SECONDS: i64 = 60;
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct LockArgs {
     /// Name of the lock
     name: OsString,
-    /// What to run while it is held, told of it by ETCD_LOCK_KEY and ETCD_LOCK_REV; without one the
-    /// lock is held until this program is stopped
+    /// What to run while it is held, told of it by ETCD_LOCK_KEY and ETCD_LOCK_REV, without standard
+    /// input; without a command the lock is held until this program is stopped
     #[arg(trailing_var_arg = true)]
     command: Vec<OsString>,
-    /// Seconds after which a lock is lost whose holder says nothing
-    #[arg(long, default_value_t = 10)]
+    /// Seconds after which a lock is lost whose holder says nothing; 60 if it is not above 0
+    #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
     ttl: i64,
 }
 
@@ -70,7 +71,8 @@ pub(crate) struct ElectArgs {
 pub(super) async fn lock(args: LockArgs, flags: &ClientFlags) -> Result<(), CliError> {
     let output = flags.output()?;
     output.refuse_table()?;
-    let mut session = Session::open(&flags.target()?, args.ttl).await?;
+    let ttl = if 0 < args.ttl { args.ttl } else { USUAL_TTL_SECONDS };
+    let mut session = Session::open(&flags.target()?, ttl).await?;
     let name = bytes(&args.name);
     let outcome = session.hold(&name, Bytes::new(), async |place, pair, stop| {
         let Some((program, arguments)) = args.command.split_first() else {
@@ -82,7 +84,8 @@ pub(super) async fn lock(args: LockArgs, flags: &ClientFlags) -> Result<(), CliE
         command
             .args(arguments)
             .env("ETCD_LOCK_KEY", OsString::from_vec(place.key.to_vec()))
-            .env("ETCD_LOCK_REV", place.revision.to_string());
+            .env("ETCD_LOCK_REV", place.revision.to_string())
+            .stdin(Stdio::null());
         // On a thread of its own: nobody waits for it once the lock is lost. Until then it is waited for,
         // whoever asks this program to stop: without the lock it must not go on.
         let (done, ran) = oneshot::channel();
@@ -120,7 +123,7 @@ pub(super) async fn elect(args: ElectArgs, flags: &ClientFlags) -> Result<(), Cl
     let Some(proposal) = &args.proposal else {
         return Err(CliError::Arguments("elect without --listen needs a proposal".to_owned()));
     };
-    let mut session = Session::open(&target, ELECT_TTL_SECONDS).await?;
+    let mut session = Session::open(&target, USUAL_TTL_SECONDS).await?;
     let outcome = session
         .hold(&bytes(&args.name), bytes(proposal), async |_, pair, stop| {
             output.place(pair)?;

@@ -14,9 +14,10 @@ use crate::tell;
 /// A read that every member refused for the moment is asked again after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// How often a member that says nothing is asked whether it is there, and how long it may take to answer.
-const ASKED_EVERY: Duration = Duration::from_secs(10);
-const SILENT_MAX: Duration = Duration::from_secs(5);
+/// Go's gRPC asks no more often than this: etcd ends connections on which it is asked too often.
+const ASKED_EVERY_MIN: Duration = Duration::from_secs(10);
+/// What Go's gRPC takes for no limit at all.
+const SILENT_USUALLY: Duration = Duration::from_secs(20);
 
 /// What a member without a vote says to most requests.
 pub(super) const NOT_FOR_LEARNERS: &str = "etcdserver: rpc not supported for learner";
@@ -27,6 +28,36 @@ pub(crate) struct Target {
     members: Vec<Member>,
     dial_timeout: Duration,
     command_timeout: Duration,
+    keep_alive: KeepAlive,
+}
+
+/// How a member is noticed that says nothing any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeepAlive {
+    /// How often it is asked whether it is there; nothing if it is not asked.
+    every: Option<Duration>,
+    /// How long it may take to answer.
+    silent_max: Duration,
+}
+
+impl KeepAlive {
+    /// From what `etcdctl` is given, as it understands that.
+    pub(super) fn new(time: Duration, timeout: Duration) -> KeepAlive {
+        KeepAlive {
+            every: (!time.is_zero()).then(|| time.max(ASKED_EVERY_MIN)),
+            silent_max: if timeout.is_zero() { SILENT_USUALLY } else { timeout },
+        }
+    }
+
+    fn of(&self, endpoint: Endpoint) -> Endpoint {
+        match self.every {
+            None => endpoint,
+            Some(every) => endpoint
+                .http2_keep_alive_interval(every)
+                .keep_alive_timeout(self.silent_max)
+                .keep_alive_while_idle(true),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +85,18 @@ impl Target {
             .iter()
             .map(|name| Ok(Member { name: name.clone(), endpoint: parse_endpoint(name)? }))
             .collect::<Result<_, CliError>>()?;
-        Ok(Target { members, dial_timeout, command_timeout })
+        Ok(Target { members, dial_timeout, command_timeout, keep_alive: KeepAlive::default() })
+    }
+
+    /// The same, where what lasts is kept alive so.
+    pub(super) fn kept_alive(self, keep_alive: KeepAlive) -> Target {
+        Target { keep_alive, ..self }
+    }
+
+    /// How what lasts is kept alive.
+    #[cfg(test)]
+    pub(super) fn keep_alive(&self) -> KeepAlive {
+        self.keep_alive
     }
 
     /// The endpoints, to be dialled by others.
@@ -69,7 +111,8 @@ impl Target {
     ///
     /// As of [`Target::new`].
     pub(super) fn of(&self, addresses: &[String]) -> Result<Target, CliError> {
-        Target::new(addresses, self.dial_timeout, self.command_timeout)
+        let target = Target::new(addresses, self.dial_timeout, self.command_timeout)?;
+        Ok(target.kept_alive(self.keep_alive))
     }
 
     /// Each endpoint by itself.
@@ -104,8 +147,7 @@ impl Target {
     pub(super) async fn connect_watched(&self) -> Result<Channel, CliError> {
         let mut target = self.clone();
         for member in &mut target.members {
-            let endpoint = member.endpoint.clone().http2_keep_alive_interval(ASKED_EVERY);
-            member.endpoint = endpoint.keep_alive_timeout(SILENT_MAX).keep_alive_while_idle(true);
+            member.endpoint = self.keep_alive.of(member.endpoint.clone());
         }
         target.connect().await
     }
@@ -297,6 +339,17 @@ mod tests {
         ] {
             let found = parse_endpoint(text).ok().map(|endpoint| endpoint.uri().to_string());
             assert_eq!(found.as_deref(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn members_are_kept_alive_as_gos_grpc_does_it() {
+        let seconds = Duration::from_secs;
+        for (time, timeout, every, silent_max) in
+            [(0, 6, None, 6), (2, 6, Some(10), 6), (10, 1, Some(10), 1), (60, 0, Some(60), 20)]
+        {
+            let want = KeepAlive { every: every.map(seconds), silent_max: seconds(silent_max) };
+            assert_eq!(KeepAlive::new(seconds(time), seconds(timeout)), want, "{time} {timeout}");
         }
     }
 

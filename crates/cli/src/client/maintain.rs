@@ -40,9 +40,7 @@ impl AlarmCommand {
                         member_id: active.member_id,
                         alarm: active.alarm,
                     };
-                    let answer = alarm(&target, request).await?;
-                    ended.header = answer.header;
-                    ended.alarms.extend(answer.alarms);
+                    ended.alarms.extend(alarm(&target, request).await?.alarms);
                 }
                 output.show(&ended)
             }

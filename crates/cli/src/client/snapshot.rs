@@ -119,10 +119,9 @@ impl SaveArgs {
         let form = form(&self.flags)?;
         let endpoints = self.flags.target()?.endpoints();
         let [endpoint] = &endpoints[..] else {
-            return Err(CliError::Arguments(format!(
-                "a snapshot is of one member: --endpoints names {}",
-                endpoints.len()
-            )));
+            let text =
+                format!("a snapshot is of one member: --endpoints names {}", endpoints.len());
+            return Err(CliError::Failed(text));
         };
         let channel = endpoint.connect().await.map_err(|error| {
             CliError::Unreachable(format!("{}: {}", endpoint.uri(), innermost(&error)))

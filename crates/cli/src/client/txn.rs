@@ -6,7 +6,6 @@ use std::io::{BufRead, Write};
 use std::os::unix::ffi::OsStringExt;
 
 use bytes::Bytes;
-use clap::Parser;
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_proto::etcdserverpb::request_op::Request;
 use quorate_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
@@ -15,6 +14,7 @@ use super::error::CliError;
 use super::kv::{DelArgs, GetArgs, PutArgs};
 use super::output::to_stdout;
 use super::words::{quoted, words};
+use crate::switches;
 
 /// No server takes a larger transaction.
 const STDIN_BYTES_MAX: u64 = 256 << 20;
@@ -123,7 +123,7 @@ fn parse_request(line: &[u8]) -> Result<RequestOp, CliError> {
     let shown = String::from_utf8_lossy(line).into_owned();
     let invalid = |why: &str| CliError::Input(format!("invalid txn request: {shown} ({why})"));
     let words = words(line).map_err(invalid)?.into_iter().map(OsString::from_vec);
-    let request = match TxnLine::try_parse_from(words) {
+    let request = match switches::parse(&words.collect::<Vec<_>>()) {
         Ok(TxnLine::Put(args)) => Request::RequestPut(args.request_in_txn()?),
         Ok(TxnLine::Get(args)) => Request::RequestRange(args.request()?),
         Ok(TxnLine::Del(args)) => Request::RequestDeleteRange(args.request()?),

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStringExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use clap::Parser;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
@@ -24,7 +23,7 @@ use super::in_turn::InTurn;
 use super::keys::interval;
 use super::output::Output;
 use super::words::words;
-use crate::tell;
+use crate::{switches, tell};
 
 /// The exit code of a watch that the server has ended.
 const INTERRUPTED: u8 = 5;
@@ -305,7 +304,7 @@ fn parse(line: &[u8]) -> Result<Option<Asked>, CliError> {
     if words.is_empty() {
         return Ok(None);
     }
-    match Line::try_parse_from(words.into_iter().map(OsString::from_vec)) {
+    match switches::parse(&words.into_iter().map(OsString::from_vec).collect::<Vec<_>>()) {
         Ok(Line::Watch(line)) => {
             line.options.request().map(|request| Some((request, Some(line.command))))
         }
@@ -353,6 +352,8 @@ fn tell_of(
                 .env("ETCD_WATCH_EVENT_TYPE", format!("{:?}", answer::kind(event)))
                 .env("ETCD_WATCH_KEY", super::fields::quoted(&pair.key))
                 .env("ETCD_WATCH_VALUE", super::fields::quoted(&pair.value))
+                // The lines of an interactive watch are not for it.
+                .stdin(Stdio::null())
                 .status();
             match status {
                 Ok(status) if status.success() => {}

@@ -183,6 +183,9 @@ fn run(check: &Check, program: Program, endpoint: &str, kept: &mut Kept) -> Resu
 
 /// Reads as many lines as are wanted, and stops the program then.
 fn follow(check: &Check, mut process: Child, kept: &mut Kept) -> Result<(), String> {
+    // More may come.
+    let mut input = process.stdin.take().unwrap();
+    let _ = input.write_all(check.input.as_bytes());
     let output = BufReader::new(process.stdout.take().unwrap());
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {

@@ -160,6 +160,7 @@ fn matches(want: &str, line: &str, kept: &mut Vec<(String, String)>) -> bool {
     let fits = |letter: char| match kind {
         "num" => letter.is_ascii_digit(),
         "hex" => letter.is_ascii_hexdigit(),
+        "id" => letter.is_ascii_hexdigit() || letter == ' ',
         _ => true,
     };
     let longest = rest.find(|letter| !fits(letter)).unwrap_or(rest.len());
@@ -169,7 +170,8 @@ fn matches(want: &str, line: &str, kept: &mut Vec<(String, String)>) -> bool {
         }
         let before = kept.len();
         if name != "_" {
-            kept.push((name.to_owned(), rest[..end].to_owned()));
+            let value = if kind == "id" { rest[..end].trim_start() } else { &rest[..end] };
+            kept.push((name.to_owned(), value.to_owned()));
         }
         if matches(after, &rest[end..], kept) {
             return true;
@@ -183,7 +185,7 @@ fn matches(want: &str, line: &str, kept: &mut Vec<(String, String)>) -> bool {
 fn placeholder(want: &str, at: usize) -> Option<(usize, &str, &str, &str)> {
     let (inner, after) = want[at + 1..].split_once('}')?;
     let (name, kind) = inner.split_once(':')?;
-    ["num", "hex", "any"].contains(&kind).then_some((at, name, kind, after))
+    ["num", "hex", "id", "any"].contains(&kind).then_some((at, name, kind, after))
 }
 
 #[test]
@@ -198,6 +200,7 @@ fn lines_are_compared_with_placeholders() {
         ("{_:any}, {N:num}", "a, b, 3", true, &[("N", "3")]),
         ("{_:any}", "", true, &[]),
         ("9{_:num}s", "98s", true, &[]),
+        ("Member {M:id} added", "Member  af3 added", true, &[("M", "af3")]),
     ] {
         let mut found = Vec::new();
         assert_eq!(matches(want, line, &mut found), is_so, "{want} {line}");
