@@ -106,7 +106,8 @@ fn refusal_code(arguments: &[OsString], error: &clap::Error) -> u8 {
         return 0;
     }
     let program = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
-    match program == "bench" || client::ClientCommand::has_subcommand(program) {
+    let clients = client::ClientCommand::augment_subcommands(clap::Command::new("quorate"));
+    match program == "bench" || clients.find_subcommand(program).is_some() {
         true => client::refusal_code(error),
         false => REFUSED,
     }
@@ -180,6 +181,8 @@ mod tests {
             ("bench put --sequential=2", 128),
             ("del", 128),
             ("del a b c", 128),
+            ("compaction x", 128),
+            ("compact x", 128),
             ("txn stray", 128),
             ("status stray", 128),
             ("members stray", 128),

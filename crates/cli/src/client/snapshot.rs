@@ -2,8 +2,9 @@
 //!
 //! A file gets its name when it is whole and durable, and was checked from its first byte to its last.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use quorate_server::config::Sources;
 use quorate_server::snapshot::{self as saved, Anew, SavedError, SavedStatus};
 use serde::Serialize;
 
-use super::error::{CliError, innermost};
+use super::error::CliError;
 use super::flags::{ClientFlags, Form};
 use super::table::table;
 
@@ -117,16 +118,14 @@ impl SnapshotCommand {
 impl SaveArgs {
     async fn run(&self) -> Result<(), CliError> {
         let form = form(&self.flags)?;
-        let endpoints = self.flags.target()?.endpoints();
-        let [endpoint] = &endpoints[..] else {
-            let text =
-                format!("a snapshot is of one member: --endpoints names {}", endpoints.len());
+        let target = self.flags.target()?;
+        let count = target.names().count();
+        if count != 1 {
+            let text = format!("a snapshot is of one member: --endpoints names {count}");
             return Err(CliError::Failed(text));
-        };
-        let channel = endpoint.connect().await.map_err(|error| {
-            CliError::Unreachable(format!("{}: {}", endpoint.uri(), innermost(&error)))
-        })?;
-        let mut pieces = MaintenanceClient::new(channel)
+        }
+        // It may take its time, but not be gone.
+        let mut pieces = MaintenanceClient::new(target.connect_watched().await?)
             .snapshot(SnapshotRequest::default())
             .await?
             .into_inner();
@@ -154,7 +153,10 @@ async fn receive(
     part: &Path,
 ) -> Result<String, CliError> {
     let failed = |error| cannot("write", part, &error);
-    let mut file = File::create(part).map_err(failed)?;
+    // All of the data is in it. One of a process that had the same number is in the way.
+    let _ = fs::remove_file(part);
+    let (mut options, mode) = (OpenOptions::new(), 0o600);
+    let mut file = options.write(true).create_new(true).mode(mode).open(part).map_err(failed)?;
     let mut bar = Bar::new("receiving");
     let (mut done, mut version) = (0, String::new());
     loop {

@@ -55,6 +55,13 @@ async fn dead_endpoints_hide_no_other() {
     let all_alive = client("status", &[&alive[0], &alive[1]], &[]);
     assert_eq!((all_alive.code, all_alive.errors.as_str()), (0, ""));
 
+    // It would take as long as that takes, and no member is there to take it.
+    let file = cluster.directory.path().join("saved");
+    let save = ["snapshot", "save", file.to_str().unwrap(), "--endpoints", &silent];
+    let saved = run(quorate().args(save).args(limits));
+    assert_eq!(saved.code, 5, "as etcdctl's: {}", saved.errors);
+    assert!(!file.exists());
+
     // One answer is as good as another, and comes long before the silent one is given up.
     let begun = Instant::now();
     let members = client("members", &endpoints, &["--command-timeout", "50s", "-w", "simple"]);

@@ -1,5 +1,6 @@
 //! What an operator does to three members: with an unchanged `etcdctl`, and with `quorate` in its place.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -128,6 +129,8 @@ async fn a_cluster_is_saved_and_begins_anew() {
     let saved = run(quorate().args(["snapshot", "save", file, "--endpoints", &old.endpoint(0)]));
     assert_eq!((saved.code, saved.errors.as_str()), (0, ""));
     assert_eq!(saved.output, format!("Snapshot saved at {file}\nServer version 3.6.0\n"));
+    let mode = std::fs::metadata(file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it is nobody else's to read");
     if etcdctl_is_installed() {
         // An unchanged etcdctl saves the same bytes.
         let by_etcdctl = format!("{file}.etcdctl");
