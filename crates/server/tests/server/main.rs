@@ -1,6 +1,7 @@
 //! Real nodes, asked what clients and operators ask.
 
 mod contests;
+mod deposed;
 mod kubernetes;
 mod log;
 mod maintenance;
@@ -10,3 +11,4 @@ mod observing;
 mod services;
 mod starting;
 mod streams;
+mod trio;
