@@ -2,6 +2,7 @@
 
 mod contests;
 mod deposed;
+mod differing;
 mod kubernetes;
 mod log;
 mod maintenance;
