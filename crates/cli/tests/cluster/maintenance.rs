@@ -150,7 +150,8 @@ async fn a_member_that_differs_from_the_others_serves_no_clients_when_it_compare
     for (at, file) in [&files[0], &files[0], &files[1]].into_iter().enumerate() {
         restore(&new, at, file);
     }
-    (new.spawn(0), new.spawn(1));
+    new.spawn(0);
+    new.spawn(1);
     new.settle().await;
     new.spawn_with(2, &["--initial-corrupt-check=true"]);
     new.logged(2, "this member's data differ from the others': it serves no clients").await;

@@ -99,7 +99,8 @@ async fn a_member_that_knows_no_leader_says_so_and_answers_transactions_of_seria
     let mut trio = Trio::start([&[], &[], &[]]).await;
     let mut kv = trio.kv(0).await;
     kv.put(put("v")).await.unwrap();
-    (trio.stop(1).await, trio.stop(2).await);
+    trio.stop(1).await;
+    trio.stop(2).await;
     let errors = eventually("nobody leads", async || {
         let status = trio.status(0).await;
         (status.leader == 0).then_some(status.errors)

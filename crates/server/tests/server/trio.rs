@@ -220,7 +220,8 @@ async fn carry(
         return Ok(());
     }
     let mut far = TcpStream::connect(behind).await?;
-    (near.set_nodelay(true)?, far.set_nodelay(true)?);
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
     far.write_all(&said).await?;
     tokio::select! {
         carried = tokio::io::copy_bidirectional(&mut near, &mut far) => carried.map(drop),
