@@ -149,20 +149,8 @@ impl Local {
         while let Some(term) = self.leads() {
             match self.store().lease_renew(id, self.leases().now_ms()) {
                 Ok(Renewal::Renewed { ttl_seconds }) => {
-                    // It may have been deposed without knowing.
-                    self.read_barrier().await?;
-                    if self.leads() == Some(term) && self.store().leads_leases() == Some(term) {
-                        // Its end may have been on its way already, and be known elsewhere.
-                        let now_ms = self.leases().now_ms();
-                        match self.store().lease_time_to_live(id, false, now_ms) {
-                            Ok(left) if left.ttl_seconds < 0 => return Ok(Some(0)),
-                            Ok(_) => {
-                                self.tally().leases_renewed.fetch_add(1, Ordering::Relaxed);
-                                return Ok(Some(ttl_seconds));
-                            }
-                            // It has just been deposed, and cannot say.
-                            Err(_) => {}
-                        }
+                    if let Some(ttl_seconds) = self.confirmed(id, term, ttl_seconds).await? {
+                        return Ok(Some(ttl_seconds));
                     }
                 }
                 Ok(Renewal::Expiring) => tokio::time::sleep(ASK_AGAIN).await,
@@ -181,6 +169,31 @@ impl Local {
             }
         }
         Ok(None)
+    }
+
+    /// What may be told of a renewal that was made in `term`; nothing if this member does not lead in it
+    /// any more.
+    async fn confirmed(
+        &self,
+        id: i64,
+        term: Term,
+        ttl_seconds: i64,
+    ) -> Result<Option<i64>, Status> {
+        // It may have been deposed without knowing.
+        self.read_barrier().await?;
+        if self.leads() != Some(term) || self.store().leads_leases() != Some(term) {
+            return Ok(None);
+        }
+        // Its end may have been on its way already, and be known elsewhere.
+        match self.store().lease_time_to_live(id, false, self.leases().now_ms()) {
+            Ok(left) if left.ttl_seconds < 0 => Ok(Some(0)),
+            Ok(_) => {
+                self.tally().leases_renewed.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(ttl_seconds))
+            }
+            // It has just been deposed, and cannot say.
+            Err(_) => Ok(None),
+        }
     }
 
     async fn renew_there(&self, id: i64) -> Result<i64, Status> {
@@ -291,4 +304,57 @@ fn client(way: &Way) -> LeaseClient<Channel> {
 /// when it is asked again.
 fn may_ask_again(error: &Status) -> bool {
     is_passing(error) || !status::is_said(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_kv::Member;
+    use quorate_runtime::{Node, NodeConfig};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::Sources;
+
+    /// A member of a cluster of its own, which leads.
+    async fn alone(directory: &std::path::Path) -> (Node, Local, Term) {
+        let mut sources = Sources::default();
+        for (flag, value) in [("heartbeat-interval", "10"), ("election-timeout", "50")] {
+            sources.flag(flag, value).unwrap();
+        }
+        let config = sources.config().unwrap();
+        let node = NodeConfig::new(NodeId(1), 7, directory.join("data"));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let node = NodeConfig {
+            members: vec![Member { id: 1, ..Member::default() }],
+            peer_listeners: vec![listener],
+            heartbeat_ms: config.heartbeat_ms,
+            election_ms: config.election_ms,
+            ..node
+        };
+        let node = Node::start(node).await.unwrap();
+        let (_, stopping) = watch::channel(false);
+        let local = Local::new(node.clone(), &config, stopping);
+        loop {
+            local.look_at_leases(0, false).unwrap();
+            if let Some(term) = local.store().leads_leases() {
+                return (node, local, term);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_renewal_is_not_told_once_its_term_is_over() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let (node, local, term) = alone(directory.path()).await;
+        local.propose(&Command::LeaseGrant { id: 7, ttl_seconds: 60 }).await.unwrap();
+        let before = Term(term.0 - 1);
+        for (id, term, want) in [(7, term, Some(60)), (8, term, Some(0)), (7, before, None)] {
+            assert_eq!(local.confirmed(id, term, 60).await.unwrap(), want, "{id} {term:?}");
+        }
+        // It knows no more when leases end.
+        local.store().follow_leases().unwrap();
+        assert_eq!(local.confirmed(7, term, 60).await.unwrap(), None);
+        node.shutdown().await;
+    }
 }

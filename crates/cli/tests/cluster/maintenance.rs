@@ -1,13 +1,17 @@
 //! What an operator does to three members: with an unchanged `etcdctl`, and with `quorate` in its place.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
+use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, HashKvRequest, PutRequest, RangeRequest,
+    AlarmRequest, AlarmType, HashKvRequest, MemberListRequest, PutRequest, RangeRequest,
 };
 
 use crate::harness::{Cluster, Outcome, eventually, quorate, run};
@@ -120,6 +124,55 @@ async fn members_have_the_same_hash_after_load_and_kills() {
     }
 }
 
+/// Makes the data directory of a member of a cluster with the token `anew`; says what was said.
+fn restore(cluster: &Cluster, at: usize, file: &str) -> String {
+    let (directory, peer) = (cluster.data_dir(at), cluster.peer_url(at));
+    let list = cluster.initial_cluster();
+    let restored = run(quorate()
+        .args(["snapshot", "restore", file, "--name", &cluster.members[at].name])
+        .args(["--data-dir", directory.to_str().unwrap(), "--initial-cluster", &list])
+        .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster-token", "anew"]));
+    assert_eq!(restored.code, 0, "{}", restored.errors);
+    restored.output
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_differs_from_the_others_serves_no_clients_when_it_compares_first() {
+    let mut new = Cluster::prepare(3, &["--initial-cluster-token", "anew"]);
+    // Of the same revision, and not the same.
+    let mut files = Vec::new();
+    for key in ["one", "two"] {
+        let mut old = Cluster::start(1, &[]).await;
+        old.fill(&[0], key, 1).await;
+        let file = new.directory.path().join(key).to_str().unwrap().to_owned();
+        let saved =
+            run(quorate().args(["snapshot", "save", &file, "--endpoints", &old.endpoint(0)]));
+        assert_eq!(saved.code, 0, "{}", saved.errors);
+        old.stop(0);
+        files.push(file);
+    }
+    for (at, file) in [&files[0], &files[0], &files[1]].into_iter().enumerate() {
+        restore(&new, at, file);
+    }
+    new.spawn(0);
+    new.spawn(1);
+    new.settle().await;
+    new.spawn_with(2, &["--initial-corrupt-check=true"]);
+    new.logged(2, "this member's data differ from the others': it serves no clients").await;
+    let list = MemberListRequest { linearizable: true };
+    let list = ClusterClient::new(new.channel(0)).member_list(list).await.unwrap().into_inner();
+    let differing = list.members.iter().find(|member| member.name == "n3").unwrap().id;
+    let errors = new.status(0).await.unwrap().errors;
+    assert_eq!(errors, [format!("memberID:{differing} alarm:CORRUPT ")]);
+    assert!(!new.log(2).contains("ready to serve client requests"), "{}", new.log(2));
+    // Nor does anybody answer at its port.
+    let mut stream = TcpStream::connect(new.endpoint(2)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert!(stream.read(&mut [0; 64]).is_err());
+    assert!(new.stop(2));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_saved_and_begins_anew() {
     let mut old = Cluster::start(1, &[]).await;
@@ -152,16 +205,9 @@ async fn a_cluster_is_saved_and_begins_anew() {
 
     // Three members of a new cluster, each from the same file.
     let mut new = Cluster::prepare(3, &["--initial-cluster-token", "anew"]);
-    let list = new.initial_cluster();
     for at in 0..3 {
-        let peer = format!("http://127.0.0.1:{}", new.members[at].peer_port);
-        let directory = new.data_dir(at);
-        let restored = run(quorate()
-            .args(["snapshot", "restore", file, "--name", &new.members[at].name])
-            .args(["--data-dir", directory.to_str().unwrap(), "--initial-cluster", &list])
-            .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster-token", "anew"]));
-        assert_eq!(restored.code, 0, "{}", restored.errors);
-        assert!(restored.output.starts_with("Restored revision 501 into "), "{}", restored.output);
+        let restored = restore(&new, at, file);
+        assert!(restored.starts_with("Restored revision 501 into "), "{restored}");
     }
     for at in 0..3 {
         new.spawn(at);

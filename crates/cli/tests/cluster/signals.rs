@@ -131,3 +131,29 @@ async fn a_supervisor_hears_when_a_member_serves_and_when_it_stops() {
     assert_eq!(heard(), "STOPPING=1");
     assert!(end_of(&mut member).success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_whole_life_is_json_for_who_wants_that() {
+    let mut cluster = Cluster::start(1, &["--log-format", "json"]).await;
+    assert!(cluster.stop(0));
+    let log = cluster.log(0);
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for line in &lines {
+        for field in ["timestamp", "level", "target", "message"] {
+            assert!(line[field].is_string(), "no {field}: {line}");
+        }
+    }
+    let said = |message: &str| {
+        let found = lines.iter().find(|line| line["message"] == message);
+        found.unwrap_or_else(|| panic!("{message:?} is not in\n{log}"))
+    };
+    let starting = said("starting");
+    assert_eq!((&starting["level"], &starting["name"]), (&"INFO".into(), &"n1".into()));
+    assert_eq!(starting["data_dir"], cluster.data_dir(0).to_str().unwrap());
+    assert_eq!(starting["fresh"], true);
+    assert_eq!(said("ready to serve client requests")["address"], cluster.endpoint(0));
+    said("stopped");
+}

@@ -1,6 +1,8 @@
 //! Real nodes, asked what clients and operators ask.
 
 mod contests;
+mod deposed;
+mod differing;
 mod kubernetes;
 mod log;
 mod maintenance;
@@ -10,3 +12,4 @@ mod observing;
 mod services;
 mod starting;
 mod streams;
+mod trio;

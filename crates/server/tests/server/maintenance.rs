@@ -9,9 +9,9 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, CompactionRequest, DefragmentRequest, DeleteRangeRequest,
-    DowngradeRequest, HashKvRequest, HashRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, SnapshotRequest, StatusRequest, TxnRequest, WatchRequest,
-    request_op,
+    DowngradeRequest, HashKvRequest, HashRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp,
+    SnapshotRequest, StatusRequest, TxnRequest, WatchRequest, request_op,
 };
 use quorate_server::Server;
 use quorate_server::snapshot::inspect_saved;
@@ -229,6 +229,64 @@ async fn while_members_differ_nothing_is_changed() {
     kv.txn(txn(vec![reads], vec![])).await.unwrap();
     maintenance.alarm(ask(DEACTIVATE, 5, CORRUPT)).await.unwrap();
     kv.put(put("k", 1)).await.unwrap();
+    alone.server.shutdown().await;
+}
+
+/// While members differ no lease ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_renews_a_lease_whose_time_is_up_waits_for_its_end() {
+    let alone = Alone::with(&[]).await;
+    let (_, mut maintenance) = alone.clients().await;
+    let mut lease = LeaseClient::new(alone.channel().await);
+    lease.lease_grant(LeaseGrantRequest { ttl: 1, id: 7 }).await.unwrap();
+    maintenance.alarm(ask(ACTIVATE, 5, CORRUPT)).await.unwrap();
+    // Its time begins now at the latest.
+    let request = LeaseTimeToLiveRequest { id: 7, keys: false };
+    let left = lease.lease_time_to_live(request).await.unwrap().into_inner();
+    assert_eq!(left.granted_ttl, 1, "it is there");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let renewed = async || {
+        let request = tokio_stream::once(LeaseKeepAliveRequest { id: 7 });
+        let answer = lease.clone().lease_keep_alive(request).await?.into_inner().message().await?;
+        Ok::<_, Status>(answer.unwrap().ttl)
+    };
+    // That it is not answered for so long is all that can be seen.
+    let early = tokio::time::timeout(Duration::from_secs(1), renewed()).await;
+    assert!(!matches!(early, Ok(Ok(_))), "{early:?}");
+    let (renewed, ()) = tokio::join!(eventually(async || renewed().await.ok()), async {
+        maintenance.alarm(ask(DEACTIVATE, 5, CORRUPT)).await.unwrap();
+    });
+    assert_eq!(renewed, 0);
+    alone.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_physical_compaction_is_answered_once_all_it_forgets_is_gone() {
+    const KEYS: usize = 400;
+    let alone = Alone::with(&[("max-txn-ops", "1000")]).await;
+    let (mut kv, mut maintenance) = alone.clients().await;
+    let mut revision = 0;
+    for _ in 0..10 {
+        let puts = (0..KEYS).map(|number| {
+            let request = PutRequest { key: format!("k{number}").into(), ..put("", 1000) };
+            op(request_op::Request::RequestPut(request))
+        });
+        let puts = txn(puts.collect(), vec![]);
+        revision = kv.txn(puts).await.unwrap().into_inner().header.unwrap().revision;
+    }
+    // What is in a snapshot is in storage.
+    let mut saved = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
+    saved.message().await.unwrap().unwrap();
+    drop(saved);
+    let mut in_use = async || {
+        let status = maintenance.status(StatusRequest {}).await;
+        status.unwrap().into_inner().db_size_in_use
+    };
+    let before = in_use().await;
+    assert!(10 * 1000 * (KEYS as i64) < before, "{before}");
+    kv.compact(CompactionRequest { revision, physical: true }).await.unwrap();
+    let after = in_use().await;
+    assert!(after < before / 3, "{before} {after}");
     alone.server.shutdown().await;
 }
 

@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::node::{self, PATIENCE, connect};
+use crate::observing::get;
 
 struct Running {
     server: Server,
@@ -224,6 +225,12 @@ async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
     let mut maintenance = MaintenanceClient::new(b.channel().await);
     let status = maintenance.status(StatusRequest::default()).await.unwrap().into_inner();
     assert!(status.is_learner);
+    let address = b.server.client_addresses()[0];
+    let (head, body) = get(address, "/readyz?exclude=linearizable_read").await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    let not_ready = "[+]data_corruption ok\n[+]serializable_read ok\n\
+                     [-]non_learner failed: not supported for learner\n[+]disk_space ok\n";
+    assert_eq!(body, not_ready);
 
     // It runs, so it is in sync sooner or later.
     let mut cluster = a.cluster().await;
@@ -236,6 +243,8 @@ async fn a_learner_joins_serves_little_and_gets_its_vote_through_anyone() {
         KvClient::new(b.channel().await).put(put.clone()).await.ok()
     })
     .await;
+    let (head, _) = get(address, "/readyz/non_learner").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 
     // From now on it can ask for changes, which the leader makes, and it knows them at once.
     let moved = MaintenanceClient::new(b.channel().await);

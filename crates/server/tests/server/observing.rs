@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest,
+    AlarmRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest,
 };
 use quorate_server::Server;
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ async fn ready(directory: &TempDir) -> Server {
 }
 
 /// Status line and headers, and body.
-async fn get(address: SocketAddr, path: &str) -> (String, String) {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (String, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -43,7 +44,7 @@ async fn get(address: SocketAddr, path: &str) -> (String, String) {
 }
 
 /// The value of a figure by its name and labels, as they are written.
-fn figure(page: &str, name: &str) -> Option<f64> {
+pub(crate) fn figure(page: &str, name: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
@@ -125,6 +126,66 @@ async fn a_member_without_a_quorum_is_alive_and_not_ready() {
     assert_eq!(figure(&page, "etcd_server_health_success"), Some(1.0));
     assert_eq!(figure(&page, "etcd_server_health_failures"), Some(1.0));
     assert!(figure(&page, "etcd_server_read_indexes_failed_total") >= Some(1.0));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_an_alarm_is_not_well() {
+    const ACTIVATE: i32 = 1;
+    const DEACTIVATE: i32 = 2;
+    const NOSPACE: i32 = 1;
+    const CORRUPT: i32 = 2;
+    let directory = TempDir::new().unwrap();
+    let server = ready(&directory).await;
+    let address = server.client_addresses()[0];
+    let mut maintenance = MaintenanceClient::new(node::connect(&server).await);
+    let well = r#"{"health":"true","reason":""}"#;
+    let full = r#"{"health":"false","reason":"ALARM NOSPACE"}"#;
+    let differs = r#"{"health":"false","reason":"ALARM CORRUPT"}"#;
+    let corrupt = "[-]data_corruption failed: alarm activated: CORRUPT\n";
+    let not_ready = format!(
+        "{corrupt}[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n\
+         [+]disk_space ok\n"
+    );
+    // Who raised it does not matter: it counts for all.
+    for (action, member_id, alarm, answers) in [
+        (
+            ACTIVATE,
+            5,
+            NOSPACE,
+            &[
+                ("/health", 503, full),
+                ("/health?serializable=true", 503, full),
+                ("/health?exclude=CORRUPT", 503, full),
+                ("/health?exclude=NOSPACE", 200, well),
+                ("/livez", 200, "ok\n"),
+                ("/readyz", 200, "ok\n"),
+            ][..],
+        ),
+        (
+            ACTIVATE,
+            4,
+            CORRUPT,
+            &[
+                ("/health?exclude=NOSPACE", 503, differs),
+                ("/health?exclude=CORRUPT", 503, full),
+                ("/health?exclude=NOSPACE&exclude=CORRUPT", 200, well),
+                ("/livez", 200, "ok\n"),
+                ("/readyz", 503, &not_ready),
+                ("/readyz/data_corruption", 503, corrupt),
+                ("/readyz?exclude=data_corruption", 200, "ok\n"),
+            ],
+        ),
+        (DEACTIVATE, 5, NOSPACE, &[("/health", 503, differs), ("/readyz", 503, &not_ready)]),
+        (DEACTIVATE, 4, CORRUPT, &[("/health", 200, well), ("/readyz", 200, "ok\n")]),
+    ] {
+        maintenance.alarm(AlarmRequest { action, member_id, alarm }).await.unwrap();
+        for (path, code, want) in answers {
+            let (head, body) = get(address, path).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {code} ")), "{path}: {head}");
+            assert_eq!(body, *want, "{path}");
+        }
+    }
     server.shutdown().await;
 }
 

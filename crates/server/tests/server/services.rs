@@ -165,6 +165,8 @@ async fn transactions_answer_each_operation() {
     assert_eq!(other.header.unwrap().revision, 2, "only read");
 
     // Only reads: no place in the log.
+    let mut maintenance = MaintenanceClient::new(alone.channel().await);
+    let status = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
     for serializable in [false, true] {
         let read = RangeRequest { serializable, ..range("b") };
         let txn = TxnRequest {
@@ -177,6 +179,8 @@ async fn transactions_answer_each_operation() {
     }
     let nothing = kv.txn(TxnRequest::default()).await.unwrap().into_inner();
     assert!(nothing.succeeded && nothing.responses.is_empty());
+    let now = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(now.raft_index, status.raft_index);
     alone.server.shutdown().await;
 }
 
