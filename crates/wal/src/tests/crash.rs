@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::{Index, Mark};
 
-use super::{DIR, List, SMALL, create, entry, fresh, inspect, mark, open, segments, write};
+use super::{DIR, List, SMALL, create, entry, fresh, inspect, open, segments, write};
 use crate::testing::{Fault, SimDisk};
 use crate::{Wal, WalError, Write};
 
