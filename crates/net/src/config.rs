@@ -75,6 +75,9 @@ pub struct NetConfig {
     pub snapshot_bytes_per_second_max: Option<u64>,
     /// A snapshot whose source, reader or peer makes no progress of one chunk for this long fails.
     pub snapshot_stall_ms_max: u64,
+    /// How long a receiver that has all of a snapshot may take until it is of use there. Its sender waits as
+    /// long, at most.
+    pub snapshot_use_ms_max: u64,
 }
 
 impl NetConfig {
@@ -108,6 +111,7 @@ impl NetConfig {
             snapshot_bytes_max: 1 << 40,
             snapshot_bytes_per_second_max: None,
             snapshot_stall_ms_max: 30_000,
+            snapshot_use_ms_max: 600_000,
         }
     }
 
@@ -149,7 +153,7 @@ impl NetConfig {
         Ok(())
     }
 
-    fn must_be_positive(&self) -> [(&'static str, u64); 16] {
+    fn must_be_positive(&self) -> [(&'static str, u64); 17] {
         [
             ("queue_count_max", self.queue_count_max as u64),
             ("connect_timeout_ms", self.connect_timeout_ms),
@@ -167,6 +171,7 @@ impl NetConfig {
             ("snapshot_bytes_max", self.snapshot_bytes_max),
             ("snapshot_bytes_per_second_max", self.snapshot_bytes_per_second_max.unwrap_or(1)),
             ("snapshot_stall_ms_max", self.snapshot_stall_ms_max),
+            ("snapshot_use_ms_max", self.snapshot_use_ms_max),
         ]
     }
 

@@ -38,21 +38,29 @@ pub trait SnapshotSource: Send {
 /// A snapshot that is coming in.
 ///
 /// Read it to its end: `Ok(None)` from [`next_chunk`](IncomingSnapshot::next_chunk) says that length
-/// and checksum of the whole were right, and tells the sender so. Dropped before, it tells the
-/// sender that the snapshot was declined.
+/// and checksum of the whole were right. The sender takes it for delivered once it is
+/// [accepted](IncomingSnapshot::accept), for which it waits `snapshot_use_ms_max`. Dropped before, it
+/// tells the sender that the snapshot was declined.
 #[derive(Debug)]
 pub struct IncomingSnapshot {
     parts: mpsc::Receiver<Part>,
     fault: Arc<OnceLock<SnapshotError>>,
     bytes: u64,
     ended: bool,
+    /// Waited for by the connection from the end on.
+    accepted: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
 enum Part {
     Chunk(Bytes),
-    /// The whole was right. Answering it makes the transfer a success.
-    End(oneshot::Sender<()>),
+    /// The whole was right.
+    End {
+        /// The reader has heard of it.
+        heard: oneshot::Sender<()>,
+        /// It is of use: the transfer is a success.
+        accepted: oneshot::Sender<()>,
+    },
 }
 
 impl IncomingSnapshot {
@@ -86,6 +94,16 @@ impl IncomingSnapshot {
         self.on_part(part)
     }
 
+    /// Tells the sender that the whole has come and is of use. Once is enough.
+    ///
+    /// # Errors
+    ///
+    /// The transfer has failed by now, and its sender takes the snapshot for lost; also before its end.
+    pub fn accept(&mut self) -> Result<(), SnapshotError> {
+        let accepted = self.accepted.take().ok_or_else(|| self.why())?;
+        accepted.send(()).map_err(|()| self.why())
+    }
+
     /// Bytes read so far.
     pub fn received_bytes(&self) -> u64 {
         self.bytes
@@ -97,10 +115,10 @@ impl IncomingSnapshot {
                 self.bytes += chunk.len() as u64;
                 Ok(Some(chunk))
             }
-            // Whole for us is whole for the sender, if the connection still waits for our word.
-            Some(Part::End(confirm)) => {
-                confirm.send(()).map_err(|()| self.why())?;
-                self.ended = true;
+            // Whole for us can become whole for the sender, if the connection still waits for our word.
+            Some(Part::End { heard, accepted }) => {
+                heard.send(()).map_err(|()| self.why())?;
+                (self.ended, self.accepted) = (true, Some(accepted));
                 Ok(None)
             }
             None => Err(self.why()),

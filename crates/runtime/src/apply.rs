@@ -22,7 +22,7 @@ use crate::node::{Answer, FatalError};
 use crate::peers::agree;
 use crate::progress::Progress;
 use crate::revisions::Revisions;
-use crate::snapshot::{Source, described};
+use crate::snapshot::{Source, Word, described};
 use crate::waiters::Waiters;
 
 /// Entries taken from the inbox at once.
@@ -66,8 +66,8 @@ pub(crate) enum Done {
     Flushed(Index),
     /// A view is ready.
     SnapshotMade(Made),
-    /// A snapshot was received whole; this is its message.
-    SnapshotReceived(Message),
+    /// A snapshot was received whole; this is its message, and how to tell who sent it that it is of use.
+    SnapshotReceived(Message, Word),
     /// The received state is in place, with these members.
     Installed(Members),
     /// The machine cannot go on.

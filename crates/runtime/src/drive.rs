@@ -353,8 +353,8 @@ impl Driver {
                 self.sender.keep(made);
                 self.on_event(Event::SnapshotMade(snapshot))
             }
-            Done::SnapshotReceived(message) => {
-                self.receiver.announced();
+            Done::SnapshotReceived(message, word) => {
+                self.receiver.announced(word);
                 self.on_event(Event::Message(message))
             }
             Done::Installed(members) => {

@@ -12,9 +12,12 @@
 //! After a crash anywhere in between, start-up installs what the mark names, or removes what no mark
 //! names.
 //!
+//! Who sent it is told that it is delivered only at the end of that: from then on it goes by its log, of
+//! which it keeps what follows the snapshot until then.
+//!
 //! A stream that came whole and cannot be used here (a newer version made it, say) would be as useless
-//! a second time, and its sender takes it for delivered and sends it again. So after one no other is
-//! taken in for a while, which doubles each time, and an operator is told.
+//! a second time, and its sender sends it again. So after one no other is taken in for a while, which
+//! doubles each time, and an operator is told.
 
 mod saved;
 
@@ -95,6 +98,9 @@ impl Sender {
     }
 }
 
+/// Tells who sent a snapshot that it is of use here. Dropped, it says that it is not.
+pub(crate) type Word = Box<dyn FnOnce() + Send>;
+
 /// A reader of the machine's state as the transport takes it.
 pub(crate) type Source = Box<dyn SnapshotSource>;
 
@@ -106,8 +112,8 @@ pub(crate) struct Receiver {
     done: mpsc::UnboundedSender<Done>,
     /// One permit: taken from the first byte of a snapshot until it is of no use any more.
     place: Arc<Semaphore>,
-    /// Whether one is whole, and the engine has heard of it.
-    announced: bool,
+    /// One that is whole, and of which the engine has heard; its sender waits for our word.
+    announced: Option<Word>,
     unusable: Arc<Mutex<Unusable>>,
     spawner: tokio::runtime::Handle,
 }
@@ -142,7 +148,7 @@ impl Receiver {
         spawner: tokio::runtime::Handle,
     ) -> Self {
         let (place, unusable) = (Arc::new(Semaphore::new(1)), Arc::default());
-        Receiver { cluster, directory, done, place, announced: false, unusable, spawner }
+        Receiver { cluster, directory, done, place, announced: None, unusable, spawner }
     }
 
     /// Begins to receive one; declines it (by dropping the stream) while another is under way.
@@ -172,7 +178,8 @@ impl Receiver {
         let (directory, done, unusable) =
             (self.directory.clone(), self.done.clone(), Arc::clone(&self.unusable));
         self.spawner.spawn(async move {
-            let received = receive(cluster, &directory, metadata, stream).await;
+            let mut stream = stream;
+            let received = receive(cluster, &directory, metadata, &mut stream).await;
             let mut unusable = unusable.lock().unwrap_or_else(PoisonError::into_inner);
             match received {
                 Ok(bytes) => {
@@ -180,7 +187,9 @@ impl Receiver {
                     // Given back when the snapshot has been let go.
                     place.forget();
                     *unusable = Unusable::default();
-                    let _ = done.send(Done::SnapshotReceived(message));
+                    // Who has not waited for so long sends another if there is need of it.
+                    let word = Box::new(move || drop(stream.accept()));
+                    let _ = done.send(Done::SnapshotReceived(message, word));
                 }
                 Err(error) => match error {
                     ReceiveError::Unusable(why) => {
@@ -205,16 +214,17 @@ impl Receiver {
     }
 
     /// The engine was given the snapshot that is whole.
-    pub(crate) fn announced(&mut self) {
-        self.announced = true;
+    pub(crate) fn announced(&mut self, word: Word) {
+        self.announced = Some(word);
     }
 
     /// Lets the snapshot go that the engine was given, unless it is still to be installed.
     pub(crate) fn settle(&mut self, is_installing: bool) {
-        if !self.announced || is_installing {
+        if is_installing {
             return;
         }
-        self.announced = false;
+        let Some(word) = self.announced.take() else { return };
+        word();
         let (directory, place) = (self.directory.clone(), Arc::clone(&self.place));
         self.spawner.spawn_blocking(move || {
             if let Err(error) = remove_all(&directory) {
@@ -243,7 +253,7 @@ async fn receive(
     cluster: u64,
     directory: &Path,
     metadata: SnapshotMetadata,
-    mut stream: IncomingSnapshot,
+    stream: &mut IncomingSnapshot,
 ) -> Result<u64, ReceiveError> {
     let id = EntryId { term: metadata.term, index: metadata.index };
     let temporary = path(directory, id).with_extension(TEMPORARY);

@@ -1,6 +1,7 @@
 //! One snapshot coming in: checked part by part and as a whole, handed to its reader, answered.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -80,8 +81,13 @@ async fn take<R: AsyncRead + Unpin>(
         }
     };
     let (parts, reader) = mpsc::channel(PARTS_COUNT_MAX);
-    let stream =
-        IncomingSnapshot { parts: reader, fault: Arc::clone(fault), bytes: 0, ended: false };
+    let stream = IncomingSnapshot {
+        parts: reader,
+        fault: Arc::clone(fault),
+        bytes: 0,
+        ended: false,
+        accepted: None,
+    };
     let event = NetEvent::Snapshot { from: hello.from, header, stream };
     shared.events.send(event).await.map_err(|_| SnapshotError::Closed)?;
 
@@ -133,13 +139,11 @@ async fn take_stream<R: AsyncRead + Unpin>(
                 if end.get_u32_le() != crc {
                     return Err(damaged("the checksum of the whole is wrong"));
                 }
-                let (confirm, confirmed) = oneshot::channel();
-                hand_over(shared, parts, Part::End(confirm)).await?;
-                return match timeout(config.snapshot_stall_max(), confirmed).await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(_)) => Err(SnapshotError::Declined),
-                    Err(_) => Err(SnapshotError::TimedOut { ms: config.snapshot_stall_ms_max }),
-                };
+                let (heard, is_heard) = oneshot::channel();
+                let (accepted, is_accepted) = oneshot::channel();
+                hand_over(shared, parts, Part::End { heard, accepted }).await?;
+                word(is_heard, config.snapshot_stall_ms_max).await?;
+                return word(is_accepted, config.snapshot_use_ms_max).await;
             }
             kind @ (Kind::Hello
             | Kind::Refused
@@ -150,6 +154,15 @@ async fn take_stream<R: AsyncRead + Unpin>(
                 return Err(from_link(FrameError::Unexpected { kind }.into()));
             }
         }
+    }
+}
+
+/// Waits for the reader's word.
+async fn word(said: oneshot::Receiver<()>, ms_max: u64) -> Result<(), SnapshotError> {
+    match timeout(Duration::from_millis(ms_max), said).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(SnapshotError::Declined),
+        Err(_) => Err(SnapshotError::TimedOut { ms: ms_max }),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -122,9 +123,10 @@ async fn offer<W: AsyncWrite + Unpin>(
 ) -> SnapshotError {
     match write_stream(shared, hello, write, header, source, ended).await {
         Ok(()) => {
-            let stall = sleep(shared.config.snapshot_stall_max());
-            match while_pinging(shared, write, stall).await {
-                Ok(()) => SnapshotError::TimedOut { ms: shared.config.snapshot_stall_ms_max },
+            // The receiver is there, or its silence would be heard; what it does takes its time.
+            let ms = shared.config.snapshot_use_ms_max;
+            match while_pinging(shared, write, sleep(Duration::from_millis(ms))).await {
+                Ok(()) => SnapshotError::TimedOut { ms },
                 Err(error) => error,
             }
         }

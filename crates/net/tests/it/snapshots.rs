@@ -84,6 +84,7 @@ async fn read_all(stream: &mut IncomingSnapshot) -> Result<Vec<u8>, SnapshotErro
         }
         assert_eq!(stream.received_bytes(), all.len() as u64);
         assert_eq!(stream.next_chunk().await, Ok(None), "the end stays the end");
+        stream.accept()?;
         Ok(all)
     };
     timeout(DEADLINE, reading).await.expect("the stream ends")
@@ -124,6 +125,7 @@ async fn h124_messages_pass_a_snapshot_that_stands_still() {
         while let Some(chunk) = stream.next_chunk_blocking().expect("a good line") {
             all.extend_from_slice(&chunk);
         }
+        stream.accept().expect("its sender waits");
         all
     });
     for number in 0..1_000u32 {
@@ -350,7 +352,7 @@ async fn h056_a_receiver_that_never_answers_is_given_up() {
         let mut short = config(1);
         match then {
             Then::IsSilent => short.silence_ms_max = 500,
-            Then::Dies | Then::OnlySaysThatItLives => short.snapshot_stall_ms_max = 500,
+            Then::Dies | Then::OnlySaysThatItLives => short.snapshot_use_ms_max = 500,
         }
         let mut a = Node::start(short).await;
         let (listener, address) = wire::listen().await;
@@ -400,6 +402,54 @@ async fn h056_a_reader_that_holds_the_stream_and_never_reads_is_given_up() {
         assert!(matches!(outcome(&mut a).await, Err(SnapshotError::TimedOut { .. })));
         let late = read_all(&mut stream).await;
         assert_eq!(late, Err(SnapshotError::TimedOut { ms: 300 }), "not whole for one side only");
+    }
+}
+
+/// What has come is read back, and takes the place of what was there: a leader that sent the next one
+/// meanwhile would never be done with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_delivered_once_it_is_of_use_and_no_sooner() {
+    #[derive(Debug, Clone, Copy)]
+    enum Then {
+        IsAccepted,
+        IsDropped,
+        IsKept,
+    }
+    const USE_MS: u64 = 1_500;
+    for (then, want) in [
+        (Then::IsAccepted, Ok(())),
+        (Then::IsDropped, Err(SnapshotError::Declined)),
+        (Then::IsKept, Err(SnapshotError::TimedOut { ms: USE_MS })),
+    ] {
+        let patient = |id| NetConfig {
+            snapshot_stall_ms_max: 300,
+            snapshot_use_ms_max: if let Then::IsKept = then { USE_MS } else { 600_000 },
+            ..config(id)
+        };
+        let (mut a, mut b) = pair_of(patient(1), patient(2)).await;
+        a.net.send_snapshot(b.id, Bytes::new(), source(1_000)).expect("there is room");
+        let (_, _, mut stream) = incoming(&mut b).await;
+        while stream.next_chunk().await.expect("a good line").is_some() {}
+        // Longer than nothing may come for.
+        let early = timeout(Duration::from_millis(700), outcome(&mut a)).await;
+        assert!(early.is_err(), "{then:?}: {early:?}");
+        let kept = match then {
+            Then::IsAccepted => {
+                stream.accept().expect("its sender waits");
+                assert!(stream.accept().is_err(), "it has been said");
+                None
+            }
+            Then::IsDropped => {
+                drop(stream);
+                None
+            }
+            Then::IsKept => Some(stream),
+        };
+        assert_eq!(outcome(&mut a).await, want, "{then:?}");
+        if let Some(mut stream) = kept {
+            let late = stream.accept();
+            assert_eq!(late, Err(SnapshotError::TimedOut { ms: USE_MS }), "for one side only");
+        }
     }
 }
 

@@ -135,7 +135,7 @@ async fn marked_then_installed() {
     let file = snapshot::path(rig.snap.path(), EntryId { term: Term(2), index: Index(9) });
     snapshot::create(&file).unwrap();
     let body = Body::Snapshot { snapshot: Box::new(snapshot::described(metadata)) };
-    rig.driver.on_done(Done::SnapshotReceived(said(body))).unwrap();
+    rig.driver.on_done(Done::SnapshotReceived(said(body), Box::new(|| ()))).unwrap();
     rig.driver.carry_out_all().unwrap();
     let writes = rig.writes();
     let mark = writes.last().and_then(|write| write.install.clone()).expect("the mark comes first");
@@ -180,7 +180,7 @@ async fn nothing_shares_a_group_with_a_snapshot_before_it() {
     assert!(!rig.writes().is_empty());
     let metadata = SnapshotMetadata { conf_state: members(), index: Index(9), term: Term(2) };
     let body = Body::Snapshot { snapshot: Box::new(snapshot::described(metadata)) };
-    rig.driver.on_done(Done::SnapshotReceived(said(body))).unwrap();
+    rig.driver.on_done(Done::SnapshotReceived(said(body), Box::new(|| ()))).unwrap();
     rig.driver.carry_out_all().unwrap();
     let prev = EntryId { term: Term(2), index: Index(9) };
     rig.hear(Body::Append { prev, entries: vec![entry(10)].into(), commit: Index(10) });

@@ -57,6 +57,13 @@ async fn outcome(events: &mut mpsc::Receiver<NetEvent>) -> Result<(), SnapshotEr
     }
 }
 
+/// The message of a snapshot.
+fn announcement(from: NodeId, to: NodeId, metadata: SnapshotMetadata) -> Bytes {
+    let snapshot = Box::new(described(metadata));
+    let message = RaftMessage { from, ..RaftMessage::new(to, Body::Snapshot { snapshot }) };
+    Message::Raft(message).encode().concat().into()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     let (one, two) = (NodeId(1), NodeId(2));
@@ -66,17 +73,17 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     let sender = Net::start(NetConfig::new(CLUSTER, one), Vec::new(), events);
     let (events, mut two_events) = mpsc::channel(100);
     let net = Net::start(NetConfig::new(CLUSTER, two), vec![listener], events);
-    sender.set_peer(two, vec![address]);
+    sender.set_peer(two, vec![address.clone()]);
     net.set_peer(one, Vec::new());
 
     let directory = TempDir::new().unwrap();
     let (done, mut inbox) = mpsc::unbounded_channel();
     let spawner = tokio::runtime::Handle::current();
-    let receiver = Receiver::new(CLUSTER, directory.path().to_owned(), done, spawner);
+    let mut receiver = Receiver::new(CLUSTER, directory.path().to_owned(), done, spawner);
     let whole = state(CLUSTER);
     let cut = whole[..whole.len() - 10].to_vec();
     let joint = ConfState { voters: vec![one], ..ConfState::default() };
-    let mut last = Bytes::new();
+    let mut kept = None;
     // All of them pass the transport's own checks.
     for (what, stream, (index, term), conf_state, is_announced) in [
         ("bytes of no state", vec![0x5a; 10_000], (9, 2), ConfState::default(), false),
@@ -88,19 +95,20 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
         ("as it should be", whole, (9, 2), ConfState::default(), true),
     ] {
         let metadata = SnapshotMetadata { conf_state, index: Index(index), term: Term(term) };
-        let snapshot = Box::new(described(metadata));
-        let message = RaftMessage::new(two, Body::Snapshot { snapshot });
-        let message = Message::Raft(RaftMessage { from: one, ..message });
-        let header = Bytes::from(message.encode().concat());
-        last.clone_from(&header);
+        let header = announcement(one, two, metadata);
         sender.send_snapshot(two, header, Box::new(Pieces(Bytes::from(stream)))).unwrap();
         let (from, header, stream) = incoming(&mut two_events).await;
         receiver.begin(two, Engine::Raft, from, header, stream);
         if is_announced {
-            assert!(matches!(inbox.recv().await, Some(Done::SnapshotReceived(_))), "{what}");
+            let Some(Done::SnapshotReceived(_, word)) = inbox.recv().await else {
+                panic!("{what}")
+            };
+            kept = Some(word);
         } else {
             drop(receiver.place.acquire().await.unwrap());
             assert!(inbox.try_recv().is_err(), "{what}");
+            // One transfer to a peer at a time: the next may begin once the sender knows of the end.
+            assert_eq!(outcome(&mut one_events).await, Err(SnapshotError::Declined));
         }
         // What came whole is not taken in again soon; the next one of this test is.
         let declines = receiver.unusable().declines(Instant::now());
@@ -108,39 +116,32 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
         *receiver.unusable() = Unusable::default();
         let files = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, usize::from(is_announced), "{what}");
-        // One transfer to a peer at a time: the next may begin once the sender knows of the end.
-        outcome(&mut one_events).await.ok();
     }
     assert_eq!(receiver.place.available_permits(), 0, "it keeps its place");
 
     // While it does, no other is taken in.
-    sender.send_snapshot(two, last.clone(), Box::new(Pieces(Bytes::from(state(CLUSTER))))).unwrap();
-    let (from, header, stream) = incoming(&mut two_events).await;
-    receiver.begin(two, Engine::Raft, from, header, stream);
-    assert_eq!(outcome(&mut one_events).await, Err(SnapshotError::Declined));
+    let (events, mut three_events) = mpsc::channel(100);
+    let third = Net::start(NetConfig::new(CLUSTER, NodeId(3)), Vec::new(), events);
+    third.set_peer(two, vec![address]);
+    net.set_peer(NodeId(3), Vec::new());
+    third.send_snapshot(two, Bytes::new(), Box::new(Pieces(Bytes::from(state(CLUSTER))))).unwrap();
+    let (from, _, stream) = incoming(&mut two_events).await;
+    let metadata =
+        SnapshotMetadata { conf_state: ConfState::default(), index: Index(9), term: Term(2) };
+    receiver.begin(two, Engine::Raft, from, announcement(from, two, metadata), stream);
+    assert_eq!(outcome(&mut three_events).await, Err(SnapshotError::Declined));
     assert!(inbox.try_recv().is_err());
-}
 
-#[tokio::test]
-async fn a_snapshot_keeps_its_place_until_it_is_installed() {
-    let directory = TempDir::new().unwrap();
-    let (done, _inbox) = mpsc::unbounded_channel();
-    let spawner = tokio::runtime::Handle::current();
-    let mut receiver = Receiver::new(7, directory.path().to_owned(), done, spawner);
+    // Its sender hears that it is delivered once no mark rests on it any more.
     let file = path(directory.path(), EntryId::new(2, 9));
-    create(&file).unwrap();
-    receiver.place.forget_permits(1);
-
     receiver.settle(false);
-    tokio::task::yield_now().await;
-    assert_eq!(receiver.place.available_permits(), 0, "the engine has not heard of it");
-    receiver.announced();
+    receiver.announced(kept.unwrap());
     receiver.settle(true);
-    tokio::task::yield_now().await;
-    assert!(receiver.announced, "a mark may rest on it");
+    let early = tokio::time::timeout(Duration::from_millis(300), outcome(&mut one_events)).await;
+    assert!(early.is_err() && file.exists(), "{early:?}");
     assert_eq!(receiver.place.available_permits(), 0);
-    assert!(file.exists());
     receiver.settle(false);
+    assert_eq!(outcome(&mut one_events).await, Ok(()));
     drop(receiver.place.acquire().await.unwrap());
     assert!(!file.exists());
 }
