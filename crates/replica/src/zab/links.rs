@@ -298,7 +298,8 @@ impl Links {
             events.push(Event::Written { conn, count });
         }
         link.owes_ack |= !messages.is_empty();
-        for (number, message) in (first..).zip(messages) {
+        // No connection gets as far as the last number; a peer may say it did.
+        for (number, message) in (first..=u64::MAX).zip(messages) {
             if number == link.received + 1 {
                 link.received = number;
                 events.push(Event::Received { conn, message });

@@ -293,3 +293,26 @@ fn a_snapshot_that_did_not_come_ends_the_connection() {
         assert!(pair.has_ended(0));
     }
 }
+
+#[test]
+fn numbers_at_the_end_of_their_range_harm_nobody() {
+    for messages in [vec![], vec![ping(1)], vec![ping(1), ping(2)]] {
+        for (acked, first) in [(0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, u64::MAX - 1)] {
+            let (mut pair, [conn, _]) = Pair::connected();
+            pair.links[0].push(conn, ping(7));
+            pair.gather();
+            let mut said = pair.network.remove(0);
+            let true_body = said.body.clone();
+            if let Body::Data { acked: its, first: own, messages: all, .. } = &mut said.body {
+                (*its, *own, *all) = (acked, first, messages.clone());
+            }
+            pair.deliver(said.clone());
+            pair.gather();
+            assert_eq!(pair.numbers(1), [], "nothing of it comes next");
+            said.body = true_body;
+            pair.deliver(said);
+            pair.settle();
+            assert_eq!(pair.numbers(1), [7], "what does still comes");
+        }
+    }
+}
