@@ -164,6 +164,17 @@ impl Leading {
         self.peers.insert(conn, Peer::new(core.now_ms));
     }
 
+    /// A state is on its way to a learner, or is being installed there: until that is done it owes nothing,
+    /// neither the end of its synchronization nor what was proposed since.
+    pub(crate) fn on_progress<S: Storage>(&mut self, core: &Core<S>, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(&conn)
+            && peer.stage == LeaderStage::AwaitHistory
+        {
+            peer.progress_ms = core.now_ms;
+            peer.asked_ms = peer.asked_ms.map(|_| core.now_ms);
+        }
+    }
+
     pub(crate) fn step<S: Storage>(
         &mut self,
         core: &mut Core<S>,
