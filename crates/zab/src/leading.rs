@@ -56,6 +56,7 @@ pub(crate) struct Leading {
     counter: u32,
     /// Requests of learners that are faster than the own disk.
     waiting: VecDeque<(ConnId, Request)>,
+    waiting_bytes: u64,
     /// Who asked for entries that are still on their way to somebody.
     origins: BTreeMap<Index, (Address, u64)>,
     /// Sizes of what is proposed and not committed.
@@ -83,6 +84,7 @@ impl Leading {
             established_ms: None,
             counter: 0,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             origins: BTreeMap::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -143,6 +145,12 @@ impl Leading {
         let count_max = core.config.proposals_count_max;
         assert!(self.pending.len() <= count_max, "proposals are bounded");
         assert!(self.waiting.len() <= count_max, "requests that wait for the disk are bounded");
+        // One alone always goes.
+        let bytes_max = core.config.proposals_bytes_max;
+        let fits = |count: usize, bytes: u64| count <= 1 || bytes <= bytes_max;
+        let (pending, waiting) = (self.pending.len(), self.waiting.len());
+        assert!(fits(pending, self.pending_bytes), "proposals are bounded in bytes");
+        assert!(fits(waiting, self.waiting_bytes), "requests that wait are bounded in bytes");
         let reads = self.reads.count() + core.barriers.count();
         assert!(reads <= core.config.reads_count_max, "reads are bounded");
     }
@@ -402,6 +410,7 @@ impl Leading {
         while self.is_established()
             && let Some((conn, request)) = self.waiting.pop_front()
         {
+            self.waiting_bytes -= request.command.bytes();
             self.propose_for(core, conn, request);
         }
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();

@@ -25,11 +25,19 @@ impl Leading {
     ) {
         if request.command.op.is_custom() {
             self.on_custom(core, conn, request);
-        } else if !self.is_established() && self.waiting.len() < core.config.proposals_count_max {
+        } else if !self.is_established() && self.may_wait(core, &request.command) {
+            self.waiting_bytes += request.command.bytes();
             self.waiting.push_back((conn, request));
         } else {
             self.propose_for(core, conn, request);
         }
+    }
+
+    /// Whether one more request may wait until this leader is established; one alone always may.
+    fn may_wait<S: Storage>(&self, core: &Core<S>, command: &Command) -> bool {
+        let bytes = self.waiting_bytes.saturating_add(command.bytes());
+        let fits = self.waiting.is_empty() || bytes <= core.config.proposals_bytes_max;
+        fits && self.waiting.len() < core.config.proposals_count_max
     }
 
     pub(super) fn propose_for<S: Storage>(

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use quorate_zab::{
     Command, Config, Event, LeaveReason, Message, MessageType, Note, Op, Outcome, Proposal,
-    ProposeError, ResignReason, Role, Zxid,
+    ProposeError, Request, ResignReason, Role, Zxid,
 };
 
-use crate::hand::{Hand, Past, accept, ack, commit, id, info, request};
+use crate::hand::{Hand, Past, accept, ack, commit, id, ids_in, info, request};
 use crate::net::{config, member};
 
 #[test]
@@ -217,6 +217,39 @@ fn requests_that_are_faster_than_the_last_quorum_wait_for_it() {
     let sent = hand.sent(conns[0]);
     let kinds: Vec<_> = sent.iter().map(Message::message_type).collect();
     assert_eq!(kinds, [MessageType::Abort, MessageType::Proposal]);
+}
+
+#[test]
+fn requests_that_come_before_a_leader_is_established_are_bounded_in_bytes() {
+    let tight = Config { proposals_bytes_max: 1_000, ..config(5, 5) };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(5, 5);
+    let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
+    for conn in conns {
+        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    }
+    hand.hear(conns[0], Message::NewLeaderAck);
+    hand.sent(conns[0]);
+    let ask = |hand: &mut Hand, number, length| {
+        let command = Command::set("k", vec![b'x'; length]);
+        hand.hear(conns[0], Message::Request(Request { id: number, command }));
+        let sent = hand.sent(conns[0]);
+        let refused =
+            |sent: &Message| matches!(sent, Message::Abort { request, .. } if *request == number);
+        !sent.iter().any(refused)
+    };
+    let taken: Vec<u64> = (1..=20).filter(|number| ask(&mut hand, *number, 200)).collect();
+    assert_eq!(taken, [1, 2, 3, 4]);
+    assert!(ask(&mut hand, 21, 50), "this one still fits");
+    // With the last quorum they get their places, in the order they came, and there is room again.
+    hand.hear(conns[1], Message::NewLeaderAck);
+    assert!(hand.is_serving());
+    let want: Vec<Zxid> = (1..=5).map(|counter| id(1, counter)).collect();
+    assert_eq!(ids_in(&hand.sent(conns[0])), want);
+    for (of, conn) in [(1, conns[0]), (2, conns[1])] {
+        hand.hear(conn, accept(of, id(1, 5)));
+    }
+    assert_eq!(hand.committed, want);
 }
 
 #[test]
