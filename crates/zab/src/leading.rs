@@ -62,7 +62,8 @@ pub(crate) struct Leading {
     /// Sizes of what is proposed and not committed.
     pending: VecDeque<(Index, u64)>,
     pending_bytes: u64,
-    resigning: Option<ResignReason>,
+    /// Since when it is about to give up its office.
+    resigning_ms: Option<u64>,
     /// A voter came that can follow only in a later epoch.
     has_outbidder: bool,
     reads: Reads,
@@ -88,7 +89,7 @@ impl Leading {
             origins: BTreeMap::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
-            resigning: None,
+            resigning_ms: None,
             has_outbidder: false,
             reads: Reads::default(),
         };
@@ -425,12 +426,7 @@ impl Leading {
         self.advance_commit(core);
         self.reads.answer(core, self.is_established());
         self.forget_origins(core);
-        if self.resigning.is_some()
-            && self.is_established()
-            && core.commit == core.history.last()
-            && self.waiting.is_empty()
-            && self.peers.values().all(|peer| peer.has_heard_of_commit(core.commit))
-        {
+        if self.may_go(core) {
             return Ok(Next::Look(LeaveReason::Resigned));
         }
         // Some may have been closed on the way.
@@ -560,6 +556,18 @@ impl Leading {
         }
     }
 
+    /// Whether it is about to give up its office and has nothing left to do. It waits for no watcher, and
+    /// not for long until enough voters have heard what is committed: meanwhile nobody can write.
+    fn may_go<S: Storage>(&self, core: &Core<S>) -> bool {
+        let Some(since_ms) = self.resigning_ms else { return false };
+        let is_done =
+            self.is_established() && core.commit == core.history.last() && self.waiting.is_empty();
+        let is_late = past(since_ms, core.config.accept_timeout_ms) <= core.now_ms;
+        let heard = self.peers.values().filter(|peer| peer.has_heard_of_commit(core.commit));
+        let heard = heard.filter_map(|peer| peer.voter).chain([core.config.own.id]);
+        is_done && (is_late || self.consent.is_quorum(&heard.collect()))
+    }
+
     fn forget_origins<S: Storage>(&mut self, core: &Core<S>) {
         let planned = self.peers.values().filter(|peer| LeaderStage::Streaming <= peer.stage);
         let slowest = planned.map(|peer| peer.sent.max(peer.sync_point)).min();
@@ -599,10 +607,14 @@ impl Leading {
     pub(crate) fn wake_ms<S: Storage>(&self, core: &Core<S>) -> u64 {
         let office_ms = match self.established_ms {
             None => past(self.quorum_ms, core.config.establish_timeout_ms),
-            Some(since_ms) if self.has_outbidder && self.resigning.is_none() => {
+            Some(since_ms) if self.has_outbidder && self.resigning_ms.is_none() => {
                 past(since_ms, core.config.outbid_ms)
             }
-            Some(_) => u64::MAX,
+            // After that it waits for what it has proposed alone, and not for a time.
+            Some(_) => self.resigning_ms.map_or(u64::MAX, |since_ms| {
+                let late_ms = past(since_ms, core.config.accept_timeout_ms);
+                if core.now_ms < late_ms { late_ms } else { u64::MAX }
+            }),
         };
         let peers = self.peers.iter().map(|(conn, peer)| peer_wake_ms(core, *conn, peer));
         peers.fold(office_ms.min(self.reads.wake_ms(core)), u64::min)

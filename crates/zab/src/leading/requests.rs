@@ -115,7 +115,7 @@ impl Leading {
         if !self.is_established() {
             return Some(ProposeError::NoLeader);
         }
-        if self.resigning.is_some() {
+        if self.resigning_ms.is_some() {
             return Some(ProposeError::Resigning);
         }
         let bytes = self.pending_bytes.saturating_add(command.bytes());
@@ -172,10 +172,11 @@ impl Leading {
         }
     }
 
-    /// Takes no more requests, and gives up the office once all that was proposed is committed.
+    /// Takes no more requests, and gives up the office once all that was proposed is committed and enough
+    /// voters have heard of it, or should have.
     pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>, why: ResignReason) {
-        if self.resigning.is_none() {
-            self.resigning = Some(why);
+        if self.resigning_ms.is_none() {
+            self.resigning_ms = Some(core.now_ms);
             core.note(Note::Resigning { why });
         }
     }
