@@ -127,12 +127,15 @@ impl OnZab {
                 self.zab.storage_mut().keep_snapshot(&snapshot);
                 Ok(())
             }
-            Event::SnapshotSent { to, ok } => {
+            Event::SnapshotSent { message, ok } => {
                 if core.snapshots.on_sent() {
                     self.drop_snapshot(core);
                 }
                 let mut events = Vec::new();
-                self.links.on_shipped(to, ok, &mut events);
+                // The door takes none of the other engine's.
+                if let Message::Zab(packet) = message {
+                    self.links.on_shipped(&packet, ok, &mut events);
+                }
                 self.tell_all(events)
             }
             Event::Unreachable(peer) => {

@@ -195,17 +195,20 @@ impl Links {
         }
     }
 
-    /// The state of a snapshot has come to `peer`, or has not.
-    pub(crate) fn on_shipped(&mut self, peer: NodeId, ok: bool, events: &mut Vec<Event>) {
-        let shipping = self.links.iter().filter(|(_, link)| link.peer == peer);
-        let conns: Vec<ConnId> =
-            shipping.filter(|(_, link)| link.shipping.is_some()).map(|(conn, _)| *conn).collect();
-        for conn in conns {
-            if !ok {
-                self.fail(conn, events);
-            } else if let Some(link) = self.links.get_mut(&conn) {
-                link.shipped_ticks = Some(self.now_ticks);
-            }
+    /// The state that belongs to a packet with a snapshot has come to its peer, or has not. One of a
+    /// connection that is over concerns no other.
+    pub(crate) fn on_shipped(&mut self, packet: &Packet, ok: bool, events: &mut Vec<Event>) {
+        let Body::Data { own, first, .. } = &packet.body else { return };
+        let conn = ConnId(own.number);
+        let Some(link) = self.links.get_mut(&conn).filter(|_| own.life == self.life) else {
+            return;
+        };
+        if link.shipping != Some(*first) {
+            return;
+        }
+        match ok {
+            true => link.shipped_ticks = Some(self.now_ticks),
+            false => self.fail(conn, events),
         }
     }
 

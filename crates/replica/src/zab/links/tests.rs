@@ -267,7 +267,7 @@ fn what_follows_a_snapshot_waits_for_it() {
     assert_eq!(pair.numbers(1), [1]);
     let progress = |event: &Event| matches!(event, Event::Progress { .. });
     assert!(pair.heard.iter().all(|heard| 40 < heard.iter().filter(|it| progress(it)).count()));
-    pair.links[0].on_shipped(B, true, &mut pair.heard[0]);
+    pair.links[0].on_shipped(&with[0], true, &mut pair.heard[0]);
     for packet in with {
         pair.deliver(packet);
     }
@@ -282,14 +282,44 @@ fn a_snapshot_that_did_not_come_ends_the_connection() {
         let (mut pair, [conn, _]) = Pair::connected();
         pair.links[0].push(conn, Message::Snapshot(quorate_zab::Snapshot::default()));
         pair.gather();
-        pair.network.clear();
-        pair.links[0].on_shipped(B, ok, &mut pair.heard[0]);
+        let with = pair.network.remove(0);
+        pair.links[0].on_shipped(&with, ok, &mut pair.heard[0]);
         assert_eq!(pair.has_ended(0), !ok);
         // What came whole and is of no use there is waited for for a while.
         for _ in 0..=TAKE_TICKS_MAX + 1 {
             pair.tick();
             pair.settle();
         }
+        assert!(pair.has_ended(0));
+    }
+}
+
+#[test]
+fn what_became_of_a_state_concerns_only_the_connection_that_it_was_for() {
+    for ok in [false, true] {
+        let (mut pair, [conn, _]) = Pair::connected();
+        let snapshot = || Message::Snapshot(quorate_zab::Snapshot::default());
+        pair.links[0].push(conn, snapshot());
+        pair.gather();
+        let abandoned = pair.network.remove(0);
+        pair.links[0].close(conn);
+        pair.settle();
+        pair.heard = Default::default();
+        // The peer is back, and the state is on its way to it once more.
+        pair.links[0].dial(B, "b:m".into());
+        pair.settle();
+        let [Event::Connected { conn, .. }] = pair.heard[0][..] else { panic!("{:?}", pair.heard) };
+        pair.links[0].push(conn, snapshot());
+        pair.gather();
+        let with = pair.network.remove(0);
+        assert!(with.has_snapshot());
+        pair.links[0].on_shipped(&abandoned, ok, &mut pair.heard[0]);
+        for _ in 0..=TAKE_TICKS_MAX + 1 {
+            pair.tick();
+            pair.settle();
+        }
+        assert!(!pair.has_ended(0), "ok {ok}");
+        pair.links[0].on_shipped(&with, false, &mut pair.heard[0]);
         assert!(pair.has_ended(0));
     }
 }
