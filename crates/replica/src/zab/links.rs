@@ -11,7 +11,8 @@
 //! ```
 //! What ends a connection that is merely silent is up to the engine, which gives silent peers up.
 //! A snapshot is one message, and its state travels apart: it is sent when all before it has come,
-//! once, and what follows waits until it has come itself.
+//! once, and what follows waits until it has come itself. Who sends it, and then who installs it, says with
+//! every tick that it is busy, and is answered: so both ends know that the other one waits for nothing else.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -241,6 +242,10 @@ impl Links {
                     false => Event::Heard { conn },
                 });
                 self.on_data(conn, acked, first, messages, events);
+                if let Some(link) = self.links.get_mut(&conn) {
+                    // Who is busy is to hear that somebody waits.
+                    link.owes_ack |= is_busy;
+                }
             }
             Body::Closed { peer: own, own: peer } => {
                 let conn = ConnId(own.number);
@@ -321,15 +326,15 @@ impl Links {
         }
     }
 
-    /// Time passes.
-    pub(crate) fn on_tick(&mut self, now_ticks: u64, events: &mut Vec<Event>) {
+    /// Time passes; whether this node is installing a state.
+    pub(crate) fn on_tick(&mut self, now_ticks: u64, is_installing: bool, events: &mut Vec<Event>) {
         self.now_ticks = now_ticks;
         for conn in self.links.keys().copied().collect::<Vec<_>>() {
-            self.tick_link(conn, events);
+            self.tick_link(conn, is_installing, events);
         }
     }
 
-    fn tick_link(&mut self, conn: ConnId, events: &mut Vec<Event>) {
+    fn tick_link(&mut self, conn: ConnId, is_installing: bool, events: &mut Vec<Event>) {
         let (now_ticks, own) = (self.now_ticks, self.name(conn));
         let Some(link) = self.links.get_mut(&conn) else { return };
         let since = link.suspect_ticks.map(|since| since.max(link.heard_ticks));
@@ -358,12 +363,15 @@ impl Links {
                     self.send(conn, first, next, true);
                 }
                 let Some(link) = self.links.get(&conn) else { return };
-                if link.shipping.is_some() {
+                let is_shipping = link.shipping.is_some();
+                if is_shipping || is_installing {
                     let (acked, first) = (link.received, link.first);
                     let messages = Vec::new();
                     let body =
                         Body::Data { peer: peer_name, own, is_busy: true, acked, first, messages };
                     self.say(peer, body);
+                }
+                if is_shipping {
                     events.push(Event::Progress { conn });
                 }
             }

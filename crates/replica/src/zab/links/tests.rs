@@ -17,12 +17,15 @@ struct Pair {
     heard: [Vec<Event>; 2],
     network: Vec<Packet>,
     now_ticks: u64,
+    /// Who installs a state, if anybody.
+    installs: Option<usize>,
 }
 
 impl Pair {
     fn new() -> Pair {
         let links = [links(A, 11), links(B, 12)];
-        Pair { links, heard: Default::default(), network: Vec::new(), now_ticks: 0 }
+        let (heard, network) = Default::default();
+        Pair { links, heard, network, now_ticks: 0, installs: None }
     }
 
     /// A pair with one connection, and what both call it.
@@ -62,8 +65,9 @@ impl Pair {
 
     fn tick(&mut self) {
         self.now_ticks += 1;
-        for (links, heard) in self.links.iter_mut().zip(&mut self.heard) {
-            links.on_tick(self.now_ticks, heard);
+        for (at, links) in self.links.iter_mut().enumerate() {
+            let is_installing = self.installs == Some(at);
+            links.on_tick(self.now_ticks, is_installing, &mut self.heard[at]);
         }
         self.gather();
     }
@@ -274,6 +278,26 @@ fn what_follows_a_snapshot_waits_for_it() {
     pair.settle();
     assert_eq!(pair.numbers(1), [1, 2]);
     assert!(!pair.has_ended(0) && !pair.has_ended(1));
+}
+
+#[test]
+fn who_installs_a_state_says_so_and_hears_that_it_is_waited_for() {
+    for at in [0, 1] {
+        let (mut pair, _) = Pair::connected();
+        pair.installs = Some(at);
+        for _ in 0..10 {
+            pair.tick();
+            pair.settle();
+        }
+        let other = 1 - at;
+        let is_progress = |event: &Event| matches!(event, Event::Progress { .. });
+        let is_heard = |event: &Event| matches!(event, Event::Heard { .. });
+        assert_eq!(pair.heard[other].iter().filter(|event| is_progress(event)).count(), 10);
+        assert!(pair.heard[other].iter().all(is_progress), "{:?}", pair.heard[other]);
+        // It has patience only with whom it hears of.
+        assert_eq!(pair.heard[at].iter().filter(|event| is_heard(event)).count(), 10);
+        assert!(pair.heard[at].iter().all(is_heard), "{:?}", pair.heard[at]);
+    }
 }
 
 #[test]
