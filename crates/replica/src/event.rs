@@ -61,10 +61,10 @@ pub enum Event {
     Flushed(Index),
     /// The machine keeps this snapshot ready to be sent (its data is not in here).
     SnapshotMade(Snapshot),
-    /// A snapshot to `to` was delivered, or not.
+    /// A snapshot was delivered, or not.
     SnapshotSent {
-        /// The peer.
-        to: NodeId,
+        /// The message it went with, as it was in [`Effects::snapshots`].
+        message: Message,
         /// Whether the peer has all of it.
         ok: bool,
     },

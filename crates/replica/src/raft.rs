@@ -98,12 +98,12 @@ impl OnRaft {
                 self.raft.storage_mut().keep_snapshot(snapshot);
                 Ok(())
             }
-            Event::SnapshotSent { to, ok } => {
+            Event::SnapshotSent { message, ok } => {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 if core.snapshots.on_sent() {
                     self.drop_snapshot(core);
                 }
-                self.raft.report_snapshot(to, status);
+                self.raft.report_snapshot(message.to(), status);
                 Ok(())
             }
             Event::Unreachable(peer) | Event::Absent(peer) => {

@@ -33,6 +33,9 @@ use packet::{Body, Packet};
 /// The longest command that fits into a frame with all that goes with it.
 const CONTENT_BYTES_MAX: u64 = 19 << 20;
 
+/// Others wait so long for a member that installs a state: ten minutes, with ticks of 100 ms.
+const INSTALL_TICKS_MAX: u64 = 6_000;
+
 pub(crate) struct OnZab {
     zab: Zab<History>,
     links: Links,
@@ -127,12 +130,15 @@ impl OnZab {
                 self.zab.storage_mut().keep_snapshot(&snapshot);
                 Ok(())
             }
-            Event::SnapshotSent { to, ok } => {
+            Event::SnapshotSent { message, ok } => {
                 if core.snapshots.on_sent() {
                     self.drop_snapshot(core);
                 }
                 let mut events = Vec::new();
-                self.links.on_shipped(to, ok, &mut events);
+                // The door takes none of the other engine's.
+                if let Message::Zab(packet) = message {
+                    self.links.on_shipped(&packet, ok, &mut events);
+                }
                 self.tell_all(events)
             }
             Event::Unreachable(peer) => {
@@ -256,7 +262,7 @@ impl OnZab {
         core.expire();
         let mut events = Vec::new();
         self.fall_silent_if_stalled(core, &mut events);
-        self.links.on_tick(core.now_ticks, &mut events);
+        self.links.on_tick(core.now_ticks, self.is_installing(core), &mut events);
         self.tell_all(events)?;
         if !self.is_mute {
             self.tell(ZabEvent::Tick { now_ms: core.now_ticks * core.config.tick_ms })?;
@@ -278,6 +284,12 @@ impl OnZab {
             self.is_mute = true;
             self.links.close_all(events);
         }
+    }
+
+    /// Whether a received state is being installed, and others are to wait for that.
+    fn is_installing(&self, core: &Core) -> bool {
+        let mut installs = self.writes.iter().filter(|pending| pending.write.install.is_some());
+        installs.any(|pending| core.now_ticks < pending.since_ticks + INSTALL_TICKS_MAX)
     }
 
     fn on_packet(&mut self, core: &Core, packet: Packet) -> Result<(), Fatal> {

@@ -303,7 +303,7 @@ impl World {
                 Some(machine) if wanted == Some(machine.applied) => {
                     self.network.push((message, Some(machine.clone())));
                 }
-                _ => failed.push(message.to()),
+                _ => failed.push(message),
             }
         }
         node.writes
@@ -352,8 +352,8 @@ impl World {
             let snapshot = Snapshot { metadata, ..Snapshot::default() };
             node.replica.as_mut().unwrap().handle(Event::SnapshotMade(snapshot)).unwrap();
         }
-        for to in failed {
-            let event = Event::SnapshotSent { to, ok: false };
+        for message in failed {
+            let event = Event::SnapshotSent { message, ok: false };
             self.nodes[at].replica.as_mut().unwrap().handle(event).unwrap();
         }
     }
@@ -457,7 +457,7 @@ impl World {
             let ok = up && !lost && self.nodes[to].received.is_none();
             if ok {
                 self.nodes[to].received = Some(machine);
-                self.handle(to, Event::Message(message));
+                self.handle(to, Event::Message(message.clone()));
                 let node = &mut self.nodes[to];
                 let awaited = |work: &DiskWork| match work {
                     DiskWork::Write(write) => write.install.is_some(),
@@ -467,7 +467,7 @@ impl World {
                     node.received = None; // of no use to the engine
                 }
             }
-            self.handle(from, Event::SnapshotSent { to: NodeId(to as u64 + 1), ok });
+            self.handle(from, Event::SnapshotSent { message, ok });
         } else if up && !lost {
             self.handle(to, Event::Message(message));
         }

@@ -1,7 +1,9 @@
 //! What a replica with the ZAB engine does that one with Raft does otherwise, or not at all.
 
 use bytes::BytesMut;
-use quorate_raft::{AnyConfChange, ConfChange, ConfState, Role, TransferOutcome};
+use quorate_raft::{
+    AnyConfChange, ConfChange, ConfState, Role, Snapshot, SnapshotMetadata, TransferOutcome,
+};
 use quorate_replica::{
     Applying, Config, Engine, Event, FIRST, Initial, Message, Refusal, Replica, RequestId,
     StartError, Write, WriteId, first_conf_state, first_log, open, seal,
@@ -24,10 +26,14 @@ struct Member {
     stands_still: bool,
     /// No write after this one is done, if there is one.
     last_done: Option<WriteId>,
+    /// No state is ever installed, and no write after it done.
+    cannot_install: bool,
     can_flush: bool,
     is_away: bool,
     last_write: WriteId,
     writes: Vec<Write>,
+    /// States that were sent from here.
+    snapshots_sent: usize,
     applied: Vec<Applying>,
     refused: Vec<(RequestId, Refusal)>,
     transfers: Vec<(NodeId, TransferOutcome)>,
@@ -60,10 +66,12 @@ impl Group {
             replica: Replica::new(config(id), initial(&[1, 2, 3])).unwrap(),
             stands_still: false,
             last_done: None,
+            cannot_install: false,
             can_flush: true,
             is_away: false,
             last_write: WriteId(0),
             writes: Vec::new(),
+            snapshots_sent: 0,
             applied: Vec::new(),
             refused: Vec::new(),
             transfers: Vec::new(),
@@ -126,8 +134,30 @@ impl Group {
                     messages.extend(effects.messages);
                     member.refused.extend(effects.refused);
                     member.transfers.extend(effects.transfers);
+                    if effects.make_snapshot {
+                        let status = member.replica.status();
+                        let metadata = SnapshotMetadata {
+                            conf_state: status.conf_state,
+                            index: status.applied,
+                            term: status.term,
+                        };
+                        let made = Snapshot { metadata, ..Snapshot::default() };
+                        member.replica.handle(Event::SnapshotMade(made)).unwrap();
+                    }
+                    for message in effects.snapshots {
+                        member.snapshots_sent += 1;
+                        messages.push(message.clone());
+                        // A state of which nothing is lost on the way.
+                        let sent = Event::SnapshotSent { message, ok: true };
+                        member.replica.handle(sent).unwrap();
+                    }
                     if let Some(write) = effects.writes.last() {
                         member.last_write = write.id;
+                    }
+                    if let Some(install) = effects.writes.iter().find(|it| it.install.is_some())
+                        && member.cannot_install
+                    {
+                        member.last_done = Some(WriteId(install.id.0 - 1));
                     }
                     member.writes.extend(effects.writes);
                     let last = effects.apply.last().map(Applying::index);
@@ -592,5 +622,52 @@ fn a_log_that_cannot_be_flushed_takes_no_more_than_it_may_with_zab_either() {
         }
         let all = if leads { stalled + 1 } else { 301 };
         assert_eq!(group.members[at].commands(), all);
+    }
+}
+
+/// Whatever is written meanwhile, and its state is not sent again; but nobody waits for ever.
+#[test]
+fn a_member_that_installs_a_state_is_waited_for() {
+    const MINUTE: u64 = 600;
+    for (writes, ends) in [(false, true), (true, true), (true, false)] {
+        let small =
+            |id| Config { flush_entries: 10, tail_entries: 0, writes_count_max: 8, ..config(id) };
+        let (mut group, leader) = Group::with(small);
+        let at = 0;
+        assert_ne!(at, leader);
+        group.members[at].is_away = true;
+        for _ in 0..30 {
+            group.propose(leader);
+        }
+        // It is back, and its disk takes its time for the state that it lacks.
+        group.tick(5 * ELECTION_TICKS);
+        group.members[at].cannot_install = true;
+        group.members[at].is_away = false;
+        group.tick(5 * ELECTION_TICKS);
+        let node = NodeId(leader as u64 + 1);
+        for _ in 0..9 {
+            assert_eq!(group.members[leader].snapshots_sent, 1);
+            assert_eq!(group.members[at].glance().leader, node, "writes {writes}");
+            for _ in 0..10 {
+                if writes {
+                    group.propose(leader);
+                }
+                group.tick(MINUTE / 10);
+            }
+        }
+        if !ends {
+            group.tick(2 * MINUTE);
+            assert_eq!(group.members[at].glance().leader, NodeId::NONE);
+            continue;
+        }
+        group.members[at].last_done = None;
+        let written = group.members[at].last_write;
+        group.handle(at, Event::Persisted(written));
+        group.tick(ELECTION_TICKS);
+        assert_eq!(group.members[leader].snapshots_sent, 1);
+        let status = group.members[at].replica.status();
+        assert_eq!(status.leader, Some(node));
+        assert_eq!(status.applied, group.members[leader].glance().applied);
+        assert_eq!(group.members[at].commands(), if writes { 90 } else { 0 });
     }
 }

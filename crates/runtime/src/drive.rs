@@ -281,7 +281,7 @@ impl Driver {
                 self.receiver.begin(self.node, self.engine, from, header, stream);
                 Ok(())
             }
-            NetEvent::SnapshotSent { to, result, .. } => {
+            NetEvent::SnapshotSent { to, header, result } => {
                 match &result {
                     Ok(()) => {
                         self.board.metrics.snapshots_sent.add(1);
@@ -291,7 +291,15 @@ impl Driver {
                         tracing::warn!(peer = %format_args!("{to:x}"), %error, "snapshot not delivered");
                     }
                 }
-                self.on_event(Event::SnapshotSent { to, ok: result.is_ok() })
+                match Message::decode(self.engine, header) {
+                    Ok(message) => {
+                        self.on_event(Event::SnapshotSent { message, ok: result.is_ok() })
+                    }
+                    Err(_) => {
+                        self.board.metrics.messages_malformed.add(1);
+                        Ok(())
+                    }
+                }
             }
             NetEvent::Unreachable { to, is_absent: true } => self.on_event(Event::Absent(to)),
             NetEvent::Unreachable { to, .. } => self.on_event(Event::Unreachable(to)),

@@ -68,18 +68,22 @@ impl Sender {
     /// Starts sending. Returns the failure to report if that is not possible; otherwise the
     /// transport reports the outcome.
     pub(crate) fn send(&mut self, net: &Net, message: Message) -> Option<Event> {
-        let to = message.to();
-        let failed = Some(Event::SnapshotSent { to, ok: false });
-        let Some(metadata) = message.snapshot() else { return failed };
-        let Some(kept) = &self.kept else { return failed };
-        if kept.snapshot.metadata != metadata {
-            return failed;
+        match self.begin(net, &message) {
+            true => None,
+            false => Some(Event::SnapshotSent { message, ok: false }),
         }
+    }
+
+    fn begin(&self, net: &Net, message: &Message) -> bool {
+        let to = message.to();
+        let Some(metadata) = message.snapshot() else { return false };
+        let kept = self.kept.as_ref().filter(|kept| kept.snapshot.metadata == metadata);
+        let Some(kept) = kept else { return false };
         let source = match (kept.open)() {
             Ok(source) => source,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the machine's state for a snapshot");
-                return failed;
+                return false;
             }
         };
         let header: Vec<u8> = message.encode().concat();
@@ -88,13 +92,11 @@ impl Sender {
             index = metadata.index.0,
             "sending a snapshot"
         );
-        match net.send_snapshot(to, Bytes::from(header), source) {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!(peer = %format_args!("{to:x}"), %error, "cannot send a snapshot");
-                failed
-            }
+        let sent = net.send_snapshot(to, Bytes::from(header), source);
+        if let Err(error) = &sent {
+            tracing::warn!(peer = %format_args!("{to:x}"), %error, "cannot send a snapshot");
         }
+        sent.is_ok()
     }
 }
 

@@ -328,7 +328,8 @@ impl Node {
         let Some(mut process) = self.process.take() else { return };
         // Whoever receives from it notices that the connection is gone.
         for (transfer, outgoing) in std::mem::take(&mut process.outgoing) {
-            cx.send_chunk_always(self.id, self.life, outgoing.to, transfer, Chunk::Broken);
+            let to = outgoing.message.to();
+            cx.send_chunk_always(self.id, self.life, to, transfer, Chunk::Broken);
         }
         if loses_power && cx.chance.percent(50) {
             self.unheard = self.life;

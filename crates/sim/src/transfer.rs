@@ -30,7 +30,7 @@ pub(crate) enum Chunk {
 
 /// One that is being sent.
 pub(crate) struct Outgoing {
-    pub(crate) to: NodeId,
+    pub(crate) message: Message,
     pub(crate) reader: SnapshotReader,
     pub(crate) header: Option<Bytes>,
 }
@@ -143,7 +143,6 @@ impl Receiver {
 
 impl Node {
     pub(crate) fn send_snapshot(&mut self, cx: &mut Cx<'_>, message: Message) -> Going {
-        let to = message.to();
         let (id, life) = (self.id, self.life);
         let process = self.process();
         let kept = match (&process.kept, message.snapshot()) {
@@ -151,11 +150,11 @@ impl Node {
             _ => None,
         };
         let Some(reader) = kept else {
-            return self.event(ReplicaEvent::SnapshotSent { to, ok: false });
+            return self.event(ReplicaEvent::SnapshotSent { message, ok: false });
         };
         let header = Bytes::from(message.encode().concat());
         let transfer = cx.next_transfer();
-        process.outgoing.insert(transfer, Outgoing { to, reader, header: Some(header) });
+        process.outgoing.insert(transfer, Outgoing { message, reader, header: Some(header) });
         cx.checks.count("snapshots sent");
         cx.after(0, id, life, What::SendChunk { transfer });
         Ok(())
@@ -165,7 +164,7 @@ impl Node {
         let (id, life) = (self.id, self.life);
         let process = self.process();
         let Some(outgoing) = process.outgoing.get_mut(&transfer) else { return Ok(()) };
-        let (to, chunk) = (outgoing.to, outgoing.next(cx.plan.chunk_bytes)?);
+        let (to, chunk) = (outgoing.message.to(), outgoing.next(cx.plan.chunk_bytes)?);
         let ends = matches!(chunk, Chunk::End);
         if cx.send_chunk(id, life, to, transfer, chunk) {
             if !ends {
@@ -175,14 +174,15 @@ impl Node {
             return Ok(());
         }
         // The connection broke; the other end notices as well.
-        process.outgoing.remove(&transfer);
         cx.send_chunk_always(id, life, to, transfer, Chunk::Broken);
-        self.event(ReplicaEvent::SnapshotSent { to, ok: false })
+        self.on_sent(transfer, false)
     }
 
     pub(crate) fn on_sent(&mut self, transfer: u64, ok: bool) -> Going {
         match self.process().outgoing.remove(&transfer) {
-            Some(outgoing) => self.event(ReplicaEvent::SnapshotSent { to: outgoing.to, ok }),
+            Some(Outgoing { message, .. }) => {
+                self.event(ReplicaEvent::SnapshotSent { message, ok })
+            }
             None => Ok(()),
         }
     }

@@ -87,8 +87,9 @@ pub enum Event {
         /// The connection.
         conn: ConnId,
     },
-    /// Something that takes longer than a message is under way on a connection: the state that
-    /// belongs to a snapshot. It counts as a sign of life of either side.
+    /// Something that takes longer than a message is under way at the other end of a connection, or on
+    /// the way there: the state that belongs to a snapshot comes, or is being installed. It counts as a
+    /// sign of life of either side, and as if the synchronization had gone on.
     Progress {
         /// The connection.
         conn: ConnId,

@@ -56,12 +56,14 @@ pub(crate) struct Leading {
     counter: u32,
     /// Requests of learners that are faster than the own disk.
     waiting: VecDeque<(ConnId, Request)>,
+    waiting_bytes: u64,
     /// Who asked for entries that are still on their way to somebody.
     origins: BTreeMap<Index, (Address, u64)>,
     /// Sizes of what is proposed and not committed.
     pending: VecDeque<(Index, u64)>,
     pending_bytes: u64,
-    resigning: Option<ResignReason>,
+    /// Since when it is about to give up its office.
+    resigning_ms: Option<u64>,
     /// A voter came that can follow only in a later epoch.
     has_outbidder: bool,
     reads: Reads,
@@ -83,10 +85,11 @@ impl Leading {
             established_ms: None,
             counter: 0,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             origins: BTreeMap::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
-            resigning: None,
+            resigning_ms: None,
             has_outbidder: false,
             reads: Reads::default(),
         };
@@ -143,6 +146,12 @@ impl Leading {
         let count_max = core.config.proposals_count_max;
         assert!(self.pending.len() <= count_max, "proposals are bounded");
         assert!(self.waiting.len() <= count_max, "requests that wait for the disk are bounded");
+        // One alone always goes.
+        let bytes_max = core.config.proposals_bytes_max;
+        let fits = |count: usize, bytes: u64| count <= 1 || bytes <= bytes_max;
+        let (pending, waiting) = (self.pending.len(), self.waiting.len());
+        assert!(fits(pending, self.pending_bytes), "proposals are bounded in bytes");
+        assert!(fits(waiting, self.waiting_bytes), "requests that wait are bounded in bytes");
         let reads = self.reads.count() + core.barriers.count();
         assert!(reads <= core.config.reads_count_max, "reads are bounded");
     }
@@ -162,6 +171,17 @@ impl Leading {
 
     pub(crate) fn on_accepted<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
         self.peers.insert(conn, Peer::new(core.now_ms));
+    }
+
+    /// A state is on its way to a learner, or is being installed there: until that is done it owes nothing,
+    /// neither the end of its synchronization nor what was proposed since.
+    pub(crate) fn on_progress<S: Storage>(&mut self, core: &Core<S>, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(&conn)
+            && peer.stage == LeaderStage::AwaitHistory
+        {
+            peer.progress_ms = core.now_ms;
+            peer.asked_ms = peer.asked_ms.map(|_| core.now_ms);
+        }
     }
 
     pub(crate) fn step<S: Storage>(
@@ -391,6 +411,7 @@ impl Leading {
         while self.is_established()
             && let Some((conn, request)) = self.waiting.pop_front()
         {
+            self.waiting_bytes -= request.command.bytes();
             self.propose_for(core, conn, request);
         }
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
@@ -405,12 +426,7 @@ impl Leading {
         self.advance_commit(core);
         self.reads.answer(core, self.is_established());
         self.forget_origins(core);
-        if self.resigning.is_some()
-            && self.is_established()
-            && core.commit == core.history.last()
-            && self.waiting.is_empty()
-            && self.peers.values().all(|peer| peer.has_heard_of_commit(core.commit))
-        {
+        if self.may_go(core) {
             return Ok(Next::Look(LeaveReason::Resigned));
         }
         // Some may have been closed on the way.
@@ -540,6 +556,18 @@ impl Leading {
         }
     }
 
+    /// Whether it is about to give up its office and has nothing left to do. It waits for no watcher, and
+    /// not for long until enough voters have heard what is committed: meanwhile nobody can write.
+    fn may_go<S: Storage>(&self, core: &Core<S>) -> bool {
+        let Some(since_ms) = self.resigning_ms else { return false };
+        let is_done =
+            self.is_established() && core.commit == core.history.last() && self.waiting.is_empty();
+        let is_late = past(since_ms, core.config.accept_timeout_ms) <= core.now_ms;
+        let heard = self.peers.values().filter(|peer| peer.has_heard_of_commit(core.commit));
+        let heard = heard.filter_map(|peer| peer.voter).chain([core.config.own.id]);
+        is_done && (is_late || self.consent.is_quorum(&heard.collect()))
+    }
+
     fn forget_origins<S: Storage>(&mut self, core: &Core<S>) {
         let planned = self.peers.values().filter(|peer| LeaderStage::Streaming <= peer.stage);
         let slowest = planned.map(|peer| peer.sent.max(peer.sync_point)).min();
@@ -579,10 +607,14 @@ impl Leading {
     pub(crate) fn wake_ms<S: Storage>(&self, core: &Core<S>) -> u64 {
         let office_ms = match self.established_ms {
             None => past(self.quorum_ms, core.config.establish_timeout_ms),
-            Some(since_ms) if self.has_outbidder && self.resigning.is_none() => {
+            Some(since_ms) if self.has_outbidder && self.resigning_ms.is_none() => {
                 past(since_ms, core.config.outbid_ms)
             }
-            Some(_) => u64::MAX,
+            // After that it waits for what it has proposed alone, and not for a time.
+            Some(_) => self.resigning_ms.map_or(u64::MAX, |since_ms| {
+                let late_ms = past(since_ms, core.config.accept_timeout_ms);
+                if core.now_ms < late_ms { late_ms } else { u64::MAX }
+            }),
         };
         let peers = self.peers.iter().map(|(conn, peer)| peer_wake_ms(core, *conn, peer));
         peers.fold(office_ms.min(self.reads.wake_ms(core)), u64::min)

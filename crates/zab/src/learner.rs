@@ -688,6 +688,12 @@ impl Learner {
             let until_ms = since_ms.saturating_add(core.config.sync_timeout_ms);
             self.progress_ms = self.progress_ms.max(now_ms.min(until_ms));
         }
+        if let Some(own) = own
+            && core.history.is_installing()
+        {
+            // A state may well take longer than that. A leader that still says something waits for it.
+            self.progress_ms = self.progress_ms.max(own.heard_ms);
+        }
         if self.stage != FollowerStage::Done {
             let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
             return match deadline_ms < now_ms {

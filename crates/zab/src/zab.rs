@@ -231,10 +231,12 @@ impl<S: Storage> Zab<S> {
                 if let Some(open) = core.conns.get_mut(&conn) {
                     open.heard_ms = core.now_ms;
                 }
-                if let RoleState::Following(learner) | RoleState::Observing(learner) =
-                    &mut self.role
-                {
-                    learner.on_progress(core, conn);
+                match &mut self.role {
+                    RoleState::Looking(_) => {}
+                    RoleState::Following(learner) | RoleState::Observing(learner) => {
+                        learner.on_progress(core, conn);
+                    }
+                    RoleState::Leading(leading) => leading.on_progress(core, conn),
                 }
             }
             Event::Closed { conn } => {

@@ -11,7 +11,8 @@
 //! ```
 //! What ends a connection that is merely silent is up to the engine, which gives silent peers up.
 //! A snapshot is one message, and its state travels apart: it is sent when all before it has come,
-//! once, and what follows waits until it has come itself.
+//! once, and what follows waits until it has come itself. Who sends it, and then who installs it, says with
+//! every tick that it is busy, and is answered: so both ends know that the other one waits for nothing else.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -195,17 +196,20 @@ impl Links {
         }
     }
 
-    /// The state of a snapshot has come to `peer`, or has not.
-    pub(crate) fn on_shipped(&mut self, peer: NodeId, ok: bool, events: &mut Vec<Event>) {
-        let shipping = self.links.iter().filter(|(_, link)| link.peer == peer);
-        let conns: Vec<ConnId> =
-            shipping.filter(|(_, link)| link.shipping.is_some()).map(|(conn, _)| *conn).collect();
-        for conn in conns {
-            if !ok {
-                self.fail(conn, events);
-            } else if let Some(link) = self.links.get_mut(&conn) {
-                link.shipped_ticks = Some(self.now_ticks);
-            }
+    /// The state that belongs to a packet with a snapshot has come to its peer, or has not. One of a
+    /// connection that is over concerns no other.
+    pub(crate) fn on_shipped(&mut self, packet: &Packet, ok: bool, events: &mut Vec<Event>) {
+        let Body::Data { own, first, .. } = &packet.body else { return };
+        let conn = ConnId(own.number);
+        let Some(link) = self.links.get_mut(&conn).filter(|_| own.life == self.life) else {
+            return;
+        };
+        if link.shipping != Some(*first) {
+            return;
+        }
+        match ok {
+            true => link.shipped_ticks = Some(self.now_ticks),
+            false => self.fail(conn, events),
         }
     }
 
@@ -238,6 +242,10 @@ impl Links {
                     false => Event::Heard { conn },
                 });
                 self.on_data(conn, acked, first, messages, events);
+                if let Some(link) = self.links.get_mut(&conn) {
+                    // Who is busy is to hear that somebody waits.
+                    link.owes_ack |= is_busy;
+                }
             }
             Body::Closed { peer: own, own: peer } => {
                 let conn = ConnId(own.number);
@@ -298,7 +306,8 @@ impl Links {
             events.push(Event::Written { conn, count });
         }
         link.owes_ack |= !messages.is_empty();
-        for (number, message) in (first..).zip(messages) {
+        // No connection gets as far as the last number; a peer may say it did.
+        for (number, message) in (first..=u64::MAX).zip(messages) {
             if number == link.received + 1 {
                 link.received = number;
                 events.push(Event::Received { conn, message });
@@ -317,15 +326,15 @@ impl Links {
         }
     }
 
-    /// Time passes.
-    pub(crate) fn on_tick(&mut self, now_ticks: u64, events: &mut Vec<Event>) {
+    /// Time passes; whether this node is installing a state.
+    pub(crate) fn on_tick(&mut self, now_ticks: u64, is_installing: bool, events: &mut Vec<Event>) {
         self.now_ticks = now_ticks;
         for conn in self.links.keys().copied().collect::<Vec<_>>() {
-            self.tick_link(conn, events);
+            self.tick_link(conn, is_installing, events);
         }
     }
 
-    fn tick_link(&mut self, conn: ConnId, events: &mut Vec<Event>) {
+    fn tick_link(&mut self, conn: ConnId, is_installing: bool, events: &mut Vec<Event>) {
         let (now_ticks, own) = (self.now_ticks, self.name(conn));
         let Some(link) = self.links.get_mut(&conn) else { return };
         let since = link.suspect_ticks.map(|since| since.max(link.heard_ticks));
@@ -354,12 +363,15 @@ impl Links {
                     self.send(conn, first, next, true);
                 }
                 let Some(link) = self.links.get(&conn) else { return };
-                if link.shipping.is_some() {
+                let is_shipping = link.shipping.is_some();
+                if is_shipping || is_installing {
                     let (acked, first) = (link.received, link.first);
                     let messages = Vec::new();
                     let body =
                         Body::Data { peer: peer_name, own, is_busy: true, acked, first, messages };
                     self.say(peer, body);
+                }
+                if is_shipping {
                     events.push(Event::Progress { conn });
                 }
             }

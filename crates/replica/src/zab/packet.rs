@@ -6,7 +6,7 @@
 //! 1 vote     frame of the vote
 //! 2 open     name of the end that dials (16)
 //! 3 opened   name of the other end (16) | own name (16)
-//! 4 data     both names, as above | flags (1): 1 a snapshot's state is under way
+//! 4 data     both names, as above | flags (1): 1 a snapshot's state is under way, or being installed
 //!            everything up to here has come (8) | number of the first message (8) | frames
 //! 5 closed   both names
 //! ```

@@ -122,9 +122,9 @@ impl Peer {
         if self.is_commit_only() { core.commit } else { core.history.last() }
     }
 
-    /// Whether it will learn of a commit without this leader's doing anything more.
+    /// Whether it takes part, and will learn of a commit without this leader's doing anything more.
     pub(crate) fn has_heard_of_commit(&self, commit: Index) -> bool {
-        self.stage != LeaderStage::Live || commit <= self.commit_sent
+        self.stage == LeaderStage::Live && commit <= self.commit_sent
     }
 
     /// Decides how this learner is brought up to date, and opens its stream.

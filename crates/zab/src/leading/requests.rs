@@ -25,11 +25,19 @@ impl Leading {
     ) {
         if request.command.op.is_custom() {
             self.on_custom(core, conn, request);
-        } else if !self.is_established() && self.waiting.len() < core.config.proposals_count_max {
+        } else if !self.is_established() && self.may_wait(core, &request.command) {
+            self.waiting_bytes += request.command.bytes();
             self.waiting.push_back((conn, request));
         } else {
             self.propose_for(core, conn, request);
         }
+    }
+
+    /// Whether one more request may wait until this leader is established; one alone always may.
+    fn may_wait<S: Storage>(&self, core: &Core<S>, command: &Command) -> bool {
+        let bytes = self.waiting_bytes.saturating_add(command.bytes());
+        let fits = self.waiting.is_empty() || bytes <= core.config.proposals_bytes_max;
+        fits && self.waiting.len() < core.config.proposals_count_max
     }
 
     pub(super) fn propose_for<S: Storage>(
@@ -107,7 +115,7 @@ impl Leading {
         if !self.is_established() {
             return Some(ProposeError::NoLeader);
         }
-        if self.resigning.is_some() {
+        if self.resigning_ms.is_some() {
             return Some(ProposeError::Resigning);
         }
         let bytes = self.pending_bytes.saturating_add(command.bytes());
@@ -164,10 +172,11 @@ impl Leading {
         }
     }
 
-    /// Takes no more requests, and gives up the office once all that was proposed is committed.
+    /// Takes no more requests, and gives up the office once all that was proposed is committed and enough
+    /// voters have heard of it, or should have.
     pub(crate) fn resign<S: Storage>(&mut self, core: &mut Core<S>, why: ResignReason) {
-        if self.resigning.is_none() {
-            self.resigning = Some(why);
+        if self.resigning_ms.is_none() {
+            self.resigning_ms = Some(core.now_ms);
             core.note(Note::Resigning { why });
         }
     }

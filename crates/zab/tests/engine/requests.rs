@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use quorate_zab::{
-    Command, Config, Event, LeaveReason, Message, MessageType, Note, Op, Outcome, Proposal,
-    ProposeError, ResignReason, Role, Zxid,
+    Command, Config, ConnId, Event, FollowerInfo, LeaveReason, Message, MessageType, Note, Op,
+    Outcome, Proposal, ProposeError, Request, ResignReason, Role, Zxid,
 };
 
-use crate::hand::{Hand, Past, accept, ack, commit, id, info, request};
+use crate::hand::{Hand, Past, accept, ack, commit, id, ids_in, info, request};
 use crate::net::{config, member};
 
 #[test]
@@ -220,6 +220,39 @@ fn requests_that_are_faster_than_the_last_quorum_wait_for_it() {
 }
 
 #[test]
+fn requests_that_come_before_a_leader_is_established_are_bounded_in_bytes() {
+    let tight = Config { proposals_bytes_max: 1_000, ..config(5, 5) };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(5, 5);
+    let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
+    for conn in conns {
+        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    }
+    hand.hear(conns[0], Message::NewLeaderAck);
+    hand.sent(conns[0]);
+    let ask = |hand: &mut Hand, number, length| {
+        let command = Command::set("k", vec![b'x'; length]);
+        hand.hear(conns[0], Message::Request(Request { id: number, command }));
+        let sent = hand.sent(conns[0]);
+        let refused =
+            |sent: &Message| matches!(sent, Message::Abort { request, .. } if *request == number);
+        !sent.iter().any(refused)
+    };
+    let taken: Vec<u64> = (1..=20).filter(|number| ask(&mut hand, *number, 200)).collect();
+    assert_eq!(taken, [1, 2, 3, 4]);
+    assert!(ask(&mut hand, 21, 50), "this one still fits");
+    // With the last quorum they get their places, in the order they came, and there is room again.
+    hand.hear(conns[1], Message::NewLeaderAck);
+    assert!(hand.is_serving());
+    let want: Vec<Zxid> = (1..=5).map(|counter| id(1, counter)).collect();
+    assert_eq!(ids_in(&hand.sent(conns[0])), want);
+    for (of, conn) in [(1, conns[0]), (2, conns[1])] {
+        hand.hear(conn, accept(of, id(1, 5)));
+    }
+    assert_eq!(hand.committed, want);
+}
+
+#[test]
 fn requests_outside_the_log() {
     // Nobody here to answer them.
     let (mut hand, conn) = Hand::leading(&Past::default());
@@ -294,4 +327,72 @@ fn a_leader_resigns_before_its_counter_ends() {
     hand.join(1, &Past::of_epoch(1, &[id(1, 1), id(1, 2), id(1, 3)], id(1, 3)));
     hand.propose("y");
     assert_eq!(hand.zab.status().last_zxid, id(2, 1));
+}
+
+/// Somebody who has no vote, or node 2 of three, goes through synchronization.
+fn third(hand: &mut Hand, is_voting: bool) -> ConnId {
+    if is_voting {
+        return hand.join(2, &Past::default()).0;
+    }
+    let conn = hand.meet(FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) });
+    hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(conn, Message::NewLeaderAck);
+    conn
+}
+
+#[test]
+fn a_slow_learner_does_not_keep_a_leader_from_resigning() {
+    let tight = Config { connection_bytes_max: 1_000, ..config(3, 3) };
+    for is_voting in [false, true] {
+        let mut hand = Hand::new(tight.clone(), &Past::default());
+        hand.elect(3, 3);
+        let (voter, _) = hand.join(1, &Past::default());
+        let slow = third(&mut hand, is_voting);
+        hand.sent(slow);
+        hand.is_net_held = true;
+        for round in 1..=100 {
+            hand.propose("x");
+            let count = hand.sent(voter).len();
+            hand.handle(Event::Written { conn: voter, count });
+            hand.hear(voter, accept(1, id(1, round)));
+        }
+        assert_eq!(hand.committed.len(), 100);
+        assert!(hand.sent(slow).len() < 40, "the rest of it has yet to be sent");
+        let count = hand.sent(voter).len();
+        hand.handle(Event::Written { conn: voter, count });
+        hand.handle(Event::Resign);
+        let left = Note::Left { why: LeaveReason::Resigned };
+        assert!(hand.notes.contains(&left), "voting {is_voting}: {:?}", hand.notes);
+    }
+}
+
+#[test]
+fn a_leader_that_resigns_waits_for_a_quorum_to_hear_what_is_committed_but_not_for_long() {
+    let tight = Config { connection_bytes_max: 10, ..config(3, 3) };
+    let left = Note::Left { why: LeaveReason::Resigned };
+    for takes in [true, false] {
+        let mut hand = Hand::new(tight.clone(), &Past::default());
+        hand.elect(3, 3);
+        let (voter, _) = hand.join(1, &Past::default());
+        hand.is_net_held = true;
+        hand.propose("x");
+        hand.hear(voter, accept(1, id(1, 1)));
+        assert_eq!(hand.committed, [id(1, 1)]);
+        hand.handle(Event::Resign);
+        let began_ms = hand.now_ms;
+        while hand.now_ms < began_ms + 5_000 {
+            hand.pass(100);
+            hand.handle(Event::Heard { conn: voter });
+            hand.handle(Event::Written { conn: voter, count: 0 });
+        }
+        assert_eq!(hand.role(), Role::Leading, "nobody knows of the commit");
+        let count = hand.sent(voter).len();
+        match takes {
+            true => hand.handle(Event::Written { conn: voter, count }),
+            false => hand.pass(10),
+        }
+        assert!(hand.notes.contains(&left), "{:?}", hand.notes);
+        let told = hand.sent(voter).contains(&commit(id(1, 1)));
+        assert_eq!(told, takes);
+    }
 }

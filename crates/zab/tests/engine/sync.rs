@@ -2,8 +2,8 @@
 
 use quorate_types::Index;
 use quorate_zab::{
-    CloseReason, Command, Config, Event, FollowerInfo, HardState, LeaveReason, LogEntry, Message,
-    Note, Op, Snapshot, Storage, SyncPlan, Write, Zxid,
+    CloseReason, Command, Config, ConnId, Event, FollowerInfo, HardState, LeaveReason, LogEntry,
+    Message, Note, Op, Snapshot, Storage, SyncPlan, Write, Zxid,
 };
 
 use crate::hand::{
@@ -741,5 +741,91 @@ fn a_disk_that_hangs_excuses_a_silent_leader_only_for_a_while() {
         hand.pass(left_at - held_at);
         assert!(hand.notes.contains(&Note::Left { why }), "{what}: {:?}", hand.notes);
         assert_eq!(hand.now_ms - began_ms, left_at, "{what}");
+    }
+}
+
+/// A leader of three at the end of an epoch, with node 1 beside it, that sends a state to node 2.
+fn shipping() -> (Hand, ConnId, ConnId) {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2), id(1, 3)], id(1, 3));
+    let mut hand = Hand::of_three(3, &past);
+    hand.elect(3, 3);
+    let (voter, _) = hand.join(1, &past);
+    assert!(hand.is_serving());
+    hand.storage.make_snapshot(3.into(), "state".into()).unwrap();
+    hand.storage.compact(3.into()).unwrap();
+    let conn = hand.meet(info(2, 0));
+    hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+    let sent = hand.sent(conn);
+    assert!(sent.iter().any(|message| matches!(message, Message::Snapshot(_))), "{sent:?}");
+    (hand, voter, conn)
+}
+
+/// Time passes for a leader that a voter answers, in steps of 100 ms.
+fn pass_beside(hand: &mut Hand, voter: ConnId, ms: u64, mut at_each: impl FnMut(&mut Hand)) {
+    for _ in 0..ms / 100 {
+        hand.pass(100);
+        for message in hand.sent(voter) {
+            if let Message::Ping { number } = message {
+                hand.hear(voter, Message::Pong { number });
+            }
+        }
+        at_each(hand);
+    }
+}
+
+#[test]
+fn a_learner_whose_snapshot_goes_on_is_kept_while_others_write() {
+    for writes in [false, true] {
+        let (mut hand, voter, conn) = shipping();
+        if writes {
+            hand.propose("x");
+            hand.hear(voter, accept(1, id(2, 1)));
+        }
+        // Its state is on its way, or is being installed.
+        pass_beside(&mut hand, voter, 60_000, |hand| hand.handle(Event::Progress { conn }));
+        assert!(hand.is_open(conn), "writes {writes}: {:?}", hand.why_closed(conn));
+        // Nothing more is heard of it.
+        pass_beside(&mut hand, voter, 9_900, |_| {});
+        assert!(hand.is_open(conn), "writes {writes}: {:?}", hand.why_closed(conn));
+        pass_beside(&mut hand, voter, 200, |_| {});
+        assert_eq!(hand.why_closed(conn), Some(CloseReason::Silent), "writes {writes}");
+    }
+}
+
+#[test]
+fn who_takes_part_is_not_excused_from_accepting_by_what_takes_long() {
+    let (mut hand, voter, conn) = shipping();
+    hand.hear(conn, Message::NewLeaderAck);
+    hand.propose("x");
+    hand.hear(voter, accept(1, id(2, 1)));
+    pass_beside(&mut hand, voter, 5_100, |hand| hand.handle(Event::Progress { conn }));
+    assert_eq!(hand.why_closed(conn), Some(CloseReason::NotAccepting));
+}
+
+/// As long as its leader is heard of: that one waits for it.
+#[test]
+fn a_learner_that_installs_a_state_stays_with_its_leader() {
+    let state = || {
+        let (index, zxid) = (7.into(), id(1, 7));
+        Message::Snapshot(Snapshot { index, zxid, data: "state".into() })
+    };
+    let no_keep = || Message::LogEntry(LogEntry::begin(id(1, 7), None));
+    // Before and after the leader has said all that it has to say.
+    for rest in [vec![], vec![end(id(1, 7)), new_leader(2)]] {
+        for is_heard in [true, false] {
+            let mut hand = Hand::of_three(1, &Past::default());
+            let conn = hand.follow(3, 2, true);
+            hand.is_disk_held = true;
+            for message in [no_keep(), state()].into_iter().chain(rest.clone()) {
+                hand.hear(conn, message);
+            }
+            for _ in 0..300 {
+                hand.pass(100);
+                if is_heard && hand.is_open(conn) {
+                    hand.handle(Event::Heard { conn });
+                }
+            }
+            assert_eq!(hand.is_open(conn), is_heard, "{} more: {:?}", rest.len(), hand.notes);
+        }
     }
 }

@@ -17,12 +17,15 @@ struct Pair {
     heard: [Vec<Event>; 2],
     network: Vec<Packet>,
     now_ticks: u64,
+    /// Who installs a state, if anybody.
+    installs: Option<usize>,
 }
 
 impl Pair {
     fn new() -> Pair {
         let links = [links(A, 11), links(B, 12)];
-        Pair { links, heard: Default::default(), network: Vec::new(), now_ticks: 0 }
+        let (heard, network) = Default::default();
+        Pair { links, heard, network, now_ticks: 0, installs: None }
     }
 
     /// A pair with one connection, and what both call it.
@@ -62,8 +65,9 @@ impl Pair {
 
     fn tick(&mut self) {
         self.now_ticks += 1;
-        for (links, heard) in self.links.iter_mut().zip(&mut self.heard) {
-            links.on_tick(self.now_ticks, heard);
+        for (at, links) in self.links.iter_mut().enumerate() {
+            let is_installing = self.installs == Some(at);
+            links.on_tick(self.now_ticks, is_installing, &mut self.heard[at]);
         }
         self.gather();
     }
@@ -267,7 +271,7 @@ fn what_follows_a_snapshot_waits_for_it() {
     assert_eq!(pair.numbers(1), [1]);
     let progress = |event: &Event| matches!(event, Event::Progress { .. });
     assert!(pair.heard.iter().all(|heard| 40 < heard.iter().filter(|it| progress(it)).count()));
-    pair.links[0].on_shipped(B, true, &mut pair.heard[0]);
+    pair.links[0].on_shipped(&with[0], true, &mut pair.heard[0]);
     for packet in with {
         pair.deliver(packet);
     }
@@ -277,13 +281,33 @@ fn what_follows_a_snapshot_waits_for_it() {
 }
 
 #[test]
+fn who_installs_a_state_says_so_and_hears_that_it_is_waited_for() {
+    for at in [0, 1] {
+        let (mut pair, _) = Pair::connected();
+        pair.installs = Some(at);
+        for _ in 0..10 {
+            pair.tick();
+            pair.settle();
+        }
+        let other = 1 - at;
+        let is_progress = |event: &Event| matches!(event, Event::Progress { .. });
+        let is_heard = |event: &Event| matches!(event, Event::Heard { .. });
+        assert_eq!(pair.heard[other].iter().filter(|event| is_progress(event)).count(), 10);
+        assert!(pair.heard[other].iter().all(is_progress), "{:?}", pair.heard[other]);
+        // It has patience only with whom it hears of.
+        assert_eq!(pair.heard[at].iter().filter(|event| is_heard(event)).count(), 10);
+        assert!(pair.heard[at].iter().all(is_heard), "{:?}", pair.heard[at]);
+    }
+}
+
+#[test]
 fn a_snapshot_that_did_not_come_ends_the_connection() {
     for ok in [false, true] {
         let (mut pair, [conn, _]) = Pair::connected();
         pair.links[0].push(conn, Message::Snapshot(quorate_zab::Snapshot::default()));
         pair.gather();
-        pair.network.clear();
-        pair.links[0].on_shipped(B, ok, &mut pair.heard[0]);
+        let with = pair.network.remove(0);
+        pair.links[0].on_shipped(&with, ok, &mut pair.heard[0]);
         assert_eq!(pair.has_ended(0), !ok);
         // What came whole and is of no use there is waited for for a while.
         for _ in 0..=TAKE_TICKS_MAX + 1 {
@@ -291,5 +315,58 @@ fn a_snapshot_that_did_not_come_ends_the_connection() {
             pair.settle();
         }
         assert!(pair.has_ended(0));
+    }
+}
+
+#[test]
+fn what_became_of_a_state_concerns_only_the_connection_that_it_was_for() {
+    for ok in [false, true] {
+        let (mut pair, [conn, _]) = Pair::connected();
+        let snapshot = || Message::Snapshot(quorate_zab::Snapshot::default());
+        pair.links[0].push(conn, snapshot());
+        pair.gather();
+        let abandoned = pair.network.remove(0);
+        pair.links[0].close(conn);
+        pair.settle();
+        pair.heard = Default::default();
+        // The peer is back, and the state is on its way to it once more.
+        pair.links[0].dial(B, "b:m".into());
+        pair.settle();
+        let [Event::Connected { conn, .. }] = pair.heard[0][..] else { panic!("{:?}", pair.heard) };
+        pair.links[0].push(conn, snapshot());
+        pair.gather();
+        let with = pair.network.remove(0);
+        assert!(with.has_snapshot());
+        pair.links[0].on_shipped(&abandoned, ok, &mut pair.heard[0]);
+        for _ in 0..=TAKE_TICKS_MAX + 1 {
+            pair.tick();
+            pair.settle();
+        }
+        assert!(!pair.has_ended(0), "ok {ok}");
+        pair.links[0].on_shipped(&with, false, &mut pair.heard[0]);
+        assert!(pair.has_ended(0));
+    }
+}
+
+#[test]
+fn numbers_at_the_end_of_their_range_harm_nobody() {
+    for messages in [vec![], vec![ping(1)], vec![ping(1), ping(2)]] {
+        for (acked, first) in [(0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, u64::MAX - 1)] {
+            let (mut pair, [conn, _]) = Pair::connected();
+            pair.links[0].push(conn, ping(7));
+            pair.gather();
+            let mut said = pair.network.remove(0);
+            let true_body = said.body.clone();
+            if let Body::Data { acked: its, first: own, messages: all, .. } = &mut said.body {
+                (*its, *own, *all) = (acked, first, messages.clone());
+            }
+            pair.deliver(said.clone());
+            pair.gather();
+            assert_eq!(pair.numbers(1), [], "nothing of it comes next");
+            said.body = true_body;
+            pair.deliver(said);
+            pair.settle();
+            assert_eq!(pair.numbers(1), [7], "what does still comes");
+        }
     }
 }
