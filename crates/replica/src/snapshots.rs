@@ -10,6 +10,9 @@ use quorate_types::Index;
 
 use crate::Config;
 
+/// How many times `log_bytes_max` the log may hold for peers that get snapshots: less than it may hold at all.
+const SENDING_FACTOR: u64 = 6;
+
 /// Bookkeeping for flushes, compaction, and snapshots to peers.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
@@ -97,7 +100,7 @@ impl Snapshots {
         }
         // A peer that installs the snapshot on its way needs the log right after it. The bound on
         // bytes wins over that: the peer then gets another snapshot.
-        if 0 < self.sending && log_bytes <= 4 * config.log_bytes_max {
+        if 0 < self.sending && log_bytes <= SENDING_FACTOR * config.log_bytes_max {
             through = through.min(self.sending_index);
         }
         let through = through.min(self.flushed);
@@ -175,7 +178,7 @@ mod tests {
             snapshots.compact_through(&config, Index(0), log_bytes, |index| index.0 * 10)
         };
         assert_eq!(through(&snapshots, 5_000), Some(Index(120)));
-        assert_eq!(through(&snapshots, 40_001), Some(Index(500)), "but not for ever");
+        assert_eq!(through(&snapshots, 60_001), Some(Index(500)), "but not for ever");
         assert!(!snapshots.on_sent());
         assert!(snapshots.on_sent());
         assert_eq!(through(&snapshots, 5_000), Some(Index(450)));
