@@ -146,6 +146,30 @@ async fn a_snapshot_that_could_not_be_installed_is_not_announced() {
     assert!(!file.exists());
 }
 
+#[tokio::test]
+async fn a_snapshot_keeps_its_place_until_it_is_installed() {
+    let directory = TempDir::new().unwrap();
+    let (done, _inbox) = mpsc::unbounded_channel();
+    let spawner = tokio::runtime::Handle::current();
+    let mut receiver = Receiver::new(7, directory.path().to_owned(), done, spawner);
+    let file = path(directory.path(), EntryId::new(2, 9));
+    create(&file).unwrap();
+    receiver.place.forget_permits(1);
+
+    receiver.settle(false);
+    tokio::task::yield_now().await;
+    assert_eq!(receiver.place.available_permits(), 0, "the engine has not heard of it");
+    receiver.announced(Box::new(|| ()));
+    receiver.settle(true);
+    tokio::task::yield_now().await;
+    assert!(receiver.announced.is_some(), "a mark may rest on it");
+    assert_eq!(receiver.place.available_permits(), 0);
+    assert!(file.exists());
+    receiver.settle(false);
+    drop(receiver.place.acquire().await.unwrap());
+    assert!(!file.exists());
+}
+
 #[test]
 fn h057_what_cannot_be_used_is_taken_in_ever_more_rarely() {
     let mut unusable = Unusable::default();
