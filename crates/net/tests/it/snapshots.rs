@@ -411,19 +411,19 @@ async fn h056_a_reader_that_holds_the_stream_and_never_reads_is_given_up() {
 async fn a_snapshot_is_delivered_once_it_is_of_use_and_no_sooner() {
     #[derive(Debug, Clone, Copy)]
     enum Then {
-        IsAccepted,
-        IsDropped,
-        IsKept,
+        Accepts,
+        Drops,
+        Keeps,
     }
     const USE_MS: u64 = 1_500;
     for (then, want) in [
-        (Then::IsAccepted, Ok(())),
-        (Then::IsDropped, Err(SnapshotError::Declined)),
-        (Then::IsKept, Err(SnapshotError::TimedOut { ms: USE_MS })),
+        (Then::Accepts, Ok(())),
+        (Then::Drops, Err(SnapshotError::Declined)),
+        (Then::Keeps, Err(SnapshotError::TimedOut { ms: USE_MS })),
     ] {
         let patient = |id| NetConfig {
             snapshot_stall_ms_max: 300,
-            snapshot_use_ms_max: if let Then::IsKept = then { USE_MS } else { 600_000 },
+            snapshot_use_ms_max: if let Then::Keeps = then { USE_MS } else { 600_000 },
             ..config(id)
         };
         let (mut a, mut b) = pair_of(patient(1), patient(2)).await;
@@ -434,16 +434,16 @@ async fn a_snapshot_is_delivered_once_it_is_of_use_and_no_sooner() {
         let early = timeout(Duration::from_millis(700), outcome(&mut a)).await;
         assert!(early.is_err(), "{then:?}: {early:?}");
         let kept = match then {
-            Then::IsAccepted => {
+            Then::Accepts => {
                 stream.accept().expect("its sender waits");
                 assert!(stream.accept().is_err(), "it has been said");
                 None
             }
-            Then::IsDropped => {
+            Then::Drops => {
                 drop(stream);
                 None
             }
-            Then::IsKept => Some(stream),
+            Then::Keeps => Some(stream),
         };
         assert_eq!(outcome(&mut a).await, want, "{then:?}");
         if let Some(mut stream) = kept {
