@@ -101,6 +101,9 @@ async fn hear<R: AsyncRead + Unpin>(
                     0 => Err(SnapshotError::Damaged { why: "accepted before its end".into() }),
                     2 => Err(SnapshotError::TooLarge { bytes_max: hello.snapshot_bytes_max }),
                     3 => Err(SnapshotError::Damaged { why: "so says the receiver".into() }),
+                    4 if ended.load(Ordering::Relaxed) => {
+                        Err(SnapshotError::TimedOut { ms: config.snapshot_use_ms_max })
+                    }
                     4 => Err(SnapshotError::TimedOut { ms: config.snapshot_stall_ms_max }),
                     5 => Err(SnapshotError::Lost { why: "the receiver gave up".into() }),
                     _ => Err(SnapshotError::Declined),
