@@ -14,6 +14,8 @@ use crate::world::{Event, World};
 const CALM_US: u64 = SECOND / 5;
 /// Nor do they write longer values: the shortest log has to hold what is written while a snapshot travels.
 const CALM_VALUE_BYTES_MAX: u64 = 100;
+/// And states travel in pieces no shorter than this, however much has been written.
+const CALM_CHUNK_BYTES: usize = 64 << 10;
 /// They write as often as they read, so that every member is soon asked for both.
 const CALM_MIX: [u64; 5] = [40, 40, 5, 5, 10];
 
@@ -37,6 +39,7 @@ impl World<'_> {
         self.plan.clients.mix = CALM_MIX;
         let value_bytes_max = &mut self.plan.clients.value_bytes_max;
         *value_bytes_max = CALM_VALUE_BYTES_MAX.min(*value_bytes_max);
+        self.plan.chunk_bytes = CALM_CHUNK_BYTES.max(self.plan.chunk_bytes);
         self.net.heal(|from, to| broken.contains(&from) || broken.contains(&to));
         for id in broken.clone() {
             self.break_for_good(id);
