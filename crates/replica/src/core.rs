@@ -135,8 +135,28 @@ impl Core {
     /// Whether whoever needed the snapshot that is kept has caught up or gone: it pins storage for
     /// nothing.
     pub(crate) fn is_snapshot_idle(&self) -> bool {
-        let patience = 10 * u64::from(self.config.election_ticks);
+        let patience = self.peer_patience_ticks();
         self.snapshots.none_sending() && self.snapshot_made_ticks + patience < self.now_ticks
+    }
+
+    /// How long a peer that needs something may stand still before nothing is kept for it.
+    fn peer_patience_ticks(&self) -> u64 {
+        10 * u64::from(self.config.election_ticks)
+    }
+
+    /// A snapshot is in place at its peer, or failed, while the log reaches to `last`. Whether none is on
+    /// its way any more.
+    pub(crate) fn on_snapshot_sent(&mut self, peer: NodeId, ok: bool, last: Index) -> bool {
+        let (now_ticks, patience) = (self.now_ticks, self.peer_patience_ticks());
+        self.snapshots.on_sent(peer, ok, last, now_ticks, patience)
+    }
+
+    /// Lets go of the log that was kept for peers which have caught up since their snapshots.
+    pub(crate) fn follow_peers(&mut self, matched: impl FnOnce() -> Vec<(NodeId, Index)>) {
+        if self.snapshots.is_chased() {
+            let patience = self.peer_patience_ticks();
+            self.snapshots.follow(&matched(), self.now_ticks, patience);
+        }
     }
 
     pub(crate) fn want_snapshot(&mut self) {

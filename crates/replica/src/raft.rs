@@ -100,7 +100,8 @@ impl OnRaft {
             }
             Event::SnapshotSent { message, ok } => {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-                if core.snapshots.on_sent() {
+                let last = self.raft.storage().last();
+                if core.on_snapshot_sent(message.to(), ok, last) {
                     self.drop_snapshot(core);
                 }
                 self.raft.report_snapshot(message.to(), status);
@@ -319,6 +320,7 @@ impl OnRaft {
         if self.raft.storage().keeps_snapshot() && core.is_snapshot_idle() {
             self.drop_snapshot(core);
         }
+        core.follow_peers(|| self.matched());
         let applied = self.raft.applied();
         core.compact_if_long(self.raft.storage_mut(), applied);
         Ok(())
@@ -421,7 +423,7 @@ impl OnRaft {
                     self.apply(core, entries, responses)?;
                 }
                 Body::Snapshot { ref snapshot } => {
-                    core.snapshots.on_sending(snapshot.metadata.index);
+                    core.snapshots.on_sending(message.to, snapshot.metadata.index);
                     core.effects.snapshots.push(message.into());
                 }
                 // The engine's own concern every term: see `passed_on.rs`.

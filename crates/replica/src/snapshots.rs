@@ -6,12 +6,12 @@
 //! State that is flushed need not be replayed, so the log up to there may go, but for a tail that
 //! lets slow peers catch up by log instead of by snapshot.
 
-use quorate_types::Index;
+use quorate_types::{Index, NodeId};
 
 use crate::Config;
 
 /// How many times `log_bytes_max` the log may hold for peers that get snapshots: less than it may hold at all.
-const SENDING_FACTOR: u64 = 6;
+const FED_FACTOR: u64 = 6;
 
 /// Bookkeeping for flushes, compaction, and snapshots to peers.
 #[derive(Debug, Default)]
@@ -21,9 +21,27 @@ pub(crate) struct Snapshots {
     applied_bytes: u64,
     flushing: bool,
     last_flush_ticks: u64,
-    /// Snapshots on their way to peers, and the lowest index among them.
-    sending: usize,
-    sending_index: Index,
+    /// Peers that get a snapshot, or had one and have not caught up since.
+    fed: Vec<Fed>,
+}
+
+/// Who needs the log from behind a snapshot on.
+#[derive(Debug)]
+struct Fed {
+    peer: NodeId,
+    /// Up to here it needs none of it.
+    index: Index,
+    /// Since it has the snapshot: what it follows.
+    chase: Option<Chase>,
+}
+
+/// A peer that follows the log from behind its snapshot on.
+#[derive(Debug)]
+struct Chase {
+    /// It has caught up when it has come so far.
+    goal: Index,
+    /// When it is given up unless it has come further.
+    until_ticks: u64,
 }
 
 impl Snapshots {
@@ -63,20 +81,61 @@ impl Snapshots {
     }
 
     /// A snapshot with state up to `index` goes to a peer.
-    pub(crate) fn on_sending(&mut self, index: Index) {
-        self.sending_index = if self.sending == 0 { index } else { self.sending_index.min(index) };
-        self.sending += 1;
+    pub(crate) fn on_sending(&mut self, peer: NodeId, index: Index) {
+        self.fed.retain(|fed| fed.peer != peer || fed.chase.is_none());
+        self.fed.push(Fed { peer, index, chase: None });
     }
 
-    /// One of them arrived or failed. Returns whether none is left.
-    pub(crate) fn on_sent(&mut self) -> bool {
-        self.sending = self.sending.saturating_sub(1);
-        self.sending == 0
+    /// It is in place there, or it failed. From now on the peer follows the log, which reaches to `last`,
+    /// and may stand still for `patience_ticks`. Returns whether no snapshot is on its way any more.
+    pub(crate) fn on_sent(
+        &mut self,
+        peer: NodeId,
+        ok: bool,
+        last: Index,
+        now_ticks: u64,
+        patience_ticks: u64,
+    ) -> bool {
+        let sent = self.fed.iter().position(|fed| fed.peer == peer && fed.chase.is_none());
+        if let Some(place) = sent {
+            if ok {
+                let until_ticks = now_ticks + patience_ticks;
+                self.fed[place].chase = Some(Chase { goal: last, until_ticks });
+            } else {
+                self.fed.remove(place);
+            }
+        }
+        self.none_sending()
+    }
+
+    /// Whether any peer has its snapshot and not yet what followed.
+    pub(crate) fn is_chased(&self) -> bool {
+        self.fed.iter().any(|fed| fed.chase.is_some())
+    }
+
+    /// How far peers have come. Who has caught up, stands still or is nobody's peer any more needs nothing.
+    pub(crate) fn follow(
+        &mut self,
+        matched: &[(NodeId, Index)],
+        now_ticks: u64,
+        patience_ticks: u64,
+    ) {
+        self.fed.retain_mut(|fed| {
+            let Some(chase) = &mut fed.chase else { return true };
+            let Some((_, at)) = matched.iter().find(|(peer, _)| *peer == fed.peer) else {
+                return false;
+            };
+            if fed.index < *at {
+                fed.index = *at;
+                chase.until_ticks = now_ticks + patience_ticks;
+            }
+            *at < chase.goal && now_ticks <= chase.until_ticks
+        });
     }
 
     /// Whether no snapshot is on its way to a peer.
     pub(crate) fn none_sending(&self) -> bool {
-        self.sending == 0
+        self.fed.iter().all(|fed| fed.chase.is_some())
     }
 
     /// How far the log may be compacted, if that is worth a record.
@@ -100,8 +159,11 @@ impl Snapshots {
         }
         // A peer that installs the snapshot on its way needs the log right after it. The bound on
         // bytes wins over that: the peer then gets another snapshot.
-        if 0 < self.sending && log_bytes <= SENDING_FACTOR * config.log_bytes_max {
-            through = through.min(self.sending_index);
+        let needed = self.fed.iter().map(|fed| fed.index).min();
+        if let Some(needed) = needed
+            && log_bytes <= FED_FACTOR * config.log_bytes_max
+        {
+            through = through.min(needed);
         }
         let through = through.min(self.flushed);
         let worth = (config.tail_entries / 2).max(config.flush_entries / 2).max(1);
@@ -112,8 +174,6 @@ impl Snapshots {
 
 #[cfg(test)]
 mod tests {
-    use quorate_types::NodeId;
-
     use super::*;
 
     fn config() -> Config {
@@ -167,20 +227,71 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_snapshot_on_its_way_keeps_the_log_after_it() {
-        let config = config();
+    /// What may go of a log of ten bytes an entry.
+    fn through(snapshots: &Snapshots, log_bytes: u64) -> Option<Index> {
+        snapshots.compact_through(&config(), Index(0), log_bytes, |index| index.0 * 10)
+    }
+
+    const PATIENCE: u64 = 20;
+
+    fn two_fed() -> Snapshots {
         let mut snapshots = Snapshots::new(Index(0));
         snapshots.on_flushed(Index(500));
-        snapshots.on_sending(Index(130));
-        snapshots.on_sending(Index(120));
-        let through = |snapshots: &Snapshots, log_bytes| {
-            snapshots.compact_through(&config, Index(0), log_bytes, |index| index.0 * 10)
-        };
+        snapshots.on_sending(NodeId(2), Index(130));
+        snapshots.on_sending(NodeId(3), Index(120));
+        snapshots
+    }
+
+    #[test]
+    fn a_snapshot_on_its_way_keeps_the_log_after_it() {
+        let mut snapshots = two_fed();
         assert_eq!(through(&snapshots, 5_000), Some(Index(120)));
         assert_eq!(through(&snapshots, 60_001), Some(Index(500)), "but not for ever");
-        assert!(!snapshots.on_sent());
-        assert!(snapshots.on_sent());
+        assert!(!snapshots.on_sent(NodeId(3), false, Index(500), 1, PATIENCE));
+        assert_eq!(through(&snapshots, 5_000), Some(Index(130)));
+        assert!(snapshots.on_sent(NodeId(2), false, Index(500), 1, PATIENCE));
+        assert_eq!(through(&snapshots, 5_000), Some(Index(450)));
+    }
+
+    #[test]
+    fn a_peer_that_has_its_snapshot_keeps_the_log_until_it_has_caught_up() {
+        let mut snapshots = two_fed();
+        assert!(!snapshots.on_sent(NodeId(3), true, Index(500), 1, PATIENCE));
+        assert!(snapshots.on_sent(NodeId(2), true, Index(510), 1, PATIENCE));
+        assert!(snapshots.is_chased() && snapshots.none_sending());
+        let mut follow = |two, three, now_ticks| {
+            let matched = [(NodeId(2), Index(two)), (NodeId(3), Index(three))];
+            snapshots.follow(&matched, now_ticks, PATIENCE);
+            through(&snapshots, 50_000)
+        };
+        assert_eq!(follow(130, 120, 2), Some(Index(120)));
+        assert_eq!(follow(140, 499, 20), Some(Index(140)), "the slower one");
+        assert_eq!(follow(509, 500, 30), Some(Index(500)), "one has caught up");
+        assert_eq!(follow(510, 500, 31), Some(Index(500)));
+        assert!(!snapshots.is_chased());
+    }
+
+    #[test]
+    fn a_peer_that_stands_still_or_goes_keeps_nothing() {
+        for matched in [&[(NodeId(2), Index(130))][..], &[]] {
+            let mut snapshots = two_fed();
+            snapshots.on_sent(NodeId(3), false, Index(500), 1, PATIENCE);
+            snapshots.on_sent(NodeId(2), true, Index(500), 1, PATIENCE);
+            snapshots.follow(matched, 1 + PATIENCE, PATIENCE);
+            assert_eq!(snapshots.is_chased(), !matched.is_empty());
+            snapshots.follow(matched, 2 + PATIENCE, PATIENCE);
+            assert!(!snapshots.is_chased());
+        }
+    }
+
+    #[test]
+    fn another_snapshot_takes_the_place_of_the_one_before() {
+        let mut snapshots = two_fed();
+        snapshots.on_sent(NodeId(3), true, Index(500), 1, PATIENCE);
+        snapshots.on_sending(NodeId(3), Index(300));
+        assert_eq!(through(&snapshots, 5_000), Some(Index(130)));
+        assert!(!snapshots.on_sent(NodeId(2), false, Index(500), 1, PATIENCE));
+        assert!(snapshots.on_sent(NodeId(3), false, Index(500), 1, PATIENCE));
         assert_eq!(through(&snapshots, 5_000), Some(Index(450)));
     }
 }

@@ -131,7 +131,8 @@ impl OnZab {
                 Ok(())
             }
             Event::SnapshotSent { message, ok } => {
-                if core.snapshots.on_sent() {
+                let last = self.log().last();
+                if core.on_snapshot_sent(message.to(), ok, last) {
                     self.drop_snapshot(core);
                 }
                 let mut events = Vec::new();
@@ -204,7 +205,7 @@ impl OnZab {
         for packet in self.links.take_out() {
             match packet.snapshot() {
                 Some(metadata) => {
-                    core.snapshots.on_sending(metadata.index);
+                    core.snapshots.on_sending(packet.to, metadata.index);
                     core.effects.snapshots.push(Message::Zab(packet));
                 }
                 None => core.effects.messages.push(Message::Zab(packet)),
@@ -270,6 +271,7 @@ impl OnZab {
         if self.zab.storage().keeps_snapshot() && core.is_snapshot_idle() {
             self.drop_snapshot(core);
         }
+        core.follow_peers(|| self.matched());
         let applied = core.applied;
         core.compact_if_long(&mut self.zab.storage_mut().log, applied);
         Ok(())
