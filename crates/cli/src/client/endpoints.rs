@@ -68,7 +68,7 @@ struct Member {
 }
 
 impl Target {
-    /// The addresses must be `host:port` or `http://host:port`.
+    /// The addresses must be `host:port` or `http://host:port`; where no host stands it is this machine.
     ///
     /// # Errors
     ///
@@ -298,12 +298,14 @@ impl Target {
 fn parse_endpoint(text: &str) -> Result<Endpoint, CliError> {
     let refused = |why: &str| CliError::Arguments(format!("endpoint {text:?} {why}"));
     let (scheme, address) = text.split_once("://").unwrap_or(("http", text));
-    match scheme {
+    match scheme.to_ascii_lowercase().as_str() {
         "http" => {}
         "https" | "unixs" => return Err(refused("asks for TLS, which this client does not speak")),
         _ => return Err(refused("is neither host:port nor http://host:port")),
     }
-    let endpoint = Endpoint::from_shared(format!("http://{}", address.trim_end_matches('/')))
+    // As Go dials it.
+    let host = if address.starts_with(':') { "127.0.0.1" } else { "" };
+    let endpoint = Endpoint::from_shared(format!("http://{host}{}", address.trim_end_matches('/')))
         .map_err(|_| refused("is neither host:port nor http://host:port"))?;
     if endpoint.uri().port_u16().is_none() {
         return Err(refused("lacks a port; write host:port, as in 127.0.0.1:2379"));
@@ -329,6 +331,12 @@ mod tests {
             ("127.0.0.1:2379", Some("http://127.0.0.1:2379/")),
             ("http://localhost:1/", Some("http://localhost:1/")),
             ("[::1]:2379", Some("http://[::1]:2379/")),
+            (":2379", Some("http://127.0.0.1:2379/")),
+            ("http://:2379/", Some("http://127.0.0.1:2379/")),
+            ("HTTP://127.0.0.1:2379", Some("http://127.0.0.1:2379/")),
+            (":", None),
+            ("::1", None),
+            ("http://127.0.0.1:2379/v3", None),
             ("127.0.0.1", None),
             ("https://127.0.0.1:2379", None),
             ("unix://x:1", None),
