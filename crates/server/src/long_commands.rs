@@ -1,6 +1,7 @@
 //! Long commands, a few at a time.
 //!
-//! What is proposed and not committed is bounded over all members, and what is over is refused at once. Who
+//! What is proposed and not committed is bounded over all members. What is over is refused at once by the leader,
+//! and lost where another member passed it on: nobody knows for long what became of it. Who
 //! writes many long values at the same time would hear so of most of them, though the log takes them all in
 //! a moment. So each member keeps to its part of that room: the next long command waits until one before
 //! it has its answer, in the order in which they came. Those that wait are bounded in turn.
@@ -14,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A command of that length is a long one.
 const LONG_BYTES: usize = 64 << 10;
-/// Of long ones under way at a time: for five members half of what a leader may have appended and not applied.
-/// What it has not applied yet of those that others have is the other half.
+/// Of long ones under way at a time: for five members half of what a leader may have that is not committed, or
+/// not durable with itself. The other half is for short ones, and for what a quorum without it has committed,
+/// so that it is answered, while its own disk is behind.
 const ROOM_BYTES: usize = 6 << 20;
 /// Of long ones that wait for their turn. More are refused.
 const WAITING_BYTES_MAX: usize = 512 << 20;
