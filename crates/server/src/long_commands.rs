@@ -13,8 +13,9 @@ use std::time::Duration;
 use quorate_kv::KvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A command of that length is a long one.
-const LONG_BYTES: usize = 64 << 10;
+/// A command of that length is a long one. It takes more than eight thousand shorter ones at a time, over all
+/// members, to have no room.
+const LONG_BYTES: usize = 8 << 10;
 /// Of long ones under way at a time: for five members half of what a leader may have that is not committed, or
 /// not durable with itself. The other half is for short ones, and for what a quorum without it has committed,
 /// so that it is answered, while its own disk is behind.
@@ -101,6 +102,14 @@ mod tests {
     use super::*;
 
     const FOREVER: Duration = Duration::from_secs(3600);
+
+    /// Two thousand of 60,000 bytes, say, would be more than there is room for.
+    #[tokio::test]
+    async fn commands_of_which_some_thousand_would_be_too_many_are_long() {
+        let long = LongCommands::new();
+        assert!(long.turn(60_000, FOREVER).await.unwrap().is_some());
+        assert!(long.turn(1000, FOREVER).await.unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn long_commands_take_turns_and_short_ones_pass_them() {
