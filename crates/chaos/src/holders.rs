@@ -58,7 +58,7 @@ impl Promise {
     }
 }
 
-/// Holds one lease after the other until it is told to stop. Half of them are left to end by themselves.
+/// Holds one lease after the other until it is told to stop. Most of them are left to end by themselves.
 pub(crate) async fn hold(
     number: i64,
     channels: Vec<Channel>,
@@ -100,13 +100,13 @@ async fn keep(
     stop: &AtomicBool,
     held: &mut Held,
 ) {
-    let renewals = chance.between(0, 12);
+    let renewals = chance.between(0, 4);
     let mut renewed = 0;
     while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(chance.between(20, 900))).await;
+        tokio::time::sleep(Duration::from_millis(chance.between(20, 500))).await;
         let channel = chance.pick(channels);
         let renews = renewed < renewals && chance.percent(60);
-        if renewed == renewals && chance.percent(10) {
+        if renewed == renewals && chance.percent(3) {
             revoke(channel, promise.id).await;
             return;
         }
