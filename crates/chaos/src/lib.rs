@@ -5,7 +5,9 @@
 //! comes of it is not, since the processes, the network and the clock are real. A round ends in four
 //! steps: a majority is healed while the rest stays broken, and has to go on; all is healed, and every
 //! member has to answer; all are killed at once and started again; all hold the same, and the history
-//! of what clients saw is judged by `quorate-history`.
+//! of what clients saw is judged by `quorate-history`. Beside those that write and read, some watch all keys:
+//! what they were told is complete, in order, without repetition, and fits what the others saw. And some
+//! hold leases: none may end before its time.
 //!
 //! What this shows and what it does not: processes that are killed lose nothing that the kernel has, so
 //! a missing sync goes unnoticed here. That is what the tests on disks that forget are for.
@@ -15,11 +17,14 @@ mod changes;
 mod clients;
 mod cluster;
 mod disk;
+mod holders;
 mod plan;
 mod proxy;
 mod report;
 mod round;
 mod syncs;
+mod told;
+mod watchers;
 mod wire;
 
 pub use cluster::ClusterError;

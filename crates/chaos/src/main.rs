@@ -18,8 +18,9 @@ const CANNOT: u8 = 2;
 ///
 /// Round after round, each with a fresh cluster and faults drawn from its seed: processes killed and
 /// stopped, lines between members cut, one way too, or slow, disks full, syncs failing, leadership handed
-/// over, members replaced, clients cut off or left without answers. What clients saw has to be linearizable, nothing acknowledged may be lost, and once enough is healed the cluster
-/// has to go on.
+/// over, members replaced, clients cut off or left without answers. What clients saw has to be linearizable,
+/// nothing acknowledged may be lost, watchers have to be told all in order and once, no lease may end before
+/// its time, and once enough is healed the cluster has to go on.
 ///
 /// Exit codes: 0 all is well, 1 something is wrong or nothing was tested, 2 it could not be tried.
 #[derive(Parser, Debug)]

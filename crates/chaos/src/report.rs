@@ -34,6 +34,12 @@ pub struct Report {
     pub refused: u64,
     /// Requests of which nobody knows.
     pub unknown: u64,
+    /// Changes that watchers were told of.
+    pub told: u64,
+    /// Leases that were renewed, as often as they were.
+    pub renewed: u64,
+    /// Leases that ended by themselves.
+    pub ended: u64,
     /// How often another member led than the last time somebody looked.
     pub leader_changes: u64,
     /// Members that ended by themselves because of their disk, or because they were removed.
@@ -58,6 +64,9 @@ impl Report {
         self.ok += other.ok;
         self.refused += other.refused;
         self.unknown += other.unknown;
+        self.told += other.told;
+        self.renewed += other.renewed;
+        self.ended += other.ended;
         self.leader_changes += other.leader_changes;
         self.excused_ends += other.excused_ends;
         self.carried_bytes += other.carried_bytes;
@@ -71,6 +80,13 @@ impl Report {
         let mut idle = Vec::new();
         if self.ok < 100 {
             idle.push(format!("only {} requests were answered", self.ok));
+        }
+        for (count, what) in
+            [(self.told, "watchers were told nothing"), (self.renewed, "no lease was renewed")]
+        {
+            if count == 0 {
+                idle.push(what.to_owned());
+            }
         }
         if self.carried_bytes == 0 {
             idle.push("members did not talk through the proxies".to_owned());
@@ -91,6 +107,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ok, refused, unknown) = (self.ok, self.refused, self.unknown);
         writeln!(f, "operations      {ok} ok, {refused} refused, {unknown} unknown")?;
+        let (told, renewed, ended) = (self.told, self.renewed, self.ended);
+        writeln!(f, "watchers        told of {told} changes")?;
+        writeln!(f, "leases          {renewed} times renewed, {ended} ended by themselves")?;
         writeln!(f, "leader changes  {} seen", self.leader_changes)?;
         writeln!(f, "ended by itself {} times, with a reason", self.excused_ends)?;
         writeln!(f, "between members {} KiB", self.carried_bytes >> 10)?;
@@ -128,7 +147,7 @@ pub fn judge(history: &History) -> Vec<String> {
     ] {
         failures.extend(kept.err().map(|violation| format!("{promise}: {violation}")));
     }
-    let finals: Vec<Final> = history.operations.iter().filter_map(end).collect();
+    let finals = ends(history);
     for end in &finals {
         let kept = acknowledged_survive(history, end);
         failures.extend(kept.err().map(|violation| violation.to_string()));
@@ -139,6 +158,11 @@ pub fn judge(history: &History) -> Vec<String> {
         }
     }
     failures
+}
+
+/// What the members held at the end, as those who looked saw it.
+pub(crate) fn ends(history: &History) -> Vec<Final> {
+    history.operations.iter().filter_map(end).collect()
 }
 
 fn end(operation: &Operation) -> Option<Final> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_history::{Done, Request, Response};
@@ -16,8 +16,10 @@ use crate::cluster::{Cluster, ClusterError, Member, Run, failed};
 use crate::disk::Volume;
 use crate::plan::{Engine, Fault, Kind, Plan, Strike, Whom};
 use crate::proxy::{Lines, Way};
-use crate::report::{Report, judge};
+use crate::report::{Report, ends, judge};
 use crate::syncs::{Library, Syncs};
+use crate::told::Told;
+use crate::{holders, watchers};
 
 /// What must happen once enough is healed happens within this time, on a slow and shared machine too.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(45);
@@ -29,6 +31,9 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
 const VOLUME_MIB: u32 = 288;
 /// A member that ended by itself so often, for no reason that it was given, will not come up.
 const ENDS_MAX: u64 = 5;
+/// Clients that watch, and those that hold leases.
+const WATCHERS: u64 = 3;
+const HOLDERS: i64 = 3;
 /// Keys of all clients are in between.
 const ALL_KEYS: (&str, &str) = ("\0", "~");
 
@@ -166,17 +171,39 @@ impl Round {
             let chance = Chance::new(self.plan.seed.wrapping_mul(1000).wrapping_add(number));
             clients.spawn(client.work(Arc::clone(&self.recorder), chance, Arc::clone(&stop)));
         }
+        let others = self.plan.seed.wrapping_mul(2000);
+        let channels = self.recorder.channels();
+        // How far all is to be told is known at the end.
+        let until = Arc::new(AtomicU64::new(u64::MAX));
+        let mut watchers = JoinSet::new();
+        for number in 0..WATCHERS {
+            let chance = Chance::new(others.wrapping_add(number));
+            watchers.spawn(watchers::watch(channels.clone(), chance, Arc::clone(&until)));
+        }
+        let mut holders = JoinSet::new();
+        for number in 1..=HOLDERS {
+            let chance = Chance::new(others.wrapping_add(1000 + number.unsigned_abs()));
+            holders.spawn(holders::hold(number, channels.clone(), chance, Arc::clone(&stop)));
+        }
         self.strike_all(progress).await?;
         self.last_stand().await?;
         stop.store(true, Ordering::Relaxed);
         while let Some(ended) = clients.join_next().await {
             ended.map_err(|error| format!("a client of this program failed: {error}"))?;
         }
+        while let Some(ended) = holders.join_next().await {
+            let held = ended.map_err(|error| format!("a holder of leases failed: {error}"))?;
+            self.report.renewed += held.renewed;
+            self.report.ended += held.ended;
+            self.report.failures.extend(held.wrong);
+        }
         for at in 0..self.plan.members {
             self.cluster.kill(at);
         }
         self.goes_on(&everybody, "after all were killed").await?;
-        self.all_equal().await
+        self.all_equal().await?;
+        self.all_told(watchers, &until).await?;
+        self.leases_end().await
     }
 
     /// Lets every fault of the plan begin and end at its time.
@@ -540,6 +567,50 @@ impl Round {
                         self.cluster.members[at].name
                     ));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all watchers were told what the members hold, and judges what that was.
+    async fn all_told(
+        &mut self,
+        mut watchers: JoinSet<Told>,
+        until: &AtomicU64,
+    ) -> Result<(), String> {
+        let history = self.recorder.history();
+        let ends = ends(&history);
+        let Some(end) = ends.first() else { return Err("nobody has seen the end".to_owned()) };
+        until.store(end.revision.0, Ordering::Relaxed);
+        let mut first: Option<Told> = None;
+        while let Some(ended) = tokio::time::timeout(PROGRESS_LIMIT, watchers.join_next())
+            .await
+            .map_err(|_| format!("a watcher is not told all within {PROGRESS_LIMIT:?}"))?
+        {
+            let told = ended.map_err(|error| format!("a watcher failed: {error}"))?;
+            self.report.told += told.count();
+            let wrong = told.judge(&history, end).into_iter();
+            self.report.failures.extend(wrong.map(|what| format!("a watcher: {what}")));
+            match &first {
+                None => first = Some(told),
+                Some(first) if first.is_like(&told, end.revision) => {}
+                Some(_) => self.fail("two watchers were told different things".to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until no lease is left: nobody renews one any more.
+    async fn leases_end(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        for (at, channel) in self.recorder.channels().iter().enumerate() {
+            while !holders::has_none(channel).await {
+                self.tend().await?;
+                if PROGRESS_LIMIT < begun.elapsed() {
+                    let name = &self.cluster.members[at].name;
+                    return Err(format!("leases at {name} do not end"));
+                }
+                tokio::time::sleep(TEND_INTERVAL).await;
             }
         }
         Ok(())

@@ -195,7 +195,8 @@ fn stopped_at_once() -> ExitCode {
 
 /// SIGTERM and SIGINT, counted together: one asks for an end in order, two for an end at once.
 /// SIGHUP is passed over, since there is nothing to read again and a closed terminal is no reason for
-/// a member to leave its cluster.
+/// a member to leave its cluster. SIGXFSZ, which would end the process without a word, is passed over for
+/// good: a write past the limit of a file's size fails, and is told and handled like others that fail.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -205,6 +206,8 @@ struct Signals {
 
 impl Signals {
     fn listen() -> std::io::Result<Signals> {
+        // Who listens once changes for ever what the signal does.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

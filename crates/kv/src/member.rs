@@ -176,7 +176,11 @@ impl Members {
     pub fn check(&self, change: &MemberChange) -> Result<(), KvError> {
         match change {
             MemberChange::Add(member) => {
-                if self.present.contains_key(&member.id) || self.removed.contains(&member.id) {
+                // In etcd's words: an id holds the time in seconds, and one just removed comes again at once.
+                if self.removed.contains(&member.id) {
+                    return Err(KvError::MemberNotFound);
+                }
+                if self.present.contains_key(&member.id) {
                     return Err(KvError::MemberExist);
                 }
                 self.free(&member.peer_urls, member.id)
@@ -458,7 +462,7 @@ mod tests {
         let mut members = members();
         members.change(&MemberChange::Remove(2)).unwrap();
         assert!(members.is_removed(2));
-        assert_eq!(members.change(&MemberChange::Add(member(2))), Err(KvError::MemberExist));
+        assert_eq!(members.change(&MemberChange::Add(member(2))), Err(KvError::MemberNotFound));
         assert_eq!(members.publish(2, "two", &[], Life(2)), Err(KvError::MemberNotFound));
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::link::Link;
 
@@ -30,7 +30,9 @@ pub struct HttpConnection {
     read: Bytes,
     link: Link,
     address: SocketAddr,
-    end: Pin<Box<Sleep>>,
+    ends_at: Instant,
+    /// A clock of the runtime that reads: that of the transport may end before.
+    end: Option<Pin<Box<Sleep>>>,
     _seat: OwnedSemaphorePermit,
 }
 
@@ -54,7 +56,9 @@ impl AsyncRead for HttpConnection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.end.as_mut().poll(context).is_ready() {
+        let ends_at = this.ends_at;
+        let end = this.end.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends_at)));
+        if end.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if !this.read.is_empty() {
@@ -102,8 +106,8 @@ impl Http {
     pub(crate) fn take(&self, read: Bytes, link: Link, address: SocketAddr) -> Result<(), Link> {
         let Some(inbox) = &self.inbox else { return Err(link) };
         let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else { return Err(link) };
-        let end = Box::pin(tokio::time::sleep(self.life_max));
-        let connection = HttpConnection { read, link, address, end, _seat: seat };
+        let ends_at = Instant::now() + self.life_max;
+        let connection = HttpConnection { read, link, address, ends_at, end: None, _seat: seat };
         inbox.try_send(connection).map_err(|refused| refused.into_inner().link)
     }
 }
@@ -142,6 +146,25 @@ mod tests {
         assert_eq!(&answer, b"200");
         let end = near.read(&mut text).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_connection_may_outlive_the_runtime_of_the_transport() {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, mut inbox) = mpsc::channel(1);
+        let (transports, servers) = (runtime(), runtime());
+        let _far = transports.block_on(async { offered(&Http::new(Some(sender))) }).unwrap();
+        let mut near = inbox.try_recv().unwrap();
+        let mut text = [0; 4];
+        servers.block_on(near.read_exact(&mut text)).unwrap();
+        assert_eq!(&text, b"GET ");
+        drop(transports);
+        let more = servers.block_on(async {
+            // It waits for more.
+            tokio::time::timeout(Duration::from_millis(1), near.read(&mut text)).await
+        });
+        assert!(more.is_err());
     }
 
     #[tokio::test]

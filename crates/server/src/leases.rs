@@ -240,22 +240,40 @@ impl Local {
         wants_keys: bool,
     ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
         while let Some(term) = self.leads() {
-            self.read_barrier().await?;
-            let now_ms = self.leases().now_ms();
-            let look = move |store: &Store| Ok(store.lease_time_to_live(id, wants_keys, now_ms));
-            // The keys of a lease may be many.
-            let answer = match wants_keys {
-                true => self.read(look).await?,
-                false => self.store().lease_time_to_live(id, wants_keys, now_ms),
-            };
-            match answer {
-                Ok(answer) if self.leads() == Some(term) => return Ok(Some(answer)),
-                Ok(_) => return Err(status::of_kv(KvError::LeaderChanged)),
-                Err(KvError::NotPrimaryLessor) => tokio::time::sleep(ASK_AGAIN).await,
-                Err(error) => return Err(status::of_kv(error)),
+            match self.time_to_live_in(term, id, wants_keys).await? {
+                Some(answer) => return Ok(Some(answer)),
+                None => tokio::time::sleep(ASK_AGAIN).await,
             }
         }
         Ok(None)
+    }
+
+    /// How long a lease has to live, by the leader of `term`, which this member is; nothing if it has only just
+    /// been elected.
+    ///
+    /// # Errors
+    ///
+    /// `LeaderChanged` if it does not lead in that term any more: it may have been renewed elsewhere since.
+    async fn time_to_live_in(
+        &self,
+        term: Term,
+        id: i64,
+        wants_keys: bool,
+    ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
+        self.read_barrier().await?;
+        let now_ms = self.leases().now_ms();
+        let look = move |store: &Store| Ok(store.lease_time_to_live(id, wants_keys, now_ms));
+        // The keys of a lease may be many.
+        let answer = match wants_keys {
+            true => self.read(look).await?,
+            false => self.store().lease_time_to_live(id, wants_keys, now_ms),
+        };
+        match answer {
+            Ok(answer) if self.leads() == Some(term) => Ok(Some(answer)),
+            Ok(_) => Err(status::of_kv(KvError::LeaderChanged)),
+            Err(KvError::NotPrimaryLessor) => Ok(None),
+            Err(error) => Err(status::of_kv(error)),
+        }
     }
 
     async fn time_to_live_there(
@@ -355,6 +373,24 @@ mod tests {
         // It knows no more when leases end.
         local.store().follow_leases().unwrap();
         assert_eq!(local.confirmed(7, term, 60).await.unwrap(), None);
+        node.shutdown().await;
+    }
+    #[tokio::test]
+    async fn how_long_a_lease_lives_is_not_told_once_the_term_is_over() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let (node, local, term) = alone(directory.path()).await;
+        local.propose(&Command::LeaseGrant { id: 7, ttl_seconds: 60 }).await.unwrap();
+        let before = Term(term.0 - 1);
+        for wants_keys in [false, true] {
+            let answer = local.time_to_live_in(term, 7, wants_keys).await.unwrap().unwrap();
+            assert_eq!((answer.id, answer.granted_seconds), (7, 60));
+            assert!((0..=60).contains(&answer.ttl_seconds), "{answer:?}");
+            let refused = local.time_to_live_in(before, 7, wants_keys).await.unwrap_err();
+            assert_eq!(refused.message(), "etcdserver: leader changed");
+        }
+        // It knows no more when leases end.
+        local.store().follow_leases().unwrap();
+        assert_eq!(local.time_to_live_in(term, 7, false).await.unwrap(), None);
         node.shutdown().await;
     }
 }

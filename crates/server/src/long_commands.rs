@@ -1,6 +1,7 @@
 //! Long commands, a few at a time.
 //!
-//! What is proposed and not committed is bounded over all members, and what is over is refused at once. Who
+//! What is proposed and not committed is bounded over all members. What is over is refused at once by the leader,
+//! and lost where another member passed it on: nobody knows for long what became of it. Who
 //! writes many long values at the same time would hear so of most of them, though the log takes them all in
 //! a moment. So each member keeps to its part of that room: the next long command waits until one before
 //! it has its answer, in the order in which they came. Those that wait are bounded in turn.
@@ -12,10 +13,12 @@ use std::time::Duration;
 use quorate_kv::KvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A command of that length is a long one.
-const LONG_BYTES: usize = 64 << 10;
-/// Of long ones under way at a time: for five members half of what a leader may have appended and not applied.
-/// What it has not applied yet of those that others have is the other half.
+/// A command of that length is a long one. It takes more than eight thousand shorter ones at a time, over all
+/// members, to have no room.
+const LONG_BYTES: usize = 8 << 10;
+/// Of long ones under way at a time: for five members half of what a leader may have that is not committed, or
+/// not durable with itself. The other half is for short ones, and for what a quorum without it has committed,
+/// so that it is answered, while its own disk is behind.
 const ROOM_BYTES: usize = 6 << 20;
 /// Of long ones that wait for their turn. More are refused.
 const WAITING_BYTES_MAX: usize = 512 << 20;
@@ -99,6 +102,14 @@ mod tests {
     use super::*;
 
     const FOREVER: Duration = Duration::from_secs(3600);
+
+    /// Two thousand of 60,000 bytes, say, would be more than there is room for.
+    #[tokio::test]
+    async fn commands_of_which_some_thousand_would_be_too_many_are_long() {
+        let long = LongCommands::new();
+        assert!(long.turn(60_000, FOREVER).await.unwrap().is_some());
+        assert!(long.turn(1000, FOREVER).await.unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn long_commands_take_turns_and_short_ones_pass_them() {

@@ -60,6 +60,17 @@ impl KeepAlive {
     }
 }
 
+/// What asking may do, and so how often it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    /// Changes nothing: asked again where that may help.
+    Read,
+    /// Changes nothing, and is about the one member that is asked, as it is now.
+    Look,
+    /// May change something, also where no answer comes.
+    Write,
+}
+
 #[derive(Clone, Debug)]
 struct Member {
     /// As it was given.
@@ -68,7 +79,7 @@ struct Member {
 }
 
 impl Target {
-    /// The addresses must be `host:port` or `http://host:port`.
+    /// The addresses must be `host:port` or `http://host:port`; where no host stands it is this machine.
     ///
     /// # Errors
     ///
@@ -157,7 +168,7 @@ impl Target {
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, CliError> {
-        self.first(ask, true).await
+        self.first(ask, Errand::Read).await
     }
 
     /// Asks the first endpoint that can be reached, and no other: what may have arrived once must
@@ -166,16 +177,16 @@ impl Target {
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, CliError> {
-        self.first(ask, false).await
+        self.first(ask, Errand::Write).await
     }
 
-    /// Asks all endpoints at once, each with its own limits; the outcomes are in the order in which
+    /// Asks all endpoints at once what changes nothing, each with its own limits; the outcomes are in the order in which
     /// the endpoints were given. One that is gone costs its own time and nobody else's.
     pub(super) async fn each<T>(
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Vec<(String, Result<T, CliError>)> {
-        join_all(self.members.iter().map(|member| self.alone(member, &ask, false))).await
+        join_all(self.members.iter().map(|member| self.alone(member, &ask, Errand::Look))).await
     }
 
     /// Asks all endpoints at once and takes the first answer: for what all of them know.
@@ -187,7 +198,7 @@ impl Target {
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, CliError> {
-        let asked = self.members.iter().map(|member| self.alone(member, &ask, true));
+        let asked = self.members.iter().map(|member| self.alone(member, &ask, Errand::Read));
         let mut asked = asked.collect::<FuturesUnordered<_>>();
         let mut unreachable = Vec::new();
         let mut refused = None;
@@ -214,16 +225,16 @@ impl Target {
         &self,
         member: &Member,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
-        again: bool,
+        errand: Errand,
     ) -> (String, Result<T, CliError>) {
         let target = Target { members: vec![member.clone()], ..self.clone() };
-        (member.name.clone(), target.first(ask, again).await)
+        (member.name.clone(), target.first(ask, errand).await)
     }
 
     async fn first<T>(
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
-        again: bool,
+        errand: Errand,
     ) -> Result<T, CliError> {
         // Dialling is not counted, as it has a limit of its own.
         let mut left = self.command_timeout;
@@ -258,13 +269,15 @@ impl Target {
                         warn(&said_by(&status));
                         left = left.saturating_sub(begun.elapsed());
                     }
-                    Ok(Err(status)) if again && status.code() == Code::Unavailable => {
+                    Ok(Err(status))
+                        if errand == Errand::Read && status.code() == Code::Unavailable =>
+                    {
                         warn(&said_by(&status));
                         refused = Some(status);
                         left = left.saturating_sub(begun.elapsed());
                     }
                     Ok(Err(status)) => return Err(status.into()),
-                    Err(_) => return Err(self.no_answer(member, again)),
+                    Err(_) => return Err(self.no_answer(member, errand)),
                 }
             }
             // The members that were reached are between two leaders, perhaps. That passes.
@@ -278,8 +291,11 @@ impl Target {
         }
     }
 
-    fn no_answer(&self, member: &Member, again: bool) -> CliError {
-        let unknown = if again { "" } else { "; it may still take effect" };
+    fn no_answer(&self, member: &Member, errand: Errand) -> CliError {
+        let unknown = match errand {
+            Errand::Read | Errand::Look => "",
+            Errand::Write => "; it may still take effect",
+        };
         CliError::Failed(format!(
             "context deadline exceeded: no answer from {} within {:?}{unknown}",
             member.name, self.command_timeout
@@ -298,12 +314,14 @@ impl Target {
 fn parse_endpoint(text: &str) -> Result<Endpoint, CliError> {
     let refused = |why: &str| CliError::Arguments(format!("endpoint {text:?} {why}"));
     let (scheme, address) = text.split_once("://").unwrap_or(("http", text));
-    match scheme {
+    match scheme.to_ascii_lowercase().as_str() {
         "http" => {}
         "https" | "unixs" => return Err(refused("asks for TLS, which this client does not speak")),
         _ => return Err(refused("is neither host:port nor http://host:port")),
     }
-    let endpoint = Endpoint::from_shared(format!("http://{}", address.trim_end_matches('/')))
+    // As Go dials it.
+    let host = if address.starts_with(':') { "127.0.0.1" } else { "" };
+    let endpoint = Endpoint::from_shared(format!("http://{host}{}", address.trim_end_matches('/')))
         .map_err(|_| refused("is neither host:port nor http://host:port"))?;
     if endpoint.uri().port_u16().is_none() {
         return Err(refused("lacks a port; write host:port, as in 127.0.0.1:2379"));
@@ -329,6 +347,12 @@ mod tests {
             ("127.0.0.1:2379", Some("http://127.0.0.1:2379/")),
             ("http://localhost:1/", Some("http://localhost:1/")),
             ("[::1]:2379", Some("http://[::1]:2379/")),
+            (":2379", Some("http://127.0.0.1:2379/")),
+            ("http://:2379/", Some("http://127.0.0.1:2379/")),
+            ("HTTP://127.0.0.1:2379", Some("http://127.0.0.1:2379/")),
+            (":", None),
+            ("::1", None),
+            ("http://127.0.0.1:2379/v3", None),
             ("127.0.0.1", None),
             ("https://127.0.0.1:2379", None),
             ("unix://x:1", None),

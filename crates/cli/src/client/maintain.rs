@@ -15,6 +15,7 @@ use super::error::CliError;
 use super::flags::ClientFlags;
 use super::lease::NoArgs;
 use super::member::parse_member;
+use super::status;
 use crate::tell;
 
 #[derive(clap::Subcommand, Debug)]
@@ -74,22 +75,19 @@ pub(super) async fn defragment(args: &EndpointArgs, flags: &ClientFlags) -> Resu
     let output = flags.output()?;
     let mut has_failed = false;
     // One after the other: a member that does it may be slow meanwhile, and the others are needed.
-    for target in args.target(flags).await?.one_by_one() {
-        let outcomes = target
-            .each(async |channel| {
+    let target = args.target(flags).await?;
+    for (endpoint, target) in target.names().zip(target.one_by_one()) {
+        let outcome = target
+            .write(async |channel| {
                 MaintenanceClient::new(channel).defragment(DefragmentRequest {}).await
             })
             .await;
-        for (endpoint, outcome) in outcomes {
-            match outcome {
-                Ok(_) => {
-                    output.line(&format!("Finished defragmenting etcd member[{endpoint}]"))?;
-                }
-                Err(error) => {
-                    has_failed = true;
-                    let why = error.without(&endpoint);
-                    tell::line(&format!("Failed to defragment etcd member[{endpoint}] ({why})"));
-                }
+        match outcome {
+            Ok(_) => output.line(&format!("Finished defragmenting etcd member[{endpoint}]"))?,
+            Err(error) => {
+                has_failed = true;
+                let why = error.without(endpoint);
+                tell::line(&format!("Failed to defragment etcd member[{endpoint}] ({why})"));
             }
         }
     }
@@ -111,23 +109,46 @@ pub(super) async fn move_leader(
     flags: &ClientFlags,
 ) -> Result<(), CliError> {
     let (target, output) = (flags.target()?, flags.output()?);
-    let answers = target
-        .each(async |channel| MaintenanceClient::new(channel).status(StatusRequest {}).await)
-        .await;
-    let leader = answers.into_iter().find_map(|(endpoint, outcome)| {
-        let status = outcome.ok()?;
-        let id = status.header.as_ref()?.member_id;
-        (status.leader == id).then_some((endpoint, id))
-    });
-    let Some((endpoint, id)) = leader else {
-        let endpoints = target.names().collect::<Vec<_>>().join(" ");
-        let text = format!("no leader endpoint given at [{endpoints}]");
-        return Err(CliError::Arguments(text));
-    };
+    let (endpoint, id) = leader(&target).await?;
     let request = MoveLeaderRequest { target_id: args.id };
     target
         .of(&[endpoint])?
         .write(async |channel| MaintenanceClient::new(channel).move_leader(request).await)
         .await?;
     output.line(&format!("Leadership transferred from {id:x} to {:x}", args.id))
+}
+
+/// The endpoint of the leader, and its id.
+///
+/// # Errors
+///
+/// None of the endpoints is the leader's, or there are some of which that is not known.
+async fn leader(target: &Target) -> Result<(String, u64), CliError> {
+    let answers = target
+        .each(async |channel| MaintenanceClient::new(channel).status(StatusRequest {}).await)
+        .await;
+    let (mut answered, mut failed) = (false, Vec::new());
+    for (endpoint, outcome) in answers {
+        match outcome {
+            Ok(status) => {
+                if status.header.is_some_and(|header| header.member_id == status.leader) {
+                    return Ok((endpoint, status.leader));
+                }
+                answered = true;
+            }
+            Err(error) => failed.push((endpoint, error)),
+        }
+    }
+    for (endpoint, error) in &failed {
+        status::tell_failed(endpoint, error);
+    }
+    match failed.pop() {
+        Some((_, error)) if !answered => Err(error),
+        Some(_) => Err(CliError::Failed("no endpoint that answered is the leader's".to_owned())),
+        None => {
+            let endpoints = target.names().collect::<Vec<_>>().join(" ");
+            let text = format!("no leader endpoint given at [{endpoints}]");
+            Err(CliError::Arguments(text))
+        }
+    }
 }

@@ -74,7 +74,7 @@ pub(super) fn row_of_failed(endpoint: &str, error: &CliError) -> [String; 10] {
 }
 
 /// Tells of an endpoint without a status.
-fn tell_failed(endpoint: &str, error: &CliError) {
+pub(super) fn tell_failed(endpoint: &str, error: &CliError) {
     let why = error.without(endpoint);
     tell::line(&format!("Failed to get the status of endpoint {endpoint} ({why})"));
 }

@@ -41,6 +41,8 @@ async fn dead_endpoints_hide_no_other() {
         assert!(status.errors.contains(&told), "{}", status.errors);
     }
 
+    assert!(!status.errors.contains("take effect"), "it only asks: {}", status.errors);
+
     let json = client("status", &endpoints, &[&limits[..], &["-w", "json"]].concat());
     assert_eq!(json.code, 1);
     let answers: serde_json::Value = serde_json::from_str(&json.output).unwrap();
@@ -78,4 +80,27 @@ async fn dead_endpoints_hide_no_other() {
             assert!(outcome.errors.contains(endpoint.as_str()), "{command}: {}", outcome.errors);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leads_is_not_guessed_where_an_endpoint_says_nothing() {
+    let cluster = Cluster::start(1, &[]).await;
+    let alive = cluster.endpoint(0);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = listener.local_addr().unwrap().to_string();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let moved = |endpoints: &[&str]| {
+        let words = ["move-leader", "1", "--endpoints", &endpoints.join(",")];
+        run(quorate().args(words).args(["--command-timeout", "1s", "--dial-timeout", "1s"]))
+    };
+
+    let outcome = moved(&[&silent]);
+    assert_eq!(outcome.code, 1, "{}", outcome.errors);
+    let last = outcome.errors.lines().last().unwrap();
+    assert!(last.starts_with("Error: ") && last.contains(&silent), "{last}");
+    assert!(!last.contains("leader endpoint") && !last.contains("take effect"), "{last}");
+    assert_eq!(moved(&[&nobody]).code, 2);
+    // The leader itself is asked, whatever the others do.
+    let outcome = moved(&[&silent, &nobody, &alive]);
+    assert_eq!(outcome.errors, "Error: etcdserver: bad leader transferee\n");
 }

@@ -15,6 +15,7 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
     PutRequest, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
 };
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -174,6 +175,13 @@ impl Cluster {
     /// Sends a signal to a member that runs.
     pub(crate) fn signal(&self, at: usize, name: &str) {
         signal(self.members[at].process.as_ref().unwrap().id(), name);
+    }
+
+    /// From now on a member's files may be no longer than this.
+    pub(crate) fn limit_files(&self, at: usize, bytes_max: u64) {
+        let process = Pid::from_child(self.members[at].process.as_ref().unwrap());
+        let limit = Rlimit { current: Some(bytes_max), maximum: Some(bytes_max) };
+        prlimit(Some(process), Resource::Fsize, limit).unwrap();
     }
 
     /// Waits for a member's end; nothing if it had ended before.

@@ -105,6 +105,30 @@ async fn a_log_that_nobody_reads_any_more_changes_nothing() {
     assert!(end_of(&mut member).success());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_may_not_grow_ends_a_member_with_words() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let put =
+        PutRequest { key: "k".into(), value: vec![b'v'; 10_000].into(), ..Default::default() };
+    let mut client = KvClient::new(cluster.channel(0));
+    client.put(put.clone()).await.unwrap();
+    cluster.limit_files(0, 1 << 20);
+    // The log comes to its mebibyte, in space that it has reserved, after some hundred of these.
+    let mut count = 1;
+    while client.put(put.clone()).await.is_ok() {
+        count += 1;
+        assert!(count < 1000, "the log went on");
+    }
+    assert_eq!(cluster.ended(0).unwrap().code(), Some(1));
+    let log = cluster.log(0);
+    assert!(log.contains("the node has stopped: ") && log.contains("File too large"), "{log}");
+
+    cluster.spawn(0);
+    cluster.settle().await;
+    let version = cluster.read(0, b"k", false).await.unwrap().kvs[0].version;
+    assert!((count..=count + 1).contains(&version), "{count} were answered, {version} are there");
+}
+
 /// As systemd starts what has `Type=notify`, and waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_supervisor_hears_when_a_member_serves_and_when_it_stops() {
