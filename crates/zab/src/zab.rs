@@ -155,8 +155,7 @@ impl<S: Storage> Zab<S> {
                 learner.read(core, read);
             }
             RoleState::Leading(leading) => {
-                let is_established = leading.is_established();
-                leading.reads().ask(core, read, is_established);
+                leading.read(core, read);
             }
         }
         let result = if self.fatal.is_none() { self.turn(Next::Stay) } else { Ok(()) };
