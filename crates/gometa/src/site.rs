@@ -672,6 +672,8 @@ impl ElectionSite {
             Note::GometaVoter { .. } | Note::ElectionPortSilent { .. } => {
                 tracing::warn!(?note, "zab");
             }
+            // As many as anybody cares to send.
+            Note::DatagramDropped { .. } => tracing::debug!(?note, "zab"),
             _ => tracing::info!(?note, "zab"),
         }
     }

@@ -34,6 +34,10 @@ pub struct Initial {
 pub enum Event {
     /// A heartbeat interval passed.
     Tick,
+    /// So many milliseconds have passed since the last tick: it is told before anything else that happens
+    /// between two ticks, and when the replica [wants it](crate::Replica::wake_ms). Only ZAB, whose elections
+    /// may be over sooner than a tick, makes anything of it.
+    Elapsed(u64),
     /// A peer said something. (A snapshot message comes only once its state is durable here.)
     Message(Message),
     /// A client asks for a command; `entry` was begun with [`seal`](crate::seal).

@@ -77,6 +77,7 @@ impl OnRaft {
     pub(crate) fn handle(&mut self, core: &mut Core, event: Event) -> Result<(), Fatal> {
         match event {
             Event::Tick => self.on_tick(core),
+            Event::Elapsed(_) => Ok(()),
             Event::Message(AnyMessage::Raft(message)) => self.on_message(core, message),
             // The door takes none of the other engine's.
             Event::Message(AnyMessage::Zab(_)) => Ok(()),

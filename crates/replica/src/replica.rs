@@ -176,6 +176,15 @@ impl Replica {
         Ok((!effects.is_empty()).then_some(effects))
     }
 
+    /// When it wants to be told the time, if that is before the next tick: so many milliseconds after the
+    /// last one.
+    pub fn wake_ms(&self) -> Option<u64> {
+        match &self.engine {
+            Running::Raft(_) => None,
+            Running::Zab(zab) => zab.wake_ms(&self.core),
+        }
+    }
+
     /// What changes all the time.
     pub fn glance(&self) -> Glance {
         let status = match &self.engine {

@@ -49,6 +49,8 @@ pub(crate) struct OnZab {
     soft_state: SoftState,
     /// This node leads an epoch in which nothing was proposed yet.
     opens_epoch: bool,
+    /// How much of the present tick is over, as far as it was told.
+    elapsed_ms: u64,
     /// The disk stands still: the node is mute until it goes on.
     is_mute: bool,
     /// The engine was told that the log holds more than it may.
@@ -94,6 +96,7 @@ impl OnZab {
             voters,
             soft_state,
             opens_epoch: false,
+            elapsed_ms: 0,
             is_mute: false,
             is_stalled: false,
             handed: (core.applied, Term(0)),
@@ -105,6 +108,7 @@ impl OnZab {
     pub(crate) fn handle(&mut self, core: &mut Core, event: Event) -> Result<(), Fatal> {
         match event {
             Event::Tick => self.on_tick(core),
+            Event::Elapsed(ms) => self.on_elapsed(core, ms),
             Event::Message(Message::Zab(packet)) => self.on_packet(core, packet),
             // The door takes none of the other engine's.
             Event::Message(Message::Raft(_)) => Ok(()),
@@ -260,6 +264,7 @@ impl OnZab {
 
     fn on_tick(&mut self, core: &mut Core) -> Result<(), Fatal> {
         core.now_ticks += 1;
+        self.elapsed_ms = 0;
         core.expire();
         let mut events = Vec::new();
         self.fall_silent_if_stalled(core, &mut events);
@@ -275,6 +280,30 @@ impl OnZab {
         let applied = core.applied;
         core.compact_if_long(&mut self.zab.storage_mut().log, applied);
         Ok(())
+    }
+
+    /// Time between two ticks. A tick is as long as it is meant to be, whatever another clock says.
+    fn on_elapsed(&mut self, core: &Core, ms: u64) -> Result<(), Fatal> {
+        self.elapsed_ms = ms.min(core.config.tick_ms);
+        let now_ms = core.now_ticks * core.config.tick_ms + self.elapsed_ms;
+        if self.goes_by_ticks() || now_ms < self.zab.wake_ms() {
+            self.zab.set_now(now_ms);
+            return Ok(());
+        }
+        self.tell(ZabEvent::Tick { now_ms })
+    }
+
+    /// While there is a leader, no time matters that is shorter than a tick.
+    fn goes_by_ticks(&self) -> bool {
+        self.is_mute || self.soft_state.is_serving
+    }
+
+    pub(crate) fn wake_ms(&self, core: &Core) -> Option<u64> {
+        let tick_ms = core.config.tick_ms;
+        let due_ms = self.zab.wake_ms().saturating_sub(core.now_ticks * tick_ms);
+        // What is due already has been seen to.
+        let wake_ms = due_ms.max(self.elapsed_ms + 1);
+        (!self.goes_by_ticks() && wake_ms < tick_ms).then_some(wake_ms)
     }
 
     /// A node whose disk stands still can neither lead nor vouch for anything: it ends its connections

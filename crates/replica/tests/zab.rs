@@ -19,6 +19,8 @@ struct Group {
     requests: u64,
     /// From whom nothing comes to whom.
     deaf: Option<(usize, usize)>,
+    /// How much of a tick is over.
+    elapsed_ms: u64,
 }
 
 struct Member {
@@ -76,7 +78,8 @@ impl Group {
             refused: Vec::new(),
             transfers: Vec::new(),
         };
-        let mut group = Group { members: (1..=3).map(member).collect(), requests: 0, deaf: None };
+        let members = (1..=3).map(member).collect();
+        let mut group = Group { members, requests: 0, deaf: None, elapsed_ms: 0 };
         let leader = group.elect();
         (group, leader)
     }
@@ -185,7 +188,9 @@ impl Group {
                 let (to, from) = (message.to().0 as usize - 1, message.from().0 as usize - 1);
                 let is_heard = self.deaf != Some((from, to));
                 if is_heard && !self.members[to].is_away && !self.members[from].is_away {
-                    self.members[to].replica.handle(Event::Message(message)).unwrap();
+                    let replica = &mut self.members[to].replica;
+                    replica.handle(Event::Elapsed(self.elapsed_ms)).unwrap();
+                    replica.handle(Event::Message(message)).unwrap();
                 }
             }
         }
@@ -254,6 +259,39 @@ fn no_write_waits_for_a_tick_however_much_is_under_way() {
         for member in &group.members {
             assert_eq!((member.commands(), &member.refused[..]), (round * 120, &[][..]));
         }
+    }
+}
+
+/// Whenever between two ticks it begins.
+#[test]
+fn an_election_takes_as_long_as_its_votes_must_stand_and_not_until_the_next_tick() {
+    for killed_ms in (0..100).step_by(10) {
+        let (mut group, leader) = Group::new();
+        group.tick(3);
+        group.elapsed_ms = killed_ms;
+        group.members[leader].is_away = true;
+        let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+        for at in &others {
+            group.handle(*at, Event::Elapsed(killed_ms));
+            group.handle(*at, Event::Absent(NodeId(leader as u64 + 1)));
+        }
+        let pass_to = |group: &mut Group, now_ms: u64| {
+            group.elapsed_ms = now_ms % 100;
+            for at in others.iter().copied() {
+                let wants = group.members[at].replica.wake_ms() == Some(group.elapsed_ms);
+                if group.elapsed_ms == 0 {
+                    group.handle(at, Event::Tick);
+                } else if wants {
+                    group.handle(at, Event::Elapsed(group.elapsed_ms));
+                }
+            }
+            others.iter().any(|at| group.leads(*at))
+        };
+        let took_ms = (1..1_000).find(|ms| pass_to(&mut group, killed_ms + ms));
+        // With up to a fifth more by chance.
+        let took_ms = took_ms.expect("somebody leads");
+        assert!((200..=240).contains(&took_ms), "killed at {killed_ms} ms: {took_ms} ms");
+        assert!(others.iter().all(|at| group.members[*at].replica.wake_ms().is_none()));
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Driver {
     pub(crate) members_index: Index,
     pub(crate) replica: Replica,
     pub(crate) tick: Duration,
+    /// When the last tick was told.
+    pub(crate) ticked: Instant,
     pub(crate) net: Net,
     pub(crate) board: Arc<Board>,
     pub(crate) waiters: Arc<Waiters<Answer>>,
@@ -99,8 +101,10 @@ impl Driver {
         let mut has_progress = false;
         loop {
             self.board.metrics.turns.add(1);
+            let wake = self.replica.wake_ms().map(|ms| self.ticked + Duration::from_millis(ms));
             tokio::select! {
                 due = clock.tick() => self.on_tick(due.elapsed())?,
+                () = crate::clock::until(wake) => self.tell_time()?,
                 written = self.written.recv() => match written {
                     Some(written) => self.on_written(written)?,
                     None => return Err(FatalError::Thread("the disk thread has ended")),
@@ -160,7 +164,17 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) -> Result<(), FatalError> {
         self.board.metrics.events.add(1);
+        self.tell_time()?;
         Ok(self.replica.handle(event)?)
+    }
+
+    /// Raft counts ticks, and nothing else.
+    fn tell_time(&mut self) -> Result<(), FatalError> {
+        if self.engine == Engine::Raft {
+            return Ok(());
+        }
+        let elapsed_ms = u64::try_from(self.ticked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(self.replica.handle(Event::Elapsed(elapsed_ms))?)
     }
 
     /// A tick that came `late`.
@@ -172,6 +186,7 @@ impl Driver {
         self.peers.on_tick(&self.members, leads)?;
         self.writing.on_tick();
         self.feed_disk()?;
+        self.ticked = Instant::now();
         self.on_event(Event::Tick)
     }
 

@@ -23,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_kv::Store;
 use quorate_net::{Net, NetConfig};
@@ -518,6 +518,7 @@ fn run(
         members_index: replica.membership_index(),
         replica,
         tick: Duration::from_millis(config.heartbeat_ms),
+        ticked: Instant::now(),
         net: net.clone(),
         board: Arc::clone(&board),
         waiters: Arc::clone(&waiters),

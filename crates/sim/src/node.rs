@@ -169,6 +169,10 @@ pub(crate) struct Process {
     pub(crate) watches: Watches,
     pub(crate) listeners: BTreeMap<StreamId, Listener>,
     pub(crate) ticks: u64,
+    /// When the last tick came.
+    ticked_us: u64,
+    /// When it is to be told the time between two ticks.
+    wake_us: Option<u64>,
     /// When the last message came from each other member.
     pub(crate) heard: BTreeMap<NodeId, u64>,
     writing: Writing,
@@ -300,6 +304,8 @@ impl Node {
             watches,
             listeners: BTreeMap::new(),
             ticks: 0,
+            ticked_us: cx.now,
+            wake_us: None,
             heard: BTreeMap::new(),
             writing: Writing::default(),
             wal,
@@ -373,10 +379,13 @@ impl Node {
             cx.after(self.tick_us, self.id, self.life, What::Tick);
             self.on_time(cx)?;
         }
+        self.tell_time(cx)?;
         match what {
+            What::Wake => {}
             What::Tick | What::ExtraTick => {
                 self.process().writing.on_tick();
                 self.feed(cx)?;
+                self.process().ticked_us = cx.now;
                 self.event(ReplicaEvent::Tick)?;
             }
             What::Deliver { from, bytes, .. } => self.on_message(cx, from, bytes)?,
@@ -399,6 +408,25 @@ impl Node {
             What::Unreachable(to) => self.event(ReplicaEvent::Unreachable(to))?,
         }
         self.settle(cx)
+    }
+
+    /// How much of a tick is over, by this node's clock.
+    fn tell_time(&mut self, cx: &Cx<'_>) -> Going {
+        let elapsed_us = (cx.now - self.process().ticked_us) * cx.plan.tick_us / self.tick_us;
+        self.event(ReplicaEvent::Elapsed(elapsed_us / 1000))
+    }
+
+    /// Has the replica told the time when it wants to know it.
+    fn wake_in_time(&mut self, cx: &mut Cx<'_>) {
+        let (tick_us, id, life) = (self.tick_us, self.id, self.life);
+        let process = self.process();
+        // Rounded up: a moment too early would be in vain.
+        let since_us = |ms: u64| (ms * 1000 * tick_us).div_ceil(cx.plan.tick_us);
+        let wake_us = process.replica.wake_ms().map(|ms| process.ticked_us + since_us(ms));
+        if let Some(at) = wake_us.filter(|_| process.wake_us != wake_us) {
+            cx.after(at.saturating_sub(cx.now), id, life, What::Wake);
+        }
+        process.wake_us = wake_us;
     }
 
     /// Lets the disk go on that had stopped.
@@ -499,6 +527,7 @@ impl Node {
             let replica = &process.replica;
             cx.checks.on_glance(id, life, before, glance, || replica.status());
         }
+        self.wake_in_time(cx);
         Ok(())
     }
 

@@ -85,6 +85,8 @@ pub(crate) enum What {
     Tick,
     /// A tick that a jumping clock makes up for.
     ExtraTick,
+    /// It wanted to be told the time then.
+    Wake,
     Deliver {
         from: NodeId,
         from_life: u64,
@@ -496,7 +498,7 @@ impl<'t> World<'t> {
 
     fn trace_event(&mut self, id: NodeId, what: &What) {
         let text = match what {
-            What::Tick | What::ExtraTick => return,
+            What::Tick | What::ExtraTick | What::Wake => return,
             What::Deliver { from, bytes, .. } => {
                 match Message::decode(self.plan.engine, bytes.clone()) {
                     Ok(Message::Raft(message)) => {

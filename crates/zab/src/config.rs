@@ -96,8 +96,9 @@ pub struct Config {
     /// Most bytes handed out for one connection and not yet written. What comes from the history
     /// waits there; a connection that overflows with anything else is closed.
     pub connection_bytes_max: u64,
-    /// A learner may be so many entries behind when it is up to date; over it, its connection is
-    /// closed.
+    /// A learner may be so many entries behind once it is up to date; over it, its connection is closed.
+    /// One that is further behind when its synchronization ends may fall behind by so many more, and
+    /// what it asks for is refused until it has caught up.
     pub behind_count_max: u64,
     /// Most connections kept waiting while it is open who leads, and most at all.
     pub connections_count_max: usize,

@@ -13,16 +13,21 @@
 //! Votes are passed on, so a candidate may win that hardly anybody can talk with, and win again whenever
 //! nothing came of it. A node that has followed one in vain more than once passes it over for a
 //! while, as long as there may be a quorum without it. A node that could not hold office stands back
-//! likewise: at first it says nothing for itself, and it votes for whoever has as much as it has.
+//! likewise: at first it says nothing for itself, and it votes for whoever has as much as it has. And who
+//! has looked for long votes for nobody any more of whom it only heard (`election/late.rs`).
 //!
 //! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::note::DatagramFault;
 use crate::quorum::Electors;
 use crate::rng::Rng;
 use crate::{Address, Config, Epoch, PeerStatus, Vote, Zxid};
+
+mod late;
+
+use late::Word;
 
 /// A candidate is passed over after so many failures: one may be chance.
 const FAILURES_COUNT_MIN: u32 = 2;
@@ -86,8 +91,8 @@ struct Ballot {
     resend_at_ms: u64,
     sent_at_ms: u64,
     finalize_at_ms: Option<u64>,
-    /// Members that have said anything since it began.
-    heard: BTreeSet<Address>,
+    /// What each member last said, of those that have said anything since it began.
+    words: BTreeMap<Address, Word>,
     /// Who last said of itself that it leads.
     claim: Option<Claim>,
     /// From then on that is enough.
@@ -95,6 +100,10 @@ struct Ballot {
     /// Until then this node, which stands back, waits for a vote that is not for itself. Once it has said
     /// anything it is not silent any more: the others count on what they last heard.
     silent_until_ms: u64,
+    /// This node has nobody to vote for, not even itself.
+    only_asks: bool,
+    /// Since when it has voted for itself in vain, late as it is.
+    in_vain_since_ms: Option<u64>,
 }
 
 /// A leader's own word.
@@ -134,6 +143,10 @@ pub(crate) struct Election {
     failures: BTreeMap<Address, Failures>,
     /// Until then this node stands back.
     stands_back_until_ms: u64,
+    /// When the first ballot since it last had a leader began.
+    looks_since_ms: Option<u64>,
+    /// Until then it does not vote for itself when it is late.
+    makes_room_until_ms: u64,
 }
 
 impl Election {
@@ -154,6 +167,8 @@ impl Election {
             pass_over_ms: config.establish_timeout_ms.saturating_mul(2),
             failures: BTreeMap::new(),
             stands_back_until_ms: 0,
+            looks_since_ms: None,
+            makes_room_until_ms: 0,
         }
     }
 
@@ -163,6 +178,7 @@ impl Election {
         let round = self.last_round.saturating_add(1);
         let stands_back = context.now_ms < self.stands_back_until_ms;
         let silence_ms = if stands_back { self.base_ms_max } else { 0 };
+        self.looks_since_ms.get_or_insert(context.now_ms);
         let ballot = Ballot {
             round,
             proposal: own_choice(&self.own, context.standing),
@@ -173,12 +189,17 @@ impl Election {
             resend_at_ms: context.now_ms,
             sent_at_ms: context.now_ms,
             finalize_at_ms: None,
-            heard: BTreeSet::new(),
+            words: BTreeMap::new(),
             claim: None,
             content_at_ms: context.now_ms.saturating_add(self.patience_ms),
             silent_until_ms: context.now_ms.saturating_add(silence_ms),
+            only_asks: false,
+            in_vain_since_ms: None,
         };
         self.ballot = Some(ballot);
+        if self.is_late(context.now_ms) {
+            self.reconsider(context);
+        }
         self.record_own();
         self.send_to_all(context);
         self.settle(context, true)
@@ -219,6 +240,8 @@ impl Election {
     pub(crate) fn forget_failures(&mut self) {
         self.failures.clear();
         self.stands_back_until_ms = 0;
+        self.looks_since_ms = None;
+        self.makes_room_until_ms = 0;
     }
 
     /// For a while, others that have as much go before this node. A ballot that began before that begins
@@ -251,7 +274,7 @@ impl Election {
         }
         if vote.solicit {
             self.answer(from, &vote, context);
-            return Ok(None);
+            return Ok(self.on_question(from, context));
         }
         if !self.members.contains(from) || *from == self.own {
             return Err(DatagramFault::NotMember);
@@ -262,18 +285,19 @@ impl Election {
         if vote.status == PeerStatus::Watching {
             return Err(DatagramFault::Status);
         }
+        let is_late = self.is_late(context.now_ms);
         let Some(ballot) = &mut self.ballot else {
             self.answer(from, &vote, context);
             return Ok(None);
         };
-        // News: others may wait for an answer. But not for ever, or a busy neighbour would keep a
-        // node mute.
-        ballot.resend_wait_ms = self.base_ms;
-        let latest = ballot.sent_at_ms.saturating_add(self.base_ms_max);
-        let wanted = context.now_ms.saturating_add(context.rng.jittered(self.base_ms));
-        ballot.resend_at_ms = wanted.min(latest);
-        ballot.heard.insert(from.clone());
-        self.begin_anew_if_passed_over(context);
+        if !is_late {
+            // News: others may wait for an answer. But not for ever, or a busy neighbour would keep a
+            // node mute.
+            ballot.resend_wait_ms = self.base_ms;
+            let latest = ballot.sent_at_ms.saturating_add(self.base_ms_max);
+            let wanted = context.now_ms.saturating_add(context.rng.jittered(self.base_ms));
+            ballot.resend_at_ms = wanted.min(latest);
+        }
 
         let (round, status) = (vote.round, vote.status);
         let choice = Choice {
@@ -283,6 +307,10 @@ impl Election {
             candidate: vote.candidate,
         };
         let heard = Heard { round, status, choice };
+        self.keep_word(from, Some(&heard), context.now_ms);
+        if !is_late {
+            self.begin_anew_if_passed_over(context);
+        }
         self.on_claim(from, &heard, context.now_ms);
         let is_changed = match status {
             PeerStatus::Electing if self.solicit_only => false,
@@ -304,7 +332,9 @@ impl Election {
         let ballot = self.ballot.as_mut()?;
         if ballot.resend_at_ms <= context.now_ms {
             ballot.resend_wait_ms = (ballot.resend_wait_ms.saturating_mul(2)).min(self.base_ms_max);
+            let is_changed = self.is_late(context.now_ms) && self.reconsider(context);
             self.send_to_all(context);
+            return if is_changed { self.settle(context, true) } else { None };
         }
         None
     }
@@ -321,6 +351,7 @@ impl Election {
     fn on_electing(&mut self, from: &Address, heard: Heard, context: &mut Context<'_>) -> bool {
         let is_passed_over = self.is_passed_over(&heard.choice.candidate, context.now_ms);
         let goes_before = !is_passed_over && self.goes_before(&heard.choice, context);
+        let is_late = self.is_late(context.now_ms);
         let Some(ballot) = &mut self.ballot else { return false };
         if ballot.is_settled {
             // An ensemble that has a leader is not given up for one that still looks. Two who did
@@ -330,6 +361,9 @@ impl Election {
                 ballot.received.insert(from.clone(), heard);
             }
             return false;
+        }
+        if is_late {
+            return self.on_electing_late(from, heard, context);
         }
         let gives_way = goes_before && ballot.proposal.candidate == self.own;
         if !gives_way && (heard.round, &heard.choice) < (ballot.round, &ballot.proposal) {
@@ -377,7 +411,7 @@ impl Election {
     fn is_passed_over(&self, candidate: &Address, now_ms: u64) -> bool {
         let Some(ballot) = &self.ballot else { return false };
         let has_failed = self.failures.get(candidate).is_some_and(|it| now_ms < it.until_ms);
-        let others = ballot.heard.iter().filter(|member| *member != candidate);
+        let others = ballot.words.keys().filter(|member| *member != candidate);
         has_failed && self.members.is_quorum(others.chain([&self.own]))
     }
 
@@ -479,6 +513,9 @@ impl Election {
                 // They no longer say the same: this is a ballot like any other again.
                 ballot.is_settled = false;
                 ballot.proposal = own_choice(&self.own, context.standing);
+                if self.is_late(context.now_ms) {
+                    self.reconsider(context);
+                }
                 self.record_own();
                 self.send_to_all(context);
             }
@@ -528,6 +565,7 @@ impl Election {
         let own = self.own.clone();
         if let Some(ballot) = &mut self.ballot
             && !self.solicit_only
+            && !ballot.only_asks
         {
             let choice = ballot.proposal.clone();
             let heard = Heard { round: ballot.round, status: PeerStatus::Electing, choice };
@@ -535,13 +573,14 @@ impl Election {
         }
     }
 
-    /// Tells all how this node votes, unless it is silent yet and votes for itself.
+    /// Tells all how this node votes, or asks, unless it is silent yet and votes for itself.
     fn send_to_all(&mut self, context: &mut Context<'_>) {
         let is_silent = self.ballot.as_ref().is_some_and(|ballot| {
-            ballot.proposal.candidate == self.own && context.now_ms < ballot.silent_until_ms
+            let votes_for_itself = ballot.proposal.candidate == self.own && !ballot.only_asks;
+            votes_for_itself && context.now_ms < ballot.silent_until_ms
         });
         if let Some(vote) = self.current_vote(context.standing).filter(|_| !is_silent) {
-            if let Some(ballot) = &mut self.ballot {
+            if let Some(ballot) = self.ballot.as_mut().filter(|ballot| !ballot.only_asks) {
                 ballot.silent_until_ms = 0;
             }
             let others = self.members.iter().filter(|member| **member != self.own);
@@ -558,6 +597,9 @@ impl Election {
         let ballot = self.ballot.as_ref()?;
         // Members answer only those who say that they are electing, whatever they are.
         debug_assert!(standing.status == PeerStatus::Electing, "a ballot is for who looks");
+        if ballot.only_asks {
+            return Some(self.question(standing));
+        }
         Some(self.vote(PeerStatus::Electing, ballot.round, &ballot.proposal))
     }
 

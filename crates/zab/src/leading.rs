@@ -22,8 +22,8 @@ use crate::event::Fatal;
 use crate::note::{CloseReason, Note, ResignReason};
 use crate::zab::Next;
 use crate::{
-    Address, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, Message, Request,
-    Role, SoftState, Storage, WriteId, Zxid,
+    Address, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, Message, ReadId,
+    Request, Role, SoftState, Storage, WriteId, Zxid,
 };
 
 mod patience;
@@ -152,6 +152,8 @@ impl Leading {
         let (pending, waiting) = (self.pending.len(), self.waiting.len());
         assert!(fits(pending, self.pending_bytes), "proposals are bounded in bytes");
         assert!(fits(waiting, self.waiting_bytes), "requests that wait are bounded in bytes");
+        let origins = self.origins.len() as u64;
+        assert!(origins <= core.config.behind_count_max, "who asked for entries is bounded");
         let reads = self.reads.count() + core.barriers.count();
         assert!(reads <= core.config.reads_count_max, "reads are bounded");
     }
@@ -219,7 +221,7 @@ impl Leading {
                 }
             }
             Message::ReadIndex { id } if is_live && peer.is_native() => {
-                self.reads.ask_for_peer(core, conn, id, self.established_ms.is_some());
+                self.reads.ask_for_peer(core, conn, id, self.read_index(core));
             }
             // Before their stage, after it, or never for a leader.
             Message::FollowerInfo(_)
@@ -340,6 +342,8 @@ impl Leading {
     fn on_history<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.stage = LeaderStage::Live;
+        let (lag, lag_max) = (peer.lag(core), core.config.behind_count_max);
+        peer.lag_max = if lag_max < lag { lag.saturating_add(lag_max) } else { lag_max };
         peer.asked_ms = peer.asked_ms.map(|_| core.now_ms);
         let (fid, index) = (peer.fid.clone(), peer.sync_point);
         if let Some(voter) = peer.voter {
@@ -392,8 +396,16 @@ impl Leading {
         Ok(())
     }
 
-    pub(crate) fn reads(&mut self) -> &mut Reads {
-        &mut self.reads
+    /// A read of this node itself.
+    pub(crate) fn read<S: Storage>(&mut self, core: &mut Core<S>, read: ReadId) {
+        let index = self.read_index(core);
+        self.reads.ask(core, read, index);
+    }
+
+    /// What may have been committed so far. Until it is established, that is all it was elected with: then
+    /// nobody can commit anything but this leader.
+    fn read_index<S>(&self, core: &Core<S>) -> Index {
+        if self.is_established() { core.commit } else { self.initial }
     }
 
     // What follows.
@@ -415,7 +427,7 @@ impl Leading {
             self.propose_for(core, conn, request);
         }
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-        self.reads.ping(core, &self.peers);
+        self.reads.ping(core, &self.peers, self.is_established());
         self.propose_barrier(core);
         for conn in conns {
             if let Some(peer) = self.peers.get_mut(&conn) {
@@ -519,6 +531,7 @@ impl Leading {
                 core.handed = self.initial;
             }
             core.note(Note::Established { epoch, initial: self.initial });
+            self.reads.on_established();
         }
     }
 
@@ -572,6 +585,10 @@ impl Leading {
         let planned = self.peers.values().filter(|peer| LeaderStage::Streaming <= peer.stage);
         let slowest = planned.map(|peer| peer.sent.max(peer.sync_point)).min();
         let kept = slowest.unwrap_or(core.history.last()).next();
+        // Who lags behind more than that has asked for nothing there.
+        let last = core.history.last();
+        let lag_max = core.config.behind_count_max.min(last.0);
+        let kept = kept.max(Index(last.0 - lag_max).next());
         while let Some(first) = self.origins.first_entry()
             && *first.key() < kept
         {

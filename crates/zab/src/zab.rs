@@ -155,8 +155,7 @@ impl<S: Storage> Zab<S> {
                 learner.read(core, read);
             }
             RoleState::Leading(leading) => {
-                let is_established = leading.is_established();
-                leading.reads().ask(core, read, is_established);
+                leading.read(core, read);
             }
         }
         let result = if self.fatal.is_none() { self.turn(Next::Stay) } else { Ok(()) };
@@ -277,8 +276,8 @@ impl<S: Storage> Zab<S> {
     }
 
     /// Before this moment, by the clock of its ticks, a [`Event::Tick`] changes nothing unless something
-    /// else happens first. A driver may sleep until then, if it says how late it is, by a tick, before
-    /// it reports what woke it.
+    /// else happens first. A driver may sleep until then, if it says how late it is, by a tick or with
+    /// [`Zab::set_now`], before it reports what woke it.
     pub fn wake_ms(&self) -> u64 {
         let core = &self.core;
         match &self.role {
@@ -287,6 +286,12 @@ impl<S: Storage> Zab<S> {
             RoleState::Following(learner) | RoleState::Observing(learner) => learner.wake_ms(core),
             RoleState::Leading(leading) => leading.wake_ms(core),
         }
+    }
+
+    /// How late it is, for whatever is handled next. What is due by it is done with the next
+    /// [`Event::Tick`]; this costs nothing.
+    pub fn set_now(&mut self, now_ms: u64) {
+        self.core.now_ms = self.core.now_ms.max(now_ms);
     }
 
     fn on_accepted(&mut self, conn: ConnId) {

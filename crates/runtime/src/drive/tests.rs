@@ -62,6 +62,7 @@ impl Rig {
             members_index: Index(1),
             replica: Replica::new(Config::new(node, 1), initial).unwrap(),
             tick: Duration::from_secs(1),
+            ticked: Instant::now(),
             net,
             board: Arc::new(Board::new(node, 7, store, metrics, progress)),
             waiters: Arc::new(Waiters::new(10)),

@@ -491,7 +491,8 @@ fn who_was_followed_in_vain_is_passed_over_while_there_may_be_others() {
     assert_eq!(votes_for(&mut site, &[5, 2]), address(5), "there is no quorum without it");
     assert_eq!(votes_for(&mut site, &[5, 2, 3]), address(1));
     site.pass(hour_ms);
-    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(5), "not for ever");
+    assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(1), "only by what was heard of it alone");
+    assert_eq!(votes_for(&mut site, &[2, 3, 4, 5]), address(5), "not for ever");
     site.election.on_failed(&address(5), site.now_ms);
     assert_eq!(votes_for(&mut site, &[2, 3, 4]), address(1), "once more is enough");
     site.election.forget_failures();
@@ -597,4 +598,96 @@ fn where_all_stand_back_one_of_them_wins_soon() {
         winners[0].is_some() && winners.iter().all(|winner| *winner == winners[0]),
         "{winners:?}"
     );
+}
+
+/// A node that has looked for longer than a leader waits for a quorum, and heard nobody.
+fn late(own: u64, size: u64) -> Site {
+    let mut site = Site::new(own, size);
+    site.start();
+    for _ in 0..120 {
+        site.pass(100);
+    }
+    site.sent();
+    site
+}
+
+/// What a node said last, as its candidate; nothing if it asked.
+fn last_word(site: &mut Site) -> Option<Address> {
+    let (_, last) = site.sent().pop().expect("it says something");
+    (!last.solicit).then_some(last.candidate)
+}
+
+#[test]
+fn who_looks_for_long_votes_for_nobody_of_whom_it_only_heard() {
+    let mut young = Site::new(1, 5);
+    young.start();
+    young.hear(2, electing(1, 5, 0));
+    assert_eq!(last_word(&mut young), Some(address(5)));
+
+    let mut site = late(1, 5);
+    site.hear(2, electing(1, 5, 0));
+    site.hear(3, electing(1, 4, 0));
+    assert_eq!(last_word(&mut site), Some(address(1)), "three are a quorum");
+    site.hear(4, electing(1, 4, 0));
+    assert_eq!(last_word(&mut site), Some(address(4)), "that is its own word");
+    site.hear(4, Vote { solicit: true, ..electing(1, 4, 0) });
+    assert_eq!(last_word(&mut site), Some(address(1)), "it votes for itself no more");
+    site.hear(4, electing(2, 4, 0));
+    assert_eq!(last_word(&mut site), Some(address(4)));
+    for _ in 0..30 {
+        site.pass(100);
+        site.hear(2, electing(2, 2, 0));
+    }
+    assert_eq!(last_word(&mut site), Some(address(2)), "nobody else was heard lately");
+    // Who has less than this node must not lead it.
+    site.standing.logged = id(1, 1);
+    site.hear(3, electing(2, 2, 0));
+    assert_eq!(last_word(&mut site), Some(address(1)));
+}
+
+#[test]
+fn who_looks_for_long_asks_until_it_hears_a_quorum() {
+    let mut site = late(3, 3);
+    site.pass(1_000);
+    assert_eq!(last_word(&mut site), None);
+    let question = Vote { solicit: true, ..electing(1, 1, 0) };
+    assert_eq!(site.hear(1, question.clone()), None);
+    assert_eq!(last_word(&mut site), Some(address(3)), "another that asks is there as well");
+    site.hear(1, electing(1, 3, 0));
+    assert_eq!(site.pass(300), Some(address(3)));
+    // Who leads or follows is there, but not to vote.
+    let mut site = late(3, 3);
+    site.hear(1, active(1, 2, 0, Following));
+    site.pass(1_000);
+    assert_eq!(last_word(&mut site), None);
+    // A watcher is no member.
+    site.hear(4, question);
+    site.pass(1_000);
+    assert_eq!(last_word(&mut site), None);
+}
+
+#[test]
+fn who_votes_for_itself_in_vain_for_long_makes_room_for_a_while() {
+    // Node 2 votes for another all the time: it does not hear this one.
+    let seconds = |site: &mut Site, count: u64, candidate: u64| {
+        for _ in 0..10 * count {
+            site.pass(100);
+            let round = site.election.round();
+            site.hear(2, electing(round, candidate, 0));
+        }
+        last_word(site)
+    };
+    let mut site = late(3, 3);
+    assert_eq!(seconds(&mut site, 1, 1), Some(address(3)));
+    assert_eq!(seconds(&mut site, 2, 1), None);
+    assert_eq!(seconds(&mut site, 15, 1), None);
+    assert_eq!(seconds(&mut site, 10, 1), None, "once more in vain");
+    // As long as it may be a greater one that has to make room, it does not.
+    let mut site = late(1, 3);
+    assert_eq!(seconds(&mut site, 60, 3), Some(address(1)));
+    // Somebody who is new may be the one who was missing.
+    let mut site = late(3, 3);
+    seconds(&mut site, 5, 1);
+    site.hear(1, electing(1, 1, 0));
+    assert_eq!(last_word(&mut site), Some(address(3)));
 }

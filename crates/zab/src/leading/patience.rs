@@ -17,7 +17,7 @@ pub(super) fn peer_wake_ms<S: Storage>(core: &Core<S>, conn: ConnId, peer: &Peer
     if peer.stage != LeaderStage::Live {
         return stuck_ms.min(synchronized_by_ms(core, open, peer).saturating_add(1));
     }
-    if config.behind_count_max < peer.horizon(core) - peer.sent {
+    if peer.lag_max < peer.lag(core) {
         return core.now_ms;
     }
     let asked_ms = peer.asked_ms.filter(|_| peer.voter.is_some());
@@ -73,7 +73,11 @@ pub(super) fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut
         core.close(conn, CloseReason::NotAccepting);
         return;
     }
-    if core.config.behind_count_max < peer.horizon(core) - peer.sent {
+    let lag = peer.lag(core);
+    if lag <= core.config.behind_count_max {
+        peer.lag_max = core.config.behind_count_max;
+    }
+    if peer.lag_max < lag {
         core.close(conn, CloseReason::Behind);
         return;
     }

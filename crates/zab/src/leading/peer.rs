@@ -73,6 +73,8 @@ pub(crate) struct Peer {
     /// Entries up to here are on their way, or there.
     pub(crate) sent: Index,
     pub(crate) sync_point: Index,
+    /// So many entries may be on their way to it, once it takes part.
+    pub(crate) lag_max: u64,
     /// It was told that everything up to here is committed.
     pub(crate) commit_sent: Index,
     /// When something last came from it.
@@ -96,6 +98,7 @@ impl Peer {
             state: VecDeque::new(),
             sent: Index(0),
             sync_point: Index(0),
+            lag_max: 0,
             commit_sent: Index(0),
             progress_ms: now_ms,
             asked_ms: None,
@@ -120,6 +123,16 @@ impl Peer {
     /// The end of the history as far as it concerns this learner.
     pub(crate) fn horizon<S: Storage>(&self, core: &Core<S>) -> Index {
         if self.is_commit_only() { core.commit } else { core.history.last() }
+    }
+
+    /// How many entries are still to be sent to it.
+    pub(crate) fn lag<S: Storage>(&self, core: &Core<S>) -> u64 {
+        self.horizon(core) - self.sent
+    }
+
+    /// Whether it is further behind than anybody may fall, since it was when its synchronization ended.
+    pub(crate) fn is_catching_up<S: Storage>(&self, core: &Core<S>) -> bool {
+        core.config.behind_count_max < self.lag_max
     }
 
     /// Whether it takes part, and will learn of a commit without this leader's doing anything more.

@@ -26,7 +26,7 @@ enum Asker {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     asker: Asker,
-    /// What was committed when it was asked.
+    /// What may have been committed when it was asked.
     index: Index,
     /// The round that confirms it.
     round: u64,
@@ -44,14 +44,9 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// A read of the leader itself.
-    pub(crate) fn ask<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        read: ReadId,
-        is_established: bool,
-    ) {
-        self.add(core, Asker::Own(read), is_established);
+    /// A read of the leader itself. Up to `index` there is what may have been committed before.
+    pub(crate) fn ask<S: Storage>(&mut self, core: &mut Core<S>, read: ReadId, index: Index) {
+        self.add(core, Asker::Own(read), index);
     }
 
     pub(crate) fn ask_for_peer<S: Storage>(
@@ -59,23 +54,20 @@ impl Reads {
         core: &mut Core<S>,
         conn: ConnId,
         id: u64,
-        is_established: bool,
+        index: Index,
     ) {
         let asker = Asker::Peer(conn, id);
         match core.config.allow_gometa_voters {
             // It was not offered this: the same place may be another transaction's in its history.
             true => tell(core, asker, Err(ReadFailure::Unsupported)),
-            false => self.add(core, asker, is_established),
+            false => self.add(core, asker, index),
         }
     }
 
-    fn add<S: Storage>(&mut self, core: &mut Core<S>, asker: Asker, is_established: bool) {
-        if !is_established {
-            tell(core, asker, Err(ReadFailure::NoLeader));
-        } else if core.config.reads_count_max <= self.waiting.len() + core.barriers.count() {
+    fn add<S: Storage>(&mut self, core: &mut Core<S>, asker: Asker, index: Index) {
+        if core.config.reads_count_max <= self.waiting.len() + core.barriers.count() {
             tell(core, asker, Err(ReadFailure::Busy));
         } else {
-            let index = core.commit;
             self.waiting.push_back(Waiting { asker, index, round: self.round + 1 });
             self.is_round_wanted = true;
         }
@@ -101,8 +93,18 @@ impl Reads {
         self.pinged_ms.saturating_add(core.config.keepalive_ms)
     }
 
+    /// Those that were asked before this leader was established wait for no sign of life.
+    pub(crate) fn on_established(&mut self) {
+        self.is_round_wanted |= !self.waiting.is_empty();
+    }
+
     /// Begins a round, if one is wanted.
-    pub(crate) fn ping<S: Storage>(&mut self, core: &mut Core<S>, peers: &BTreeMap<ConnId, Peer>) {
+    pub(crate) fn ping<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        peers: &BTreeMap<ConnId, Peer>,
+        is_established: bool,
+    ) {
         if !std::mem::take(&mut self.is_round_wanted) {
             return;
         }
@@ -117,7 +119,7 @@ impl Reads {
         let mut able: BTreeSet<NodeId> = native.filter_map(|peer| peer.voter).collect();
         able.insert(core.config.own.id);
         let has_gometa = peers.values().any(|peer| peer.voter.is_some() && !peer.is_native());
-        if has_gometa && !is_quorum(core, &able) {
+        if is_established && has_gometa && !is_quorum(core, &able) {
             // They would wait for ever.
             for waiting in std::mem::take(&mut self.waiting) {
                 match waiting.asker {

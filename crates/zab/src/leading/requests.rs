@@ -49,6 +49,8 @@ impl Leading {
         let Some(peer) = self.peers.get(&conn) else { return };
         let fid = peer.fid.clone();
         let refused = refusal(&request.command, &core.config, false);
+        let is_behind = peer.is_catching_up(core);
+        let refused = refused.or_else(|| is_behind.then_some(ProposeError::Busy));
         let refused = refused.or_else(|| self.busy(core, &request.command));
         if let Some(why) = refused {
             let abort = Message::Abort { request: request.id, fid, error: why.to_string() };

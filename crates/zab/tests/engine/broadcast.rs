@@ -2,9 +2,9 @@
 
 use quorate_types::Index;
 use quorate_zab::{
-    Address, CloseReason, Config, ConnId, Epoch, Event, FollowerInfo, KEEP_ALIVE_FID, LeaderInfo,
-    LeaveReason, Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Storage,
-    Zxid, caps,
+    Address, CloseReason, Command, Config, ConnId, Epoch, Event, FollowerInfo, KEEP_ALIVE_FID,
+    LeaderInfo, LeaveReason, Message, Note, Op, Outcome, Proposal, ReadFailure, ReadId, Request,
+    Role, Storage, Zxid, caps,
 };
 
 use crate::hand::{
@@ -422,6 +422,50 @@ fn a_learner_that_takes_nothing_is_given_up_and_slows_nobody() {
     assert_eq!(hand.why_closed(slow), Some(CloseReason::Behind));
 }
 
+/// Much may be written while a learner is brought up to date.
+#[test]
+fn a_learner_that_is_far_behind_when_it_takes_part_is_let_catch_up() {
+    let tight = Config { connection_bytes_max: 1_000, behind_count_max: 100, ..config(3, 3) };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(3, 3);
+    let (voter, _) = hand.join(1, &Past::default());
+    let write = |hand: &mut Hand, before: u32, count: u32| {
+        for round in 1..=count {
+            hand.propose("x");
+            let count = hand.sent(voter).len();
+            hand.handle(Event::Written { conn: voter, count });
+            hand.hear(voter, accept(1, id(1, before + round)));
+        }
+    };
+    let slow = hand.meet(FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) });
+    hand.hear(slow, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.is_net_held = true;
+    write(&mut hand, 0, 300);
+    hand.hear(slow, Message::NewLeaderAck);
+    hand.pass(10);
+    assert!(hand.is_open(slow), "{:?}", hand.why_closed(slow));
+    let take = |hand: &mut Hand| {
+        let sent = hand.sent(slow);
+        hand.handle(Event::Written { conn: slow, count: sent.len() });
+        sent
+    };
+    // Who asked for what is forgotten where it lags behind: it asks for nothing until it is there.
+    let command = Command::set("k", "v");
+    hand.hear(slow, Message::Request(Request { id: 7, command: command.clone() }));
+    let refused = |sent: &Message| matches!(sent, Message::Abort { request: 7, .. });
+    assert!(take(&mut hand).iter().any(refused));
+    while !take(&mut hand).is_empty() {}
+    hand.pass(10);
+    hand.hear(slow, Message::Request(Request { id: 8, command }));
+    hand.hear(voter, accept(1, id(1, 301)));
+    let is_its = |sent: &Message| matches!(sent, Message::Inform(entry) if entry.request == 8);
+    assert!(take(&mut hand).iter().any(is_its));
+    // From now on it may fall behind no more than anybody else.
+    write(&mut hand, 301, 150);
+    hand.pass(10);
+    assert_eq!(hand.why_closed(slow), Some(CloseReason::Behind));
+}
+
 #[test]
 fn gometa_learners_are_shown_signs_of_life() {
     let (mut hand, _) = Hand::leading(&Past::default());
@@ -504,6 +548,43 @@ fn reads_of_followers_are_answered_by_the_leader() {
     hand.zab.read(ReadId(8));
     hand.drive();
     assert_eq!(hand.reads[2], (ReadId(8), Err(ReadFailure::NoLeader)));
+}
+
+/// A follower takes part before its leader is established.
+#[test]
+fn reads_that_come_before_a_leader_is_established_wait_for_that() {
+    let past = Past::of_epoch(1, &[id(1, 1), id(1, 2)], id(1, 1));
+    let mut hand = Hand::new(config(5, 5), &past);
+    hand.elect(5, 5);
+    let (one, two) = (hand.meet(info(1, 1)), hand.meet(info(2, 1)));
+    for conn in [one, two] {
+        hand.hear(conn, ack(1, id(1, 2), id(1, 1)));
+    }
+    hand.hear(one, Message::NewLeaderAck);
+    hand.hear(one, Message::ReadIndex { id: 7 });
+    hand.zab.read(ReadId(1));
+    hand.drive();
+    let pongs = |hand: &mut Hand, conn| {
+        let sent = hand.sent(conn);
+        for message in &sent {
+            if let Message::Ping { number } = message {
+                hand.hear(conn, Message::Pong { number: *number });
+            }
+        }
+        sent
+    };
+    let is_answer = |sent: &Message| matches!(sent, Message::ReadIndexReply { .. });
+    assert!(!pongs(&mut hand, one).iter().any(is_answer));
+    assert_eq!((hand.is_serving(), &hand.reads[..]), (false, &[][..]));
+
+    hand.hear(two, Message::NewLeaderAck);
+    assert!(hand.is_serving());
+    pongs(&mut hand, one);
+    pongs(&mut hand, two);
+    // All of its history, of which not all was known to be committed when they were asked.
+    let index = Some(2.into());
+    assert!(hand.sent(one).contains(&Message::ReadIndexReply { id: 7, index }));
+    assert_eq!(hand.reads, [(ReadId(1), Ok(2.into()))]);
 }
 
 fn barrier(message: &Message) -> bool {

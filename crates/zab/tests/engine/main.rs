@@ -8,6 +8,7 @@ mod hand;
 mod mixed;
 mod model;
 mod net;
+mod one_way;
 mod puppet;
 mod requests;
 mod scenarios;

@@ -99,6 +99,8 @@ pub(crate) struct World {
     pub(crate) stopped: BTreeSet<u64>,
     /// Nodes are told the time when they want to know, and when something happens.
     pub(crate) is_lazy: bool,
+    /// No connection is made where one of the two ways is cut.
+    pub(crate) is_connecting_both_ways: bool,
     pub(crate) ticks: u64,
     next_command: u64,
     next_read: u64,
@@ -135,6 +137,7 @@ impl World {
             cut: BTreeSet::new(),
             stopped: BTreeSet::new(),
             is_lazy: false,
+            is_connecting_both_ways: false,
             ticks: 0,
             next_command: 0,
             next_read: 0,
@@ -420,7 +423,11 @@ impl World {
     pub(crate) fn connect_one(&mut self, at: usize) {
         let (from, to) = self.connecting.swap_remove(at);
         let target = self.nodes.keys().copied().find(|id| member(*id).message == to);
-        let target = target.filter(|id| self.is_up(*id) && !self.cut.contains(&(from, *id)));
+        let needs_back = self.is_connecting_both_ways;
+        let target = target.filter(|id| {
+            let is_cut = self.cut.contains(&(from, *id));
+            self.is_up(*id) && !is_cut && !(needs_back && self.cut.contains(&(*id, from)))
+        });
         let Some(target) = target else {
             self.handle(from, Event::ConnectFailed { to });
             return;

@@ -1,0 +1,176 @@
+//! A node that has looked for long goes by what it hears itself.
+//!
+//! Votes are passed on, and a vote for somebody who has more is never taken back. Where some hear others
+//! that do not hear them, that may leave a majority without a leader for ever, though all of it can talk with
+//! each other: some vote for one who does not hear of it, the rest for others. So after as long as a leader
+//! waits for a quorum, and until there is a leader, a node
+//!
+//! - votes for the greatest of those who say to it, themselves and lately, that they vote for themselves;
+//! - is one of them only while it hears a quorum, and not for long if nothing comes of it although nobody
+//!   it hears knows of a greater one: then it is not heard by enough of the others, and makes room for a while;
+//! - asks, as a watcher does, if that leaves it nobody to vote for: so the others hear that it is there.
+//!
+//! gometa's nodes never do that. What they say is taken likewise.
+
+use super::{Choice, Context, Election, Heard, own_choice};
+use crate::{Address, PeerStatus};
+
+/// What a member said last.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    at_ms: u64,
+    /// Whether it looks for a leader, too.
+    looks: bool,
+    /// Nothing if it does not vote.
+    choice: Option<Choice>,
+}
+
+impl Election {
+    /// Whether it has looked for so long that it goes by what it hears itself.
+    pub(super) fn is_late(&self, now_ms: u64) -> bool {
+        let since_ms = self.looks_since_ms.filter(|_| !self.solicit_only);
+        since_ms.is_some_and(|since_ms| since_ms.saturating_add(self.patience_ms) <= now_ms)
+    }
+
+    pub(super) fn keep_word(&mut self, from: &Address, heard: Option<&Heard>, now_ms: u64) {
+        let looks = heard.is_none_or(|heard| heard.status == PeerStatus::Electing);
+        if looks && self.fresh_words(now_ms).all(|(other, _)| other != from) {
+            // It may be the one who was missing.
+            self.makes_room_until_ms = 0;
+        }
+        let choice = heard.filter(|_| looks).map(|heard| heard.choice.clone());
+        if let Some(ballot) = &mut self.ballot {
+            ballot.words.insert(from.clone(), Word { at_ms: now_ms, looks, choice });
+        }
+    }
+
+    /// A member that only asks votes for nobody.
+    pub(super) fn on_question(
+        &mut self,
+        from: &Address,
+        context: &mut Context<'_>,
+    ) -> Option<Address> {
+        if !self.members.contains(from) || *from == self.own {
+            return None;
+        }
+        self.keep_word(from, None, context.now_ms);
+        if !self.is_late(context.now_ms) {
+            return None;
+        }
+        self.ballot.as_mut()?.received.remove(from);
+        let is_changed = self.reconsider_and_tell(context);
+        self.settle(context, is_changed)
+    }
+
+    /// A vote of somebody who looks for a leader, too. Says whether our proposal changed.
+    pub(super) fn on_electing_late(
+        &mut self,
+        from: &Address,
+        heard: Heard,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let Some(ballot) = &mut self.ballot else { return false };
+        if heard.round < ballot.round {
+            let vote = self.current_vote(context.standing);
+            context.out.extend(vote.map(|vote| (from.clone(), vote)));
+            return false;
+        }
+        let is_later = ballot.round < heard.round;
+        if is_later {
+            ballot.round = heard.round;
+            ballot.received.clear();
+            ballot.active.clear();
+        }
+        ballot.received.insert(from.clone(), heard);
+        if is_later {
+            self.reconsider(context);
+            self.record_own();
+            self.send_to_all(context);
+            return true;
+        }
+        self.reconsider_and_tell(context)
+    }
+
+    fn reconsider_and_tell(&mut self, context: &mut Context<'_>) -> bool {
+        let is_changed = self.reconsider(context);
+        if is_changed {
+            self.send_to_all(context);
+        }
+        is_changed
+    }
+
+    /// Votes anew by what was heard lately. Says whether that changed anything.
+    pub(super) fn reconsider(&mut self, context: &mut Context<'_>) -> bool {
+        self.make_room_if_in_vain(context);
+        let own = own_choice(&self.own, context.standing);
+        let best = self.best_heard(&own, context.now_ms);
+        let silent_until_ms = self.ballot.as_ref().map_or(0, |ballot| ballot.silent_until_ms);
+        let stands_back_until_ms = match best {
+            Some(_) => self.stands_back_until_ms,
+            None => silent_until_ms,
+        };
+        let stands = stands_back_until_ms <= context.now_ms && self.may_stand(context.now_ms);
+        let Some(ballot) = &mut self.ballot else { return false };
+        if ballot.is_settled {
+            return false;
+        }
+        let only_asks = !stands && best.is_none();
+        let proposal = match best {
+            Some(best) if !stands || own < best => best,
+            _ => own,
+        };
+        let is_changed = (ballot.only_asks, &ballot.proposal) != (only_asks, &proposal);
+        (ballot.only_asks, ballot.proposal) = (only_asks, proposal);
+        if only_asks {
+            ballot.received.remove(&self.own);
+        }
+        self.record_own();
+        is_changed
+    }
+
+    /// The greatest of those who vote for themselves, if it has as much as this node.
+    fn best_heard(&self, own: &Choice, now_ms: u64) -> Option<Choice> {
+        let candidates = self.fresh_words(now_ms).filter_map(|(from, word)| {
+            let choice = word.choice.as_ref().filter(|choice| choice.candidate == *from)?;
+            let has_as_much = (own.epoch, own.logged) <= (choice.epoch, choice.logged);
+            (has_as_much && !self.is_passed_over(from, now_ms)).then_some(choice)
+        });
+        candidates.max().cloned()
+    }
+
+    /// Whether enough are heard by this node, and may hear it.
+    fn may_stand(&self, now_ms: u64) -> bool {
+        let others = self.fresh_words(now_ms).map(|(from, _)| from);
+        self.makes_room_until_ms <= now_ms && self.members.is_quorum(others.chain([&self.own]))
+    }
+
+    /// For a while it votes for itself no more, if it did so for long enough, and nobody who is heard
+    /// votes for a greater one, who may be the one to make room.
+    fn make_room_if_in_vain(&mut self, context: &mut Context<'_>) {
+        let Some(ballot) = &self.ballot else { return };
+        let own = own_choice(&self.own, context.standing);
+        let is_open = !ballot.only_asks && ballot.finalize_at_ms.is_none();
+        let knows_greater = || {
+            let mut words = self.fresh_words(context.now_ms);
+            words.any(|(_, word)| word.choice.as_ref().is_some_and(|choice| own < *choice))
+        };
+        let is_in_vain = is_open && ballot.proposal == own && !knows_greater();
+        let since_ms = ballot.in_vain_since_ms.unwrap_or(context.now_ms);
+        let wait_ms = 2 * self.base_ms_max + self.finalize_ms;
+        let is_over = is_in_vain && since_ms.saturating_add(wait_ms) <= context.now_ms;
+        if is_over {
+            let room_ms = context.rng.jittered(self.pass_over_ms);
+            self.makes_room_until_ms = context.now_ms.saturating_add(room_ms);
+        }
+        if let Some(ballot) = &mut self.ballot {
+            ballot.in_vain_since_ms = (is_in_vain && !is_over).then_some(since_ms);
+        }
+    }
+
+    /// What those who look said so lately that it is still so, unless two or three datagrams were lost.
+    fn fresh_words(&self, now_ms: u64) -> impl Iterator<Item = (&Address, &Word)> {
+        let words = self.ballot.iter().flat_map(|ballot| &ballot.words);
+        let for_ms = self.base_ms_max.saturating_mul(4);
+        words.filter(move |(_, word)| word.looks && now_ms <= word.at_ms.saturating_add(for_ms))
+    }
+}
