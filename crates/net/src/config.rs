@@ -50,7 +50,8 @@ pub struct NetConfig {
     /// A connection that took no byte of a waiting write for this long is dead.
     pub write_ms_max: u64,
     /// Wait before the second attempt to connect; doubled with each further one. The real wait lies
-    /// between one half of it and the whole.
+    /// between one half of it and the whole. After a connection that lasted the first attempt is made at
+    /// once.
     pub backoff_min_ms: u64,
     /// Longest wait between two attempts to connect.
     pub backoff_max_ms: u64,

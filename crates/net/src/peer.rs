@@ -150,9 +150,12 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
             dialed = dial(&shared, peer.id, &addresses, Purpose::Messages) => dialed,
         };
         let is_absent = matches!(dialed, Err(DialError::Absent(_)));
+        let mut has_lasted = false;
         match dialed {
             Ok(dialed) => {
+                let began = Instant::now();
                 let (end, heard) = talk(&shared, &peer, dialed, &mut moves).await;
+                has_lasted = heard && shared.config.ping_interval() <= began.elapsed();
                 if heard {
                     backoff.reset();
                 }
@@ -162,7 +165,9 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
         }
         peer.drop_messages(peer.queue.clear());
 
-        let retry_at = tokio::time::Instant::now() + backoff.wait();
+        // Whether the peer is gone altogether is known once it is asked again, and others may wait for that.
+        let wait = if has_lasted { Duration::ZERO } else { backoff.wait() };
+        let retry_at = tokio::time::Instant::now() + wait;
         let waiting = async {
             let _ = shared.events.send(NetEvent::Unreachable { to: peer.id, is_absent }).await;
             tokio::select! {

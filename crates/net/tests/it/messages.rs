@@ -95,6 +95,25 @@ async fn a_restarted_peer_is_found_again() {
     until("the new start", || a.status(NodeId(2)).incarnation == Some(1)).await;
 }
 
+/// Others may wait for that, and know it only from an attempt to connect again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_peer_is_gone_is_known_as_soon_as_its_connection_ends() {
+    let hour_ms = 3_600_000;
+    let slow = NetConfig { backoff_min_ms: hour_ms, backoff_max_ms: hour_ms, ..config(1) };
+    let mut a = Node::start(slow).await;
+    let (listener, address) = wire::listen().await;
+    a.net.set_peer(NodeId(3), vec![address.to_string()]);
+    let mut stream = wire::accept(&listener).await;
+    stream.write_all(&Hello::new(3, 1).opening()).await.expect("it reads");
+    for _ in 0..3 {
+        let (kind, token) = wire::next(&mut stream).await;
+        assert_eq!(kind, wire::PING);
+        stream.write_all(&wire::frame(wire::PONG, &token)).await.expect("it reads");
+    }
+    drop((listener, stream));
+    assert_eq!(a.absent().await, NodeId(3));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn h132_a_peer_that_moves_is_followed() {
     let (a, b) = pair().await;
