@@ -50,7 +50,9 @@ enum Program {
     /// Shows or checks the durable log of a member, running or not, and changes nothing
     Log(log::LogArgs),
     /// Prints the versions of this program and of the interface it speaks
-    Version,
+    ///
+    /// The flags of client commands are taken, as etcdctl does, and nobody is asked.
+    Version(client::ClientFlags),
     /// Prints a script that completes commands in a shell
     Completion(completion::CompletionArgs),
     /// Shows what autopilot makes of a cluster, and tells it what to do
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
         Program::Bench(args) => bench::run(args),
         Program::Script(args) => script::run(&args),
         Program::Log(args) => log::run(&args),
-        Program::Version => print_version(),
+        Program::Version(_) => print_version(),
         Program::Completion(args) => completion::run(&args),
         Program::Autopilot(command) => autopilot::run(command),
         Program::Sim(args) => sim::run(&args),
@@ -122,6 +124,13 @@ mod tests {
         let arguments = as_understood(words.map(OsString::from));
         let refused = switches::parse::<Quorate>(&arguments).err();
         refused.map(|error| refusal_code(&arguments, &error))
+    }
+
+    #[test]
+    fn the_version_is_told_whatever_flags_of_client_commands_are_there() {
+        for line in ["version", "--endpoints a:1 version", "version --endpoints a:1 -w json"] {
+            assert_eq!(code(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -106,6 +106,10 @@ impl Replica {
         if wanted != found {
             return Err(StartError::OtherEngine { wanted, found });
         }
+        let last = initial.entries.last().map_or(initial.mark.index, |entry| entry.index);
+        if last < initial.applied {
+            return Err(StartError::LogShort { last, applied: initial.applied });
+        }
         let mut core = Core::new(config, initial.applied);
         let engine = match wanted {
             Engine::Raft => Running::Raft(Box::new(OnRaft::new(&core, initial)?)),
@@ -354,6 +358,17 @@ pub enum StartError {
         wanted: Engine,
         /// The engine that wrote the log.
         found: Engine,
+    },
+    /// The log ends before what the machine's durable state covers.
+    #[error(
+        "the log ends at {last}, and the state is of {applied}: one of them is an older copy; put back the \
+         newer log, or let the member join anew with an empty directory"
+    )]
+    LogShort {
+        /// Its last entry.
+        last: Index,
+        /// What the state covers.
+        applied: Index,
     },
     /// The ZAB engine cannot work with the settings.
     #[error(transparent)]

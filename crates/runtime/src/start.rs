@@ -34,7 +34,7 @@ use quorate_replica::{
 };
 use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Recovered, Wal, WalError};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::board::Board;
@@ -473,9 +473,8 @@ fn run(
 
     // The loop and the connections to peers share one thread: a message costs no change of threads.
     let spawner = Handle::current();
-    let loop_runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(net_error)?;
-    let entered = loop_runtime.enter();
+    let loop_runtime = LoopRuntime::new().map_err(net_error)?;
+    let entered = loop_runtime.0.as_ref().map(Runtime::enter);
     let listeners = listen(listeners).map_err(net_error)?;
     let mut net_config = net_config(config, started_ms);
     net_config.life = life;
@@ -561,6 +560,7 @@ fn run(
         spawn("quorate-loop", {
             let (waiters, net) = (Arc::clone(&waiters), net.clone());
             move || {
+                let Some(loop_runtime) = loop_runtime.take() else { return };
                 let reason = loop_runtime.block_on(driver.run()).err().map(|e| e.to_string());
                 if let Some(reason) = &reason {
                     tracing::error!("this node has stopped: {reason}");
@@ -596,6 +596,32 @@ fn run(
             election_timeout: Duration::from_millis(config.election_ms),
         }),
     })
+}
+
+/// The runtime of the loop, as long as that does not run. What is in it is given up where a start fails: to
+/// wait for it, as a runtime does when it goes, is not for who is on a runtime itself.
+struct LoopRuntime(Option<Runtime>);
+
+impl LoopRuntime {
+    fn new() -> io::Result<Self> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map(Some)
+            .map(LoopRuntime)
+    }
+
+    fn take(mut self) -> Option<Runtime> {
+        self.0.take()
+    }
+}
+
+impl Drop for LoopRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The sockets as the transport takes them.

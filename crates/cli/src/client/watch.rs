@@ -333,6 +333,7 @@ fn tell_of(
             _ => "etcdserver: mvcc: required revision has been compacted",
         };
         tell::line(&format!("watch was canceled ({why})"));
+        output.show(response)?;
         return Ok(false);
     }
     if response.created {

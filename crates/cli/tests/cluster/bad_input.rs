@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -172,6 +173,38 @@ async fn a_damaged_log_is_refused_with_file_and_offset() {
     std::fs::write(&segment, &healthy).unwrap();
     cluster.spawn(0);
     cluster.settle().await;
+}
+
+/// As after a copy of a directory that was made while its member ran.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_before_its_state_is_refused_in_words() {
+    for engine in ["raft", "zab"] {
+        let mut cluster = Cluster::start(1, &["--engine", engine]).await;
+        cluster.fill(&[0], "k", 50).await;
+        assert!(cluster.stop(0));
+        let (wal, kept) = (cluster.data_dir(0).join("wal"), cluster.data_dir(0).join("kept"));
+        copy_files(&wal, &kept);
+        cluster.spawn(0);
+        cluster.settle().await;
+        cluster.fill(&[0], "l", 200).await;
+        assert!(cluster.stop(0));
+        let newer = cluster.data_dir(0).join("newer");
+        std::fs::rename(&wal, &newer).unwrap();
+        std::fs::rename(&kept, &wal).unwrap();
+        assert_refused(cluster.command(0), &["the log ends at", "older copy"]);
+        std::fs::remove_dir_all(&wal).unwrap();
+        std::fs::rename(&newer, &wal).unwrap();
+        cluster.spawn(0);
+        cluster.settle().await;
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
