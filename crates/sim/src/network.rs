@@ -99,10 +99,6 @@ impl Network {
         *last
     }
 
-    pub(crate) fn end_stream(&mut self, transfer: u64) {
-        self.streams.remove(&transfer);
-    }
-
     fn time(&self, chance: &mut Chance, from: NodeId, to: NodeId) -> u64 {
         let slow = self.slow.get(&(from, to)).copied().unwrap_or(0);
         self.plan.delay_us + chance.below(self.plan.jitter_us + 1) + slow

@@ -341,7 +341,7 @@ impl<'t> World<'t> {
     }
 
     /// Gives a member an event, and ends it when it breaks.
-    pub(crate) fn on_node(&mut self, id: NodeId, what: What) {
+    pub(crate) fn on_node(&mut self, id: NodeId, mut what: What) {
         let at = self.place(id);
         if let What::Deliver { from, from_life, .. } = &what
             && (*from_life <= self.nodes[self.place(*from)].unheard || self.is_refused(*from, id))
@@ -376,12 +376,14 @@ impl<'t> World<'t> {
             }
             return;
         }
-        if let What::Chunk { from, transfer, .. } = what
-            && self.is_refused(from, id)
+        if let What::Chunk { from, transfer, chunk, .. } = &mut what
+            && self.is_refused(*from, id)
         {
-            let what = What::Sent { transfer, ok: false };
-            self.push(self.now + 1000, Event::Any { id: from, what });
-            return;
+            // What it had begun before breaks off.
+            *chunk = Chunk::Broken;
+            let (from, transfer) = (*from, *transfer);
+            let sent = What::Sent { transfer, ok: false };
+            self.push(self.now + 1000, Event::Any { id: from, what: sent });
         }
         if self.trace.is_some() {
             self.trace_event(id, &what);

@@ -308,12 +308,12 @@ impl World<'_> {
         let enough = |voters: &[NodeId]| {
             voters.is_empty() || voters.len() / 2 < voters.iter().filter(fine).count()
         };
-        // Autopilot may make a learner a voter in the moment in which it dies, before it can know that, and
+        // A learner may be made a voter in the moment in which it dies, before anybody can know that, and
         // before those are voters that were to come with it.
         let mut soon = conf.voters.clone();
         let may_vote = |id: &&NodeId| {
-            self.plan.autopilot
-                && (!self.nodes[self.place(**id)].is_gone || self.may_be_promoted(**id))
+            let is_gone = self.nodes[self.place(**id)].is_gone;
+            !self.plan.autopilot || !is_gone || self.may_be_promoted(**id)
         };
         soon.extend(conf.learners.iter().filter(|id| !fine(id) && may_vote(id)));
         // Nor has it seen yet who is damaged and runs, and may let the others go.

@@ -109,13 +109,10 @@ impl Cx<'_> {
         transfer: u64,
         chunk: Chunk,
     ) {
-        let ends = matches!(chunk, Chunk::End | Chunk::Broken);
+        // Also behind its end something may come: that its sender is gone.
         let time = self.net.stream(self.chance, self.now, from, to, transfer);
         let what = What::Chunk { from, from_life, transfer, chunk };
         self.queue.push(time, Event::Any { id: to, what });
-        if ends {
-            self.net.end_stream(transfer);
-        }
     }
 
     /// Tells who sends a stream how it ended.
