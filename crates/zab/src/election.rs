@@ -18,7 +18,7 @@
 //!
 //! Source: gometa's `ElectionSite`, `ballotMaster` and `pollWorker`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::note::DatagramFault;
 use crate::quorum::Electors;
@@ -91,8 +91,8 @@ struct Ballot {
     resend_at_ms: u64,
     sent_at_ms: u64,
     finalize_at_ms: Option<u64>,
-    /// What each member last said, of those that have said anything since it began.
-    words: BTreeMap<Address, Word>,
+    /// Members that have said anything since it began.
+    heard: BTreeSet<Address>,
     /// Who last said of itself that it leads.
     claim: Option<Claim>,
     /// From then on that is enough.
@@ -104,6 +104,8 @@ struct Ballot {
     only_asks: bool,
     /// Since when it has voted for itself in vain, late as it is.
     in_vain_since_ms: Option<u64>,
+    /// Whom it votes for and since when, late as it is, if that is another.
+    backs: Option<(Address, u64)>,
 }
 
 /// A leader's own word.
@@ -141,6 +143,8 @@ pub(crate) struct Election {
     patience_ms: u64,
     pass_over_ms: u64,
     failures: BTreeMap<Address, Failures>,
+    /// What each member said last.
+    words: BTreeMap<Address, Word>,
     /// Until then this node stands back.
     stands_back_until_ms: u64,
     /// When the first ballot since it last had a leader began.
@@ -166,6 +170,7 @@ impl Election {
             // Others may follow it in vain until it gives up: they are waited for.
             pass_over_ms: config.establish_timeout_ms.saturating_mul(2),
             failures: BTreeMap::new(),
+            words: BTreeMap::new(),
             stands_back_until_ms: 0,
             looks_since_ms: None,
             makes_room_until_ms: 0,
@@ -189,12 +194,13 @@ impl Election {
             resend_at_ms: context.now_ms,
             sent_at_ms: context.now_ms,
             finalize_at_ms: None,
-            words: BTreeMap::new(),
+            heard: BTreeSet::new(),
             claim: None,
             content_at_ms: context.now_ms.saturating_add(self.patience_ms),
             silent_until_ms: context.now_ms.saturating_add(silence_ms),
             only_asks: false,
             in_vain_since_ms: None,
+            backs: None,
         };
         self.ballot = Some(ballot);
         if self.is_late(context.now_ms) {
@@ -411,7 +417,7 @@ impl Election {
     fn is_passed_over(&self, candidate: &Address, now_ms: u64) -> bool {
         let Some(ballot) = &self.ballot else { return false };
         let has_failed = self.failures.get(candidate).is_some_and(|it| now_ms < it.until_ms);
-        let others = ballot.words.keys().filter(|member| *member != candidate);
+        let others = ballot.heard.iter().filter(|member| *member != candidate);
         has_failed && self.members.is_quorum(others.chain([&self.own]))
     }
 

@@ -153,7 +153,9 @@ impl Leading {
         assert!(fits(pending, self.pending_bytes), "proposals are bounded in bytes");
         assert!(fits(waiting, self.waiting_bytes), "requests that wait are bounded in bytes");
         let origins = self.origins.len() as u64;
-        assert!(origins <= core.config.behind_count_max, "who asked for entries is bounded");
+        let config = &core.config;
+        let origins_max = config.behind_count_max.saturating_add(config.proposals_count_max as u64);
+        assert!(origins <= origins_max, "who asked for entries is bounded");
         let reads = self.reads.count() + core.barriers.count();
         assert!(reads <= core.config.reads_count_max, "reads are bounded");
     }
@@ -585,10 +587,10 @@ impl Leading {
         let planned = self.peers.values().filter(|peer| LeaderStage::Streaming <= peer.stage);
         let slowest = planned.map(|peer| peer.sent.max(peer.sync_point)).min();
         let kept = slowest.unwrap_or(core.history.last()).next();
-        // Who lags behind more than that has asked for nothing there.
-        let last = core.history.last();
-        let lag_max = core.config.behind_count_max.min(last.0);
-        let kept = kept.max(Index(last.0 - lag_max).next());
+        // Who lags behind more than that has asked for nothing there. Some are told of what is committed only.
+        let horizon = core.commit.min(core.history.last());
+        let lag_max = core.config.behind_count_max.min(horizon.0);
+        let kept = kept.max(Index(horizon.0 - lag_max).next());
         while let Some(first) = self.origins.first_entry()
             && *first.key() < kept
         {

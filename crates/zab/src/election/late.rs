@@ -8,7 +8,8 @@
 //! - votes for the greatest of those who say to it, themselves and lately, that they vote for themselves;
 //! - is one of them only while it hears a quorum, and not for long if nothing comes of it although nobody
 //!   it hears knows of a greater one: then it is not heard by enough of the others, and makes room for a while;
-//! - asks, as a watcher does, if that leaves it nobody to vote for: so the others hear that it is there.
+//! - asks, as a watcher does, if that leaves it nobody to vote for: so the others hear that it is there;
+//! - takes whom it has voted for, until every other could have made room, for followed in vain.
 //!
 //! gometa's nodes never do that. What they say is taken likewise.
 
@@ -26,21 +27,35 @@ pub(super) struct Word {
 }
 
 impl Election {
-    /// Whether it has looked for so long that it goes by what it hears itself.
+    /// Whether it has looked for so long that it goes by what it hears itself. A ballot or two that lost
+    /// some datagrams are no sign of anything.
     pub(super) fn is_late(&self, now_ms: u64) -> bool {
         let since_ms = self.looks_since_ms.filter(|_| !self.solicit_only);
-        since_ms.is_some_and(|since_ms| since_ms.saturating_add(self.patience_ms) <= now_ms)
+        let patience_ms = self.patience_ms.max(2 * self.ballot_wait_ms());
+        since_ms.is_some_and(|since_ms| since_ms.saturating_add(patience_ms) <= now_ms)
+    }
+
+    /// How long it takes at most until all have heard each other's votes, and then are sure of them.
+    fn ballot_wait_ms(&self) -> u64 {
+        self.base_ms_max.saturating_mul(2).saturating_add(self.finalize_ms)
+    }
+
+    /// The same for all members, one after the other.
+    fn all_wait_ms(&self) -> u64 {
+        self.ballot_wait_ms().saturating_mul(self.members.iter().count() as u64 + 1)
     }
 
     pub(super) fn keep_word(&mut self, from: &Address, heard: Option<&Heard>, now_ms: u64) {
         let looks = heard.is_none_or(|heard| heard.status == PeerStatus::Electing);
-        if looks && self.fresh_words(now_ms).all(|(other, _)| other != from) {
+        let was_there = self.words.get(from).is_some_and(|word| self.is_fresh(word, now_ms));
+        if looks && !was_there {
             // It may be the one who was missing.
             self.makes_room_until_ms = 0;
         }
         let choice = heard.filter(|_| looks).map(|heard| heard.choice.clone());
+        self.words.insert(from.clone(), Word { at_ms: now_ms, looks, choice });
         if let Some(ballot) = &mut self.ballot {
-            ballot.words.insert(from.clone(), Word { at_ms: now_ms, looks, choice });
+            ballot.heard.insert(from.clone());
         }
     }
 
@@ -102,6 +117,7 @@ impl Election {
     /// Votes anew by what was heard lately. Says whether that changed anything.
     pub(super) fn reconsider(&mut self, context: &mut Context<'_>) -> bool {
         self.make_room_if_in_vain(context);
+        self.give_up_if_in_vain(context.now_ms);
         let own = own_choice(&self.own, context.standing);
         let best = self.best_heard(&own, context.now_ms);
         let silent_until_ms = self.ballot.as_ref().map_or(0, |ballot| ballot.silent_until_ms);
@@ -120,6 +136,10 @@ impl Election {
             _ => own,
         };
         let is_changed = (ballot.only_asks, &ballot.proposal) != (only_asks, &proposal);
+        let backed = Some(&proposal.candidate).filter(|candidate| **candidate != self.own);
+        if ballot.backs.as_ref().map(|(candidate, _)| candidate) != backed {
+            ballot.backs = backed.map(|candidate| (candidate.clone(), context.now_ms));
+        }
         (ballot.only_asks, ballot.proposal) = (only_asks, proposal);
         if only_asks {
             ballot.received.remove(&self.own);
@@ -156,10 +176,11 @@ impl Election {
         };
         let is_in_vain = is_open && ballot.proposal == own && !knows_greater();
         let since_ms = ballot.in_vain_since_ms.unwrap_or(context.now_ms);
-        let wait_ms = 2 * self.base_ms_max + self.finalize_ms;
+        let wait_ms = self.ballot_wait_ms();
         let is_over = is_in_vain && since_ms.saturating_add(wait_ms) <= context.now_ms;
         if is_over {
-            let room_ms = context.rng.jittered(self.pass_over_ms);
+            // Longer than it takes until all others have made room, or it would stand again before.
+            let room_ms = context.rng.jittered(self.pass_over_ms.max(self.all_wait_ms()));
             self.makes_room_until_ms = context.now_ms.saturating_add(room_ms);
         }
         if let Some(ballot) = &mut self.ballot {
@@ -167,10 +188,30 @@ impl Election {
         }
     }
 
-    /// What those who look said so lately that it is still so, unless two or three datagrams were lost.
+    /// A candidate that it has voted for until every other could have made room, and that did not win, may
+    /// hear nobody: as if it had been followed in vain.
+    fn give_up_if_in_vain(&mut self, now_ms: u64) {
+        let wait_ms = self.all_wait_ms();
+        let Some(ballot) = self.ballot.as_mut().filter(|ballot| ballot.finalize_at_ms.is_none())
+        else {
+            return;
+        };
+        let in_vain =
+            ballot.backs.take_if(|(_, since_ms)| since_ms.saturating_add(wait_ms) <= now_ms);
+        if let Some((candidate, _)) = in_vain {
+            self.on_failed(&candidate, now_ms);
+        }
+    }
+
+    /// What those who look have said in this ballot, and so lately that it is still so.
     fn fresh_words(&self, now_ms: u64) -> impl Iterator<Item = (&Address, &Word)> {
-        let words = self.ballot.iter().flat_map(|ballot| &ballot.words);
-        let for_ms = self.base_ms_max.saturating_mul(4);
-        words.filter(move |(_, word)| word.looks && now_ms <= word.at_ms.saturating_add(for_ms))
+        let heard = self.ballot.iter().flat_map(|ballot| &ballot.heard);
+        let words = heard.filter_map(|member| self.words.get_key_value(member));
+        words.filter(move |(_, word)| word.looks && self.is_fresh(word, now_ms))
+    }
+
+    /// Whether it is still so, unless two or three datagrams were lost.
+    fn is_fresh(&self, word: &Word, now_ms: u64) -> bool {
+        now_ms <= word.at_ms.saturating_add(self.base_ms_max.saturating_mul(4))
     }
 }

@@ -550,6 +550,55 @@ fn reads_of_followers_are_answered_by_the_leader() {
     assert_eq!(hand.reads[2], (ReadId(8), Err(ReadFailure::NoLeader)));
 }
 
+/// What is not committed yet is nothing that such a watcher lags behind.
+#[test]
+fn a_watcher_that_is_told_of_commits_hears_what_became_of_its_request_however_late() {
+    let tight = Config {
+        connection_bytes_max: 1_000_000,
+        behind_count_max: 100,
+        proposals_count_max: 10,
+        ..config(3, 3)
+    };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(3, 3);
+    let (voter, _) = hand.join(1, &Past::default());
+    let watcher = FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(9, 0) };
+    let slow = hand.meet(watcher);
+    hand.hear(slow, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(slow, Message::NewLeaderAck);
+    hand.sent(slow);
+    hand.is_net_held = true;
+    let take = |hand: &mut Hand, conn| {
+        let sent = hand.sent(conn);
+        hand.handle(Event::Written { conn, count: sent.len() });
+        sent
+    };
+    // All that may be on the way to it.
+    hand.zab.propose(Command::set("k", vec![0_u8; 1_000_000])).unwrap();
+    hand.drive();
+    hand.hear(slow, Message::Request(Request { id: 7, command: Command::set("k", "v") }));
+    take(&mut hand, voter);
+    hand.hear(voter, accept(1, id(1, 2)));
+    for counter in 3..=104 {
+        hand.propose("x");
+        take(&mut hand, voter);
+        if counter <= 96 {
+            hand.hear(voter, accept(1, id(1, counter)));
+        }
+    }
+    hand.pass(10);
+    assert!(hand.is_open(slow), "{:?}", hand.why_closed(slow));
+    let mut has_heard = false;
+    loop {
+        let sent = take(&mut hand, slow);
+        if sent.is_empty() {
+            break;
+        }
+        has_heard |= sent.iter().any(|sent| matches!(sent, Message::Inform(it) if it.request == 7));
+    }
+    assert!(has_heard);
+}
+
 /// A follower takes part before its leader is established.
 #[test]
 fn reads_that_come_before_a_leader_is_established_wait_for_that() {

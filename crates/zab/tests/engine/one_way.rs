@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::net::{Dice, World, config, seeds};
+use quorate_zab::{Config, Event, PeerStatus, Role, Vote};
+
+use crate::hand::{Hand, Past};
+use crate::net::{Dice, World, config, member, seeds};
 
 /// Where a majority can talk with each other there is a leader before long, and it stays, whatever else the
 /// others reach, or are reached by.
@@ -80,4 +83,114 @@ fn cut_ways_of_others(world: &mut World, dice: &mut Dice, size: u64, majority: &
             }
         }
     }
+}
+
+/// Runs until there is a leader, for two minutes at most.
+fn is_led(world: &mut World) -> bool {
+    (0..120).any(|_| {
+        world.run_ms(1_000);
+        world.leader().is_some()
+    })
+}
+
+/// As the replica sets its engine for an election timeout of so much.
+fn of_replica(id: u64, size: u64, election_ms: u64) -> Config {
+    let (default, keepalive_ms) = (config(id, size), (election_ms / 10).max(10));
+    Config {
+        keepalive_ms,
+        peer_silence_ms: election_ms.max(2 * keepalive_ms),
+        sync_timeout_ms: default.sync_timeout_ms.max(3 * election_ms),
+        establish_timeout_ms: 3 * election_ms,
+        outbid_ms: 3 * election_ms,
+        accept_timeout_ms: default.accept_timeout_ms.max(3 * election_ms),
+        commit_only: false,
+        ..default
+    }
+}
+
+/// All of a majority reach each other. The others hear all of them, and each is heard by one: whoever votes
+/// for it has to make room, one after the other.
+#[test]
+fn whoever_makes_room_does_so_until_all_others_have_whatever_the_timeouts() {
+    for (election_ms, outsiders) in [(1_000, 4), (500, 4), (300, 3), (100, 2), (100, 3)] {
+        let (size, inner) = (2 * outsiders + 1, outsiders + 1);
+        for seed in 1..=3 {
+            let nodes = (1..=size).map(|id| of_replica(id, size, election_ms));
+            let mut world = World::new(seed, nodes);
+            world.is_lazy = true;
+            world.is_connecting_both_ways = true;
+            (1..=size).for_each(|id| world.start(id));
+            for one in inner + 1..=size {
+                let others = (1..=size).filter(|other| *other != one && *other != one - inner);
+                world.cut.extend(others.map(|other| (one, other)));
+                world.cut.insert((one - inner, one));
+            }
+            let row = format!("{election_ms} ms, {outsiders} outsiders, seed {seed}");
+            assert!(is_led(&mut world), "{row}: nobody leads");
+        }
+    }
+}
+
+/// Node 2 hears 1, 3 and 4, and they hear it, but hardly each other.
+#[test]
+fn who_is_heard_by_a_majority_is_elected_although_that_hardly_hears_itself() {
+    let mut world = World::new(1712, (1..=5).map(|id| config(id, 5)));
+    world.is_lazy = true;
+    world.is_connecting_both_ways = true;
+    (1..=5).for_each(|id| world.start(id));
+    world.cut.extend([(1, 3), (1, 4), (3, 4), (3, 5), (4, 5), (5, 2), (5, 3)]);
+    assert!(is_led(&mut world));
+}
+
+/// Nodes 1, 2 and 3 of five reach each other again. Node 5 is gometa's and hears nobody: so it votes for
+/// itself in its first round for ever, and node 1 alone hears it.
+#[test]
+fn who_hears_nobody_is_voted_for_in_vain_for_a_while_only() {
+    for outage_ms in [3_000, 12_000] {
+        let ours = |id| Config { allow_gometa_voters: true, ..config(id, 5) };
+        let mut world = World::new(1, (1..=5).map(ours));
+        world.is_connecting_both_ways = true;
+        (1..=3).for_each(|id| world.start(id));
+        world.cut.extend((1..=3).flat_map(|one| (1..=3).map(move |other| (one, other))));
+        let mut is_led = false;
+        for step in 0..1_200 {
+            if step * 100 == outage_ms {
+                world.cut.clear();
+            }
+            if step % 5 == 0 {
+                let (status, candidate) = (PeerStatus::Electing, member(5).election);
+                let vote = Vote { round: 1, status, candidate, ..Vote::default() };
+                world.handle(1, Event::Datagram { from: member(5).election, vote });
+            }
+            world.run_ms(100);
+            is_led |= world.leader().is_some();
+        }
+        assert!(is_led, "after {outage_ms} ms: nobody leads");
+    }
+}
+
+/// Node 5 of five makes room, and follows the one it made room for, once in vain.
+#[test]
+fn who_makes_room_does_so_in_later_ballots_too() {
+    let mut hand = Hand::new(config(5, 5), &Past::default());
+    hand.pass(10_600);
+    let hear = |hand: &mut Hand| {
+        let round = hand.zab.status().round;
+        for from in [1, 2] {
+            let (status, candidate) = (PeerStatus::Electing, member(1).election);
+            hand.hear_vote(from, Vote { round, status, candidate, ..Vote::default() });
+        }
+    };
+    while hand.role() == Role::Looking && hand.now_ms < 30_000 {
+        hear(&mut hand);
+        hand.pass(100);
+    }
+    assert_eq!(hand.role(), Role::Following);
+    hand.handle(Event::ConnectFailed { to: member(1).message });
+    for _ in 0..4 {
+        hand.pass(100);
+        hear(&mut hand);
+    }
+    let (_, last) = hand.datagrams.last().expect("it says something");
+    assert!(last.solicit || last.candidate != member(5).election, "it stands again: {last:?}");
 }
