@@ -6,7 +6,7 @@ use quorate_types::{Index, Mark, NodeId, Term, bug};
 
 use crate::proposals::{Asked, Proposals};
 use crate::reads::Reads;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Chase, Snapshots};
 use crate::storage::LogInMemory;
 use crate::{Config, ENVELOPE_BYTES, Effects, Refusal, RequestId, Write};
 
@@ -147,8 +147,8 @@ impl Core {
     /// A snapshot is in place at its peer, or failed, while the log reaches to `last`. Whether none is on
     /// its way any more.
     pub(crate) fn on_snapshot_sent(&mut self, peer: NodeId, ok: bool, last: Index) -> bool {
-        let (now_ticks, patience) = (self.now_ticks, self.peer_patience_ticks());
-        self.snapshots.on_sent(peer, ok, last, now_ticks, patience)
+        let until_ticks = self.now_ticks + self.peer_patience_ticks();
+        self.snapshots.on_sent(peer, ok.then_some(Chase { goal: last, until_ticks }))
     }
 
     /// Lets go of the log that was kept for peers which have caught up since their snapshots.

@@ -301,9 +301,13 @@ impl OnRaft {
     /// Whether the log holds more than it may, since what is committed cannot be flushed. What is not
     /// committed does not count: it may be what the rest waits for.
     fn is_stalled(&self, core: &Core) -> bool {
-        let (storage, bytes_max) = (self.raft.storage(), core.config.stalled_bytes_max());
-        bytes_max <= storage.bytes()
-            && bytes_max <= storage.bytes_through(self.raft.basic_status().hard_state.commit)
+        let (log, bytes_max) = (self.raft.storage(), core.config.stalled_bytes_max());
+        if log.bytes() + self.unwritten_bytes < bytes_max {
+            return false;
+        }
+        let commit = self.raft.basic_status().hard_state.commit;
+        let on_its_way = if log.last() < commit { self.unwritten_bytes } else { 0 };
+        bytes_max <= log.bytes_through(commit) + on_its_way
             && !bug!("a-log-that-cannot-be-flushed-grows")
     }
 

@@ -36,12 +36,12 @@ struct Fed {
 }
 
 /// A peer that follows the log from behind its snapshot on.
-#[derive(Debug)]
-struct Chase {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chase {
     /// It has caught up when it has come so far.
-    goal: Index,
+    pub(crate) goal: Index,
     /// When it is given up unless it has come further.
-    until_ticks: u64,
+    pub(crate) until_ticks: u64,
 }
 
 impl Snapshots {
@@ -86,24 +86,14 @@ impl Snapshots {
         self.fed.push(Fed { peer, index, chase: None });
     }
 
-    /// It is in place there, or it failed. From now on the peer follows the log, which reaches to `last`,
-    /// and may stand still for `patience_ticks`. Returns whether no snapshot is on its way any more.
-    pub(crate) fn on_sent(
-        &mut self,
-        peer: NodeId,
-        ok: bool,
-        last: Index,
-        now_ticks: u64,
-        patience_ticks: u64,
-    ) -> bool {
+    /// It is in place there, and from now on the peer follows the log; or it failed. Returns whether no
+    /// snapshot is on its way any more.
+    pub(crate) fn on_sent(&mut self, peer: NodeId, chase: Option<Chase>) -> bool {
         let sent = self.fed.iter().position(|fed| fed.peer == peer && fed.chase.is_none());
-        if let Some(place) = sent {
-            if ok {
-                let until_ticks = now_ticks + patience_ticks;
-                self.fed[place].chase = Some(Chase { goal: last, until_ticks });
-            } else {
-                self.fed.remove(place);
-            }
+        match (sent, chase) {
+            (Some(place), Some(chase)) => self.fed[place].chase = Some(chase),
+            (Some(place), None) => drop(self.fed.remove(place)),
+            (None, _) => {}
         }
         self.none_sending()
     }
@@ -232,6 +222,11 @@ mod tests {
 
     const PATIENCE: u64 = 20;
 
+    /// From the first tick on.
+    fn chase(goal: u64) -> Option<Chase> {
+        Some(Chase { goal: Index(goal), until_ticks: 1 + PATIENCE })
+    }
+
     fn two_fed() -> Snapshots {
         let mut snapshots = Snapshots::new(Index(0));
         snapshots.on_flushed(Index(500));
@@ -245,17 +240,17 @@ mod tests {
         let mut snapshots = two_fed();
         assert_eq!(through(&snapshots, 5_000), Some(Index(120)));
         assert_eq!(through(&snapshots, 60_001), Some(Index(500)), "but not for ever");
-        assert!(!snapshots.on_sent(NodeId(3), false, Index(500), 1, PATIENCE));
+        assert!(!snapshots.on_sent(NodeId(3), None));
         assert_eq!(through(&snapshots, 5_000), Some(Index(130)));
-        assert!(snapshots.on_sent(NodeId(2), false, Index(500), 1, PATIENCE));
+        assert!(snapshots.on_sent(NodeId(2), None));
         assert_eq!(through(&snapshots, 5_000), Some(Index(450)));
     }
 
     #[test]
     fn a_peer_that_has_its_snapshot_keeps_the_log_until_it_has_caught_up() {
         let mut snapshots = two_fed();
-        assert!(!snapshots.on_sent(NodeId(3), true, Index(500), 1, PATIENCE));
-        assert!(snapshots.on_sent(NodeId(2), true, Index(510), 1, PATIENCE));
+        assert!(!snapshots.on_sent(NodeId(3), chase(500)));
+        assert!(snapshots.on_sent(NodeId(2), chase(510)));
         assert!(snapshots.is_chased() && snapshots.none_sending());
         let mut follow = |two, three, now_ticks| {
             let matched = [(NodeId(2), Index(two)), (NodeId(3), Index(three))];
@@ -273,8 +268,8 @@ mod tests {
     fn a_peer_that_stands_still_or_is_gone_keeps_nothing_for_long() {
         for matched in [&[(NodeId(2), Index(130))][..], &[]] {
             let mut snapshots = two_fed();
-            snapshots.on_sent(NodeId(3), false, Index(500), 1, PATIENCE);
-            snapshots.on_sent(NodeId(2), true, Index(500), 1, PATIENCE);
+            snapshots.on_sent(NodeId(3), None);
+            snapshots.on_sent(NodeId(2), chase(500));
             // Its connection may be down for a moment.
             snapshots.follow(matched, 1 + PATIENCE, PATIENCE);
             assert_eq!(through(&snapshots, 5_000), Some(Index(130)));
@@ -286,11 +281,11 @@ mod tests {
     #[test]
     fn another_snapshot_takes_the_place_of_the_one_before() {
         let mut snapshots = two_fed();
-        snapshots.on_sent(NodeId(3), true, Index(500), 1, PATIENCE);
+        snapshots.on_sent(NodeId(3), chase(500));
         snapshots.on_sending(NodeId(3), Index(300));
         assert_eq!(through(&snapshots, 5_000), Some(Index(130)));
-        assert!(!snapshots.on_sent(NodeId(2), false, Index(500), 1, PATIENCE));
-        assert!(snapshots.on_sent(NodeId(3), false, Index(500), 1, PATIENCE));
+        assert!(!snapshots.on_sent(NodeId(2), None));
+        assert!(snapshots.on_sent(NodeId(3), None));
         assert_eq!(through(&snapshots, 5_000), Some(Index(450)));
     }
 }

@@ -24,9 +24,8 @@ fn follower() -> (Config, Replica) {
     (config.clone(), Replica::new(config, initial()).unwrap())
 }
 
-/// Sends the entry at `index`, as committed, and does what it asks for, but for flushes. Up to where
-/// the leader is told that logs match, if it is told so.
-fn append(replica: &mut Replica, index: u64) -> Option<Index> {
+/// Sends the entry at `index`, as committed.
+fn send(replica: &mut Replica, index: u64) {
     let term = Term(2);
     let prev = EntryId { term: if index == 2 { Term(1) } else { term }, index: Index(index - 1) };
     let data = Some(vec![b'x'; ENTRY_BYTES].into());
@@ -35,6 +34,12 @@ fn append(replica: &mut Replica, index: u64) -> Option<Index> {
     let body = Body::Append { prev, entries, commit: Index(index) };
     let message = Message { from: NodeId(2), term, ..Message::new(NodeId(1), body) };
     replica.handle(Event::Message(message.into())).unwrap();
+}
+
+/// Does so, and what the member asks for, but for flushes. Up to where the leader is told that logs
+/// match, if it is told so.
+fn append(replica: &mut Replica, index: u64) -> Option<Index> {
+    send(replica, index);
     let mut told = None;
     while let Some(effects) = replica.ready().unwrap() {
         for message in effects.messages {
@@ -73,6 +78,22 @@ fn a_log_that_cannot_be_flushed_takes_no_more_than_it_may_and_goes_on_after_a_fl
     replica.handle(Event::Flushed(applied)).unwrap();
     assert!(replica.status().log_bytes < config.log_bytes_max);
     assert_eq!(append(&mut replica, last.0 + 1), Some(last.next()), "it goes on by itself");
+}
+
+#[test]
+fn what_is_not_written_yet_counts_as_part_of_a_log_that_cannot_be_flushed() {
+    let (config, mut replica) = follower();
+    let mut written = None;
+    for index in 2..200 {
+        send(&mut replica, index);
+        while let Some(effects) = replica.ready().unwrap() {
+            written = effects.writes.last().map(|write| write.id).or(written);
+        }
+    }
+    replica.handle(Event::Persisted(written.unwrap())).unwrap();
+    let status = replica.status();
+    let least = config.stalled_bytes_max();
+    assert!((least..least + ENTRY_BYTES as u64).contains(&status.log_bytes), "{status:?}");
 }
 
 #[test]

@@ -180,8 +180,8 @@ impl Target {
         self.first(ask, Errand::Write).await
     }
 
-    /// Asks all endpoints at once what changes nothing, each with its own limits; the outcomes are in the order in which
-    /// the endpoints were given. One that is gone costs its own time and nobody else's.
+    /// Asks all endpoints at once what changes nothing, each with its own limits; the outcomes are in the
+    /// order in which the endpoints were given. One that is gone costs its own time and nobody else's.
     pub(super) async fn each<T>(
         &self,
         ask: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
