@@ -1,4 +1,4 @@
-//! Whoever follows: synchronization with the leader, then the broadcast.
+//! Whoever follows: discovery and synchronization with the leader, then the broadcast.
 //!
 //! ```text
 //! Connecting ───► ReceiveEpoch ──► SyncReceive ──► ReceiveNewLeader ──► Done
@@ -12,21 +12,27 @@
 //! Nothing of an unfinished stream is committed or counts as this epoch's history. Whatever does not
 //! fit ends the followership; the next one begins with another election.
 //!
-//! Not here: what follows from having a vote (`following.rs`) or none (`observing.rs`).
+//! Not here: what a stream does to the history (`learner/sync.rs`); how long the leader is waited for
+//! (`learner/time.rs`); what follows from having a vote (`following.rs`) or none (`observing.rs`).
 
 use std::collections::BTreeMap;
 
 use quorate_types::{Index, bug};
 
-use crate::core::{Conn, Core, past};
+use crate::core::Core;
 use crate::event::Fatal;
 use crate::note::Note;
 use crate::zab::Next;
 use crate::{
-    Command, Config, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, LogEntry,
-    Member, Message, Op, Outcome, Proposal, ReadFailure, ReadId, Request, Role, Snapshot,
-    SoftState, Storage, Zxid, caps, following, observing,
+    Command, Config, ConnId, Epoch, EpochAck, FollowerInfo, LeaderInfo, LeaveReason, Member,
+    Message, Outcome, Proposal, ReadFailure, ReadId, Request, Role, SoftState, Storage, Zxid, caps,
+    following, observing,
 };
+
+mod sync;
+mod time;
+
+pub(crate) use time::{ask_whether_there, has_gone_silent, silent_at_ms};
 
 /// How far a learner is. gometa's `FollowerStageCode`, with the connection as a stage of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +48,6 @@ pub enum FollowerStage {
     /// It takes part in the broadcast.
     Done,
 }
-
-/// No history gets there by itself; one that a peer claims to be longer is not believed.
-const INDEX_MAX: Index = Index(u64::MAX / 2);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Learner {
@@ -191,9 +194,7 @@ impl Learner {
             Message::LogEntry(entry) if self.stage == FollowerStage::SyncReceive => {
                 self.on_log_entry(core, entry)
             }
-            Message::Snapshot(snapshot) if self.awaits_snapshot => {
-                Ok(self.on_snapshot(core, snapshot))
-            }
+            Message::Snapshot(snapshot) if self.awaits_snapshot => self.on_snapshot(core, snapshot),
             Message::NewLeader { epoch } if self.stage == FollowerStage::ReceiveNewLeader => {
                 self.on_new_leader(core, conn, epoch)
             }
@@ -295,226 +296,6 @@ impl Learner {
             EpochAck { logged, current_epoch, committed: Some(committed) }
         };
         core.send_held(conn, Message::EpochAck(ack));
-        Ok(Next::Stay)
-    }
-
-    // Synchronization.
-
-    fn on_log_entry<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        entry: LogEntry,
-    ) -> Result<Next, Fatal> {
-        match entry.command.op {
-            Op::STREAM_BEGIN => {
-                self.stream_committed = self.stream_committed.max(entry.zxid);
-                if self.is_native() {
-                    return self.on_plan(core, entry.keep);
-                }
-                Ok(Next::Stay)
-            }
-            Op::STREAM_END => {
-                self.stream_committed = self.stream_committed.max(entry.zxid);
-                self.on_stream_end(core)
-            }
-            _ if self.awaits_snapshot || self.epoch < entry.zxid.epoch() => {
-                Ok(Next::Look(LeaveReason::Diverged))
-            }
-            _ if self.is_native() => self.settle(core, entry.zxid, entry.command),
-            _ => Ok(self.collect(core, entry)),
-        }
-    }
-
-    /// The leader said what may be kept.
-    fn on_plan<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        keep: Option<Zxid>,
-    ) -> Result<Next, Fatal> {
-        let Some(keep) = keep else {
-            self.awaits_snapshot = true;
-            return Ok(Next::Stay);
-        };
-        match core.history.place(keep)? {
-            Some(index) if core.commit <= index => {
-                self.cursor = index;
-                Ok(Next::Stay)
-            }
-            // It would have this node forget what is committed.
-            _ => Ok(Next::Look(LeaveReason::Diverged)),
-        }
-    }
-
-    fn on_snapshot<S: Storage>(&mut self, core: &mut Core<S>, snapshot: Snapshot) -> Next {
-        let is_usable = core.commit < snapshot.index
-            && core.handed <= snapshot.index
-            && snapshot.zxid.epoch() <= self.epoch
-            && snapshot.index <= INDEX_MAX;
-        if !is_usable {
-            return Next::Look(LeaveReason::Diverged);
-        }
-        self.awaits_snapshot = false;
-        self.cursor = snapshot.index;
-        core.install(snapshot);
-        Next::Stay
-    }
-
-    /// The next entry of the leader's history.
-    fn settle<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        zxid: Zxid,
-        command: Command,
-    ) -> Result<Next, Fatal> {
-        let place = self.cursor.next();
-        if place <= core.history.last() {
-            if core.history.zxid(place)? == zxid {
-                self.cursor = place;
-                // One id, one content, whoever says it.
-                if core.history.entry(place)?.command != command {
-                    core.note(Note::Diverged { zxid });
-                    return Ok(Next::Look(LeaveReason::Diverged));
-                }
-                return Ok(Next::Stay);
-            }
-            if let Err(why) = self.replace_tail(core)? {
-                return Ok(Next::Look(why));
-            }
-        }
-        let last = core.history.last_zxid();
-        if zxid <= last {
-            return Ok(Next::Look(LeaveReason::Diverged));
-        }
-        // A history that only leaders of ours have made has no gaps; a gometa leader's may have.
-        let may_have_gaps = !self.is_native() || core.config.allow_gometa_voters;
-        if !zxid.follows(last) && !may_have_gaps && !believes_in_holes() {
-            return Ok(Next::Look(LeaveReason::Gap));
-        }
-        self.cursor = core.history.append(zxid, command);
-        Ok(Next::Stay)
-    }
-
-    /// Removes everything after the cursor: the leader's history does not have it.
-    fn replace_tail<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-    ) -> Result<Result<(), LeaveReason>, Fatal> {
-        let last = core.history.last();
-        if last <= self.cursor {
-            return Ok(Ok(()));
-        }
-        if self.cursor < core.commit {
-            // What is committed is in the history of every leader. This is none, or was none.
-            core.note(Note::Diverged { zxid: core.history.zxid(self.cursor.next())? });
-            return Ok(Err(LeaveReason::Diverged));
-        }
-        let from = self.cursor.next();
-        core.note(Note::TailReplaced { from, last: core.history.last_zxid() });
-        core.history.truncate(self.cursor)?;
-        Ok(Ok(()))
-    }
-
-    /// Keeps what a gometa leader sends until all of it is there.
-    fn collect<S: Storage>(&mut self, core: &mut Core<S>, entry: LogEntry) -> Next {
-        if entry.zxid.epoch() == Epoch(0) && !self.takes_states(core) {
-            // Ids that somebody made up for the keys of a state.
-            return Next::Look(LeaveReason::StateStream);
-        }
-        let op = entry.command.op;
-        if !op.is_logged() {
-            core.note(Note::OddOperation { zxid: entry.zxid, op });
-        }
-        self.is_unordered = self.is_unordered || entry.zxid <= self.stream_last;
-        self.stream_last = entry.zxid;
-        self.collected_bytes = self.collected_bytes.saturating_add(entry.command.bytes() + 32);
-        if core.config.stream_bytes_max < self.collected_bytes {
-            return Next::Look(LeaveReason::TooLong);
-        }
-        self.collected.insert(entry.zxid, entry.command);
-        Next::Stay
-    }
-
-    fn takes_states<S>(&self, core: &Core<S>) -> bool {
-        core.config.takes_states && !self.voting && self.starts_at_zero
-    }
-
-    /// Whether the stream holds the keys of a state, and not the history that this node has a part of.
-    fn is_state(&self, committed: Zxid) -> bool {
-        let has_made_up = self.collected.keys().next().is_some_and(|id| id.epoch() == Epoch(0));
-        let is_known = committed == Zxid::ZERO || self.collected.contains_key(&committed);
-        // Without any key it is one only where such states are taken.
-        has_made_up
-            || !is_known
-            || (self.collected.is_empty() && Zxid::ZERO < self.stream_committed)
-    }
-
-    /// A state takes the place of this node's own: merged into it, what was deleted would rise again.
-    fn take_state<S: Storage>(&mut self, core: &mut Core<S>, committed: Zxid, zxid: Zxid) -> Next {
-        let collected = std::mem::take(&mut self.collected);
-        if zxid < committed || zxid.epoch() == Epoch(0) {
-            core.note(Note::Diverged { zxid });
-            return Next::Look(LeaveReason::Diverged);
-        }
-        if committed < zxid {
-            self.cursor = core.history.last().next();
-            core.install(Snapshot::of_commands(self.cursor, zxid, collected.values()));
-        }
-        Next::Stay
-    }
-
-    fn on_stream_end<S: Storage>(&mut self, core: &mut Core<S>) -> Result<Next, Fatal> {
-        if self.awaits_snapshot {
-            return Ok(Next::Look(LeaveReason::Gap));
-        }
-        if !self.is_native() {
-            // Judged before anything is changed.
-            let committed = core.committed_zxid()?;
-            let mut highest = self.collected.keys().next_back().copied().unwrap_or(Zxid::ZERO);
-            // A state without keys has nothing that would bear its id. A log that cannot be read looks
-            // the same, however often it is asked for: what came after it would be applied to nothing.
-            let is_bare = self.takes_states(core)
-                && self.collected.is_empty()
-                && Zxid::ZERO < self.stream_committed;
-            if is_bare && committed <= self.stream_committed && !core.config.takes_bare_states {
-                core.note(Note::BareState { committed });
-                return Ok(Next::Look(LeaveReason::Diverged));
-            }
-            if is_bare {
-                highest = self.stream_committed;
-            }
-            let has_hole = highest.max(committed) < self.stream_committed;
-            if has_hole || (self.is_unordered && !self.starts_at_zero) {
-                core.wants_all = true;
-                return Ok(Next::Look(LeaveReason::Disordered));
-            }
-            if self.starts_at_zero && highest < committed {
-                // Asked for everything, the leader has less than this node knows to be committed.
-                core.note(Note::Diverged { zxid: committed });
-                return Ok(Next::Look(LeaveReason::Diverged));
-            }
-            if self.takes_states(core) && self.is_state(committed) {
-                match self.take_state(core, committed, highest) {
-                    Next::Stay => {}
-                    next => return Ok(next),
-                }
-            }
-            for (zxid, command) in std::mem::take(&mut self.collected) {
-                if committed < zxid {
-                    match self.settle(core, zxid, command)? {
-                        Next::Stay => {}
-                        next => return Ok(next),
-                    }
-                }
-            }
-        }
-        if let Err(why) = self.replace_tail(core)? {
-            return Ok(Next::Look(why));
-        }
-        let is_short = core.history.last_zxid() < self.stream_committed;
-        if is_short && !believes_in_holes() {
-            return Ok(Next::Look(LeaveReason::Gap));
-        }
-        self.stage = FollowerStage::ReceiveNewLeader;
         Ok(Next::Stay)
     }
 
@@ -676,94 +457,6 @@ impl Learner {
             self.forward(core, id, command);
         }
     }
-
-    // Time.
-
-    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
-        let now_ms = core.now_ms;
-        let own = self.conn.and_then(|conn| core.conns.get(&conn));
-        if let Some(since_ms) = own.and_then(Conn::awaits_own_disk_since_ms) {
-            // The leader waits, too: that it says nothing is not its fault. But it waits no longer
-            // than this; after that it has given this node up, or is gone itself.
-            let until_ms = since_ms.saturating_add(core.config.sync_timeout_ms);
-            self.progress_ms = self.progress_ms.max(now_ms.min(until_ms));
-        }
-        if let Some(own) = own
-            && core.history.is_installing()
-        {
-            // A state may well take longer than that. A leader that still says something waits for it.
-            self.progress_ms = self.progress_ms.max(own.heard_ms);
-        }
-        if self.stage != FollowerStage::Done {
-            let deadline_ms = self.progress_ms.saturating_add(core.config.sync_timeout_ms);
-            return match deadline_ms < now_ms {
-                true => Next::Look(LeaveReason::TimedOut),
-                false => Next::Stay,
-            };
-        }
-        core.excuse_leader();
-        if self.barrier_by_ms(core) <= now_ms {
-            return Next::Look(LeaveReason::TimedOut);
-        }
-        let Some(conn) = self.conn else { return Next::Stay };
-        let Some(own) = core.conns.get(&conn) else { return Next::Stay };
-        let (heard_ms, sent_ms) = (own.heard_ms, own.sent_ms);
-        // Whatever waits for the disk will be one, and another would wait behind it.
-        let is_holding = own.is_holding();
-        let silence_ms = core.config.peer_silence_ms;
-        if self.is_native() {
-            let since_ms = heard_ms.max(self.progress_ms);
-            return match since_ms.saturating_add(silence_ms) < now_ms {
-                true => Next::Look(LeaveReason::Silent),
-                false => Next::Stay,
-            };
-        }
-        let keepalive_ms = core.config.keepalive_ms;
-        if self.asked_ms.saturating_add(keepalive_ms) <= now_ms {
-            self.asked_ms = now_ms;
-            ask_whether_there(core, &self.leader.election);
-        }
-        let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
-        if !is_holding && sent_ms.saturating_add(keepalive_ms.saturating_mul(factor)) <= now_ms {
-            match self.voting {
-                true => following::keep_alive(core, conn),
-                false => observing::keep_alive(core, conn),
-            }
-        }
-        match has_gone_silent(core, conn, &self.leader, &mut self.is_silent_port_noted) {
-            true => Next::Look(LeaveReason::Silent),
-            false => Next::Stay,
-        }
-    }
-}
-
-impl Learner {
-    /// When the time alone next changes something.
-    pub(crate) fn wake_ms<S>(&self, core: &Core<S>) -> u64 {
-        let config = &core.config;
-        if self.stage != FollowerStage::Done {
-            return past(self.progress_ms, config.sync_timeout_ms);
-        }
-        let Some(own) = self.conn.and_then(|conn| core.conns.get(&conn)) else { return u64::MAX };
-        let barrier_ms = self.barrier_by_ms(core);
-        if self.is_native() {
-            let silent_ms = past(own.heard_ms.max(self.progress_ms), config.peer_silence_ms);
-            return silent_ms.min(barrier_ms);
-        }
-        let factor = if self.voting { 1 } else { observing::KEEP_ALIVE_FACTOR };
-        let shown_ms = own.sent_ms.saturating_add(config.keepalive_ms.saturating_mul(factor));
-        let shown_ms = if own.is_holding() { u64::MAX } else { shown_ms };
-        let asked_ms = self.asked_ms.saturating_add(config.keepalive_ms);
-        let silent_ms = silent_at_ms(core, own, &self.leader, self.is_silent_port_noted);
-        asked_ms.min(shown_ms).min(silent_ms).min(barrier_ms)
-    }
-
-    /// When its leader is given up if it has not committed what reads of this node wait for.
-    fn barrier_by_ms<S>(&self, core: &Core<S>) -> u64 {
-        core.barriers.since_ms().map_or(u64::MAX, |since_ms| {
-            past(since_ms.max(self.established_by_ms), core.config.accept_timeout_ms)
-        })
-    }
 }
 
 /// Whether this node asks for committed entries only. A voter cannot: it is asked for its word before.
@@ -774,47 +467,4 @@ fn wants_commits_only(config: &Config) -> bool {
 /// What a learner does not notice when the guard on the leader's side is taken away as well.
 fn believes_in_holes() -> bool {
     bug!("joiners-miss-what-is-under-way") || bug!("ids-are-ordered-as-text")
-}
-
-/// Asks a gometa peer on its election port: whoever leads or follows answers.
-pub(crate) fn ask_whether_there<S: Storage>(core: &mut Core<S>, address: &crate::Address) {
-    let standing = core.standing();
-    let vote = core.election.question(standing);
-    core.ready.datagrams.push((address.clone(), vote));
-}
-
-/// Whether a gometa peer has neither answered nor said anything for too long. One whose election
-/// port never answered since it connected has only its connection to show that it lives: its silence
-/// means nothing.
-pub(crate) fn has_gone_silent<S: Storage>(
-    core: &mut Core<S>,
-    conn: ConnId,
-    peer: &Member,
-    is_noted: &mut bool,
-) -> bool {
-    let Some(of) = core.conns.get(&conn) else { return true };
-    let (opened_ms, heard_ms) = (of.opened_ms, of.heard_ms);
-    let silence_ms = core.config.peer_silence_ms;
-    let answered_ms = core.answered_ms.get(&peer.election).copied();
-    match answered_ms.filter(|answered_ms| opened_ms <= *answered_ms) {
-        Some(answered_ms) => heard_ms.max(answered_ms).saturating_add(silence_ms) < core.now_ms,
-        None => {
-            let is_late = opened_ms.saturating_add(silence_ms) < core.now_ms;
-            if is_late && !std::mem::replace(is_noted, true) {
-                core.note(Note::ElectionPortSilent { peer: peer.election.clone() });
-            }
-            false
-        }
-    }
-}
-
-/// When [`has_gone_silent`] next finds something, if nothing comes.
-pub(crate) fn silent_at_ms<S>(core: &Core<S>, of: &Conn, peer: &Member, is_noted: bool) -> u64 {
-    let silence_ms = core.config.peer_silence_ms;
-    let answered_ms = core.answered_ms.get(&peer.election).copied();
-    match answered_ms.filter(|answered_ms| of.opened_ms <= *answered_ms) {
-        Some(answered_ms) => past(of.heard_ms.max(answered_ms), silence_ms),
-        None if is_noted => u64::MAX,
-        None => past(of.opened_ms, silence_ms),
-    }
 }

@@ -648,16 +648,19 @@ impl World {
                 let is_committed = self.committed.get(at) == Some(&entry.zxid);
                 assert!(is_committed || !is_informed, "seed {seed}: {id} has {}", entry.zxid);
             }
-            // What is committed is never removed, not even for a moment.
-            let last = storage.last_index().unwrap();
-            let mut at = from;
-            while at <= last && write.install.is_none() {
-                let (old, new) = (storage.zxid(at).unwrap(), (at - from) as usize);
-                let new = write.entries.get(new).map(|entry| entry.zxid);
-                let is_committed = self.committed.get(at.0 as usize - 1) == Some(&old);
-                assert!(!is_committed || new == Some(old), "seed {seed}: node {id} forgets {old}");
-                at = at.next();
-            }
+        }
+        // What is committed is never removed, not even for a moment.
+        let installed = write.install.as_ref().map(|snapshot| snapshot.index.next());
+        let changed_from = installed.into_iter().chain(write.replace_from).min();
+        let last = storage.last_index().unwrap();
+        let mut at = changed_from.unwrap_or(last.next()).max(storage.first_index().unwrap());
+        while at <= last {
+            let old = storage.zxid(at).unwrap();
+            let written = write.entries.iter().find(|entry| entry.index == at);
+            let stays = written.is_some_and(|entry| entry.zxid == old);
+            let is_committed = self.committed.get(at.0 as usize - 1) == Some(&old);
+            assert!(!is_committed || stays, "seed {seed}: node {id} forgets {old}");
+            at = at.next();
         }
         if let Some(next) = &write.hard_state {
             let now = storage.hard_state().unwrap();

@@ -466,6 +466,35 @@ fn a_snapshot_replaces_what_a_learner_has() {
 }
 
 #[test]
+fn a_snapshot_removes_nothing_that_the_leader_has() {
+    // It has what the state stands for, and more. All but its last entry is the leader's, too, which keeps no
+    // entry before the fourth; and the fifth is committed already, because this node holds it.
+    let ids: Vec<Zxid> = (1..=6).map(|counter| id(1, counter)).collect();
+    let mut hand = Hand::of_three(1, &Past::of_epoch(1, &ids, id(1, 1)));
+    let conn = hand.follow(3, 3, true);
+    hand.sent(conn);
+    let snapshot = Snapshot { index: Index(4), zxid: id(1, 4), data: "state".into() };
+    let stream = [
+        bare_begin(id(1, 4)),
+        Message::Snapshot(snapshot),
+        entry(id(1, 5)),
+        entry(id(2, 1)),
+        end(id(1, 5)),
+        new_leader(3),
+    ];
+    for message in stream {
+        hand.hear(conn, message);
+        assert!(Index(5) <= hand.storage.last_index().unwrap());
+        assert_eq!(hand.storage.zxid(Index(5)), Ok(id(1, 5)));
+    }
+    assert_eq!(hand.sent(conn), [Message::NewLeaderAck]);
+    assert!(hand.writes.iter().all(|write| write.install.is_none()));
+    assert_eq!(hand.storage.first_index(), Ok(Index(1)));
+    assert_eq!(hand.storage.zxid(Index(6)), Ok(id(2, 1)));
+    assert_eq!(hand.committed, ids[..5]);
+}
+
+#[test]
 fn streams_that_are_no_history_are_refused() {
     let snapshot = |index| Snapshot { index: Index(index), zxid: id(1, 9), data: "s".into() };
     let with_gap = [begin(id(1, 1), id(1, 1)), entry(id(1, 3)), end(id(1, 3)), new_leader(2)];
