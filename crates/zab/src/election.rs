@@ -100,6 +100,9 @@ struct Ballot {
     /// Until then this node, which stands back, waits for a vote that is not for itself. Once it has said
     /// anything it is not silent any more: the others count on what they last heard.
     silent_until_ms: u64,
+    /// This node stood back for another and came back to itself, since that one did as much: it does not do
+    /// so again, or two that stand back would give way to each other for ever.
+    took_back: bool,
     /// This node has nobody to vote for, not even itself.
     only_asks: bool,
     /// Since when it has voted for itself in vain, late as it is.
@@ -198,6 +201,7 @@ impl Election {
             claim: None,
             content_at_ms: context.now_ms.saturating_add(self.patience_ms),
             silent_until_ms: context.now_ms.saturating_add(silence_ms),
+            took_back: false,
             only_asks: false,
             in_vain_since_ms: None,
             backs: None,
@@ -393,6 +397,7 @@ impl Election {
             };
             is_changed = true;
         } else if gives_way || (ballot.proposal < heard.choice && !is_passed_over) {
+            ballot.took_back |= heard.choice.candidate == self.own;
             ballot.proposal = heard.choice.clone();
             is_changed = true;
         }
@@ -408,7 +413,9 @@ impl Election {
     /// it as committed.
     fn goes_before(&self, choice: &Choice, context: &Context<'_>) -> bool {
         let Standing { epoch, logged, .. } = context.standing;
+        let took_back = self.ballot.as_ref().is_some_and(|ballot| ballot.took_back);
         context.now_ms < self.stands_back_until_ms
+            && !took_back
             && choice.candidate != self.own
             && (epoch, logged) <= (choice.epoch, choice.logged)
     }
@@ -510,6 +517,8 @@ impl Election {
 
     /// The ballot after a vote: whether it is decided, and since when.
     fn settle(&mut self, context: &mut Context<'_>, is_changed: bool) -> Option<Address> {
+        // Who stands back, or goes by what it hears, may take back what it has said.
+        let may_waver = context.now_ms < self.stands_back_until_ms || self.is_late(context.now_ms);
         let ballot = self.ballot.as_mut()?;
         let (proposal, round) = (&ballot.proposal, ballot.round);
         let is_settled = ballot.is_settled;
@@ -536,7 +545,7 @@ impl Election {
                     && of(&ballot.active)
                         .is_some_and(|heard| supports(&heard, proposal, round, is_settled)))
         };
-        if self.members.iter().all(agree) {
+        if (is_settled || !may_waver) && self.members.iter().all(agree) {
             return Some(self.finish());
         }
         if is_changed || ballot.finalize_at_ms.is_none() {

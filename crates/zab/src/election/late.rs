@@ -120,8 +120,10 @@ impl Election {
         self.give_up_if_in_vain(context.now_ms);
         let own = own_choice(&self.own, context.standing);
         let best = self.best_heard(&own, context.now_ms);
-        let silent_until_ms = self.ballot.as_ref().map_or(0, |ballot| ballot.silent_until_ms);
+        let (silent_until_ms, took_back) =
+            self.ballot.as_ref().map_or((0, false), |it| (it.silent_until_ms, it.took_back));
         let stands_back_until_ms = match best {
+            Some(_) if took_back => 0,
             Some(_) => self.stands_back_until_ms,
             None => silent_until_ms,
         };
@@ -136,6 +138,7 @@ impl Election {
             _ => own,
         };
         let is_changed = (ballot.only_asks, &ballot.proposal) != (only_asks, &proposal);
+        ballot.took_back |= proposal.candidate == self.own && ballot.proposal.candidate != self.own;
         let backed = Some(&proposal.candidate).filter(|candidate| **candidate != self.own);
         if ballot.backs.as_ref().map(|(candidate, _)| candidate) != backed {
             ballot.backs = backed.map(|candidate| (candidate.clone(), context.now_ms));
