@@ -188,7 +188,7 @@ impl Model {
     /// Lets go of most of what a node has applied, or of what an older state stands for.
     fn compact(&mut self, id: u64) {
         let world = &mut self.world;
-        let (kept, age) = (world.dice.roll(4), world.dice.roll(4));
+        let (kept, age) = (world.dice.roll(2), world.dice.roll(3));
         let node = world.at(id);
         let applied = Index(node.applied.len() as u64);
         let first = node.storage.first_index().unwrap();
