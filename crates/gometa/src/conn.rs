@@ -88,13 +88,12 @@ pub(crate) struct Shared {
     pub(crate) flush: Duration,
 }
 
-/// Somebody has connected. `_permit` is one of as many as there may be connections.
+/// Somebody has connected.
 pub(crate) async fn accepted(
     shared: Arc<Shared>,
     conn: ConnId,
     stream: TcpStream,
     from: SocketAddr,
-    _permit: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
     let stream: Box<dyn Stream> = match &shared.wrap {

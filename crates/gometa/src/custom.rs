@@ -8,7 +8,8 @@ use quorate_zab::{Address, Request};
 /// Answers requests whose operation is above [`Op::CUSTOM`](quorate_zab::Op::CUSTOM), on the node
 /// that leads. gometa's `CustomRequestHandler`.
 pub trait CustomRequestHandler: Send + Sync {
-    /// A request of the node `origin`. It must not block: the leader waits. To be answered with
+    /// A request of the node `origin`: none before the leader is established, and none once it gives up
+    /// its office. It must not block: the leader waits. To be answered with
     /// [`CustomRequestHandler::next_response`], at most once.
     ///
     /// # Errors

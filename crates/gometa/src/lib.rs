@@ -63,7 +63,8 @@
 //!
 //! | what | by |
 //! | --- | --- |
-//! | connections from others, authenticated or not | `engine.connections_count_max` |
+//! | learners without a vote | `engine.connections_count_max` |
+//! | connections from others, authenticated or not | `engine.connections_max()`; over it, the oldest stranger makes room |
 //! | what has come on them and was not looked at | [`SiteConfig::inbox_count_max`], [`SiteConfig::inbox_bytes_max`] |
 //! | a first message of a stranger | 64 KiB |
 //! | what waits to be sent on one | `engine.connection_bytes_max`; over it, it is closed |

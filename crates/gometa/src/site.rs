@@ -7,6 +7,7 @@
 //! so a turn that is given up has lost nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use quorate_zab::{
     Address, ConnId, CustomRequest, Entry, Epoch, Event, LeaveReason, Message, Note, Outcome,
     PeerStatus, ProposalId, ProposeError, Ready, Role, SoftState, Status, Write, Zab,
 };
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::conn::{self, Inbound, Link, Shared};
@@ -126,8 +128,9 @@ pub struct ElectionSite {
     next_conn: u64,
     /// In a row.
     connect_failures: u64,
-    /// One permit for each connection that others may have to this node.
-    places: Arc<Semaphore>,
+    /// The tasks of the connections that others have to this node, also before the engine is told of them.
+    /// The oldest is the first.
+    guests: BTreeMap<ConnId, AbortHandle>,
     tasks: JoinSet<()>,
 
     began: Instant,
@@ -180,7 +183,6 @@ impl ElectionSite {
             Err(panic) => return Err(SiteError::Thread(panic.to_string())),
         };
         engine.applied = log.applied();
-        let connections_max = engine.connections_count_max;
         let (worker, done) = Worker::start(Arc::clone(&actions), log.hard_state().clone())
             .map_err(|error| SiteError::Thread(error.to_string()))?;
         let zab = Zab::new(engine, log, 0)?;
@@ -219,7 +221,7 @@ impl ElectionSite {
             links: BTreeMap::new(),
             next_conn: 0,
             connect_failures: 0,
-            places: Arc::new(Semaphore::new(connections_max)),
+            guests: BTreeMap::new(),
             tasks: JoinSet::new(),
             began,
             told_ms: 0,
@@ -491,6 +493,8 @@ impl ElectionSite {
 
     fn on_inbound(&mut self, inbound: Inbound) -> Result<(), SiteError> {
         match inbound {
+            // It made room for another while this was on its way.
+            Inbound::Accepted { conn, .. } if !self.guests.contains_key(&conn) => Ok(()),
             Inbound::Accepted { conn, link } => {
                 self.links.insert(conn, link);
                 self.handle_event(Event::Accepted { conn })
@@ -535,17 +539,32 @@ impl ElectionSite {
                 from.set_ip(from.ip().to_canonical());
                 self.handle_event(Event::Datagram { from: crate::address(from), vote })
             }
-            Arrival::Connection { stream, from } => {
-                match Arc::clone(&self.places).try_acquire_owned() {
-                    Ok(permit) => {
-                        let (shared, conn) = (Arc::clone(&self.shared), self.name_conn());
-                        self.tasks.spawn(conn::accepted(shared, conn, stream, from, permit));
-                    }
-                    Err(_) => tracing::warn!(%from, "too many connections; closed"),
-                }
-                Ok(())
-            }
+            Arrival::Connection { stream, from } => self.admit(stream, from),
         }
+    }
+
+    /// Lets in whoever has connected. If there are as many as may be, the oldest of whom it is not known who
+    /// they are makes room: a voter may be who comes, and whoever says nothing keeps no place from it.
+    fn admit(&mut self, stream: TcpStream, from: SocketAddr) -> Result<(), SiteError> {
+        let connections_max = self.zab.config().connections_max();
+        if connections_max <= self.guests.len() {
+            self.guests.retain(|_, task| !task.is_finished());
+        }
+        if connections_max <= self.guests.len() {
+            let stranger = self.guests.keys().find(|conn| !self.zab.is_introduced(**conn)).copied();
+            // The engine knows fewer than there may be.
+            let Some(conn) = stranger else { return Ok(()) };
+            tracing::warn!(%from, "too many connections; the oldest stranger makes room");
+            if let Some(task) = self.guests.remove(&conn) {
+                task.abort();
+            }
+            self.links.remove(&conn);
+            self.handle_event(Event::Closed { conn })?;
+        }
+        let (shared, conn) = (Arc::clone(&self.shared), self.name_conn());
+        let task = self.tasks.spawn(conn::accepted(shared, conn, stream, from));
+        self.guests.insert(conn, task);
+        Ok(())
     }
 
     fn on_order(&mut self, order: Order) -> Result<Option<RequestHandle>, SiteError> {

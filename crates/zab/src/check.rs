@@ -68,8 +68,7 @@ fn check_held<S: Storage>(core: &Core<S>) {
 fn check_bounds<S: Storage>(core: &Core<S>) {
     let config = &core.config;
     assert!(core.connections_fit(), "what waits on a connection is bounded");
-    // One more of its own making.
-    assert!(core.conns.len() <= config.connections_count_max + 1, "connections are bounded");
+    assert!(core.conns.len() <= config.connections_max(), "connections are bounded");
     assert!(core.requests.count() <= config.requests_count_max, "requests are bounded");
     let reads = core.reads.len() + core.barriers.count();
     assert!(reads <= config.reads_count_max, "reads are bounded");
@@ -102,6 +101,7 @@ fn check_leading<S: Storage>(core: &Core<S>, leading: &Leading) {
         assert!(peer.commit_sent <= core.commit, "nobody is told of more than is committed");
         if peer.stage == LeaderStage::Live {
             assert!(peer.sync_point <= peer.sent, "who is synchronized was sent everything");
+            assert!(peer.lag(core) <= peer.lag_max, "who falls too far behind is closed at once");
         }
     }
 }

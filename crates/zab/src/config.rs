@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quorate_types::{Index, NodeId};
 
-use crate::{Address, Quorums};
+use crate::{Address, FID_BYTES_MAX, Quorums};
 
 /// One member of the ensemble: a node that votes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,8 @@ pub struct Config {
     /// One that is further behind when its synchronization ends may fall behind by so many more, and
     /// what it asks for is refused until it has caught up.
     pub behind_count_max: u64,
-    /// Most connections kept waiting while it is open who leads, and most at all.
+    /// Most learners without a vote that a leader has. Voters and strangers find a place besides:
+    /// [`Config::connections_max`].
     pub connections_count_max: usize,
     /// Most bytes of a stream of a gometa leader, which must be held until its end.
     pub stream_bytes_max: u64,
@@ -177,6 +178,12 @@ impl Config {
         self.members.iter().any(|member| member.id == self.own.id)
     }
 
+    /// Most connections at all. Beyond those of learners without a vote there are two for each member, which
+    /// may come back before its old connection is known to be gone. A stranger makes room for who comes.
+    pub fn connections_max(&self) -> usize {
+        self.connections_count_max.saturating_add(2 * self.members.len())
+    }
+
     /// Whether the settings fit together.
     ///
     /// # Errors
@@ -206,6 +213,12 @@ impl Config {
             if ["", "0.0.0.0", "[::]", "::"].contains(&host) {
                 return Err(ConfigError::Wildcard { address: address.clone() });
             }
+        }
+        let nodes = [&self.own].into_iter().chain(&self.members);
+        if let Some(bytes) = nodes.map(|member| member.message.as_str().len()).max()
+            && FID_BYTES_MAX < bytes
+        {
+            return Err(ConfigError::LongAddress { bytes });
         }
         if !self.quorums.is_sound(self.members.iter().map(|member| member.id)) {
             return Err(ConfigError::Quorums);
@@ -282,6 +295,12 @@ pub enum ConfigError {
         /// The address.
         address: Address,
     },
+    /// A message port's address that no leader takes for a name.
+    #[error("the address of a message port has {bytes} bytes; it may have {FID_BYTES_MAX}")]
+    LongAddress {
+        /// Its length.
+        bytes: usize,
+    },
     /// The rule of quorums is none.
     #[error("the rule of quorums could elect two leaders at once, or none at all")]
     Quorums,
@@ -347,7 +366,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_named() {
         type Change = fn(&mut Config);
-        let table: [(Change, Option<ConfigError>); 17] = [
+        let table: [(Change, Option<ConfigError>); 18] = [
             (|_| {}, None),
             (|c| c.own = member(9), None), // a watcher
             (|c| c.is_leader_known = true, Some(ConfigError::LeaderKnown)),
@@ -376,6 +395,10 @@ mod tests {
                     c.own.election = "[::]:9998".into();
                 },
                 Some(ConfigError::Wildcard { address: "[::]:9998".into() }),
+            ),
+            (
+                |c| c.members[1].message = "x".repeat(1025).as_str().into(),
+                Some(ConfigError::LongAddress { bytes: 1025 }),
             ),
             (
                 |c| c.content_bytes_max = 20 << 20,

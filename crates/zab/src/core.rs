@@ -268,6 +268,18 @@ impl<S: Storage> Core<S> {
         );
     }
 
+    /// Closes the oldest connection of a stranger if there are as many as may be. So whoever comes is let
+    /// in, as it may be a voter: neither those who say nothing nor watchers can take all places.
+    pub(crate) fn make_room_at_the_door(&mut self) {
+        if self.conns.len() < self.config.connections_max() {
+            return;
+        }
+        let strangers = self.conns.iter().filter(|(_, open)| open.peer.is_none());
+        let oldest = strangers.map(|(conn, open)| (open.opened_ms, *conn)).min();
+        let (_, conn) = oldest.expect("there are fewer learners than places");
+        self.close(conn, CloseReason::TooMany);
+    }
+
     /// Closes a connection and says why.
     pub(crate) fn close(&mut self, conn: ConnId, why: CloseReason) {
         if let Some(closed) = self.conns.remove(&conn) {

@@ -31,7 +31,7 @@ mod peer;
 mod reads;
 mod requests;
 
-use patience::{peer_wake_ms, tick_peer};
+use patience::{close_if_behind, peer_wake_ms, tick_peer};
 pub use peer::LeaderStage;
 pub(crate) use peer::Peer;
 use reads::Reads;
@@ -158,6 +158,8 @@ impl Leading {
         assert!(origins <= origins_max, "who asked for entries is bounded");
         let reads = self.reads.count() + core.barriers.count();
         assert!(reads <= core.config.reads_count_max, "reads are bounded");
+        let count_max = core.config.connections_count_max;
+        assert!(self.voteless_count(core) <= count_max, "learners without a vote are bounded");
     }
 
     /// Connected followers that take part in the broadcast, and the leader itself.
@@ -169,6 +171,12 @@ impl Leading {
         let connected = self.peers.iter().filter(|(conn, _)| core.conns.contains_key(conn));
         let live = connected.filter(|(_, peer)| peer.stage == LeaderStage::Live);
         live.filter_map(|(_, peer)| peer.voter).chain([core.config.own.id]).collect()
+    }
+
+    /// Learners without a vote that have introduced themselves.
+    fn voteless_count<S>(&self, core: &Core<S>) -> usize {
+        let connected = self.peers.iter().filter(|(conn, _)| core.conns.contains_key(conn));
+        connected.filter(|(_, peer)| peer.is_known() && peer.voter.is_none()).count()
     }
 
     // What comes in.
@@ -302,11 +310,16 @@ impl Leading {
             core.close(older, CloseReason::Replaced);
             self.forget(older);
         }
-        if let Some(id) = voter
-            && !self.consent.on_info(id, info.accepted_epoch)
-        {
-            core.close(conn, CloseReason::Outbid);
-            return Next::Stay;
+        match voter {
+            Some(id) if !self.consent.on_info(id, info.accepted_epoch) => {
+                core.close(conn, CloseReason::Outbid);
+                return Next::Stay;
+            }
+            None if core.config.connections_count_max <= self.voteless_count(core) => {
+                core.close(conn, CloseReason::TooMany);
+                return Next::Stay;
+            }
+            _ => {}
         }
         if let Some(open) = core.conns.get_mut(&conn) {
             open.peer = Some(info.fid.clone());
@@ -426,7 +439,7 @@ impl Leading {
             && let Some((conn, request)) = self.waiting.pop_front()
         {
             self.waiting_bytes -= request.command.bytes();
-            self.propose_for(core, conn, request);
+            self.take_request(core, conn, request);
         }
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
         self.reads.ping(core, &self.peers, self.is_established());
@@ -438,6 +451,9 @@ impl Leading {
         }
         // A lone voter needs nobody's word.
         self.advance_commit(core);
+        for (conn, peer) in &mut self.peers {
+            close_if_behind(core, *conn, peer);
+        }
         self.reads.answer(core, self.is_established());
         self.forget_origins(core);
         if self.may_go(core) {

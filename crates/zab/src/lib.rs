@@ -102,9 +102,9 @@ pub use event::{
 pub use leading::LeaderStage;
 pub use learner::FollowerStage;
 pub use message::{
-    EpochAck, FollowerInfo, KEEP_ALIVE_FID, LeaderInfo, LogEntry, Message, MessageType,
-    NO_CUSTOM_HANDLER, PeerStatus, Proposal, Request, STREAM_BEGIN_TEXT, STREAM_END_TEXT, Vote,
-    caps,
+    EpochAck, FID_BYTES_MAX, FollowerInfo, KEEP_ALIVE_FID, LeaderInfo, LogEntry, Message,
+    MessageType, NO_CUSTOM_HANDLER, PeerStatus, Proposal, Request, STREAM_BEGIN_TEXT,
+    STREAM_END_TEXT, Vote, caps,
 };
 pub use note::{CloseReason, DatagramFault, LeaveReason, Note, ResignReason, SyncPlan};
 pub use quorum::{QuorumVerifier, Quorums};

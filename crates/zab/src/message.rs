@@ -51,6 +51,10 @@ pub struct Vote {
     pub cluster: Option<u64>,
 }
 
+/// The longest name of a learner, in bytes. Names are addresses, host and port; a leader keeps one for
+/// each connection, and each request that is on its way to somebody.
+pub const FID_BYTES_MAX: usize = 1024;
+
 /// A learner introduces itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FollowerInfo {
@@ -296,6 +300,13 @@ impl Message {
             Message::ReadIndexReply { .. } => MessageType::ReadIndexReply,
             Message::Inform(_) => MessageType::Inform,
         }
+    }
+
+    /// Whether it is an introduction with a name in it that is too long for an address.
+    pub(crate) fn has_long_name(&self) -> bool {
+        let Message::FollowerInfo(info) = self else { return false };
+        let mut names = [Some(&info.fid), info.accepted_leader.as_ref()].into_iter().flatten();
+        names.any(|name| FID_BYTES_MAX < name.as_str().len())
     }
 
     /// About what it takes in memory or on the wire.

@@ -81,7 +81,8 @@ pub enum CloseReason {
     NotLeading,
     /// It is not known who will lead, and that takes too long.
     Waiting,
-    /// There are too many connections.
+    /// There are too many connections: of learners without a vote, or it had not introduced itself when
+    /// another one came.
     TooMany,
     /// The role that it belonged to is over.
     RoleOver,
@@ -89,6 +90,8 @@ pub enum CloseReason {
     OutOfPlace(MessageType),
     /// It introduced itself as a voter and is none.
     NotVoter,
+    /// It introduced itself with a name longer than [`FID_BYTES_MAX`](crate::FID_BYTES_MAX).
+    LongName,
     /// The same learner has connected again.
     Replaced,
     /// A voter of gometa's, which are not taken.

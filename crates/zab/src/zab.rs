@@ -296,10 +296,9 @@ impl<S: Storage> Zab<S> {
 
     fn on_accepted(&mut self, conn: ConnId) {
         let core = &mut self.core;
-        let is_full = core.config.connections_count_max <= core.conns.len();
+        core.make_room_at_the_door();
         core.open(conn, None);
         match &mut self.role {
-            _ if is_full => core.close(conn, CloseReason::TooMany),
             RoleState::Looking(_) => {}
             RoleState::Leading(leading) => leading.on_accepted(core, conn),
             RoleState::Following(_) | RoleState::Observing(_) => {
@@ -331,6 +330,11 @@ impl<S: Storage> Zab<S> {
         };
         open.heard_ms = core.now_ms;
         match &mut self.role {
+            // Before anybody keeps it.
+            RoleState::Looking(_) | RoleState::Leading(_) if message.has_long_name() => {
+                core.close(conn, CloseReason::LongName);
+                Ok(Next::Stay)
+            }
             RoleState::Looking(looking) => {
                 looking.on_message(core, conn, message);
                 Ok(Next::Stay)
@@ -460,6 +464,12 @@ impl<S: Storage> Zab<S> {
             return None;
         }
         history.zxid(index).ok()
+    }
+
+    /// Whether it is known who is at the other end of a connection. Others make room when there are too
+    /// many: a driver that has more connections than it has reported goes by this, too.
+    pub fn is_introduced(&self, conn: ConnId) -> bool {
+        self.core.conns.get(&conn).is_some_and(|open| open.peer.is_some())
     }
 
     /// Its settings.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_codec::zab::{decode_datagram, encode_datagram, encode_frame, next_frame};
 use quorate_gometa::{
-    Busy, CustomRequestHandler, CustomResponse, Messages, MsgFactory, NoCustomRequests,
-    PasswordAuth, Stream, Wrap, WrapFuture,
+    Busy, CustomRequestHandler, CustomResponse, Lanes, Messages, MsgFactory, NoCustomRequests,
+    PasswordAuth, Peer, Stream, Wrap, WrapFuture,
 };
 use quorate_zab::{Address, Command, Epoch, Message, Op, Outcome, PeerStatus, Request, Zxid};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -284,18 +284,68 @@ async fn there_are_only_so_many_connections() {
     let (lanes, own) = ports().await;
     let node = Node::start(lanes, own, &[own], Arc::default(), few).await;
     node.serves().await;
-    let mut wires = Vec::new();
-    for _ in 0..3 {
-        wires.push(Wire::connect(&node).await);
+    // Three, and two more for the one member.
+    let mut strangers = Vec::new();
+    for _ in 0..5 {
+        strangers.push(Wire::connect(&node).await);
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(Wire::connect(&node).await.next().await, None, "one too many");
-    drop(wires.pop());
+    let meet = async |number: u64| {
+        let mut wire = Wire::connect(&node).await;
+        let fid = format!("10.0.0.1:{number}");
+        wire.send(&Messages.create_follower_info(Epoch(0), &fid, false)).await;
+        let is_served = wire.next().await.is_some();
+        (wire, is_served)
+    };
+    let (first, is_served) = meet(1).await;
+    assert!(is_served, "there is room for who comes,");
+    assert_eq!(strangers.remove(0).next().await, None, "and it is that of the oldest stranger");
+    let nothing = timeout(Duration::from_millis(50), strangers[0].next()).await;
+    assert!(nothing.is_err(), "alone");
+    // Of learners without a vote there are three.
+    let (second, third) = (meet(2).await, meet(3).await);
+    assert!(second.1 && third.1);
+    assert!(!meet(4).await.1);
+    drop(first);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let mut wire = Wire::connect(&node).await;
-    wire.send(&Messages.create_follower_info(Epoch(0), "10.0.0.1:9", false)).await;
-    assert!(wire.next().await.is_some(), "a place is free again");
+    assert!(meet(5).await.1, "a place is free again");
     node.end().await;
+}
+
+/// Has as many connections to a node as it can get, and says nothing on them.
+async fn crowd(peer: Peer) {
+    let mut held: Vec<TcpStream> = Vec::new();
+    loop {
+        let would_wait = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        held.retain(|stream| stream.try_read(&mut [0]).is_err_and(would_wait));
+        held.extend(TcpStream::connect(peer.message).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_keep_no_voter_out() {
+    let few: Tune = |config| {
+        config.engine.connections_count_max = 4;
+        // They are not given up for their silence.
+        config.engine.sync_timeout_ms = 60_000;
+    };
+    let mut nodes = ensemble(3, few).await;
+    let peers = members(&nodes);
+    let crowds: Vec<_> = peers.iter().map(|peer| tokio::spawn(crowd(*peer))).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let leading = leader(&nodes);
+    nodes[leading].must_set("x", "1").await;
+    // A follower comes back, and a leader: the others then look for one.
+    for at in [(leading + 1) % 3, leading] {
+        let (peer, actions) = nodes.remove(at).end().await;
+        let lanes = Lanes::bind(peer.election, peer.message).await.unwrap();
+        let node = Node::start(lanes, peer, &peers, actions, few).await;
+        node.serves().await;
+        node.insist("x", "2").await;
+        nodes.insert(at, node);
+    }
+    crowds.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,9 +397,14 @@ async fn who_does_not_authenticate_takes_no_place_for_long() {
     let (lanes, own) = ports().await;
     let node = Node::start(lanes, own, &[own], Arc::default(), guarded).await;
     node.serves().await;
-    // Two that say nothing take all places there are, for a moment.
-    let (mut one, mut other) = (Wire::connect(&node).await, Wire::connect(&node).await);
-    assert_eq!((one.next().await, other.next().await), (None, None));
+    // Four that say nothing take all places there are, for a moment.
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(Wire::connect(&node).await);
+    }
+    for wire in &mut silent {
+        assert_eq!(wire.next().await, None);
+    }
     // Whoever is refused is told so, and its place is free again.
     for _ in 0..5 {
         let mut wire = Wire::connect(&node).await;

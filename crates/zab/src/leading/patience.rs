@@ -17,9 +17,6 @@ pub(super) fn peer_wake_ms<S: Storage>(core: &Core<S>, conn: ConnId, peer: &Peer
     if peer.stage != LeaderStage::Live {
         return stuck_ms.min(synchronized_by_ms(core, open, peer).saturating_add(1));
     }
-    if peer.lag_max < peer.lag(core) {
-        return core.now_ms;
-    }
     let asked_ms = peer.asked_ms.filter(|_| peer.voter.is_some());
     let accepted_ms = asked_ms.map_or(u64::MAX, |since| past(since, config.accept_timeout_ms));
     let wake_ms = stuck_ms.min(accepted_ms);
@@ -50,6 +47,27 @@ fn synchronized_by_ms<S: Storage>(core: &Core<S>, open: &Conn, peer: &Peer) -> u
     since_ms.saturating_add(core.config.sync_timeout_ms)
 }
 
+/// Gives up a peer that takes part and is further behind than it may be; says whether it did. One that was
+/// when its synchronization ended, and has caught up, may fall behind no further than others from then on.
+pub(super) fn close_if_behind<S: Storage>(
+    core: &mut Core<S>,
+    conn: ConnId,
+    peer: &mut Peer,
+) -> bool {
+    if peer.stage != LeaderStage::Live {
+        return false;
+    }
+    let (lag, lag_max) = (peer.lag(core), core.config.behind_count_max);
+    if lag <= lag_max {
+        peer.lag_max = lag_max;
+    }
+    let is_behind = peer.lag_max < lag;
+    if is_behind {
+        core.close(conn, CloseReason::Behind);
+    }
+    is_behind
+}
+
 /// Gives up a peer that does not go on, and shows it a sign of life otherwise.
 pub(super) fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut Peer) {
     let now_ms = core.now_ms;
@@ -73,12 +91,7 @@ pub(super) fn tick_peer<S: Storage>(core: &mut Core<S>, conn: ConnId, peer: &mut
         core.close(conn, CloseReason::NotAccepting);
         return;
     }
-    let lag = peer.lag(core);
-    if lag <= core.config.behind_count_max {
-        peer.lag_max = core.config.behind_count_max;
-    }
-    if peer.lag_max < lag {
-        core.close(conn, CloseReason::Behind);
+    if close_if_behind(core, conn, peer) {
         return;
     }
     if peer.is_native() {

@@ -23,13 +23,24 @@ impl Leading {
         conn: ConnId,
         request: Request,
     ) {
-        if request.command.op.is_custom() {
-            self.on_custom(core, conn, request);
-        } else if !self.is_established() && self.may_wait(core, &request.command) {
+        if !self.is_established() && self.may_wait(core, &request.command) {
             self.waiting_bytes += request.command.bytes();
             self.waiting.push_back((conn, request));
         } else {
-            self.propose_for(core, conn, request);
+            self.take_request(core, conn, request);
+        }
+    }
+
+    /// What is asked of a leader in office, or has to be refused.
+    pub(super) fn take_request<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        conn: ConnId,
+        request: Request,
+    ) {
+        match request.command.op.is_custom() {
+            true => self.on_custom(core, conn, request),
+            false => self.propose_for(core, conn, request),
         }
     }
 
@@ -40,12 +51,7 @@ impl Leading {
         fits && self.waiting.len() < core.config.proposals_count_max
     }
 
-    pub(super) fn propose_for<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        conn: ConnId,
-        request: Request,
-    ) {
+    fn propose_for<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
         let Some(peer) = self.peers.get(&conn) else { return };
         let fid = peer.fid.clone();
         let refused = refusal(&request.command, &core.config, false);
@@ -63,7 +69,10 @@ impl Leading {
     fn on_custom<S: Storage>(&mut self, core: &mut Core<S>, conn: ConnId, request: Request) {
         let Some(peer) = self.peers.get(&conn) else { return };
         let origin = peer.fid.clone();
-        if core.config.custom_requests {
+        if let Some(why) = self.out_of_office() {
+            let abort = Message::Abort { request: request.id, fid: origin, error: why.to_string() };
+            core.send(conn, abort);
+        } else if core.config.custom_requests {
             core.ready.custom.push(CustomRequest { origin, request });
         } else {
             let error = NO_CUSTOM_HANDLER.to_owned();
@@ -82,6 +91,9 @@ impl Leading {
     ) -> Result<(), ProposeError> {
         let own = core.config.own.message.clone();
         if command.op.is_custom() {
+            if let Some(why) = self.out_of_office() {
+                return Err(why);
+            }
             core.requests.ask(id);
             if core.config.custom_requests {
                 let request = Request { id, command };
@@ -112,13 +124,19 @@ impl Leading {
         }
     }
 
+    /// Why this leader takes no request of any kind, if so: it leads not yet, or not for long.
+    fn out_of_office(&self) -> Option<ProposeError> {
+        match self.resigning_ms {
+            _ if !self.is_established() => Some(ProposeError::NoLeader),
+            Some(_) => Some(ProposeError::Resigning),
+            None => None,
+        }
+    }
+
     /// Why nothing can be proposed now, if so.
     fn busy<S: Storage>(&self, core: &Core<S>, command: &Command) -> Option<ProposeError> {
-        if !self.is_established() {
-            return Some(ProposeError::NoLeader);
-        }
-        if self.resigning_ms.is_some() {
-            return Some(ProposeError::Resigning);
+        if let Some(why) = self.out_of_office() {
+            return Some(why);
         }
         let bytes = self.pending_bytes.saturating_add(command.bytes());
         let is_full = core.is_stalled

@@ -422,6 +422,27 @@ fn a_learner_that_takes_nothing_is_given_up_and_slows_nobody() {
     assert_eq!(hand.why_closed(slow), Some(CloseReason::Behind));
 }
 
+/// The next tick may be far away.
+#[test]
+fn a_learner_that_falls_too_far_behind_is_given_up_at_once() {
+    let tight = Config { connection_bytes_max: 1_000, behind_count_max: 100, ..config(3, 3) };
+    let mut hand = Hand::new(tight, &Past::default());
+    hand.elect(3, 3);
+    let (voter, _) = hand.join(1, &Past::default());
+    hand.sent(voter);
+    hand.is_net_held = true;
+    let mut count = 0;
+    while hand.is_open(voter) && count < 300 {
+        assert!(hand.now_ms < hand.zab.wake_ms(), "nothing is due after {count}");
+        hand.propose("x");
+        count += 1;
+    }
+    assert_eq!(hand.why_closed(voter), Some(CloseReason::Behind), "after {count}");
+    let sent = ids_in(&hand.sent(voter)).len();
+    assert_eq!(count, sent + 101);
+    assert_eq!(left(&hand), Some(LeaveReason::QuorumLost), "in the same step");
+}
+
 /// Much may be written while a learner is brought up to date.
 #[test]
 fn a_learner_that_is_far_behind_when_it_takes_part_is_let_catch_up() {

@@ -423,14 +423,97 @@ fn who_does_not_lead_takes_no_connections() {
     assert_eq!(hand.why_closed(early), Some(CloseReason::NotLeading));
 }
 
+/// A watcher with a name of its own.
+fn watcher(number: u64) -> FollowerInfo {
+    let fid = format!("10.9.9.{number}:2").as_str().into();
+    FollowerInfo { voting: false, fid, ..info(1, 0) }
+}
+
+/// Of three members, with few places for watchers.
+fn with_few_places(of: u64) -> Hand {
+    Hand::new(Config { connections_count_max: 2, ..config(of, 3) }, &Past::default())
+}
+
 #[test]
-fn connections_are_bounded() {
-    let config = Config { connections_count_max: 2, ..config(3, 3) };
-    let mut hand = Hand::new(config, &Past::default());
+fn connections_are_bounded_and_the_oldest_stranger_makes_room() {
+    let mut hand = with_few_places(3);
     hand.pass(10);
-    let conns: Vec<_> = (0..3).map(|_| hand.accept()).collect();
-    assert_eq!(hand.closed, [conns[2]]);
-    assert_eq!(hand.why_closed(conns[2]), Some(CloseReason::TooMany));
+    // Two, and two more for each member.
+    let conns: Vec<_> = (0..8).map(|_| hand.accept()).collect();
+    assert_eq!(hand.closed, []);
+    hand.hear(conns[1], Message::FollowerInfo(info(1, 0)));
+    let late = hand.accept();
+    assert_eq!(hand.closed, [conns[0]]);
+    assert_eq!(hand.why_closed(conns[0]), Some(CloseReason::TooMany));
+    // While it is open who leads, all are strangers.
+    let later = hand.accept();
+    assert_eq!(hand.closed, conns[..2]);
+    assert!(hand.is_open(late) && hand.is_open(later));
+}
+
+#[test]
+fn connections_that_say_nothing_keep_no_voter_out() {
+    // Of a node that still looks,
+    let mut hand = with_few_places(3);
+    hand.pass(10);
+    for _ in 0..100 {
+        hand.accept();
+    }
+    let early = hand.meet(info(1, 0));
+    hand.elect(3, 3);
+    assert_eq!(hand.sent(early), [leader_info(1)]);
+    hand.hear(early, ack(0, Zxid::ZERO, Zxid::ZERO));
+    hand.hear(early, Message::NewLeaderAck);
+    assert!(hand.is_serving());
+    // and of a leader.
+    for _ in 0..100 {
+        hand.accept();
+    }
+    assert!(hand.is_open(early), "it has said who it is");
+    hand.join(2, &Past::default());
+    assert_eq!(hand.zab.status().active_ensemble_size, 3);
+}
+
+#[test]
+fn watchers_keep_no_voter_out() {
+    let mut hand = with_few_places(3);
+    hand.elect(3, 3);
+    let watchers = [1, 2].map(|number| hand.meet(watcher(number)));
+    let refused = hand.meet(watcher(3));
+    assert_eq!(hand.why_closed(refused), Some(CloseReason::TooMany));
+    let (one, _) = hand.join(1, &Past::default());
+    assert!(hand.is_serving(), "{:?}", hand.notes);
+    hand.join(2, &Past::default());
+    let (again, _) = hand.join(1, &Past { accepted: 1, ..Past::default() });
+    assert_eq!(hand.why_closed(one), Some(CloseReason::Replaced));
+    assert!(hand.is_open(again));
+    assert_eq!(hand.zab.status().active_ensemble_size, 3);
+    // A watcher that comes again has its place, and one that goes leaves it to another.
+    let back = hand.meet(watcher(1));
+    assert_eq!(hand.why_closed(watchers[0]), Some(CloseReason::Replaced));
+    hand.handle(Event::Closed { conn: watchers[1] });
+    let other = hand.meet(watcher(4));
+    assert!(hand.is_open(back) && hand.is_open(other));
+}
+
+#[test]
+fn who_has_no_address_for_a_name_is_not_let_in() {
+    let name = |length: usize| quorate_zab::Address::from("x".repeat(length).as_str());
+    let named = |length| FollowerInfo { fid: name(length), voting: false, ..info(1, 0) };
+    for leads in [false, true] {
+        let mut hand = Hand::of_three(3, &Past::default());
+        hand.pass(10);
+        if leads {
+            hand.elect(3, 3);
+        }
+        let longest = hand.meet(named(1024));
+        assert!(hand.is_open(longest), "leads {leads}");
+        let promised = FollowerInfo { accepted_leader: Some(name(1025)), ..info(1, 0) };
+        for info in [named(1025), promised] {
+            let conn = hand.meet(info);
+            assert_eq!(hand.why_closed(conn), Some(CloseReason::LongName), "leads {leads}");
+        }
+    }
 }
 
 #[test]

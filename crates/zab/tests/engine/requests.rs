@@ -300,6 +300,53 @@ fn requests_outside_the_log() {
     assert_eq!(hand.answers, [(asked, outcome)]);
 }
 
+/// A follower takes part before its leader is established.
+#[test]
+fn requests_outside_the_log_wait_for_an_established_leader_as_others_do() {
+    let custom = Op(51);
+    for resigns in [false, true] {
+        let settings = Config { custom_requests: true, proposals_count_max: 3, ..config(5, 5) };
+        let mut hand = Hand::new(settings, &Past::default());
+        hand.elect(5, 5);
+        let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
+        for conn in conns {
+            hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+        }
+        hand.hear(conns[0], Message::NewLeaderAck);
+        hand.sent(conns[0]);
+        for (number, op) in [(1, custom), (2, Op::SET), (3, custom)] {
+            hand.hear(conns[0], request(number, op));
+        }
+        assert_eq!(hand.custom, [], "its history may not be committed yet");
+        assert_eq!(hand.sent(conns[0]), []);
+        // Bounded with the others.
+        hand.hear(conns[0], request(4, custom));
+        let abort = |request, why: ProposeError| {
+            let (fid, error) = (member(1).message, why.to_string());
+            Message::Abort { request, fid, error }
+        };
+        assert_eq!(hand.sent(conns[0]), [abort(4, ProposeError::NoLeader)]);
+        let own = Command { op: custom, ..Command::default() };
+        assert_eq!(hand.zab.propose(own.clone()), Err(ProposeError::NoLeader));
+
+        if resigns {
+            hand.handle(Event::Resign);
+        }
+        hand.hear(conns[1], Message::NewLeaderAck);
+        let asked: Vec<u64> = hand.custom.iter().map(|asked| asked.request.id).collect();
+        let sent = hand.sent(conns[0]);
+        if resigns {
+            assert_eq!(asked, []);
+            let want = [1, 2, 3].map(|number| abort(number, ProposeError::Resigning));
+            assert_eq!(sent, want);
+        } else {
+            assert_eq!(asked, [1, 3]);
+            assert_eq!(ids_in(&sent), [id(1, 1)]);
+            assert!(hand.zab.propose(own).is_ok());
+        }
+    }
+}
+
 #[test]
 fn a_leader_resigns_before_its_counter_ends() {
     let past = Past::default();
