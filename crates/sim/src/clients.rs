@@ -9,8 +9,14 @@ use quorate_types::NodeId;
 
 use crate::chance::Chance;
 use crate::node::{Ask, Said};
-use crate::plan::ClientPlan;
+use crate::plan::{ClientPlan, SECOND};
 use crate::world::{Event, OpId, What, World};
+
+/// Clients ask no more often than this on average, once all is healed.
+pub(crate) const CALM_US: u64 = SECOND / 5;
+/// Then whoever is not answered pauses twice as long each time, up to so often and so long.
+const DOUBLINGS_MAX: u32 = 5;
+const PAUSE_US_MAX: u64 = 10 * SECOND;
 
 /// What a client is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) member: usize,
     /// What it waits for; one who does not wait still waits for the last.
     pub(crate) waits: Option<OpId>,
+    /// Requests in a row that it gave up once all was healed.
+    pub(crate) gave_up: u32,
     /// What it has seen of a key: its mod revision, to compare with.
     pub(crate) seen: i64,
     pub(crate) values: u64,
@@ -208,6 +216,7 @@ impl World<'_> {
         }
         if self.clients[client].waits == Some(op) {
             self.clients[client].waits = None;
+            self.clients[client].gave_up = 0;
             if matches!(said, Said::Refused(_)) {
                 self.move_on(client);
             }
@@ -215,6 +224,17 @@ impl World<'_> {
                 self.next_of(client);
             }
         }
+    }
+
+    /// A client waits no longer for what it asked.
+    pub(crate) fn on_give_up(&mut self, client: usize, op: OpId) {
+        if self.clients[client].waits == Some(op) {
+            self.clients[client].waits = None;
+            self.clients[client].gave_up += u32::from(!self.faults_are_on);
+            self.move_on(client);
+            self.next_of(client);
+        }
+        self.checks.on_give_up(op);
     }
 
     /// A client that heard nothing good turns to another member.
@@ -227,6 +247,9 @@ impl World<'_> {
 
     pub(crate) fn next_of(&mut self, client: usize) {
         let think = self.chance.around(self.plan.clients.think_us);
-        self.push(self.now + think, Event::Client(client));
+        // What nobody waits for any more is worked off nevertheless, before what is asked for later.
+        let doublings = self.clients[client].gave_up.min(DOUBLINGS_MAX);
+        let pause = (think << doublings).min(PAUSE_US_MAX).max(think);
+        self.push(self.now + pause, Event::Client(client));
     }
 }

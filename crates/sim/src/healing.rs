@@ -5,19 +5,20 @@
 use quorate_replica::Engine;
 use quorate_types::NodeId;
 
-use crate::clients::{Client, Part};
+use crate::clients::{CALM_US, Client, Part};
 use crate::node::Damage;
 use crate::plan::SECOND;
 use crate::world::{Event, World};
 
-/// Clients ask no more often than this on average, once all is healed.
-const CALM_US: u64 = SECOND / 5;
-/// Nor do they write longer values: the shortest log has to hold what is written while a snapshot travels.
+/// Clients write no longer values than this, once all is healed: the shortest log has to hold what is
+/// written while a snapshot travels.
 const CALM_VALUE_BYTES_MAX: u64 = 100;
 /// And states travel in pieces no shorter than this, however much has been written.
 const CALM_CHUNK_BYTES: usize = 64 << 10;
-/// They write as often as they read, so that every member is soon asked for both.
+/// Clients write as often as they read, so that every member is soon asked for both.
 const CALM_MIX: [u64; 5] = [40, 40, 5, 5, 10];
+/// How many times the bound it may take to work off what was asked for while faults were on.
+const BACKLOG_BOUNDS: u64 = 10;
 
 impl World<'_> {
     /// Heals a majority and waits until it works again; says so if it does not.
@@ -54,8 +55,9 @@ impl World<'_> {
             self.free_disk(id);
             self.push(self.now + SECOND, Event::Start(id));
         }
-        // Whoever was made a member lately catches up and is made a voter; then nothing changes.
         let bound = 40 * SECOND + 60 * self.plan.election_us();
+        self.wait_for_backlog(&healed, bound);
+        // Whoever was made a member lately catches up and is made a voter; then nothing changes.
         let began = self.now;
         if self.plan.autopilot && !self.operator.is_done {
             self.run_until(self.now + bound / 2);
@@ -111,6 +113,35 @@ impl World<'_> {
                  all, {leases} leases live on, a joint membership is left: {left}",
                 (self.now - began) / SECOND
             ));
+        }
+    }
+
+    /// What is in logs already comes before all that is asked for from here on, and may be much for slow
+    /// disks. The clock of the bound starts when it is done, or no leader has got on with it for a
+    /// quarter of the bound.
+    fn wait_for_backlog(&mut self, healed: &[NodeId], bound: u64) {
+        let found = healed.iter().filter_map(|id| self.nodes[self.place(*id)].process.as_ref());
+        let mut last = found.map(|process| process.replica.status().last).max().unwrap_or_default();
+        let until = self.now + BACKLOG_BOUNDS * bound;
+        let (mut most, mut since) = (0, self.now);
+        while self.checks.violation().is_none() && self.now < until.min(since + bound / 4) {
+            let leader = self.leader().map(|id| &self.nodes[self.place(id)]);
+            if let Some(process) = leader.and_then(|node| node.process.as_ref()) {
+                let status = process.replica.status();
+                // What it does not have is never committed.
+                last = last.min(status.last);
+                if last <= status.applied {
+                    return;
+                }
+                // Entries of earlier terms are all committed at once, after the last of them has arrived.
+                let arrived =
+                    process.replica.matched().into_iter().map(|(_, index)| index.min(last).0);
+                let done = status.applied.0 + arrived.sum::<u64>();
+                if most < done {
+                    (most, since) = (done, self.now);
+                }
+            }
+            self.run_until(self.now + SECOND);
         }
     }
 

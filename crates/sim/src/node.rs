@@ -26,7 +26,7 @@ use crate::disk::{DiskFault, SimDisk};
 use crate::lives::OTHER_LIFE;
 use crate::member::{self, Started};
 use crate::plan::Plan;
-use crate::serving::Listener;
+use crate::serving::{Errands, Listener};
 use crate::transfer::{Chunk, Outgoing, Receiver};
 use crate::world::{Cx, OpId, What};
 
@@ -169,6 +169,7 @@ pub(crate) struct Process {
     pub(crate) watches: Watches,
     pub(crate) listeners: BTreeMap<StreamId, Listener>,
     pub(crate) ticks: u64,
+    pub(crate) errands: Errands,
     /// When the last tick came.
     ticked_us: u64,
     /// When it is to be told the time between two ticks.
@@ -304,6 +305,7 @@ impl Node {
             watches,
             listeners: BTreeMap::new(),
             ticks: 0,
+            errands: Errands::default(),
             ticked_us: cx.now,
             wake_us: None,
             heard: BTreeMap::new(),
@@ -551,6 +553,7 @@ impl Node {
         }
         for (request, refusal) in effects.refused {
             cx.checks.on_refused(request);
+            process.errands.on_outcome(request);
             if let Some((client, op)) = process.waiters.remove(&request) {
                 cx.answer(client, op, Said::Refused(reason(refusal)));
             }

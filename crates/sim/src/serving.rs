@@ -1,13 +1,16 @@
 //! What a member does for clients beside answering: it tells watchers, and has leases end while it
 //! leads, as `server` does it.
 
-use bytes::BytesMut;
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
 use quorate_kv::{Command, Renewal, StreamId, WatchCreateRequest};
 use quorate_raft::Role;
-use quorate_replica::{Event as ReplicaEvent, ReadId, seal};
+use quorate_replica::{Event as ReplicaEvent, ReadId, RequestId, seal};
 use quorate_types::Term;
 
 use crate::node::{Going, Node, Reading, Said};
+use crate::plan::SECOND;
 use crate::watching::Told;
 use crate::world::{Cx, OpId};
 
@@ -25,6 +28,27 @@ pub(crate) struct Listener {
     is_slow: bool,
     /// When the last word arrives: the next one comes after it.
     last_us: u64,
+}
+
+/// What a member has asked for by itself about leases: until it is applied or refused, or until when
+/// its outcome is waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Errands {
+    expiring: BTreeMap<RequestId, u64>,
+    noting: BTreeMap<RequestId, u64>,
+}
+
+impl Errands {
+    pub(crate) fn on_outcome(&mut self, request: RequestId) {
+        self.expiring.remove(&request);
+        self.noting.remove(&request);
+    }
+
+    /// What was passed on or cut off may be lost, and nobody says so.
+    fn forget_overdue(&mut self, now: u64) {
+        self.expiring.retain(|_, until| now < *until);
+        self.noting.retain(|_, until| now < *until);
+    }
 }
 
 impl Node {
@@ -114,6 +138,7 @@ impl Node {
         let now_ms = self.clock_ms(cx.now);
         let led = self.leads_in();
         let process = self.process();
+        process.errands.forget_overdue(cx.now);
         let Some(term) = led else {
             if process.store.leads_leases().is_some() {
                 process.store.follow_leases()?;
@@ -125,10 +150,21 @@ impl Node {
         if store.leads_leases() != Some(term) && !store.lead_leases(term, now_ms, election_ms)? {
             return Ok(());
         }
-        let mut commands = store.leases_expired(now_ms, EXPIRING_MAX)?;
-        commands.extend(store.leases_to_checkpoint(now_ms)?);
+        let room = EXPIRING_MAX.saturating_sub(process.errands.expiring.len());
+        let mut commands = store.leases_expired(now_ms, room)?;
+        if process.errands.noting.is_empty() {
+            commands.extend(store.leases_to_checkpoint(now_ms)?);
+        }
+        // As long as the server waits for any request.
+        let until = cx.now + 5 * SECOND + 2 * cx.plan.election_us();
         for command in commands {
-            self.propose_own(cx, &command)?;
+            let (request, entry) = self.draw_own(cx, &command);
+            let errands = &mut self.process().errands;
+            match command {
+                Command::LeaseExpire { .. } => errands.expiring.insert(request, until),
+                _ => errands.noting.insert(request, until),
+            };
+            self.event(ReplicaEvent::Propose { request, entry })?;
         }
         Ok(())
     }
@@ -197,12 +233,17 @@ impl Node {
 
     /// Asks for something that no client wants.
     pub(crate) fn propose_own(&mut self, cx: &mut Cx<'_>, command: &Command) -> Going {
+        let (request, entry) = self.draw_own(cx, command);
+        self.event(ReplicaEvent::Propose { request, entry })
+    }
+
+    fn draw_own(&mut self, cx: &mut Cx<'_>, command: &Command) -> (RequestId, Bytes) {
         let request = self.process().ids.draw();
         let mut entry = BytesMut::new();
         seal(request, &mut entry);
         command.encode(&mut entry);
         cx.checks.on_proposed_by_member(request);
-        self.event(ReplicaEvent::Propose { request, entry: entry.freeze() })
+        (request, entry.freeze())
     }
 
     /// All that listen hear that the process is gone.

@@ -270,14 +270,7 @@ impl<'t> World<'t> {
             Event::Watch(watcher) => self.on_watch(watcher),
             Event::Leave { watcher, connection } => self.on_leave(watcher, connection),
             Event::Told { watcher, connection, told } => self.on_told(watcher, connection, told),
-            Event::GiveUp { client, op } => {
-                if self.clients[client].waits == Some(op) {
-                    self.clients[client].waits = None;
-                    self.move_on(client);
-                    self.next_of(client);
-                }
-                self.checks.on_give_up(op);
-            }
+            Event::GiveUp { client, op } => self.on_give_up(client, op),
             Event::Start(id) => self.start(id),
             Event::Restart(id, is_other) => {
                 if self.crash(id, false) && is_other {

@@ -195,6 +195,9 @@ impl Node {
             members_changed |= outcome.members_changed;
             for (response, request) in outcome.responses.into_iter().zip(&requests[done..]) {
                 done += 1;
+                if let Some(request) = request {
+                    process.errands.on_outcome(*request);
+                }
                 let waiter = request.and_then(|request| process.waiters.remove(&request));
                 if let Some((client, op)) = waiter {
                     cx.answer(client, op, Said::Changed(response));
