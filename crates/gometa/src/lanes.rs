@@ -92,8 +92,9 @@ impl Lanes {
         self.message.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// The next connection, or vote. May be dropped at any time without losing one.
-    pub(crate) async fn next(&mut self) -> Arrival {
+    /// The next vote, or connection if any is wanted; others wait in the kernel. May be dropped at any time
+    /// without losing one.
+    pub(crate) async fn next(&mut self, wants_connections: bool) -> Arrival {
         loop {
             if let Some(until) = self.paused_until {
                 tokio::time::sleep_until(until).await;
@@ -103,7 +104,7 @@ impl Lanes {
                 came = receive(self.election.as_ref(), &mut self.datagram) => {
                     came.map(Came::Datagram)
                 }
-                came = accept(self.message.as_ref()) => {
+                came = accept(self.message.as_ref()), if wants_connections => {
                     came.map(|(stream, from)| Came::Connection(stream, from))
                 }
             };

@@ -421,7 +421,8 @@ impl ElectionSite {
         tokio::select! {
             Some(done) = self.done.recv() => self.on_done(done)?,
             Some(inbound) = self.inbox.recv(), if has_room => self.on_inbound(inbound)?,
-            arrival = self.lanes.next() => self.on_arrival(arrival)?,
+            // Nor would it hear who those are that connect, and send away voters for anybody.
+            arrival = self.lanes.next(has_room) => self.on_arrival(arrival)?,
             Some(order) = self.orders.recv() => asked = self.on_order(order)?,
             Some(_) = self.tasks.join_next() => {}
             () = tokio::time::sleep_until(self.tick_at) => {}
@@ -551,9 +552,10 @@ impl ElectionSite {
             self.guests.retain(|_, task| !task.is_finished());
         }
         if connections_max <= self.guests.len() {
-            let stranger = self.guests.keys().find(|conn| !self.zab.is_introduced(**conn)).copied();
+            let strangers =
+                self.guests.keys().filter_map(|conn| Some((self.zab.stranger(*conn)?, *conn)));
             // The engine knows fewer than there may be.
-            let Some(conn) = stranger else { return Ok(()) };
+            let Some((_, conn)) = strangers.min() else { return Ok(()) };
             tracing::warn!(%from, "too many connections; the oldest stranger makes room");
             if let Some(task) = self.guests.remove(&conn) {
                 task.abort();

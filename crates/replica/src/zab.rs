@@ -548,6 +548,8 @@ fn engine_config(config: &Config, voters: &[NodeId], applied: Index) -> quorate_
     let election_ms = u64::from(config.election_ticks) * config.tick_ms;
     let keepalive_ms = u64::from(config.heartbeat_ticks) * config.tick_ms;
     let default = quorate_zab::Config::new(member(config.node), members);
+    // All that has waited for a leader may be asked of it at once.
+    let proposals_count_max = default.proposals_count_max.max(config.parked_count_max);
     quorate_zab::Config {
         seed: config.seed,
         applied,
@@ -561,9 +563,9 @@ fn engine_config(config: &Config, voters: &[NodeId], applied: Index) -> quorate_
         key_bytes_max: 1,
         content_bytes_max: (config.command_bytes_max + crate::ENVELOPE_BYTES as u64)
             .min(CONTENT_BYTES_MAX),
-        // All that has waited for a leader may be asked of it at once.
         requests_count_max: default.requests_count_max.max(config.parked_count_max),
-        proposals_count_max: default.proposals_count_max.max(config.parked_count_max),
+        proposals_count_max,
+        behind_count_max: default.behind_count_max.max(2 * proposals_count_max as u64),
         proposals_bytes_max: config.uncommitted_bytes_max,
         reads_count_max: config.reads_max,
         connection_bytes_max: config.inflight_bytes_max,

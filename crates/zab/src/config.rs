@@ -258,6 +258,12 @@ impl Config {
         if self.ballot_ms_max < self.ballot_ms || self.backoff_ms_max < self.backoff_ms {
             return Err(ConfigError::Inverted);
         }
+        if self.behind_count_max < self.proposals_count_max as u64 {
+            return Err(ConfigError::BehindTooSoon {
+                behind: self.behind_count_max,
+                proposals: self.proposals_count_max,
+            });
+        }
         if self.peer_silence_ms < self.keepalive_ms.saturating_mul(2) {
             return Err(ConfigError::SilenceTooSoon {
                 silence: self.peer_silence_ms,
@@ -332,6 +338,17 @@ pub enum ConfigError {
     /// The longest wait is shorter than the shortest.
     #[error("the longest wait of ballots or of back-off is shorter than the first")]
     Inverted,
+    /// A leader would give up its followers for what it proposes at once.
+    #[error(
+        "behind_count_max is {behind}, proposals_count_max {proposals}: whoever is sent all of these \
+         would be given up"
+    )]
+    BehindTooSoon {
+        /// How many entries a learner may be behind.
+        behind: u64,
+        /// How many may be proposed and not committed.
+        proposals: usize,
+    },
     /// Peers would be given up between two signs of life.
     #[error(
         "peer_silence_ms is {silence}, keepalive_ms {keepalive}: one lost sign of life would end a \
@@ -366,7 +383,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_named() {
         type Change = fn(&mut Config);
-        let table: [(Change, Option<ConfigError>); 18] = [
+        let table: [(Change, Option<ConfigError>); 19] = [
             (|_| {}, None),
             (|c| c.own = member(9), None), // a watcher
             (|c| c.is_leader_known = true, Some(ConfigError::LeaderKnown)),
@@ -413,6 +430,10 @@ mod tests {
             ),
             (|c| c.finalize_ms = 0, Some(ConfigError::Zero { name: "finalize_ms" })),
             (|c| c.ballot_ms = 501, Some(ConfigError::Inverted)),
+            (
+                |c| c.behind_count_max = 9_999,
+                Some(ConfigError::BehindTooSoon { behind: 9_999, proposals: 10_000 }),
+            ),
             (|c| c.backoff_ms_max = 999, Some(ConfigError::Inverted)),
             (
                 |c| c.peer_silence_ms = 999,

@@ -25,7 +25,7 @@ use crate::requests::Requests;
 use crate::rng::Rng;
 use crate::{
     Address, Config, ConnId, HardState, LeaveReason, Member, Message, MessageType, PeerStatus,
-    ReadFailure, ReadId, Ready, SoftState, Storage, Vote, WriteId, Zxid,
+    ReadFailure, ReadId, Ready, SoftState, Storage, Stranger, Vote, WriteId, Zxid,
 };
 
 /// What may wait on a connection besides entries of the history and one more window of answers.
@@ -268,16 +268,35 @@ impl<S: Storage> Core<S> {
         );
     }
 
-    /// Closes the oldest connection of a stranger if there are as many as may be. So whoever comes is let
-    /// in, as it may be a voter: neither those who say nothing nor watchers can take all places.
+    /// Closes the connection of a stranger if there are as many as may be: of those who have said least, the
+    /// oldest. So whoever comes is let in, as it may be a voter: neither those who say nothing nor watchers
+    /// can take all places.
     pub(crate) fn make_room_at_the_door(&mut self) {
         if self.conns.len() < self.config.connections_max() {
             return;
         }
-        let strangers = self.conns.iter().filter(|(_, open)| open.peer.is_none());
-        let oldest = strangers.map(|(conn, open)| (open.opened_ms, *conn)).min();
-        let (_, conn) = oldest.expect("there are fewer learners than places");
+        let strangers = self.conns.iter().filter_map(|(conn, open)| {
+            self.stranger(*conn).map(|stranger| (stranger, open.opened_ms, *conn))
+        });
+        let (.., conn) = strangers.min().expect("there are fewer learners than places");
         self.close(conn, CloseReason::TooMany);
+    }
+
+    /// Who is at the other end of a connection, as long as that one does not take part.
+    pub(crate) fn stranger(&self, conn: ConnId) -> Option<Stranger> {
+        let Some(open) = self.conns.get(&conn) else { return Some(Stranger::Silent) };
+        if open.peer.is_some() {
+            return None;
+        }
+        Some(match &open.waiting {
+            Some(Message::FollowerInfo(info)) => {
+                match info.voting && self.member_by_message(&info.fid).is_some() {
+                    true => Stranger::Voter,
+                    false => Stranger::Watcher,
+                }
+            }
+            _ => Stranger::Silent,
+        })
     }
 
     /// Closes a connection and says why.

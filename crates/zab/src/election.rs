@@ -591,7 +591,8 @@ impl Election {
     /// Tells all how this node votes, or asks, unless it is silent yet and votes for itself.
     fn send_to_all(&mut self, context: &mut Context<'_>) {
         let is_silent = self.ballot.as_ref().is_some_and(|ballot| {
-            let votes_for_itself = ballot.proposal.candidate == self.own && !ballot.only_asks;
+            let votes = !self.solicit_only && !ballot.only_asks;
+            let votes_for_itself = votes && ballot.proposal.candidate == self.own;
             votes_for_itself && context.now_ms < ballot.silent_until_ms
         });
         if let Some(vote) = self.current_vote(context.standing).filter(|_| !is_silent) {

@@ -110,5 +110,5 @@ pub use note::{CloseReason, DatagramFault, LeaveReason, Note, ResignReason, Sync
 pub use quorum::{QuorumVerifier, Quorums};
 pub use status::{Glance, LearnerStatus, Status};
 pub use storage::{MemoryStorage, Storage, StorageError};
-pub use zab::{Role, StartError, Zab};
+pub use zab::{Role, StartError, Stranger, Zab};
 pub use zxid::{Epoch, Zxid};

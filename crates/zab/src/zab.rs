@@ -30,6 +30,17 @@ pub enum Role {
     Observing,
 }
 
+/// What somebody who is connected, and does not take part yet, has said of itself; least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stranger {
+    /// Nothing.
+    Silent,
+    /// That it has no vote, or is nobody this node knows.
+    Watcher,
+    /// That it is a member.
+    Voter,
+}
+
 /// One node of one ensemble.
 ///
 /// Feed it [`Event`]s with [`Zab::handle`], and after each do what [`Zab::ready`] asks for.
@@ -466,10 +477,11 @@ impl<S: Storage> Zab<S> {
         history.zxid(index).ok()
     }
 
-    /// Whether it is known who is at the other end of a connection. Others make room when there are too
-    /// many: a driver that has more connections than it has reported goes by this, too.
-    pub fn is_introduced(&self, conn: ConnId) -> bool {
-        self.core.conns.get(&conn).is_some_and(|open| open.peer.is_some())
+    /// Who is at the other end of a connection, if that one does not take part yet; of a connection that was
+    /// not reported that is somebody silent. Who has said least makes room when there are too many, the
+    /// oldest first: a driver that has more connections than it has reported goes by this, too.
+    pub fn stranger(&self, conn: ConnId) -> Option<Stranger> {
+        self.core.stranger(conn)
     }
 
     /// Its settings.

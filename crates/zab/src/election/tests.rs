@@ -455,6 +455,13 @@ fn who_only_asks_hears_only_those_who_have_settled() {
     site.hear(1, active(5, 3, 2, Following));
     assert_eq!(site.hear(3, active(5, 3, 2, Leading)), None, "two of three, and a wait");
     assert_eq!(site.pass(241), Some(address(3)));
+
+    // It has no vote that it could stand back with.
+    let mut site = Site::new(9, 3);
+    site.start();
+    site.sent();
+    site.stand_back();
+    assert_eq!(site.sent().len(), 3);
 }
 
 #[test]

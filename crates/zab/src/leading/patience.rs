@@ -48,7 +48,8 @@ fn synchronized_by_ms<S: Storage>(core: &Core<S>, open: &Conn, peer: &Peer) -> u
 }
 
 /// Gives up a peer that takes part and is further behind than it may be; says whether it did. One that was
-/// when its synchronization ended, and has caught up, may fall behind no further than others from then on.
+/// when its synchronization ended, and has caught up, may fall behind no further than others from then on:
+/// not at the moment when it is as far behind as anybody may be, since what comes next might be too much.
 pub(super) fn close_if_behind<S: Storage>(
     core: &mut Core<S>,
     conn: ConnId,
@@ -58,7 +59,7 @@ pub(super) fn close_if_behind<S: Storage>(
         return false;
     }
     let (lag, lag_max) = (peer.lag(core), core.config.behind_count_max);
-    if lag <= lag_max {
+    if lag <= lag_max / 2 {
         peer.lag_max = lag_max;
     }
     let is_behind = peer.lag_max < lag;

@@ -187,6 +187,8 @@ impl Peer {
         }
         let committed = self.ack.committed.unwrap_or(Zxid::ZERO);
         if let Some(keep) = core.history.place(committed)? {
+            // By its own word; it may be wrong.
+            let keep = keep.min(self.horizon(core));
             return Ok(Some((SyncPlan::Truncation { keep }, Head::Nothing)));
         }
         if core.history.zxid(before)? < committed {

@@ -400,10 +400,19 @@ fn those_who_do_not_go_on_are_given_up() {
     assert_eq!(left(&hand), Some(LeaveReason::QuorumLost));
 }
 
+/// Of node 3: a window of some thirty short entries, and a hundred that a learner may be behind.
+fn tight() -> Config {
+    Config {
+        connection_bytes_max: 1_000,
+        behind_count_max: 100,
+        proposals_count_max: 100,
+        ..config(3, 3)
+    }
+}
+
 #[test]
 fn a_learner_that_takes_nothing_is_given_up_and_slows_nobody() {
-    let tight = Config { connection_bytes_max: 1_000, behind_count_max: 100, ..config(3, 3) };
-    let mut hand = Hand::new(tight, &Past::default());
+    let mut hand = Hand::new(tight(), &Past::default());
     hand.elect(3, 3);
     let (voter, _) = hand.join(1, &Past::default());
     let slow = hand.meet(FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) });
@@ -425,29 +434,67 @@ fn a_learner_that_takes_nothing_is_given_up_and_slows_nobody() {
 /// The next tick may be far away.
 #[test]
 fn a_learner_that_falls_too_far_behind_is_given_up_at_once() {
-    let tight = Config { connection_bytes_max: 1_000, behind_count_max: 100, ..config(3, 3) };
-    let mut hand = Hand::new(tight, &Past::default());
+    let mut hand = Hand::new(tight(), &Past::default());
     hand.elect(3, 3);
-    let (voter, _) = hand.join(1, &Past::default());
-    hand.sent(voter);
+    let (fast, _) = hand.join(1, &Past::default());
+    let (slow, _) = hand.join(2, &Past::default());
+    hand.sent(slow);
     hand.is_net_held = true;
-    let mut count = 0;
-    while hand.is_open(voter) && count < 300 {
+    let (mut count, mut sent) = (0, 0);
+    while count < sent + 100 {
         assert!(hand.now_ms < hand.zab.wake_ms(), "nothing is due after {count}");
         hand.propose("x");
         count += 1;
+        sent += ids_in(&hand.sent(slow)).len();
+        let written = hand.sent(fast).len();
+        hand.handle(Event::Written { conn: fast, count: written });
+        hand.hear(fast, accept(1, id(1, count as u32)));
     }
-    assert_eq!(hand.why_closed(voter), Some(CloseReason::Behind), "after {count}");
-    let sent = ids_in(&hand.sent(voter)).len();
-    assert_eq!(count, sent + 101);
+    hand.handle(Event::Closed { conn: fast });
+    assert!(hand.is_serving() && hand.is_open(slow), "it may be as far behind as that");
+    assert!(hand.now_ms < hand.zab.wake_ms());
+    hand.propose("x");
+    assert_eq!(hand.why_closed(slow), Some(CloseReason::Behind));
     assert_eq!(left(&hand), Some(LeaveReason::QuorumLost), "in the same step");
+}
+
+/// It takes a whole window at a time. Just when it is as far behind as anybody may be, more is written.
+#[test]
+fn a_learner_that_catches_up_is_not_given_up_on_its_way() {
+    for written in 1..25 {
+        let mut hand = Hand::new(tight(), &Past::default());
+        hand.elect(3, 3);
+        let (voter, _) = hand.join(1, &Past::default());
+        let mut last = 0;
+        let mut write = |hand: &mut Hand, count: u32| {
+            for _ in 0..count {
+                last += 1;
+                hand.propose("x");
+                let count = hand.sent(voter).len();
+                hand.handle(Event::Written { conn: voter, count });
+                hand.hear(voter, accept(1, id(1, last)));
+            }
+        };
+        let slow =
+            hand.meet(FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) });
+        hand.hear(slow, ack(0, Zxid::ZERO, Zxid::ZERO));
+        hand.is_net_held = true;
+        write(&mut hand, 600);
+        hand.hear(slow, Message::NewLeaderAck);
+        for round in 0..100 {
+            write(&mut hand, written);
+            let count = hand.sent(slow).len();
+            hand.handle(Event::Written { conn: slow, count });
+            let why = hand.why_closed(slow);
+            assert!(hand.is_open(slow), "{written} a round, round {round}: {why:?}");
+        }
+    }
 }
 
 /// Much may be written while a learner is brought up to date.
 #[test]
 fn a_learner_that_is_far_behind_when_it_takes_part_is_let_catch_up() {
-    let tight = Config { connection_bytes_max: 1_000, behind_count_max: 100, ..config(3, 3) };
-    let mut hand = Hand::new(tight, &Past::default());
+    let mut hand = Hand::new(tight(), &Past::default());
     hand.elect(3, 3);
     let (voter, _) = hand.join(1, &Past::default());
     let write = |hand: &mut Hand, before: u32, count: u32| {
@@ -934,6 +981,13 @@ fn a_watcher_of_ours_is_sent_what_is_committed_and_nothing_else() {
         hand.handle(Event::Resign);
         assert_eq!(left(&hand), Some(LeaveReason::Resigned), "{what}");
     }
+    // What it says that it has committed is not believed either.
+    let (mut hand, _) = Hand::leading(&Past::default());
+    hand.propose("x");
+    let watcher = hand.meet(FollowerInfo { voting: false, fid: "10.9.9.9:2".into(), ..info(1, 0) });
+    hand.hear(watcher, ack(0, id(9, 9), id(1, 1)));
+    hand.hear(watcher, Message::NewLeaderAck);
+    assert_eq!(hand.zab.status().commit, Index(0));
     // A voter is asked for its word first, whatever it says that it wants.
     let (mut hand, voter) = Hand::leading(&Past::default());
     hand.propose("x");

@@ -445,10 +445,19 @@ fn connections_are_bounded_and_the_oldest_stranger_makes_room() {
     let late = hand.accept();
     assert_eq!(hand.closed, [conns[0]]);
     assert_eq!(hand.why_closed(conns[0]), Some(CloseReason::TooMany));
-    // While it is open who leads, all are strangers.
-    let later = hand.accept();
-    assert_eq!(hand.closed, conns[..2]);
-    assert!(hand.is_open(late) && hand.is_open(later));
+    // While it is open who leads all are strangers, but who has said that it is a member goes last.
+    let later = hand.meet(watcher(1));
+    assert_eq!(hand.closed, [conns[0], conns[2]]);
+    for _ in 0..6 {
+        hand.accept();
+    }
+    assert!(!hand.is_open(late) && hand.is_open(later) && hand.is_open(conns[1]));
+    for _ in 0..7 {
+        hand.meet(info(2, 0));
+    }
+    assert!(!hand.is_open(later) && hand.is_open(conns[1]));
+    hand.accept();
+    assert!(!hand.is_open(conns[1]), "the oldest, where all say so");
 }
 
 #[test]
@@ -460,6 +469,10 @@ fn connections_that_say_nothing_keep_no_voter_out() {
         hand.accept();
     }
     let early = hand.meet(info(1, 0));
+    for number in 0..100 {
+        hand.meet(watcher(number));
+        hand.accept();
+    }
     hand.elect(3, 3);
     assert_eq!(hand.sent(early), [leader_info(1)]);
     hand.hear(early, ack(0, Zxid::ZERO, Zxid::ZERO));
