@@ -186,7 +186,7 @@ mod tests {
         let to = lanes.election_address().unwrap().to_string();
         other.open().await.unwrap();
         other.send(&to, &Vote { round: 7, ..Vote::default() });
-        let came = tokio::time::timeout(Duration::from_secs(60), lanes.next()).await.unwrap();
+        let came = tokio::time::timeout(Duration::from_secs(60), lanes.next(true)).await.unwrap();
         let Arrival::Vote { vote, .. } = came else { panic!("nobody connects") };
         assert_eq!(vote.round, 7);
     }
@@ -204,7 +204,7 @@ mod tests {
             other.open().await.unwrap();
             other.send(&to, &Vote { round, ..Vote::default() });
         }
-        let came = tokio::time::timeout(Duration::from_secs(60), lanes.next()).await.unwrap();
+        let came = tokio::time::timeout(Duration::from_secs(60), lanes.next(true)).await.unwrap();
         let Arrival::Vote { vote, .. } = came else { panic!("nobody connects") };
         assert_eq!(vote.round, 3);
     }
