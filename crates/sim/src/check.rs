@@ -101,11 +101,13 @@ impl Checks {
         node: NodeId,
         damage: Damage,
         has_lied: bool,
+        has_rotted: bool,
         initial: &Initial,
     ) -> Result<(), Fatal> {
         let finding = self.epochs.on_start(node, initial);
         self.note(finding);
-        match self.logs.on_start(node, initial, damage == Damage::Wiped, has_lied) {
+        let harm = logs::Harm { is_wiped: damage == Damage::Wiped, has_lied, has_rotted };
+        match self.logs.on_start(node, initial, harm) {
             // All that a log can't tell from a write cut short: it has to be known from outside.
             Err(logs::Lost::LastGroups) if damage == Damage::Lie => {
                 self.count("lost what nobody could know of");

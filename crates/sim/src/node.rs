@@ -126,6 +126,8 @@ pub(crate) struct Node {
     pub(crate) is_gone: bool,
     /// Its disk was damaged: it may refuse to start, and then is replaced.
     pub(crate) damage: Damage,
+    /// Bits were flipped on its disk since it last started.
+    pub(crate) has_rotted: bool,
     pub(crate) excuse: Excuse,
 }
 
@@ -248,6 +250,7 @@ impl Node {
             flush_hangs: false,
             is_gone: false,
             damage: Damage::None,
+            has_rotted: false,
             excuse: Excuse::default(),
         }
     }
@@ -292,7 +295,8 @@ impl Node {
         let Started { wal, store, initial, life } = started.map_err(Ended)?;
         self.log_life = life;
         self.lives = self.known.clone();
-        cx.checks.on_start(self.id, self.damage, has_lied, &initial)?;
+        let has_rotted = std::mem::take(&mut self.has_rotted);
+        cx.checks.on_start(self.id, self.damage, has_lied, has_rotted, &initial)?;
         cx.checks.on_state(self.id, &store);
         let config = cx.plan.replica_config(self.id, seed, self.settings);
         let replica = Replica::new(config, initial)?;

@@ -24,6 +24,16 @@ use super::applied::Applied;
 /// Entries remembered for log matching; the oldest go first.
 const ENTRIES_MAX: usize = 50_000;
 
+/// What was done to a member's disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Harm {
+    pub(super) is_wiped: bool,
+    /// It lied about what this start had to write.
+    pub(super) has_lied: bool,
+    /// Bits were flipped on it since the member last started.
+    pub(super) has_rotted: bool,
+}
+
 #[derive(Default)]
 pub(super) struct Logs {
     leaders: BTreeMap<Term, (NodeId, u64)>,
@@ -45,6 +55,9 @@ struct Member {
     /// As `durable` was before each of the last syncs, as long as the disk lied about every one of
     /// them: the first that it did not lie about has a record that shows that those before it are lost.
     before_lies: Vec<Shadow>,
+    /// The same before earlier lies since it started, of which a later record shows that they were some; if
+    /// that one rots, nothing does.
+    before_shown_lies: Vec<Shadow>,
     /// As `durable` was whenever a disk was lost, or what one had lied about: what was acknowledged by it
     /// may still count.
     lost: Vec<Shadow>,
@@ -60,7 +73,7 @@ impl Member {
         if has_lied {
             self.before_lies.push(before);
         } else {
-            self.before_lies.clear();
+            self.before_shown_lies.append(&mut self.before_lies);
         }
     }
 }
@@ -190,9 +203,9 @@ impl Logs {
         &mut self,
         node: NodeId,
         initial: &Initial,
-        is_wiped: bool,
-        has_lied: bool,
+        harm: Harm,
     ) -> Result<(), Lost> {
+        let Harm { is_wiped, has_lied, has_rotted } = harm;
         let member = self.members.entry(node).or_default();
         if is_wiped && !member.is_wiped {
             member.is_wiped = true;
@@ -212,7 +225,9 @@ impl Logs {
                 could_be.take(write);
                 agrees |= could_be.agrees(&found);
             }
-            if !agrees && member.before_lies.iter().any(|before| before.agrees(&found)) {
+            let shown = member.before_shown_lies.iter().filter(|_| has_rotted);
+            let mut lies = member.before_lies.iter().chain(shown);
+            if !agrees && lies.any(|before| before.agrees(&found)) {
                 finding = Err(Lost::LastGroups);
                 member.lost.push(member.durable.clone());
             } else if !agrees {
@@ -244,6 +259,7 @@ impl Logs {
         // What is there beyond what was durable, recovery has synced: that may have been a lie, too.
         let before = std::mem::replace(&mut member.durable, found);
         member.on_synced(before, has_lied && member.has_started);
+        member.before_shown_lies.clear();
         member.has_started = true;
         member.conf_state = initial.conf_state.clone();
         member.engine = initial.hard_state.engine();
@@ -423,33 +439,38 @@ mod tests {
     #[test]
     fn only_of_the_last_syncs_that_were_lies_may_a_log_know_nothing() {
         // Whether the disk lied about each sync of an entry, from the second on; how many are read then.
-        for (lies, found, want) in [
-            (&[false, false][..], 3, "right"),
-            (&[false, false], 2, "broken"),
-            (&[false, true], 2, "unknowable"),
-            (&[false, true], 1, "broken"),
-            (&[true, true], 2, "unknowable"),
-            (&[true, true], 1, "unknowable"),
-            (&[true, false], 2, "broken"),
-            (&[true, false], 1, "broken"),
-            (&[true, false, true], 3, "unknowable"),
-            (&[true, false, true], 1, "broken"),
+        // What has rotted may be what shows that.
+        for (lies, found, want, want_rotted) in [
+            (&[false, false][..], 3, "right", "right"),
+            (&[false, false], 2, "broken", "broken"),
+            (&[false, true], 2, "unknowable", "unknowable"),
+            (&[false, true], 1, "broken", "broken"),
+            (&[true, true], 2, "unknowable", "unknowable"),
+            (&[true, true], 1, "unknowable", "unknowable"),
+            (&[true, false], 2, "broken", "broken"),
+            (&[true, false], 1, "broken", "unknowable"),
+            (&[true, false, true], 3, "unknowable", "unknowable"),
+            (&[true, false, true], 1, "broken", "unknowable"),
         ] {
-            let (mut logs, node) = (Logs::default(), NodeId(1));
-            logs.on_start(node, &initial(1), false, false).unwrap();
-            for (number, has_lied) in (1..).zip(lies) {
-                let mut entries = initial(number + 1).entries;
-                let last = entries.pop().unwrap();
-                let write = Write { entries: vec![last].into(), id: WriteId(number), ..synced() };
-                logs.on_write(node, &write).unwrap();
-                logs.on_durable(node, write.id, true, *has_lied);
+            for (has_rotted, want) in [(true, want_rotted), (false, want)] {
+                let (mut logs, node) = (Logs::default(), NodeId(1));
+                logs.on_start(node, &initial(1), Harm::default()).unwrap();
+                for (number, has_lied) in (1..).zip(lies) {
+                    let mut entries = initial(number + 1).entries;
+                    let last = entries.pop().unwrap();
+                    let write =
+                        Write { entries: vec![last].into(), id: WriteId(number), ..synced() };
+                    logs.on_write(node, &write).unwrap();
+                    logs.on_durable(node, write.id, true, *has_lied);
+                }
+                let harm = Harm { has_rotted, ..Harm::default() };
+                let finding = match logs.on_start(node, &initial(found), harm) {
+                    Ok(()) => "right",
+                    Err(Lost::LastGroups) => "unknowable",
+                    Err(Lost::Broken(_)) => "broken",
+                };
+                assert_eq!(finding, want, "{lies:?}, rot {has_rotted}: reads up to {found}");
             }
-            let finding = match logs.on_start(node, &initial(found), false, false) {
-                Ok(()) => "right",
-                Err(Lost::LastGroups) => "unknowable",
-                Err(Lost::Broken(_)) => "broken",
-            };
-            assert_eq!(finding, want, "{lies:?}: reads up to {found}");
         }
     }
 
@@ -485,7 +506,8 @@ mod tests {
             let (mut logs, mut applied) = (Logs::default(), Applied::default());
             for node in [NodeId(1), NodeId(2)] {
                 let mark = quorate_types::Mark { index: Index(1), ..Default::default() };
-                logs.on_start(node, &Initial { mark, ..Initial::default() }, false, false).unwrap();
+                logs.on_start(node, &Initial { mark, ..Initial::default() }, Harm::default())
+                    .unwrap();
             }
             logs.on_write(NodeId(2), &write(3)).unwrap();
             let entry = Applying::Empty { index: Index(2), term: Term(3) };
@@ -511,10 +533,10 @@ mod tests {
             let write = Write { entries: last.into(), id: WriteId(1), ..synced() };
             logs.on_write(node, &write).unwrap();
             logs.on_durable(node, write.id, true, lies);
-            let found = logs.on_start(node, &zab(1), false, false);
+            let found = logs.on_start(node, &zab(1), Harm::default());
             assert_eq!(matches!(found, Err(Lost::LastGroups)), lies);
             if is_wiped {
-                logs.on_start(node, &zab(1), true, false).unwrap();
+                logs.on_start(node, &zab(1), Harm { is_wiped: true, ..Harm::default() }).unwrap();
             }
             assert_eq!(commits(&mut logs).is_ok(), lies);
         }
@@ -533,7 +555,7 @@ mod tests {
     fn elected_with(held: u64) -> Logs {
         let mut logs = Logs::default();
         for (node, last) in [(1, 3), (2, held), (3, 1)] {
-            logs.on_start(NodeId(node), &zab(last), false, false).unwrap();
+            logs.on_start(NodeId(node), &zab(last), Harm::default()).unwrap();
         }
         logs
     }

@@ -281,7 +281,9 @@ impl World<'_> {
                 self.crash(target, true);
                 let flips = *self.chance.pick(&[1, 3, 20]);
                 let flips = (0..flips).filter(|_| self.nodes[at].disk.rot(self.chance.number()));
-                (0 < flips.count()).into()
+                let count = flips.count();
+                self.nodes[at].has_rotted |= 0 < count;
+                (0 < count).into()
             }
         }
     }
