@@ -61,8 +61,8 @@ pub trait Disk: Send + Sync + 'static {
     /// it; it never waits.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
 
-    /// Whether a file may be read by another thread than the one that opened it, ahead of it. Without
-    /// an answer of its own a disk is asked by one thread only, one thing after the other.
+    /// Whether a file may be read by other threads than the one that opened it, several at once, ahead of
+    /// it. Without an answer of its own a disk is asked by one thread only, one thing after the other.
     fn reads_ahead(&self) -> bool {
         false
     }
@@ -80,7 +80,7 @@ pub trait DiskDir: Send + 'static {
 }
 
 /// An open file.
-pub trait DiskFile: Send + 'static {
+pub trait DiskFile: Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes; fewer is no sign of the end, only 0 is.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 

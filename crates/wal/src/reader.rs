@@ -1,11 +1,10 @@
 //! The files of a log as they are read: front to back, every byte once, in large blocks. Where the
-//! disk lets us, a thread of its own reads a few blocks ahead of who checks them.
+//! disk lets us, threads of their own read a few blocks ahead of who checks them.
 
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, Scope};
 
 use bytes::{Bytes, BytesMut};
@@ -19,8 +18,11 @@ use crate::{Damage, Disk, WalError};
 const BLOCK_BYTES_MIN: u64 = 64 << 10;
 /// The same, further on.
 pub(crate) const BLOCK_BYTES: u64 = 1 << 20;
-/// How many blocks may be read and not looked at yet.
-const AHEAD_MAX: usize = 8;
+/// How many threads read ahead, one block in turn each. Most of what a block costs is memory that was
+/// never touched: one thread alone takes longer for it than the disk for the block, or who checks it.
+const READERS: usize = 2;
+/// How many blocks each of them may have read that were not looked at yet.
+const AHEAD_MAX: usize = 4;
 /// A shorter log is read before a thread has begun to.
 const AHEAD_FROM_BYTES: u64 = 8 << 20;
 
@@ -28,18 +30,17 @@ const AHEAD_FROM_BYTES: u64 = 8 << 20;
 pub(crate) struct LogFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
-    /// One thread reads it, whichever it is.
-    file: Mutex<Box<dyn DiskFile>>,
+    file: Box<dyn DiskFile>,
 }
 
 impl LogFile {
     pub(crate) fn new(path: PathBuf, bytes: u64, file: Box<dyn DiskFile>) -> Self {
-        LogFile { path, bytes, file: Mutex::new(file) }
+        LogFile { path, bytes, file }
     }
 
     /// The file, when it has been read.
     pub(crate) fn into_file(self) -> Box<dyn DiskFile> {
-        self.file.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.file
     }
 
     /// The block at this offset, into the memory of a former one if there is some.
@@ -48,8 +49,7 @@ impl LogFile {
         let spent = spent.filter(|block| (take..=2 * take).contains(&block.capacity()));
         let mut block = spent.unwrap_or_else(|| BytesMut::zeroed(take));
         block.resize(take, 0);
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        read_all(&**file, &mut block, offset)?;
+        read_all(&*self.file, &mut block, offset)?;
         Ok(block.freeze())
     }
 }
@@ -58,8 +58,15 @@ impl LogFile {
 pub(crate) enum Blocks<'a> {
     /// Each is read when it is asked for.
     Now { files: &'a [LogFile], spent: Option<BytesMut> },
-    /// Another thread reads them. It ends with this, or at the first that cannot be read.
-    Ahead { ready: Receiver<Block>, spent: SyncSender<BytesMut> },
+    /// Other threads read them, and the one whose turn it is has the next. Each ends with this, or at the
+    /// first that it cannot read.
+    Ahead { readers: Vec<Ahead>, turn: usize },
+}
+
+/// The way to one who reads ahead.
+pub(crate) struct Ahead {
+    ready: Receiver<Block>,
+    spent: SyncSender<BytesMut>,
 }
 
 /// Which file it is of, where in it, and what was read there.
@@ -74,12 +81,10 @@ impl<'a> Blocks<'a> {
     ) -> Self {
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         if AHEAD_FROM_BYTES <= bytes && disk.reads_ahead() {
-            let (sender, ready) = sync_channel(AHEAD_MAX);
-            let (spent, spare) = sync_channel(AHEAD_MAX);
-            let reading = move || read_ahead(files, &sender, &spare);
+            let readers = (0..READERS).map(|turn| Ahead::start(files, turn, scope));
             // A machine that has no more threads has time.
-            if Builder::new().name("log-reader".into()).spawn_scoped(scope, reading).is_ok() {
-                return Blocks::Ahead { ready, spent };
+            if let Ok(readers) = readers.collect() {
+                return Blocks::Ahead { readers, turn: 0 };
             }
         }
         Blocks::now(files)
@@ -95,8 +100,10 @@ impl<'a> Blocks<'a> {
     fn at(&mut self, number: usize, offset: u64) -> io::Result<Bytes> {
         match self {
             Blocks::Now { files, spent } => files[number].block(offset, spent.take()),
-            Blocks::Ahead { ready, .. } => loop {
-                match ready.recv() {
+            Blocks::Ahead { readers, turn } => loop {
+                let next = readers[*turn].ready.recv();
+                *turn = (*turn + 1) % READERS;
+                match next {
                     Ok((of, at, block)) if (of, at) == (number, offset) => return block,
                     Ok((of, _, Err(error))) if of < number => return Err(error),
                     Ok((of, at, _)) => assert!(of < number, "{offset} asked for, {at} is next"),
@@ -111,23 +118,42 @@ impl<'a> Blocks<'a> {
         let Ok(block) = block.try_into_mut() else { return };
         match self {
             Blocks::Now { spent, .. } => *spent = Some(block),
-            // The thread may have read all by now, or have enough.
-            Blocks::Ahead { spent, .. } => drop(spent.try_send(block)),
+            // Who has the next turn may have read all by now, or have enough.
+            Blocks::Ahead { readers, turn } => drop(readers[*turn].spent.try_send(block)),
         }
     }
 }
 
-fn read_ahead(files: &[LogFile], ready: &SyncSender<Block>, spent: &Receiver<BytesMut>) {
-    for (number, file) in files.iter().enumerate() {
-        let mut offset = 0;
-        while offset < file.bytes {
-            let block = file.block(offset, spent.try_recv().ok());
-            let was_read = block.is_ok();
-            let next = offset + block_bytes(offset);
-            if ready.send((number, offset, block)).is_err() || !was_read {
-                return;
-            }
-            offset = next;
+impl Ahead {
+    /// Has every block of this turn read by another thread.
+    fn start<'scope, 'a>(
+        files: &'a [LogFile],
+        turn: usize,
+        scope: &'scope Scope<'scope, 'a>,
+    ) -> io::Result<Self> {
+        let (sender, ready) = sync_channel(AHEAD_MAX);
+        let (spent, spare) = sync_channel(AHEAD_MAX);
+        let reading = move || read_ahead(files, turn, &sender, &spare);
+        Builder::new().name("log-reader".into()).spawn_scoped(scope, reading)?;
+        Ok(Ahead { ready, spent })
+    }
+}
+
+fn read_ahead(
+    files: &[LogFile],
+    turn: usize,
+    ready: &SyncSender<Block>,
+    spent: &Receiver<BytesMut>,
+) {
+    let places = files.iter().enumerate().flat_map(|(number, file)| {
+        let offsets = std::iter::successors(Some(0), |offset| Some(offset + block_bytes(*offset)));
+        offsets.take_while(|offset| *offset < file.bytes).map(move |offset| (number, offset))
+    });
+    for (number, offset) in places.skip(turn).step_by(READERS) {
+        let block = files[number].block(offset, spent.try_recv().ok());
+        let was_read = block.is_ok();
+        if ready.send((number, offset, block)).is_err() || !was_read {
+            return;
         }
     }
 }

@@ -12,6 +12,7 @@
 //! system asks for memory that was not there before no reader of ours can save.
 //! *allocations*: of one appended entry, counted.
 
+use std::any::Any;
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -342,42 +343,35 @@ fn recover(parent: &Path) -> Outcome<()> {
         "opened / kept",
     ]);
     for cache in ["warm", "cold"] {
-        let mut rates = [const { Vec::new() }; 6];
-        for turn in 0..=TURNS {
-            let mut figures = Vec::new();
-            let mut measure = |work: &mut dyn FnMut() -> Outcome<()>| -> Outcome<()> {
+        let measure = |work: &dyn Fn() -> Outcome<Box<dyn Any>>| {
+            let mut rates = [const { Vec::new() }; 2];
+            // The first turn warms the cache.
+            for turn in 0..=TURNS {
                 if cache == "cold" {
                     forget(dir)?;
                 }
                 let (started, cpu) = (Instant::now(), cpu_seconds());
-                work()?;
+                let kept = work()?;
                 let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-                figures.extend([wall, cpu].map(|seconds| bytes as f64 / seconds / 1e6));
-                Ok(())
-            };
-            let mut kept = None;
-            measure(&mut || {
-                kept =
-                    Some(Wal::open(Arc::new(RealDisk), dir, Options::default(), &mut |_, _| {})?);
-                Ok(())
-            })?;
-            let entries = kept.map_or(0, |(_, recovered)| recovered.entries.len() as u64);
-            if entries != last.0 {
+                drop(kept);
+                if 0 < turn {
+                    let seconds = rates.iter_mut().zip([wall, cpu]);
+                    seconds.for_each(|(rates, seconds)| rates.push(bytes as f64 / seconds / 1e6));
+                }
+            }
+            Outcome::Ok(rates.map(median))
+        };
+        // `cat` comes first: what the others let go of leaves the system memory in small pieces, with
+        // which it reads from the disk more slowly for a while.
+        let [cat_wall, cat_cpu] = measure(&|| Ok(Box::new(cat(dir)?)))?;
+        let [keep_wall, keep_cpu] = measure(&|| Ok(Box::new(keep(dir)?)))?;
+        let [open_wall, open_cpu] = measure(&|| {
+            let opened = Wal::open(Arc::new(RealDisk), dir, Options::default(), &mut |_, _| {})?;
+            if opened.1.entries.len() as u64 != last.0 {
                 return Err("entries are missing".into());
             }
-            measure(&mut || cat(dir))?;
-            let mut files = Vec::new();
-            measure(&mut || {
-                files = keep(dir)?;
-                Ok(())
-            })?;
-            drop(files);
-            // The first turn warms the cache.
-            if 0 < turn {
-                rates.iter_mut().zip(figures).for_each(|(rates, figure)| rates.push(figure));
-            }
-        }
-        let [open_wall, open_cpu, cat_wall, cat_cpu, keep_wall, keep_cpu] = rates.map(median);
+            Ok(Box::new(opened))
+        })?;
         for (what, open, cat, keep) in [
             ("wall time", open_wall, cat_wall, keep_wall),
             ("processor time", open_cpu, cat_cpu, keep_cpu),

@@ -1,6 +1,6 @@
 //! The real file system: names, rights, locks.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -83,20 +83,45 @@ fn hold() {
     }
 }
 
+/// A real disk with a part that cannot be read, in every file: from there on.
+struct Bad {
+    reads_ahead: bool,
+    from: u64,
+}
+
+struct BadFile(Box<dyn DiskFile>, u64);
+
 /// A real disk of which nothing is read ahead.
-struct OneByOne;
+const ONE_BY_ONE: Bad = Bad { reads_ahead: false, from: u64::MAX };
 
 #[rustfmt::skip]
-impl Disk for OneByOne {
-    fn create(&self, path: &Path) -> std::io::Result<Box<dyn DiskFile>> { RealDisk.create(path) }
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn DiskFile>> { RealDisk.open(path) }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> { RealDisk.rename(from, to) }
-    fn remove(&self, path: &Path) -> std::io::Result<()> { RealDisk.remove(path) }
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> { RealDisk.list(dir) }
-    fn create_dir(&self, dir: &Path) -> std::io::Result<()> { RealDisk.create_dir(dir) }
-    fn restrict_dir(&self, dir: &Path) -> std::io::Result<Option<u32>> { RealDisk.restrict_dir(dir) }
-    fn open_dir(&self, dir: &Path) -> std::io::Result<Box<dyn DiskDir>> { RealDisk.open_dir(dir) }
-    fn lock(&self, path: &Path) -> std::io::Result<Option<DiskLock>> { RealDisk.lock(path) }
+impl Disk for Bad {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> { RealDisk.create(path) }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> { Ok(Box::new(BadFile(RealDisk.open(path)?, self.from))) }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { RealDisk.rename(from, to) }
+    fn remove(&self, path: &Path) -> io::Result<()> { RealDisk.remove(path) }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> { RealDisk.list(dir) }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> { RealDisk.create_dir(dir) }
+    fn restrict_dir(&self, dir: &Path) -> io::Result<Option<u32>> { RealDisk.restrict_dir(dir) }
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn DiskDir>> { RealDisk.open_dir(dir) }
+    fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> { RealDisk.lock(path) }
+    fn reads_ahead(&self) -> bool { self.reads_ahead }
+}
+
+#[rustfmt::skip]
+impl DiskFile for BadFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.1 < offset + buffer.len() as u64 {
+            return Err(io::Error::other(format!("nothing can be read at {offset}")));
+        }
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> { self.0.write_at(bytes, offset) }
+    fn sync_data(&self) -> io::Result<()> { self.0.sync_data() }
+    fn sync_all(&self) -> io::Result<()> { self.0.sync_all() }
+    fn allocate(&self, bytes: u64) -> io::Result<()> { self.0.allocate(bytes) }
+    fn set_len(&self, bytes: u64) -> io::Result<()> { self.0.set_len(bytes) }
+    fn len(&self) -> io::Result<u64> { self.0.len() }
 }
 
 #[test]
@@ -119,7 +144,7 @@ fn what_is_read_ahead_is_what_is_read_one_by_one() {
     assert!(4 < wal.segment_count() && 20 << 20 < wal.size_bytes());
     drop(wal);
     let both = || {
-        let looked = [&RealDisk as &dyn Disk, &OneByOne].map(|disk| {
+        let looked = [&RealDisk as &dyn Disk, &ONE_BY_ONE].map(|disk| {
             let mut heard = (0, 0);
             let found = Wal::inspect(disk, dir, &mut |done, total| heard = (done, total));
             (found.map_err(|error| error.to_string()), heard)
@@ -148,4 +173,13 @@ fn what_is_read_ahead_is_what_is_read_one_by_one() {
         std::fs::write(&path, whole).unwrap();
     }
     assert!(both().0.0.is_ok());
+    // What cannot be read is said of the block where that is, whoever reads it.
+    for from in [10, 100_000, 1 << 20, (1 << 20) + 1, 3 << 20, (4 << 20) + 5] {
+        let [ahead, plain] = [true, false].map(|reads_ahead| {
+            let disk = Arc::new(Bad { reads_ahead, from });
+            Wal::open(disk, dir, options.clone(), &mut |_, _| {}).unwrap_err().to_string()
+        });
+        assert!(ahead.contains("nothing can be read at"), "{ahead}");
+        assert_eq!(ahead, plain);
+    }
 }

@@ -328,6 +328,20 @@ impl Hand {
         (hand, conn)
     }
 
+    /// Node 5 of five leads nodes 1 and 2. Only the first of them has said that it follows: it takes the other
+    /// to establish it.
+    pub(crate) fn short_of_one(config: Config) -> (Self, [ConnId; 2]) {
+        let mut hand = Hand::new(config, &Past::default());
+        hand.elect(5, 5);
+        let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
+        for conn in conns {
+            hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
+        }
+        hand.hear(conns[0], Message::NewLeaderAck);
+        hand.sent(conns[0]);
+        (hand, conns)
+    }
+
     /// This node follows `leader`, which has settled `epoch`: up to the promise.
     pub(crate) fn follow(&mut self, leader: u64, epoch: u32, is_native: bool) -> ConnId {
         self.elect(leader, 3);

@@ -201,14 +201,7 @@ fn a_leader_that_loses_its_office_does_not_know() {
 
 #[test]
 fn requests_that_are_faster_than_the_last_quorum_wait_for_it() {
-    let mut hand = Hand::new(config(5, 5), &Past::default());
-    hand.elect(5, 5);
-    let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
-    for conn in conns {
-        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
-    }
-    hand.hear(conns[0], Message::NewLeaderAck);
-    hand.sent(conns[0]);
+    let (mut hand, conns) = Hand::short_of_one(config(5, 5));
     hand.hear(conns[0], request(1, Op::SET));
     hand.hear(conns[0], request(2, Op::GET));
     assert!(hand.sent(conns[0]).is_empty() && !hand.is_serving());
@@ -222,14 +215,7 @@ fn requests_that_are_faster_than_the_last_quorum_wait_for_it() {
 #[test]
 fn requests_that_come_before_a_leader_is_established_are_bounded_in_bytes() {
     let tight = Config { proposals_bytes_max: 1_000, ..config(5, 5) };
-    let mut hand = Hand::new(tight, &Past::default());
-    hand.elect(5, 5);
-    let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
-    for conn in conns {
-        hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
-    }
-    hand.hear(conns[0], Message::NewLeaderAck);
-    hand.sent(conns[0]);
+    let (mut hand, conns) = Hand::short_of_one(tight);
     let ask = |hand: &mut Hand, number, length| {
         let command = Command::set("k", vec![b'x'; length]);
         hand.hear(conns[0], Message::Request(Request { id: number, command }));
@@ -306,14 +292,7 @@ fn requests_outside_the_log_wait_for_an_established_leader_as_others_do() {
     let custom = Op(51);
     for resigns in [false, true] {
         let settings = Config { custom_requests: true, proposals_count_max: 3, ..config(5, 5) };
-        let mut hand = Hand::new(settings, &Past::default());
-        hand.elect(5, 5);
-        let conns = [1, 2].map(|of| hand.meet(info(of, 0)));
-        for conn in conns {
-            hand.hear(conn, ack(0, Zxid::ZERO, Zxid::ZERO));
-        }
-        hand.hear(conns[0], Message::NewLeaderAck);
-        hand.sent(conns[0]);
+        let (mut hand, conns) = Hand::short_of_one(settings);
         for (number, op) in [(1, custom), (2, Op::SET), (3, custom)] {
             hand.hear(conns[0], request(number, op));
         }
