@@ -161,7 +161,6 @@ mod tests {
             ("serve stray", 2),
             ("serve -nosuch=1", 2),
             ("serve --name", 2),
-            ("serve --name a --name b", 2),
             ("playground --nodes many", 2),
             ("playground --offset -1", 2),
             ("playground --nosuch", 2),

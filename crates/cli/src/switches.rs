@@ -1,13 +1,14 @@
 //! Switches as Go's programs take them: by itself one says yes, and it may say yes or no behind an equals
-//! sign (`--prefix=true`), in the same word, so that it takes no argument for its own. Of several the last
-//! one counts.
+//! sign (`--prefix=true`), in the same word, so that it takes no argument for its own. Of several of them, and
+//! of other flags that have one value, the last one counts.
 
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command, Parser};
 use quorate_server::parse_bool;
 
-/// Parses a command line of which every switch may have a value. Help does not show that.
+/// Parses a command line of which every switch may have a value, and every flag may come again. Help does not
+/// show that.
 ///
 /// # Errors
 ///
@@ -25,20 +26,17 @@ pub(crate) fn parse<P: Parser>(arguments: &[OsString]) -> Result<P, clap::Error>
 /// The same command, and all below it, with switches that take a value.
 fn with_values(command: Command) -> Command {
     let is_switch = |argument: &Arg| matches!(argument.get_action(), ArgAction::SetTrue);
+    let command = command.args_override_self(true);
     command.mut_subcommands(with_values).mut_args(|argument| match is_switch(&argument) {
         false => argument,
-        true => {
-            let id = argument.get_id().clone();
-            argument
-                .action(ArgAction::Set)
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-                .default_value("false")
-                .value_name("BOOL")
-                .value_parser(|word: &str| parse_bool(word).ok_or("write true or false"))
-                .overrides_with(id)
-        }
+        true => argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .value_name("BOOL")
+            .value_parser(|word: &str| parse_bool(word).ok_or("write true or false")),
     })
 }
 
@@ -59,6 +57,14 @@ mod tests {
             prefix: bool,
             #[arg(long, short = 'i')]
             interactive: bool,
+        },
+        Put {
+            #[arg(long)]
+            limit: Option<u32>,
+            #[arg(long)]
+            safe: bool,
+            #[arg(long, value_delimiter = ',')]
+            endpoints: Vec<String>,
         },
         Lock {
             name: String,
@@ -97,10 +103,29 @@ mod tests {
             let parsed = parse::<Program>(&words(line)).map_err(|error| error.kind());
             let found = parsed.map(|program| match program {
                 Program::Get { key: _, end, prefix, interactive } => (end, prefix, interactive),
-                Program::Lock { .. } => panic!("{line}"),
+                other => panic!("{line}: {other:?}"),
             });
             let want = want.map(|(end, prefix, is)| (end.map(str::to_owned), prefix, is));
             assert_eq!(found, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn of_flags_with_one_value_the_last_one_counts() {
+        for (line, limit, endpoints) in [
+            ("put --limit 1 --limit=2", Some(2), &[][..]),
+            ("put --limit 2 --safe --limit 1 --safe", Some(1), &[]),
+            ("put --endpoints a,b --limit 1 --endpoints c", Some(1), &["a", "b", "c"]),
+            ("put --endpoints a --limit 1 --endpoints c --limit 3", Some(3), &["a", "c"]),
+        ] {
+            let Ok(Program::Put { limit: found, endpoints: named, .. }) = parse(&words(line))
+            else {
+                panic!("{line}");
+            };
+            assert_eq!(
+                (found, named.iter().map(String::as_str).collect()),
+                (limit, endpoints.to_vec())
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! The data directory of a member of a new cluster, made of a saved snapshot of an old one.
 //!
 //! ```text
-//! <data-dir>.<pid>.part   state, then log, all durable ─► <data-dir>
+//! part.rs: state, then log, all durable ─► <data-dir>
 //! ```
 //! The directory gets its name when it is whole, so what has the name can be started.
 
@@ -17,9 +17,10 @@ use quorate_wal::{Identity, Options, RealDisk, Wal};
 
 use crate::machine::StateFile;
 use crate::metrics::Metrics;
+use crate::part::Part;
 use crate::room::Room;
 use crate::snapshot::{SavedError, SavedFile, SavedStatus, sync_directory};
-use crate::start::{GROUP, Layout, draw_life, make_directory};
+use crate::start::{GROUP, Layout, draw_life};
 
 /// Memory for pages while a state is made.
 const CACHE_BYTES: usize = 64 << 20;
@@ -67,21 +68,11 @@ pub fn restore_saved(
     let mut saved = SavedFile::open(file)?;
     let total = 2 * saved.file_bytes;
     saved.check(&mut |done| progress(done, total))?;
-    let part = beside(directory);
-    let made =
-        make(&mut saved, &part, config, &mut |done| progress(done, total)).and_then(|status| {
-            let put_in_place = || {
-                fs::rename(&part, directory)?;
-                sync_directory(parent(directory))
-            };
-            put_in_place().map_err(failed("cannot make"))?;
-            Ok(status)
-        });
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&part);
-    }
+    let part = Part::directory(directory).map_err(failed("cannot make"))?;
+    let status = make(&mut saved, part.path(), config, &mut |done| progress(done, total))?;
+    part.keep().map_err(failed("cannot make"))?;
     progress(total, total);
-    made
+    Ok(status)
 }
 
 fn make(
@@ -96,7 +87,6 @@ fn make(
         error: io::Error::other(error.to_string()),
     };
     let layout = Layout::new(part);
-    make_directory(&layout.root).map_err(|error| unmade(&error))?;
     let room = Arc::new(Room::new(Arc::new(Metrics::default())));
     let state_file = StateFile {
         path: layout.kv.clone(),
@@ -148,20 +138,6 @@ fn is_free(directory: &Path) -> io::Result<bool> {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
-    }
-}
-
-/// A name on the same volume that nobody else uses.
-fn beside(directory: &Path) -> PathBuf {
-    let mut name = directory.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    parent(directory).join(name)
-}
-
-fn parent(directory: &Path) -> &Path {
-    match directory.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
     }
 }
 

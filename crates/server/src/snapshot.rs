@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use quorate_kv::Member;
+pub use quorate_runtime::{Part, SavedError, SavedStatus, inspect_saved};
 use quorate_runtime::{RestoreConfig, restore_saved};
-pub use quorate_runtime::{SavedError, SavedStatus, inspect_saved};
 use quorate_types::Life;
 
 use crate::config::Config;

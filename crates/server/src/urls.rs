@@ -109,13 +109,16 @@ impl Url {
         Ok(Url { text: format!("http://{rest}"), host, port })
     }
 
-    /// Reads a comma-separated list.
+    /// Reads a comma-separated list. It is sorted, as etcd does it: its order means nothing, and members are
+    /// not to differ by it.
     ///
     /// # Errors
     ///
     /// That of the first URL that cannot be used.
     pub fn parse_list(text: &str) -> Result<Vec<Url>, UrlError> {
-        text.split(',').map(Url::parse).collect()
+        let mut urls: Vec<Url> = text.split(',').map(Url::parse).collect::<Result<_, _>>()?;
+        urls.sort_unstable();
+        Ok(urls)
     }
 
     /// As it was written, the scheme in lower case.
@@ -214,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_separated_by_commas() {
-        let urls = Url::parse_list("http://a:1, http://b:2").unwrap();
+    fn lists_are_separated_by_commas_and_sorted() {
+        let urls = Url::parse_list("http://b:2,http://a:1").unwrap();
         assert_eq!(urls.iter().map(Url::as_str).collect::<Vec<_>>(), ["http://a:1", "http://b:2"]);
         assert_eq!(Url::parse_list("http://a:1,"), Err(UrlError::Empty));
     }

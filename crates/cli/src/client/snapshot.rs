@@ -2,9 +2,8 @@
 //!
 //! A file gets its name when it is whole and durable, and was checked from its first byte to its last.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use quorate_proto::etcdserverpb::SnapshotRequest;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::tonic::Streaming;
 use quorate_server::config::Sources;
-use quorate_server::snapshot::{self as saved, Anew, SavedError, SavedStatus};
+use quorate_server::snapshot::{self as saved, Anew, Part, SavedError, SavedStatus};
 use serde::Serialize;
 
 use super::error::CliError;
@@ -129,14 +128,10 @@ impl SaveArgs {
             .snapshot(SnapshotRequest::default())
             .await?
             .into_inner();
-        let part = beside(&self.file);
-        let kept = match receive(&mut pieces, &part).await {
-            Ok(version) => keep(&part, &self.file).map(|bytes| (version, bytes)),
-            Err(error) => Err(error),
-        };
-        let (version, bytes) = kept.inspect_err(|_| {
-            let _ = fs::remove_file(&part);
-        })?;
+        let (part, file) =
+            Part::file(&self.file).map_err(|error| cannot("write", &self.file, &error))?;
+        let version = receive(&mut pieces, file, part.path()).await?;
+        let bytes = keep(part, &self.file)?;
         print(form, &Saved { path: self.file.display().to_string(), bytes, version }, |saved| {
             let version = match saved.version.as_str() {
                 "" => String::new(),
@@ -150,13 +145,10 @@ impl SaveArgs {
 /// Takes a snapshot into a file, durably; answers the version of its storage, if the member says it.
 async fn receive(
     pieces: &mut Streaming<quorate_proto::etcdserverpb::SnapshotResponse>,
-    part: &Path,
+    mut file: File,
+    path: &Path,
 ) -> Result<String, CliError> {
-    let failed = |error| cannot("write", part, &error);
-    // All of the data is in it. One of a process that had the same number is in the way.
-    let _ = fs::remove_file(part);
-    let (mut options, mode) = (OpenOptions::new(), 0o600);
-    let mut file = options.write(true).create_new(true).mode(mode).open(part).map_err(failed)?;
+    let failed = |error| cannot("write", path, &error);
     let mut bar = Bar::new("receiving");
     let (mut done, mut version) = (0, String::new());
     loop {
@@ -175,19 +167,15 @@ async fn receive(
 }
 
 /// Gives a file its name, if it is whole; answers how long it is.
-fn keep(part: &Path, path: &Path) -> Result<u64, CliError> {
+fn keep(part: Part, path: &Path) -> Result<u64, CliError> {
     let mut bar = Bar::new("checking");
-    match saved::inspect_saved(part, &mut |done, total| bar.tell(done, total)) {
+    match saved::inspect_saved(part.path(), &mut |done, total| bar.tell(done, total)) {
         // A whole one of etcd's can be kept, though it is of no use here.
         Ok(_) | Err(SavedError::Etcd { .. }) => {}
         Err(error) => return Err(CliError::Failed(format!("not saved: {error}"))),
     }
-    let put_in_place = || {
-        fs::rename(part, path)?;
-        File::open(parent(path))?.sync_all()?;
-        Ok(fs::metadata(path)?.len())
-    };
-    put_in_place().map_err(|error: io::Error| cannot("write", path, &error))
+    let kept = part.keep().and_then(|()| Ok(fs::metadata(path)?.len()));
+    kept.map_err(|error| cannot("write", path, &error))
 }
 
 impl StatusArgs {
@@ -206,6 +194,14 @@ impl StatusArgs {
         ];
         print(form, &status, |_| match form {
             Some(Form::Simple) => row.join(", "),
+            Some(Form::Fields) => [
+                ("Hash", i128::from(status.hash)),
+                ("Revision", status.revision.into()),
+                ("Keys", status.total_key.into()),
+                ("Size", status.total_size.into()),
+            ]
+            .map(|(name, value)| format!("\"{name}\" : {value}"))
+            .join("\n"),
             _ => table(["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], [row.clone()]),
         })
     }
@@ -338,20 +334,6 @@ impl Drop for Bar {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// A name on the same volume that nobody else uses.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    parent(path).join(name)
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
     }
 }
 

@@ -202,6 +202,11 @@ async fn a_cluster_is_saved_and_begins_anew() {
     assert!(500 < status["totalKey"].as_u64().unwrap());
     let table = run(quorate().args(["snapshot", "status", file])).output;
     assert!(table.contains("REVISION") && table.contains("501"), "{table}");
+    let fields = run(quorate().args(["snapshot", "status", file, "-w", "fields"])).output;
+    let names: Vec<_> = fields.lines().filter_map(|line| line.split_once(" : ")).collect();
+    let want = ["\"Hash\"", "\"Revision\"", "\"Keys\"", "\"Size\""];
+    assert_eq!(names.iter().map(|(name, _)| *name).collect::<Vec<_>>(), want);
+    assert_eq!((names[0].1, names[1].1), (status["hash"].to_string().as_str(), "501"));
 
     // Three members of a new cluster, each from the same file.
     let mut new = Cluster::prepare(3, &["--initial-cluster-token", "anew"]);

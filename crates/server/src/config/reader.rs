@@ -468,6 +468,8 @@ impl Reader<'_> {
                 }
             }
         }
+        // Every founding member makes the first members of it: all the same, in whatever order they were told.
+        cluster.values_mut().for_each(|urls| urls.sort_unstable());
         cluster
     }
 }

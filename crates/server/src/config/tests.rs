@@ -188,15 +188,22 @@ fn the_cluster_is_by_default_this_member_under_its_name() {
 }
 
 #[test]
-fn a_name_in_the_list_may_repeat() {
-    let flags = [
-        ("name", "a"),
-        ("initial-advertise-peer-urls", "http://h:2,http://h:1"),
-        ("initial-cluster", "a=http://h:1,b=http://i:1,a=http://h:2"),
-    ];
-    let config = given(&flags).config().unwrap();
-    assert_eq!(join(&config.initial_cluster["a"]), "http://h:1,http://h:2");
-    assert_eq!(join(&config.initial_cluster["b"]), "http://i:1");
+fn a_name_in_the_list_may_repeat_and_the_order_makes_no_difference() {
+    for cluster in
+        ["a=http://h:1,b=http://i:1,a=http://h:2", "b=http://i:1,a=http://h:2,a=http://h:1"]
+    {
+        let flags = [
+            ("name", "a"),
+            ("initial-advertise-peer-urls", "http://h:2,http://h:1"),
+            ("advertise-client-urls", "http://h:4,http://h:3"),
+            ("initial-cluster", cluster),
+        ];
+        let config = given(&flags).config().unwrap();
+        assert_eq!(join(&config.initial_cluster["a"]), "http://h:1,http://h:2");
+        assert_eq!(join(&config.initial_cluster["b"]), "http://i:1");
+        assert_eq!(join(&config.initial_advertise_peer_urls), "http://h:1,http://h:2");
+        assert_eq!(join(&config.advertise_client_urls), "http://h:3,http://h:4");
+    }
 }
 
 /// The order in which places are asked, each asked alone and against all below it.

@@ -71,7 +71,8 @@ impl Cluster for Service {
         check_length(&peer_urls)?;
         let urls: Result<Vec<Url>, _> = peer_urls.iter().map(|url| Url::parse(url)).collect();
         let urls = urls.ok().filter(|urls| !urls.is_empty());
-        let urls = urls.ok_or_else(|| status::of_kv(KvError::MemberBadURLs))?;
+        let mut urls = urls.ok_or_else(|| status::of_kv(KvError::MemberBadURLs))?;
+        urls.sort_unstable();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = member_id(&urls, &now.as_secs().to_string());
         let peer_urls = urls.iter().map(|url| url.as_str().to_owned()).collect();

@@ -147,10 +147,13 @@ async fn changes_that_cannot_be_are_refused_in_etcds_words() {
     );
 
     // A learner that never starts can come and go.
-    let added = cluster.member_add(add("http://h:1", true)).await.unwrap().into_inner();
+    let urls = ["http://h:4", "http://h:1"].map(str::to_owned).to_vec();
+    let request = MemberAddRequest { peer_urls: urls, is_learner: true };
+    let added = cluster.member_add(request).await.unwrap().into_inner();
     let header = added.header.unwrap();
     assert_eq!((header.revision, header.member_id), (0, own));
     let learner = added.member.unwrap();
+    assert_eq!(learner.peer_urls, ["http://h:1", "http://h:4"], "their order means nothing");
     assert!(learner.is_learner && learner.name.is_empty() && learner.client_urls.is_empty());
     assert_eq!(added.members.len(), 2);
     assert!(added.members.is_sorted_by_key(|member| member.id) && added.members.contains(&learner));

@@ -43,8 +43,9 @@ struct Node {
     /// Ids that its store has taken: all there are with one of ours, in this life; with gometa's each
     /// where it first came, whenever that was.
     applied: Vec<Zxid>,
-    /// What a gometa process stores.
+    /// What a gometa process stores, and what it stored last in this life.
     store: Store,
+    stored: Zxid,
     lives: u64,
 }
 
@@ -140,6 +141,7 @@ impl Ensemble {
                 writes: VecDeque::new(),
                 applied: Vec::new(),
                 store: Store::new(),
+                stored: Zxid::ZERO,
                 lives: 0,
             };
             (id, node)
@@ -267,7 +269,10 @@ impl Ensemble {
         let node = self.at(id);
         match std::mem::replace(&mut node.engine, Engine::Down) {
             // Where leaders have states, watchers keep nothing themselves.
-            Engine::Gometa(_) if compacts => node.store.clear(),
+            Engine::Gometa(_) if compacts => {
+                node.store.clear();
+                node.stored = Zxid::ZERO;
+            }
             Engine::Gometa(gometa) => node.disk = gometa.disk,
             Engine::Ours(_) | Engine::Down => node.writes.clear(),
         }
@@ -316,7 +321,10 @@ impl Ensemble {
             for entry in &ready.committed {
                 match is_ours {
                     true => new.push(entry.clone()),
-                    false => store(&mut node.store, &entry.command),
+                    false => {
+                        store(&mut node.store, &entry.command);
+                        node.stored = entry.zxid;
+                    }
                 }
             }
             let is_state =
@@ -388,8 +396,13 @@ impl Ensemble {
             && gometa.is_following()
         {
             let committed = gometa.disk.last_committed;
+            // A new leader sends all once more, and may know of less that is committed than it had been told.
+            let stored = self.nodes[&id].stored;
+            let is_behind = Epoch(0) < stored.epoch() && stored < committed;
             // What is not handed out to anybody yet is looked at later.
-            if let Ok(at) = self.entries.binary_search_by_key(&committed, |entry| entry.zxid) {
+            if !is_behind
+                && let Ok(at) = self.entries.binary_search_by_key(&committed, |entry| entry.zxid)
+            {
                 let state = self.state(at + 1);
                 assert_eq!(self.nodes[&id].store, state, "seed {seed}: {id} at {committed}");
             }
