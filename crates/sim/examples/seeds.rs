@@ -17,7 +17,7 @@ use std::thread;
 use quorate_sim::{Fault, Ledger, Options, attempt, shrink};
 use quorate_types::bugs;
 
-/// What the program has: a fifth of a run is spent on memory.
+/// A fifth of a run is spent on memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
