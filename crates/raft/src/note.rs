@@ -2,7 +2,7 @@
 //!
 //! Notes come with each `Ready`, at most [`Config::notes_max`](crate::Config::notes_max) of them;
 //! nothing depends on whether anybody reads them. Nothing is noted on the path of an ordinary
-//! entry, heartbeat or read.
+//! entry, heartbeat or read. Their texts name nodes in hexadecimal, as etcd's logs do.
 
 use std::fmt;
 
@@ -178,13 +178,13 @@ impl fmt::Display for Note {
             Note::Became { role, term, leader } => {
                 write!(f, "became {} at term {term}", word(role))?;
                 match leader.known() {
-                    Some(leader) if role == Role::Follower => write!(f, ", following {leader}"),
+                    Some(leader) if role == Role::Follower => write!(f, ", following {leader:x}"),
                     _ => Ok(()),
                 }
             }
-            Note::LeaderKnown { leader, term } => write!(f, "follows {leader} at term {term}"),
+            Note::LeaderKnown { leader, term } => write!(f, "follows {leader:x} at term {term}"),
             Note::LeaderForgotten { leader, term } => {
-                write!(f, "forgets leader {leader} at term {term}")
+                write!(f, "forgets leader {leader:x} at term {term}")
             }
             Note::ForgetRefused => {
                 write!(f, "keeps its leader, because reads rest on the leader's lease")
@@ -199,22 +199,25 @@ impl fmt::Display for Note {
             }
             Note::CampaignRefused { why } => write!(f, "does not campaign: {why}"),
             Note::VoteGranted { candidate, term, pre_vote } => {
-                write!(f, "gives {candidate} its {} for term {term}", ballot(pre_vote))
+                write!(f, "gives {candidate:x} its {} for term {term}", ballot(pre_vote))
             }
             Note::VoteRefused { candidate, term, pre_vote } => {
-                write!(f, "refuses {candidate} its {} for term {term}", ballot(pre_vote))
+                write!(f, "refuses {candidate:x} its {} for term {term}", ballot(pre_vote))
             }
             Note::LeaseHeld { candidate, leader } => {
-                write!(f, "ignores candidate {candidate}: leader {leader} was heard from lately")
+                write!(
+                    f,
+                    "ignores candidate {candidate:x}: leader {leader:x} was heard from lately"
+                )
             }
             Note::PromiseKept { candidate } => {
-                write!(f, "ignores candidate {candidate}: a leader may still count on that")
+                write!(f, "ignores candidate {candidate:x}: a leader may still count on that")
             }
             Note::VoteCounted { from, granted } => {
-                write!(f, "{from} says {}", if granted { "yes" } else { "no" })
+                write!(f, "{from:x} says {}", if granted { "yes" } else { "no" })
             }
             Note::QuorumLost { term } => write!(f, "heard from no quorum at term {term}"),
-            Note::Dropped { kind, from, why } => write!(f, "dropped {kind:?} from {from}: {why}"),
+            Note::Dropped { kind, from, why } => write!(f, "dropped {kind:?} from {from:x}: {why}"),
             Note::ProposalDropped { why } => write!(f, "dropped a proposal: {why}"),
             Note::ChangeRefused { index, why } => {
                 write!(f, "refused the membership change at {index}: {why}")
@@ -224,18 +227,18 @@ impl fmt::Display for Note {
                 write!(f, "has {voters} voters, {outgoing} outgoing, {learners} learners")
             }
             Note::AppendRefused { leader, at, hint } => {
-                write!(f, "refused to append after {at} from {leader}: perhaps after {hint}")
+                write!(f, "refused to append after {at} from {leader:x}: perhaps after {hint}")
             }
             Note::PeerDiverged { peer, refused, next } => {
-                write!(f, "{peer} refused to append after {refused}: next is {next}")
+                write!(f, "{peer:x} refused to append after {refused}: next is {next}")
             }
-            Note::PeerUnreachable { peer } => write!(f, "{peer} could not be reached"),
+            Note::PeerUnreachable { peer } => write!(f, "{peer:x} could not be reached"),
             Note::SnapshotSent { peer, snapshot } => {
-                write!(f, "sent snapshot {snapshot} to {peer}")
+                write!(f, "sent snapshot {snapshot} to {peer:x}")
             }
-            Note::SnapshotNotReady { peer } => write!(f, "no snapshot is ready for {peer}"),
+            Note::SnapshotNotReady { peer } => write!(f, "no snapshot is ready for {peer:x}"),
             Note::SnapshotReported { peer, failed } => {
-                write!(f, "snapshot to {peer} {}", if failed { "failed" } else { "was sent" })
+                write!(f, "snapshot to {peer:x} {}", if failed { "failed" } else { "was sent" })
             }
             Note::SnapshotRestored { snapshot } => {
                 write!(f, "starts over from snapshot {snapshot}")
@@ -250,17 +253,17 @@ impl fmt::Display for Note {
                 write!(f, "no longer waits for a snapshot at or after {index}")
             }
             Note::SnapshotRequested { peer, index } => {
-                write!(f, "{peer} asks for a snapshot at or after {index}")
+                write!(f, "{peer:x} asks for a snapshot at or after {index}")
             }
-            Note::TransferStarted { to } => write!(f, "hands leadership to {to}"),
-            Note::TransferOrdered { to } => write!(f, "told {to} to campaign"),
+            Note::TransferStarted { to } => write!(f, "hands leadership to {to:x}"),
+            Note::TransferOrdered { to } => write!(f, "told {to:x} to campaign"),
             Note::TransferEnded { to, outcome } => {
-                write!(f, "transfer of leadership to {to}: {outcome}")
+                write!(f, "transfer of leadership to {to:x}: {outcome}")
             }
             Note::Departing { until } => {
                 write!(f, "has no vote any more, and leads until {until} is committed")
             }
-            Note::TransferRefused { to } => write!(f, "cannot hand leadership to {to}"),
+            Note::TransferRefused { to } => write!(f, "cannot hand leadership to {to:x}"),
             Note::ReadsLost { count } => write!(f, "cannot answer {count} reads"),
             Note::Missed { count } => write!(f, "{count} more notes"),
         }
@@ -287,9 +290,9 @@ impl fmt::Display for TransferOutcome {
             TransferOutcome::TimedOut => f.write_str("timed out"),
             TransferOutcome::Refused => f.write_str("refused"),
             TransferOutcome::Cancelled => f.write_str("cancelled"),
-            TransferOutcome::Replaced { by } => write!(f, "replaced by one to {by}"),
+            TransferOutcome::Replaced { by } => write!(f, "replaced by one to {by:x}"),
             TransferOutcome::TargetRemoved => f.write_str("it is no voter any more"),
-            TransferOutcome::OtherLeader { leader } => write!(f, "{leader} leads instead"),
+            TransferOutcome::OtherLeader { leader } => write!(f, "{leader:x} leads instead"),
             TransferOutcome::LeadershipLost => f.write_str("this node stepped down before"),
         }
     }
@@ -334,4 +337,28 @@ fn word(role: Role) -> &'static str {
 
 fn ballot(pre_vote: bool) -> &'static str {
     if pre_vote { "pre-vote" } else { "vote" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_name_nodes_in_hexadecimal() {
+        let (to, term) = (NodeId(0x143e_e4a8), Term(2));
+        let told = [
+            (Note::LeaderKnown { leader: to, term }, "follows 143ee4a8 at term 2"),
+            (
+                Note::Became { role: Role::Follower, term, leader: to },
+                "became follower at term 2, following 143ee4a8",
+            ),
+            (
+                Note::TransferEnded { to, outcome: TransferOutcome::OtherLeader { leader: to } },
+                "transfer of leadership to 143ee4a8: 143ee4a8 leads instead",
+            ),
+        ];
+        for (note, text) in told {
+            assert_eq!(note.to_string(), text, "{note:?}");
+        }
+    }
 }

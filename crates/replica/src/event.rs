@@ -258,7 +258,7 @@ impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Note::Raft(note) => note.fmt(f),
-            Note::Zab(note) => write!(f, "{note:?}"),
+            Note::Zab(note) => note.fmt(f),
         }
     }
 }

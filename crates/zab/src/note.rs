@@ -1,7 +1,10 @@
 //! What the engine would have logged, as values.
 //!
 //! Notes come with each `Ready`, at most [`Config::notes_count_max`](crate::Config) of them; nothing
-//! depends on whether anybody reads them. Nothing is noted on the path of an ordinary request.
+//! depends on whether anybody reads them. Nothing is noted on the path of an ordinary request. Their
+//! texts name nodes as logs do elsewhere: by the number in hexadecimal, or by the address.
+
+use std::fmt;
 
 use quorate_types::{Index, NodeId};
 
@@ -196,4 +199,179 @@ pub enum SyncPlan {
         /// The entry before the first one sent.
         after: Index,
     },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Became { role } => f.write_str(match role {
+                Role::Looking => "looks for a leader",
+                Role::Following => "became follower",
+                Role::Leading => "became leader, to be established",
+                Role::Observing => "became watcher",
+            }),
+            Note::BallotStarted { round } => write!(f, "votes in round {round}"),
+            Note::LastEpoch => {
+                write!(f, "begins no ballot: the last epoch there is has been promised")
+            }
+            Note::Elected { leader, round } => write!(f, "elected {leader} in round {round}"),
+            Note::DatagramDropped { from, why } => {
+                write!(f, "dropped a datagram from {from}: {why}")
+            }
+            Note::Closed { conn, peer: Some(peer), why } => {
+                write!(f, "closed connection {} with {peer}: {why}", conn.0)
+            }
+            Note::Closed { conn, peer: None, why } => {
+                write!(f, "closed connection {}: {why}", conn.0)
+            }
+            Note::EpochSettled { epoch } => write!(f, "leads in epoch {epoch}, to be promised"),
+            Note::EpochPromised { epoch } => write!(f, "a quorum promised to epoch {epoch}"),
+            Note::Established { epoch, initial } => {
+                write!(f, "leads in epoch {epoch}, with all up to {initial} committed")
+            }
+            Note::Synchronized { peer, index } => {
+                write!(f, "{peer} holds the history up to {index}")
+            }
+            Note::Joined { leader, epoch } => write!(f, "follows {leader:x} in epoch {epoch}"),
+            Note::Planned { peer, plan } => write!(f, "brings {peer} up to date: {plan}"),
+            Note::TailReplaced { from, last } => {
+                write!(f, "replaces its history from {from} up to {last}, which the leader lacks")
+            }
+            Note::Left { why } => write!(f, "leads or follows no longer: {why}"),
+            Note::Resigning { why } => write!(f, "resigns: {why}"),
+            Note::GometaVoter { peer } => write!(f, "voter {peer} is a gometa process"),
+            Note::ElectionPortSilent { peer } => {
+                write!(f, "the election port {peer} has never answered")
+            }
+            Note::OddOperation { zxid, op } => {
+                write!(f, "passes over {zxid}: no machine applies operation {}", op.0)
+            }
+            Note::Diverged { zxid } => {
+                write!(f, "two histories differ in what {zxid} holds; nothing was changed")
+            }
+            Note::BareState { committed } => write!(
+                f,
+                "a gometa leader sent an empty state, and {committed} is committed here: it is not \
+                 followed until it sends a key"
+            ),
+            Note::Missed { count } => write!(f, "{count} more notes"),
+        }
+    }
+}
+
+impl fmt::Display for DatagramFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DatagramFault::NotMember => "no member, and it does not merely ask",
+            DatagramFault::Candidate => "its candidate is no member",
+            DatagramFault::Cluster => "another ensemble's",
+            DatagramFault::Status => "its sender watches",
+        })
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CloseReason::NotLeading => "this node does not lead",
+            CloseReason::Waiting => "it is not known yet who will lead",
+            CloseReason::TooMany => "there are too many",
+            CloseReason::RoleOver => "this node's role is over",
+            CloseReason::OutOfPlace(kind) => return write!(f, "{kind:?} has no place there"),
+            CloseReason::NotVoter => "it is no voter",
+            CloseReason::LongName => "its name is too long",
+            CloseReason::Replaced => "it has connected again",
+            CloseReason::GometaVoter => "voters of gometa's are not taken",
+            CloseReason::Outbid => "it has promised to a later epoch",
+            CloseReason::Ahead => "its history is ahead of the leader's",
+            CloseReason::NoPlan => "nothing here can bring it up to date",
+            CloseReason::NotEmpty => "it must be emptied first",
+            CloseReason::Behind => "it lags too far behind",
+            CloseReason::Full => "it takes what it is sent too slowly",
+            CloseReason::Silent => "it showed no sign of life, or made no progress",
+            CloseReason::NotAccepting => "it did not accept a proposal for too long",
+            CloseReason::BadAccept => "it vouches for what it was never sent",
+            CloseReason::Stray => "nobody waits for it",
+        })
+    }
+}
+
+impl fmt::Display for LeaveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeaveReason::Disconnected => "there is no connection",
+            LeaveReason::TimedOut => "nothing went on for too long",
+            LeaveReason::Silent => "the leader showed no sign of life",
+            LeaveReason::OutOfPlace(kind) => return write!(f, "{kind:?} has no place there"),
+            LeaveReason::Epoch => "this node may not promise to the leader's epoch",
+            LeaveReason::GometaLeader => "leaders of gometa's are not taken",
+            LeaveReason::Gap => "what came has a gap",
+            LeaveReason::Diverged => "what came contradicts what is known",
+            LeaveReason::Disordered => "the leader's stream is in no order, or has a hole",
+            LeaveReason::TooLong => "the leader's stream is too long",
+            LeaveReason::StateStream => "the leader's stream stands for a state, not a history",
+            LeaveReason::NotEstablished => "it did not get its quorums",
+            LeaveReason::OutOfReach => "no quorum can come about in this epoch",
+            LeaveReason::QuorumLost => "too few voters are connected",
+            LeaveReason::Resigned => "the leader resigned",
+        })
+    }
+}
+
+impl fmt::Display for ResignReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ResignReason::Asked => "it was told to",
+            ResignReason::CounterEnds => "its epoch has hardly any transactions left",
+            ResignReason::Outbid => "a voter promised to a later epoch",
+        })
+    }
+}
+
+impl fmt::Display for SyncPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SyncPlan::Difference { after } => write!(f, "what follows {after}"),
+            SyncPlan::Truncation { keep } => write!(f, "back to {keep}, and what follows"),
+            SyncPlan::Snapshot { index } => write!(f, "the state at {index}, and what follows"),
+            SyncPlan::State { index } => {
+                write!(f, "the state at {index} as transactions, and what follows")
+            }
+            SyncPlan::Replay { after } => write!(f, "all behind {after} once more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_sentences_that_name_nodes_as_logs_do() {
+        let told = [
+            (Note::Joined { leader: NodeId(0xe9ba), epoch: Epoch(2) }, "follows e9ba in epoch 2"),
+            (
+                Note::Established { epoch: Epoch(2), initial: Index(7) },
+                "leads in epoch 2, with all up to 7 committed",
+            ),
+            (
+                Note::Left { why: LeaveReason::OutOfPlace(MessageType::Ping) },
+                "leads or follows no longer: Ping has no place there",
+            ),
+            (
+                Note::Planned {
+                    peer: Address::from("10.0.0.1:9001"),
+                    plan: SyncPlan::Truncation { keep: Index(3) },
+                },
+                "brings 10.0.0.1:9001 up to date: back to 3, and what follows",
+            ),
+            (
+                Note::Closed { conn: ConnId(4), peer: None, why: CloseReason::TooMany },
+                "closed connection 4: there are too many",
+            ),
+        ];
+        for (note, text) in told {
+            assert_eq!(note.to_string(), text, "{note:?}");
+        }
+    }
 }
