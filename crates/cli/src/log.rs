@@ -348,6 +348,9 @@ struct Line {
     hard_state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keeps_tail: Option<bool>,
+    /// The first entry that was taken away, with all behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_from: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     entries: Vec<Entry>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -371,7 +374,8 @@ struct Entry {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum State {
-    Read { term: u64, vote: String, commit: u64 },
+    Raft { term: u64, vote: String, commit: u64 },
+    Zab { epoch: u32, promised: u32, promised_to: Option<String>, committed: String },
     Unknown { bytes: usize },
 }
 
@@ -386,6 +390,7 @@ impl Line {
             last: None,
             hard_state: None,
             keeps_tail: None,
+            cut_from: None,
             entries: Vec::new(),
             next_segment: None,
         }
@@ -405,9 +410,10 @@ impl Line {
                 hard_state: base.hard_state.as_ref().map(State::of),
                 ..of_kind("base")
             },
-            Record::Write { hard_state, install, entries, .. } => Line {
+            Record::Write { hard_state, install, cut, entries } => Line {
                 mark: install.as_ref().and_then(|(snapshot, _)| mark(snapshot)),
                 keeps_tail: install.as_ref().map(|(_, keeps_tail)| *keeps_tail),
+                cut_from: cut.map(|(from, _)| from.0),
                 hard_state: hard_state.as_ref().map(State::of),
                 entries: entries.iter().map(Entry::of).collect(),
                 ..of_kind("write")
@@ -431,8 +437,19 @@ impl Entry {
 
 impl State {
     fn of(state: &Bytes) -> Self {
+        if quorate_codec::is_zab_hard_state_record(state) {
+            return match quorate_codec::decode_zab_hard_state_record(state.clone()) {
+                Ok(read) => State::Zab {
+                    epoch: read.current_epoch.0,
+                    promised: read.accepted_epoch.0,
+                    promised_to: read.accepted_leader.map(|leader| leader.as_str().to_owned()),
+                    committed: read.committed.to_string(),
+                },
+                Err(_) => State::Unknown { bytes: state.len() },
+            };
+        }
         match quorate_codec::decode_hard_state_record(state.clone()) {
-            Ok(read) => State::Read {
+            Ok(read) => State::Raft {
                 term: read.term.0,
                 vote: format!("{:x}", read.vote.0),
                 commit: read.commit.0,

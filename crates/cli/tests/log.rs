@@ -8,6 +8,7 @@ use quorate_codec as codec;
 use quorate_raft::{Entry, EntryType, HardState};
 use quorate_types::{GroupId, Index, Life, Mark, NodeId, Term};
 use quorate_wal::{Identity, Options, RealDisk, Wal, Write};
+use quorate_zab::{Epoch, Zxid};
 use serde_json::Value;
 
 /// One test at a time: a process that is about to start holds all that is open here for a moment, locks
@@ -119,6 +120,37 @@ fn a_dump_is_an_object_a_line_for_programs() {
     assert_eq!(lines[2]["entries"][2]["kind"], "conf-change");
     assert_eq!(lines[2]["entries"][14]["index"], 62);
     assert_eq!(lines[2]["entries"][14]["kind"], "normal");
+}
+
+#[test]
+fn a_dump_says_what_a_write_takes_away() {
+    let _alone = alone();
+    let (data, _, mut wal) = sample();
+    let state = quorate_zab::HardState {
+        accepted_epoch: Epoch(4),
+        accepted_leader: Some("10.0.0.1:2380".into()),
+        current_epoch: Epoch(3),
+        committed: Zxid::new(Epoch(3), 15),
+    };
+    wal.append(&[Write {
+        hard_state: Some(codec::encode_zab_hard_state_record(&state)),
+        cut_from: Some(Index(60)),
+        ..write(60, 1, 4)
+    }])
+    .unwrap();
+    drop(wal);
+    let output = quorate(&["dump", "-w", "json"], data.path());
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["cut_from"], 60);
+    assert_eq!(last["entries"][0]["term"], 4);
+    let state = serde_json::json!({
+        "epoch": 3, "promised": 4, "promised_to": "10.0.0.1:2380", "committed": "3.15"
+    });
+    assert_eq!(last["hard_state"], state);
+    let output = quorate(&["dump"], data.path());
+    let line = stdout(&output).lines().last().unwrap();
+    assert!(line.contains("60 and all behind it gone"), "{line}");
+    assert!(line.contains("epoch 3, promised 4 to 10.0.0.1:2380, committed 3.15"), "{line}");
 }
 
 #[test]

@@ -42,5 +42,5 @@ pub use part::Part;
 pub use quorate_net::{HttpConnection, PeerStatus};
 pub use quorate_replica::{Engine, FeedError, Place, ReadFailure, Refusal, UnknownEngine};
 pub use restore::{RestoreConfig, restore_saved};
-pub use snapshot::{SavedError, SavedPiece, SavedStatus, Saving, inspect_saved};
+pub use snapshot::{SavedError, SavedPiece, SavedStatus, Saving, inspect_open, inspect_saved};
 pub use start::{StartError, inspect};

@@ -1,26 +1,34 @@
 //! Files and directories that get their name when they are whole.
 //!
 //! ```text
-//! <name>.<pid>.part   locked while somebody makes it ─► <name>
+//! <name>.<pid>-<random>.part   locked while somebody makes it ─► <name>
 //! ```
 //! One that nobody holds the lock of any more was left by a process that was killed: the next that goes for
-//! the same name removes it.
+//! the same name removes it. What is there already is never written to.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::snapshot::sync_directory;
-use crate::start::make_directory;
+use crate::start::draw_life;
+
+/// So much of a name is in its part's, whose length is bounded, too.
+const NAME_BYTES_MAX: usize = 200;
+/// Others that take what was just made for abandoned come between so often at most.
+const TRIES_MAX: usize = 100;
 
 /// A file or directory that is not whole yet. Removed when this is dropped, unless it was kept.
 #[derive(Debug)]
 pub struct Part {
     target: PathBuf,
     path: PathBuf,
-    /// Held until then, by whoever makes it.
-    _lock: File,
+    /// Open, and with it the lock held, until then. Some file systems let nobody write to a locked file but
+    /// through what holds the lock.
+    held: File,
     is_kept: bool,
 }
 
@@ -29,37 +37,61 @@ impl Part {
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// When it cannot be made, or `target` is a directory.
     pub fn file(target: &Path) -> io::Result<(Part, File)> {
+        if target.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let part = Part::make(target, |path| {
             let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).open(path).map(drop)
+            options.read(true).write(true).create_new(true).mode(0o600).open(path)
         })?;
-        let file = OpenOptions::new().write(true).open(&part.path)?;
+        let file = part.held.try_clone()?;
         Ok((part, file))
     }
 
-    /// An empty directory that is to be called `target`, where nothing is but perhaps another empty one.
+    /// An empty directory that is to be called `target`. Where a directory is already, which must be empty,
+    /// it is made in there: that may be a volume of its own, or the one somebody is in.
     ///
     /// # Errors
     ///
     /// When it cannot be made.
     pub(crate) fn directory(target: &Path) -> io::Result<Part> {
-        Part::make(target, |path| make_directory(path).map(drop).map_err(io::Error::other))
+        if let Some(parent) = target.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        Part::make(target, |path| {
+            DirBuilder::new().mode(0o700).create(path)?;
+            File::open(path)
+        })
     }
 
-    fn make(target: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<Part> {
+    fn make(target: &Path, make: impl Fn(&Path) -> io::Result<File>) -> io::Result<Part> {
         remove_abandoned(target);
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let path = parent(target).join(name);
-        make(&path)?;
-        let lock = File::open(&path)?;
-        // Where files have no locks, nobody removes what others may be at.
-        if let Err(error @ TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(error.into());
+        let (directory, name) = place(target);
+        let mut outcome = Err(io::Error::other("others remove what is made here"));
+        for _ in 0..TRIES_MAX {
+            let mut part_name = name.clone();
+            part_name.push(format!(".{}-{:016x}.part", std::process::id(), draw_life().0));
+            let path = directory.join(part_name);
+            let failed = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            };
+            let held = match make(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    outcome = Err(failed(error));
+                    continue;
+                }
+                made => made.map_err(failed)?,
+            };
+            // Until it was locked somebody may have taken it for abandoned. Where files have no locks, nobody
+            // does.
+            let is_taken = matches!(held.try_lock(), Err(TryLockError::WouldBlock));
+            if !is_taken && is_at(&held, &path) {
+                return Ok(Part { target: target.to_owned(), path, held, is_kept: false });
+            }
         }
-        Ok(Part { target: target.to_owned(), path, _lock: lock, is_kept: false })
+        outcome
     }
 
     /// Where it is for now.
@@ -77,6 +109,28 @@ impl Part {
         self.is_kept = true;
         sync_directory(parent(&self.target))
     }
+
+    /// [`keep`](Self::keep) for a directory. One that was made inside of its target gives that what is in it,
+    /// and `last` after all else is durable there: what is without it is not whole.
+    ///
+    /// # Errors
+    ///
+    /// As for [`keep`](Self::keep).
+    pub(crate) fn keep_directory(self, last: &str) -> io::Result<()> {
+        if self.path.parent() != Some(&*self.target) {
+            return self.keep();
+        }
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name() != last {
+                fs::rename(entry.path(), self.target.join(entry.file_name()))?;
+            }
+        }
+        sync_directory(&self.target)?;
+        fs::rename(self.path.join(last), self.target.join(last))?;
+        sync_directory(&self.target)
+        // It is empty now, and goes.
+    }
 }
 
 impl Drop for Part {
@@ -88,20 +142,61 @@ impl Drop for Part {
 }
 
 /// Removes what processes that are gone have left of the same name.
-fn remove_abandoned(target: &Path) {
-    let Some(name) = target.file_name().and_then(|name| name.to_str()) else { return };
-    let Ok(entries) = fs::read_dir(parent(target)) else { return };
+pub(crate) fn remove_abandoned(target: &Path) {
+    let (directory, name) = place(target);
+    let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
-        let other = entry.file_name();
-        let number = other.to_str().and_then(|other| other.strip_prefix(name)?.strip_prefix('.'));
-        let number = number.and_then(|rest| rest.strip_suffix(".part"));
-        if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
-            let path = entry.path();
-            // Whoever makes it holds its lock.
-            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
-                remove(&path);
-            }
+        let path = entry.path();
+        if !is_part_of(&name, &entry.file_name()) {
+            continue;
         }
+        let opened = match entry.file_type() {
+            // Some file systems lock only what may be written.
+            Ok(kind) if kind.is_file() => OpenOptions::new().read(true).write(true).open(&path),
+            Ok(kind) if kind.is_dir() => File::open(&path),
+            _ => continue,
+        };
+        // Whoever makes it holds its lock; whoever has just made it sees that it is locked, or gone.
+        if let Ok(held) = opened
+            && held.try_lock().is_ok()
+        {
+            remove(&path);
+            drop(held);
+        }
+    }
+}
+
+/// Where the parts of a target are made, and how their names begin.
+fn place(target: &Path) -> (&Path, OsString) {
+    if target.is_dir() {
+        return (target, OsString::from("restored"));
+    }
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    let name = &name[..name.len().min(NAME_BYTES_MAX)];
+    (parent(target), OsStr::from_bytes(name).to_owned())
+}
+
+/// Whether this is what parts of `name` are called.
+fn is_part_of(name: &OsStr, other: &OsStr) -> bool {
+    let rest = other.as_bytes().strip_prefix(name.as_bytes());
+    let rest = rest.and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(b".part"));
+    let Some((pid, random)) = rest.and_then(|rest| str::from_utf8(rest).ok()?.split_once('-'))
+    else {
+        return false;
+    };
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    !pid.is_empty()
+        && pid.bytes().all(|byte| byte.is_ascii_digit())
+        && random.len() == 16
+        && random.bytes().all(is_hex)
+}
+
+/// Whether what is open is what the path leads to.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => id(open) == id(there),
+        _ => false,
     }
 }
 
@@ -155,18 +250,30 @@ mod tests {
     fn what_a_killed_process_left_is_removed_and_nothing_else() {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
-        let others = ["other.db.7.part", "s.db", "s.db.7.parts", "s.db.x.part", "s.db7.part"];
-        for name in others.iter().chain(&["s.db.7.part", "s.db.9.part"]) {
+        let [left, left_too, at_work] =
+            ["a", "b", "c"].map(|digit| format!("s.db.7-{}.part", digit.repeat(16)));
+        let others = [
+            "s.db".to_owned(),
+            "s.db.7.part".to_owned(),
+            "s.db.00.part".to_owned(),
+            "s.db.7-aaaa.part".to_owned(),
+            format!("other.{left}"),
+            format!("{left}s"),
+            left.replacen("s.db.7", "s.db7", 1),
+            left.replacen("s.db.7", "s.db.+7", 1),
+            left.replacen('a', "A", 1),
+        ];
+        for name in others.iter().chain(&[left, at_work.clone()]) {
             fs::write(path(name), b"something").unwrap();
         }
-        fs::create_dir(path("s.db.8.part")).unwrap();
-        fs::write(path("s.db.8.part").join("one"), b"something").unwrap();
+        fs::create_dir(path(&left_too)).unwrap();
+        fs::write(path(&left_too).join("one"), b"something").unwrap();
         // Somebody is at it.
-        let held = File::open(path("s.db.9.part")).unwrap();
+        let held = File::open(path(&at_work)).unwrap();
         held.try_lock().unwrap();
         let (part, _) = Part::file(&path("s.db")).unwrap();
         drop(part);
-        let mut want: Vec<&str> = others.into_iter().chain(["s.db.9.part"]).collect();
+        let mut want: Vec<String> = others.into_iter().chain([at_work]).collect();
         want.sort_unstable();
         assert_eq!(names(parent.path()), want);
 
@@ -174,5 +281,71 @@ mod tests {
         let (part, _) = Part::file(&path("s.db")).unwrap();
         remove_abandoned(&path("s.db"));
         assert!(part.path().exists());
+    }
+
+    #[test]
+    fn who_goes_for_the_same_name_at_once_is_not_in_the_way() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("s.db");
+        let save = |number: u8| {
+            for _ in 0..200 {
+                let (part, mut file) = Part::file(&target).unwrap();
+                file.write_all(&[number; 64]).unwrap();
+                assert!(is_at(&file, part.path()), "nobody takes it away");
+                part.keep().unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                scope.spawn(move || save(number));
+            }
+        });
+        assert_eq!(names(parent.path()), ["s.db"]);
+        let kept = fs::read(&target).unwrap();
+        assert!(kept.len() == 64 && kept.iter().all(|byte| *byte == kept[0]));
+    }
+
+    #[test]
+    fn any_name_has_parts_and_a_directory_is_not_replaced_by_a_file() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in [&[b'n'; 255][..], b"s\xff.db"] {
+            let target = parent.path().join(OsStr::from_bytes(name));
+            // As a process that was killed leaves it.
+            let (part, _) = Part::file(&target).unwrap();
+            let left = part.path().to_owned();
+            let copy = left.with_file_name("copy");
+            fs::copy(&left, &copy).unwrap();
+            drop(part);
+            fs::rename(&copy, &left).unwrap();
+            let (part, _) = Part::file(&target).unwrap();
+            part.keep().unwrap();
+            assert!(target.is_file() && !left.exists());
+            fs::remove_file(target).unwrap();
+        }
+        let error = Part::file(parent.path()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(names(parent.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_directory_that_is_there_gets_what_was_made_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let (target, link) = (parent.path().join("data"), parent.path().join("link"));
+        fs::create_dir(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let inode = fs::metadata(&target).unwrap().ino();
+        let part = Part::directory(&link).unwrap();
+        fs::create_dir(part.path().join("wal")).unwrap();
+        fs::write(part.path().join("kv"), b"state").unwrap();
+        assert_eq!(names(&target).len(), 1);
+        part.keep_directory("kv").unwrap();
+        assert_eq!(names(&target), ["kv", "wal"]);
+        assert_eq!(fs::metadata(&target).unwrap().ino(), inode, "it is the same directory");
+
+        let part = Part::directory(&parent.path().join("new/data")).unwrap();
+        fs::write(part.path().join("kv"), b"state").unwrap();
+        part.keep_directory("kv").unwrap();
+        assert_eq!(names(&parent.path().join("new/data")), ["kv"]);
+        assert_eq!(names(&parent.path().join("new")), ["data"]);
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! part.rs: state, then log, all durable ─► <data-dir>
 //! ```
-//! The directory gets its name when it is whole, so what has the name can be started.
+//! The directory gets its name when it is whole, so what has the name can be started. One that is there, and
+//! empty, gets the log first and the state last: with one and not the other no member starts.
 
 use std::fs;
 use std::io;
@@ -17,10 +18,10 @@ use quorate_wal::{Identity, Options, RealDisk, Wal};
 
 use crate::machine::StateFile;
 use crate::metrics::Metrics;
-use crate::part::Part;
+use crate::part::{self, Part};
 use crate::room::Room;
 use crate::snapshot::{SavedError, SavedFile, SavedStatus, sync_directory};
-use crate::start::{GROUP, Layout, draw_life};
+use crate::start::{GROUP, Layout, STATE_FILE, draw_life};
 
 /// Memory for pages while a state is made.
 const CACHE_BYTES: usize = 64 << 20;
@@ -62,6 +63,7 @@ pub fn restore_saved(
         let path = directory.clone();
         move |error| SavedError::Io { what, path, error }
     };
+    part::remove_abandoned(directory);
     if !is_free(directory).map_err(failed("cannot read"))? {
         return Err(SavedError::NotEmpty { path: directory.clone() });
     }
@@ -70,7 +72,7 @@ pub fn restore_saved(
     saved.check(&mut |done| progress(done, total))?;
     let part = Part::directory(directory).map_err(failed("cannot make"))?;
     let status = make(&mut saved, part.path(), config, &mut |done| progress(done, total))?;
-    part.keep().map_err(failed("cannot make"))?;
+    part.keep_directory(STATE_FILE).map_err(failed("cannot make"))?;
     progress(total, total);
     Ok(status)
 }

@@ -39,7 +39,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::apply::{Done, Made};
 
 pub(crate) use saved::SavedFile;
-pub use saved::{SavedError, SavedPiece, SavedStatus, Saving, inspect_saved};
+pub use saved::{SavedError, SavedPiece, SavedStatus, Saving, inspect_open, inspect_saved};
 
 const SUFFIX: &str = "snap";
 const TEMPORARY: &str = "tmp";

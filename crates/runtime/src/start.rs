@@ -212,6 +212,9 @@ pub fn inspect(data_dir: &Path) -> Result<Option<Identity>, StartError> {
     found().map_err(|error| StartError::Log { path: path.clone(), error })
 }
 
+/// What the file of the state is called.
+pub(crate) const STATE_FILE: &str = "kv.redb";
+
 pub(crate) struct Layout {
     pub(crate) root: PathBuf,
     pub(crate) wal: PathBuf,
@@ -225,7 +228,7 @@ impl Layout {
         Layout {
             root: root.to_owned(),
             wal: root.join("wal"),
-            kv: root.join("kv.redb"),
+            kv: root.join(STATE_FILE),
             snap: root.join("snap"),
             started: root.join("started"),
         }

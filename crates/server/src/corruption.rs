@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use quorate_kv::{Alarm, AlarmType, HashKvResponse};
+use quorate_kv::{Alarm, AlarmType, HashKvResponse, Member};
 use quorate_proto::etcdserverpb::HashKvRequest;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use tonic::Status;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
 use crate::local::Local;
 
@@ -53,14 +53,12 @@ impl Local {
         let members = self.store().members();
         let mut sums = vec![sum(me, own)];
         for member in members.iter().filter(|member| member.id != me) {
-            // Peers are heard before clients are.
-            let Some(url) = member.peer_urls.first() else { continue };
-            match hash_of(url, own.hash_revision).await {
+            match hash_at(member, own.hash_revision).await {
                 Ok(other) => sums.push(sum(member.id, other)),
-                Err(error) => tracing::debug!(
+                Err(error) => tracing::warn!(
                     member = format!("{:x}", member.id),
                     reason = error.message(),
-                    "a member gave no checksum"
+                    "a member gave no checksum, and was not compared with"
                 ),
             }
         }
@@ -88,6 +86,19 @@ impl Local {
 fn sum(member: u64, answer: HashKvResponse) -> Sum {
     let HashKvResponse { hash, compact_revision, .. } = answer;
     Sum { member, hash, compact_revision }
+}
+
+/// The checksum of a member, asked for at each of its peer URLs until one answers: peers are heard before
+/// clients are.
+async fn hash_at(member: &Member, revision: i64) -> Result<HashKvResponse, Status> {
+    let mut unreached = Status::unavailable("it has no peer URL");
+    for url in &member.peer_urls {
+        match hash_of(url, revision).await {
+            Err(error) if error.code() == Code::Unavailable => unreached = error,
+            answered => return answered,
+        }
+    }
+    Err(unreached)
 }
 
 async fn hash_of(url: &str, revision: i64) -> Result<HashKvResponse, Status> {

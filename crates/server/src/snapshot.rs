@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use quorate_kv::Member;
-pub use quorate_runtime::{Part, SavedError, SavedStatus, inspect_saved};
+pub use quorate_runtime::{Part, SavedError, SavedStatus, inspect_open, inspect_saved};
 use quorate_runtime::{RestoreConfig, restore_saved};
 use quorate_types::Life;
 

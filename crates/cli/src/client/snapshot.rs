@@ -128,10 +128,10 @@ impl SaveArgs {
             .snapshot(SnapshotRequest::default())
             .await?
             .into_inner();
-        let (part, file) =
+        let (part, mut file) =
             Part::file(&self.file).map_err(|error| cannot("write", &self.file, &error))?;
-        let version = receive(&mut pieces, file, part.path()).await?;
-        let bytes = keep(part, &self.file)?;
+        let version = receive(&mut pieces, &mut file, part.path()).await?;
+        let bytes = keep(part, file, &self.file)?;
         print(form, &Saved { path: self.file.display().to_string(), bytes, version }, |saved| {
             let version = match saved.version.as_str() {
                 "" => String::new(),
@@ -145,7 +145,7 @@ impl SaveArgs {
 /// Takes a snapshot into a file, durably; answers the version of its storage, if the member says it.
 async fn receive(
     pieces: &mut Streaming<quorate_proto::etcdserverpb::SnapshotResponse>,
-    mut file: File,
+    file: &mut File,
     path: &Path,
 ) -> Result<String, CliError> {
     let failed = |error| cannot("write", path, &error);
@@ -167,9 +167,9 @@ async fn receive(
 }
 
 /// Gives a file its name, if it is whole; answers how long it is.
-fn keep(part: Part, path: &Path) -> Result<u64, CliError> {
+fn keep(part: Part, file: File, path: &Path) -> Result<u64, CliError> {
     let mut bar = Bar::new("checking");
-    match saved::inspect_saved(part.path(), &mut |done, total| bar.tell(done, total)) {
+    match saved::inspect_open(file, part.path(), &mut |done, total| bar.tell(done, total)) {
         // A whole one of etcd's can be kept, though it is of no use here.
         Ok(_) | Err(SavedError::Etcd { .. }) => {}
         Err(error) => return Err(CliError::Failed(format!("not saved: {error}"))),

@@ -180,7 +180,26 @@ pub fn inspect_saved(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<SavedStatus, SavedError> {
-    let mut saved = SavedFile::open(path)?;
+    inspect(SavedFile::open(path)?, progress)
+}
+
+/// [`inspect_saved`] of a file that is open already, for reading, and is called `path`.
+///
+/// # Errors
+///
+/// See [`SavedError`].
+pub fn inspect_open(
+    file: File,
+    path: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<SavedStatus, SavedError> {
+    inspect(SavedFile::of(file, path)?, progress)
+}
+
+fn inspect(
+    mut saved: SavedFile,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<SavedStatus, SavedError> {
     let total = 2 * saved.file_bytes;
     saved.check(&mut |done| progress(done, total))?;
     let mut done = saved.file_bytes;
@@ -208,7 +227,11 @@ pub(crate) struct SavedFile {
 impl SavedFile {
     pub(crate) fn open(path: &Path) -> Result<Self, SavedError> {
         let failed = |error| SavedError::Io { what: "cannot read", path: path.to_owned(), error };
-        let file = File::open(path).map_err(failed)?;
+        SavedFile::of(File::open(path).map_err(failed)?, path)
+    }
+
+    fn of(file: File, path: &Path) -> Result<Self, SavedError> {
+        let failed = |error| SavedError::Io { what: "cannot read", path: path.to_owned(), error };
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));

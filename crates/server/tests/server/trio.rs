@@ -46,15 +46,21 @@ impl Trio {
         let (cut, watched) = watch::channel(None);
         let mut doors = JoinSet::new();
         let (mut urls, mut behind) = (Vec::new(), Vec::new());
-        for _ in NAMES {
+        for port in 1..=NAMES.len() {
             let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = free_address();
-            urls.push(format!("http://{}", door.local_addr().unwrap()));
+            // Nobody listens at the first of two.
+            let dead = format!("http://127.0.0.1:{port}");
+            urls.push([dead, format!("http://{}", door.local_addr().unwrap())]);
             behind.push(format!("http://{address}"));
             doors.spawn(serve(door, address, watched.clone()));
         }
-        let parts: Vec<_> =
-            NAMES.iter().zip(&urls).map(|(name, url)| format!("{name}={url}")).collect();
+        let parts: Vec<_> = NAMES
+            .iter()
+            .zip(&urls)
+            .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
+            .collect();
+        let urls: Vec<_> = urls.iter().map(|urls| urls.join(",")).collect();
         let cluster = parts.join(",");
         let mut servers = Vec::new();
         for at in 0..3 {
