@@ -1,5 +1,6 @@
 //! What the tests share: a log in memory to compare with, and writes to make.
 
+mod ahead;
 mod crash;
 mod damage;
 mod hazards;
