@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::snapshot::sync_directory;
-use crate::start::draw_life;
+use crate::start::{draw_life, make_directory};
 
 /// So much of a name is in its part's, whose length is bounded, too.
 const NAME_BYTES_MAX: usize = 200;
@@ -57,8 +57,9 @@ impl Part {
     ///
     /// When it cannot be made.
     pub(crate) fn directory(target: &Path) -> io::Result<Part> {
-        if let Some(parent) = target.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let parent = parent(target);
+        if !parent.try_exists()? {
+            make_directory(parent).map_err(io::Error::other)?;
         }
         Part::make(target, |path| {
             DirBuilder::new().mode(0o700).create(path)?;
